@@ -1,0 +1,1 @@
+"""Custom TFX components and the detection metric."""

@@ -1,0 +1,1 @@
+"""Configuration, pipeline definition and run inspection."""

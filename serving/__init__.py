@@ -1,0 +1,1 @@
+"""Everything that runs a pushed SavedModel. Knows signatures, nothing of the training side."""

@@ -1,0 +1,1 @@
+"""The detector: anchors, matching, loss, network, input pipeline, training and export."""
