@@ -1,0 +1,135 @@
+"""Detections of one picture as the model answers them, and how the command lines give them out."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.errors import DataError
+from serving.drawing import draw_detections
+
+# What every signature of an exported model answers, padded to the model's maximum.
+OUTPUTS = (
+    "detection_boxes",
+    "detection_scores",
+    "detection_classes",
+    "detection_class_names",
+    "num_detections",
+)
+
+
+_SIDES = ("ymin", "xmin", "ymax", "xmax")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object found: class name and id, score, and box `ymin, xmin, ymax, xmax` in [0, 1]."""
+
+    name: str
+    class_id: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found on one picture, and where its drawing is."""
+
+    image: Path
+    drawing: Path
+    detections: list[Detection]
+
+
+def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> list[Detection]:
+    """The model's padded outputs for one picture as a list, best first.
+
+    Args:
+      outputs: `OUTPUTS` without the batch dimension; names as bytes or str.
+      score_threshold: detections below it are left out.
+    """
+    found = []
+    for i in range(int(outputs["num_detections"])):
+        score = float(outputs["detection_scores"][i])
+        if score < score_threshold:
+            continue
+        name = outputs["detection_class_names"][i]
+        found.append(
+            Detection(
+                name=name.decode() if isinstance(name, bytes) else str(name),
+                class_id=int(outputs["detection_classes"][i]),
+                score=score,
+                box=tuple(float(side) for side in outputs["detection_boxes"][i]),
+            )
+        )
+    return sorted(found, key=lambda detection: -detection.score)
+
+
+def drawing_paths(images: Sequence[Path], folder: Path) -> list[Path]:
+    """`folder/<name>.detections.jpg` for each picture; DataError where two would be the same."""
+    paths: dict[Path, Path] = {}
+    for image in images:
+        path = folder / f"{image.stem}.detections.jpg"
+        if path in paths:
+            raise DataError(
+                f"{paths[path]} and {image} would both be drawn to {path}. "
+                "Pass them in two calls with a different --output each."
+            )
+        paths[path] = image
+    return list(paths)
+
+
+def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Path) -> None:
+    """Draws the detections and writes a JPEG that appears only when it is complete."""
+    drawing = draw_detections(
+        picture,
+        np.array([detection.box for detection in detections]),
+        [detection.name for detection in detections],
+        [detection.score for detection in detections],
+    )
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing.save(partial, "JPEG", quality=92)
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the drawing ({error.strerror}).") from error
+
+
+def print_results(results: Sequence[Result], as_json: bool) -> None:
+    """One line a picture, or one JSON list with every box and score."""
+    if as_json:
+        print(json.dumps([_as_dict(result) for result in results], indent=2, ensure_ascii=False))
+        return
+    for result in results:
+        print(f"{result.image}: {summary(result.detections)} -> {result.drawing}")
+
+
+def summary(detections: Sequence[Detection]) -> str:
+    """`3 objects: 2 dog, 1 person`."""
+    if not detections:
+        return "no objects"
+    counts = Counter(detection.name for detection in detections).most_common()
+    noun = "object" if len(detections) == 1 else "objects"
+    return f"{len(detections)} {noun}: " + ", ".join(f"{count} {name}" for name, count in counts)
+
+
+def _as_dict(result: Result) -> dict:
+    return {
+        "image": str(result.image),
+        "drawing": str(result.drawing),
+        "detections": [
+            {
+                "name": detection.name,
+                "class": detection.class_id,
+                "score": round(detection.score, 6),
+                "box": {
+                    side: round(value, 6) for side, value in zip(_SIDES, detection.box, strict=True)
+                },
+            }
+            for detection in result.detections
+        ],
+    }

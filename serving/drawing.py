@@ -1,0 +1,124 @@
+"""Detections drawn on a picture: boxes, and labels that stay readable and inside the picture."""
+
+import colorsys
+import math
+import warnings
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data.errors import DataError
+
+# Below this many pixels on the longer side a picture has no room for text and is enlarged.
+_SMALLEST_DRAWING_PX = 300
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Opens a picture as RGB with its pixels as stored, the way a TensorFlow model sees them.
+
+    EXIF rotation is not applied, because TensorFlow's decoders ignore it: boxes found on the stored
+    pixels would not fit a rotated drawing. Raises DataError where there is no picture.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such picture. Check the path.")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if picture.mode.startswith("I"):
+                return Image.fromarray((np.asarray(picture) // 256).astype(np.uint8)).convert("RGB")
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(
+            f"{path}: not a readable picture ({error}). Give a JPEG or PNG file that is complete."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path}: too large to draw ({error}). Scale the picture down.") from error
+
+
+def class_colour(name: str) -> tuple[int, int, int]:
+    """The RGB colour of a class: always the same for the same name, in every picture and run."""
+    number = zlib.crc32(name.encode())
+    hue = (number & 0xFFFF) / 0x10000
+    saturation = (0.95, 0.7)[(number >> 16) & 1]
+    value = (1.0, 0.85, 0.7)[(number >> 17) % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_detections(
+    image: Image.Image, boxes: np.ndarray, names: Sequence[str], scores: Sequence[float]
+) -> Image.Image:
+    """Draws boxes with their names and scores on a copy of the picture.
+
+    Args:
+      image: any size and mode; a picture with less than 300 px on its longer side is enlarged by a
+        whole factor, since text does not fit on it otherwise.
+      boxes: [num_detections, 4], `ymin, xmin, ymax, xmax` in [0, 1] of the picture.
+      names: class name of each box, the same number as boxes.
+      scores: score of each box, the same number as boxes.
+
+    Returns:
+      RGB picture of the size of `image`, or a multiple of it.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if not len(boxes) == len(names) == len(scores):
+        raise ValueError(f"{len(boxes)} boxes, {len(names)} names and {len(scores)} scores differ")
+    canvas = image.convert("RGB")
+    factor = math.ceil(_SMALLEST_DRAWING_PX / max(canvas.size))
+    if factor > 1:
+        canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.BICUBIC)
+    elif canvas is image:
+        canvas = image.copy()
+    draw = ImageDraw.Draw(canvas)
+    side = math.sqrt(canvas.width * canvas.height)
+    line_px = max(2, round(side / 250))  # also the space around a label's text
+    font = ImageFont.load_default(size=max(12, round(side / 36)))
+
+    boxes_px = [_box_px(box, canvas.size) for box in boxes]
+    best_first = sorted(range(len(boxes)), key=lambda i: -scores[i])
+    for i in reversed(best_first):
+        draw.rectangle(boxes_px[i], outline=class_colour(names[i]), width=line_px)
+    placed: list[tuple[int, int, int, int]] = []
+    for i in best_first:
+        text = f"{names[i]} {scores[i]:.2f}"
+        area = _place_label(text, font, line_px, boxes_px[i], canvas.size, placed)
+        placed.append(area)
+        colour = class_colour(names[i])
+        draw.rectangle(area, fill=colour)
+        middle = (area[0] + line_px, (area[1] + area[3]) / 2)
+        draw.text(middle, text, fill=_text_colour(colour), font=font, anchor="lm")
+    return canvas
+
+
+def _box_px(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Pixel corners `left, top, right, bottom`, inclusive, inside the picture."""
+    width, height = size
+    ymin, xmin, ymax, xmax = np.clip(np.nan_to_num(box), 0.0, 1.0).tolist()
+    left, top = min(round(xmin * width), width - 1), min(round(ymin * height), height - 1)
+    return left, top, max(left, round(xmax * width) - 1), max(top, round(ymax * height) - 1)
+
+
+def _place_label(text, font, pad, box_px, size, placed) -> tuple[int, int, int, int]:
+    """The label's area: above the box if that is free, else at the next free edge of the box."""
+    # The font's own height, so that labels are equally high with and without descenders.
+    width = min(math.ceil(font.getlength(text)) + 2 * pad, size[0])
+    height = min(sum(font.getmetrics()) + pad, size[1])
+    tops = (box_px[1] - height, box_px[1], box_px[3], box_px[3] - height)
+    areas = []
+    for y in tops:
+        x = min(max(box_px[0], 0), size[0] - width)
+        y = min(max(y, 0), size[1] - height)
+        areas.append((x, y, x + width - 1, y + height - 1))
+    return next((area for area in areas if not any(_overlap(area, p) for p in placed)), areas[0])
+
+
+def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def _text_colour(background: tuple[int, int, int]) -> str:
+    red, green, blue = background
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

@@ -1,0 +1,112 @@
+"""A tiny model with the signatures and outputs of an exported detector; its answers depend on
+the picture: each pure colour (red, green, blue) is one object with the box of its pixels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+CLASS_NAMES = ("red", "green", "blue")
+MAX_DETECTIONS = 5
+
+
+def _detect(image):
+    """Detections of one uint8 [h, w, 3] picture; the score is the share of the box filled."""
+    strong = image > 160
+    only = [
+        strong[..., c] & ~strong[..., (c + 1) % 3] & ~strong[..., (c + 2) % 3] for c in range(3)
+    ]
+    size = tf.cast(tf.tile(tf.shape(image)[:2], [2]), tf.float32)
+    boxes, scores = [], []
+    for mask in only:
+        where = tf.where(mask)
+        found = tf.shape(where)[0] > 0
+        where = tf.cond(found, lambda w=where: w, lambda: tf.zeros([1, 2], tf.int64))
+        corners = tf.concat([tf.reduce_min(where, 0), tf.reduce_max(where, 0) + 1], 0)
+        corners = tf.cast(corners, tf.float32)
+        area = (corners[2] - corners[0]) * (corners[3] - corners[1])
+        boxes.append(corners / size)
+        scores.append(tf.reduce_sum(tf.cast(mask, tf.float32)) / area)
+    scores = tf.stack(scores)
+    order = tf.argsort(scores, direction="DESCENDING")
+    order = order[: tf.reduce_sum(tf.cast(scores > 0, tf.int32))]
+    pad = [[0, MAX_DETECTIONS - tf.shape(order)[0]]]
+    return {
+        "detection_boxes": tf.pad(tf.gather(tf.stack(boxes), order), [*pad, [0, 0]]),
+        "detection_scores": tf.pad(tf.gather(scores, order), pad),
+        "detection_classes": tf.pad(tf.cast(order, tf.int64) + 1, pad),
+        "detection_class_names": tf.pad(
+            tf.gather(tf.constant(CLASS_NAMES), order), pad, constant_values=""
+        ),
+        "num_detections": tf.shape(order, tf.int64)[0],
+    }
+
+
+_OUTPUT_SPECS = {
+    "detection_boxes": tf.TensorSpec([MAX_DETECTIONS, 4], tf.float32),
+    "detection_scores": tf.TensorSpec([MAX_DETECTIONS], tf.float32),
+    "detection_classes": tf.TensorSpec([MAX_DETECTIONS], tf.int64),
+    "detection_class_names": tf.TensorSpec([MAX_DETECTIONS], tf.string),
+    "num_detections": tf.TensorSpec([], tf.int64),
+}
+
+
+def _detect_bytes(image_bytes):
+    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    return _detect(tf.ensure_shape(image, [None, None, 3]))
+
+
+def save_blob_model(folder) -> None:
+    """Saves the tiny detector as a SavedModel."""
+    map_fn = lambda fn, x: tf.map_fn(fn, x, fn_output_signature=_OUTPUT_SPECS)  # noqa: E731
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serving_default(image_bytes):
+        return map_fn(_detect_bytes, image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, "images")])
+    def serving_tensor(images):
+        return map_fn(_detect, images)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
+    def serving_examples(examples):
+        feature = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        return map_fn(_detect_bytes, tf.io.parse_example(examples, feature)["image/encoded"])
+
+    signatures = {
+        "serving_default": serving_default,
+        "serving_tensor": serving_tensor,
+        "serving_examples": serving_examples,
+    }
+    module = tf.Module()
+    module.functions = signatures
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+
+
+@pytest.fixture(scope="session")
+def blob_model(tmp_path_factory):
+    """Base folder of the tiny detector, with the versions 3 and 20 in it and what is no version."""
+    base = tmp_path_factory.mktemp("models") / "blobs"
+    for version in ("3", "20"):
+        save_blob_model(base / version)
+    (base / "tmp-21").mkdir()
+    return base
+
+
+def blob_picture(size=(200, 100), blobs=()) -> Image.Image:
+    """A grey picture with filled rectangles; blobs are (class name, (ymin, xmin, ymax, xmax))."""
+    pixels = np.full((size[1], size[0], 3), 90, np.uint8)
+    for name, (ymin, xmin, ymax, xmax) in blobs:
+        rows = slice(round(ymin * size[1]), round(ymax * size[1]))
+        columns = slice(round(xmin * size[0]), round(xmax * size[0]))
+        pixels[rows, columns] = np.eye(3, dtype=np.uint8)[CLASS_NAMES.index(name)] * 255
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Path of a PNG with a red and a blue object at known places."""
+    path = tmp_path / "blobs.png"
+    blobs = [("red", (0.1, 0.05, 0.5, 0.3)), ("blue", (0.3, 0.5, 0.9, 0.95))]
+    blob_picture(blobs=blobs).save(path)
+    return path

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.errors import DataError
+from serving.drawing import class_colour, draw_detections, open_picture
+
+VOC_CLASSES = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
+
+
+def _where(drawing, name):
+    """Rows and columns of the pixels that have the class's colour exactly."""
+    return np.argwhere((np.asarray(drawing) == class_colour(name)).all(-1))
+
+
+def test_the_box_is_drawn_on_its_outermost_pixels():
+    drawing = draw_detections(
+        Image.new("RGB", (800, 400), "white"), [[0.5, 0.25, 0.75, 0.5]], ["dog"], [0.9]
+    )
+    pixels = np.asarray(drawing)
+    colour = class_colour("dog")
+    for row in (200, 299):
+        assert (pixels[row, 200:400] == colour).all()
+    for column in (200, 399):
+        assert (pixels[200:300, column] == colour).all()
+    assert (pixels[300] != colour).any(-1).all()
+    assert (pixels[:, 400:] != colour).any(-1).all()
+    assert (pixels[210:290, 210:390] == 255).all(), "the inside of the box is not covered"
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (0, 0.9, 0.05, 1), (0.95, 0.95, 1, 1)])
+def test_the_label_is_whole_inside_the_picture(box):
+    name = "diningtable"
+    size = (500, 375)
+    middle = draw_detections(Image.new("RGB", size), [(0.5, 0.3, 0.9, 0.6)], [name], [0.5])
+    edge = draw_detections(Image.new("RGB", size), [box], [name], [0.5])
+    # The same text has the same dark pixels within its label, wherever the label is.
+    assert _text_pixels(edge, name) == _text_pixels(middle, name) > 100
+
+
+def _text_pixels(drawing, name):
+    rows = np.asarray(drawing)
+    colour = np.array(class_colour(name))
+    return int(((rows != colour).any(-1) & (rows != 0).any(-1)).sum())
+
+
+def test_the_best_labels_of_boxes_on_one_place_do_not_overlap():
+    image = Image.new("RGB", (500, 375))
+    box = (0.3, 0.3, 0.7, 0.7)
+    alone = _text_pixels(draw_detections(image, [box], ["cat"], [0.9]), "cat")
+    both = draw_detections(image, [box, box], ["cat", "cat"], [0.9, 0.9])
+    assert _text_pixels(both, "cat") == 2 * alone
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 30), (150, 299), (301, 2)])
+def test_small_pictures_are_enlarged_by_a_whole_factor(size):
+    drawing = draw_detections(Image.new("RGB", size), [(0, 0, 1, 1)], ["a"], [1.0])
+    factor = drawing.width // size[0]
+    assert drawing.size == (size[0] * factor, size[1] * factor)
+    assert 300 <= max(drawing.size) < 600
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.floats(allow_nan=True, width=32)] * 4), max_size=4),
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+)
+def test_no_box_however_odd_breaks_the_drawing(boxes, size):
+    image = Image.new("RGB", size, "grey")
+    before = image.tobytes()
+    draw_detections(image, boxes, ["thing"] * len(boxes), [0.5] * len(boxes))
+    assert image.tobytes() == before, "the picture given is left as it was"
+
+
+def test_nothing_detected_leaves_the_picture_unchanged():
+    image = Image.effect_noise((320, 310), 60).convert("RGB")
+    assert draw_detections(image, np.zeros((0, 4)), [], []).tobytes() == image.tobytes()
+
+
+def test_the_voc_classes_have_different_colours():
+    assert len({class_colour(name) for name in VOC_CLASSES}) == len(VOC_CLASSES)
+
+
+def test_lists_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="1 boxes, 2 names and 1 scores"):
+        draw_detections(Image.new("RGB", (9, 9)), [(0, 0, 1, 1)], ["a", "b"], [1.0])
+
+
+def test_exif_rotation_is_not_applied(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "rotated.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((64, 32), 80).convert("RGB").save(path, exif=exif)
+    seen_by_model = tf.io.decode_jpeg(path.read_bytes()).numpy()
+    assert np.abs(np.asarray(open_picture(path)).astype(int) - seen_by_model).max() <= 8
+
+
+def test_16_bit_png_looks_as_the_model_sees_it(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "deep.png"
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(levels).save(path)
+    seen_by_model = tf.io.decode_png(path.read_bytes(), channels=3).numpy()
+    assert np.abs(np.asarray(open_picture(path)).astype(int) - seen_by_model).max() <= 1
+
+
+def test_what_is_not_a_picture_is_an_error_with_its_path(tmp_path):
+    with pytest.raises(DataError, match=r"none\.jpg: no such picture"):
+        open_picture(tmp_path / "none.jpg")
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(DataError, match=r"text\.jpg: not a readable picture"):
+        open_picture(tmp_path / "text.jpg")
+    Image.effect_noise((64, 64), 80).save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cut\.jpg: not a readable picture"):
+        open_picture(tmp_path / "cut.jpg")
