@@ -1,0 +1,94 @@
+"""The names of the fields of a record, defined once for writing and reading."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from data.errors import DataError
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Feature names of a `tf.Example` that holds one annotated picture.
+
+    `encoded` to `width` hold one value each, `xmin` to `label` one per object. Boxes are floats
+    relative to the picture. None marks what records of this kind do not have.
+    """
+
+    encoded: str
+    format: str
+    filename: str
+    source_id: str | None
+    sha256: str | None
+    height: str
+    width: str
+    xmin: str
+    xmax: str
+    ymin: str
+    ymax: str
+    text: str
+    label: str
+    difficult: str
+    truncated: str
+    occluded: str | None
+
+
+# The names that the TensorFlow Object Detection API made common.
+COMMON = Fields(
+    encoded="image/encoded",
+    format="image/format",
+    filename="image/filename",
+    source_id="image/source_id",
+    sha256="image/key/sha256",
+    height="image/height",
+    width="image/width",
+    xmin="image/object/bbox/xmin",
+    xmax="image/object/bbox/xmax",
+    ymin="image/object/bbox/ymin",
+    ymax="image/object/bbox/ymax",
+    text="image/object/class/text",
+    label="image/object/class/label",
+    difficult="image/object/difficult",
+    truncated="image/object/truncated",
+    occluded="image/object/occluded",
+)
+
+# The names that HiKapok/SSD.TensorFlow wrote.
+SEED = Fields(
+    encoded="image/encoded",
+    format="image/format",
+    filename="image/filename",
+    source_id=None,
+    sha256=None,
+    height="image/height",
+    width="image/width",
+    xmin="image/object/bbox/xmin",
+    xmax="image/object/bbox/xmax",
+    ymin="image/object/bbox/ymin",
+    ymax="image/object/bbox/ymax",
+    text="image/object/bbox/label_text",
+    label="image/object/bbox/label",
+    difficult="image/object/bbox/difficult",
+    truncated="image/object/bbox/truncated",
+    occluded=None,
+)
+
+
+def detect(feature_names: Iterable[str]) -> Fields:
+    """Says which names a record or a schema uses.
+
+    Raises:
+        DataError: neither kind fits, so these are not records of annotated pictures.
+    """
+    names = set(feature_names)
+    missing = {}
+    for kind, fields in (("common", COMMON), ("SSD.TensorFlow's", SEED)):
+        needed = (fields.encoded, fields.text, fields.xmin, fields.ymin, fields.xmax, fields.ymax)
+        missing[kind] = [name for name in needed if name not in names]
+        if not missing[kind]:
+            return fields
+    found = ", ".join(sorted(names)) or "none"
+    lacks = "; ".join(f"for the {kind} names: {', '.join(lost)}" for kind, lost in missing.items())
+    raise DataError(
+        f"these TFRecords are not annotated pictures. Fields found: {found}. Missing {lacks}. "
+        "Write them with `python -m data.convert`"
+    )

@@ -1,0 +1,58 @@
+"""Reading the schema, the one place where class names and their order come from."""
+
+from pathlib import Path
+
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+
+from data import fields
+from data.errors import DataError
+
+_SCHEMAS = Path(__file__).parent / "schemas"
+VOC_SCHEMA = _SCHEMAS / "voc.pbtxt"
+VOC_SEED_SCHEMA = _SCHEMAS / "voc_seed.pbtxt"
+SAMPLE_SCHEMA = _SCHEMAS / "sample.pbtxt"
+
+
+def read_schema(path: Path | str) -> schema_pb2.Schema:
+    """Reads a schema in text form, such as SchemaGen writes it.
+
+    Raises:
+        DataError: the file is missing or is not a schema.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the schema ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a schema in text form (.pbtxt)") from error
+    try:
+        return text_format.Parse(text, schema_pb2.Schema())
+    except text_format.ParseError as error:
+        raise DataError(
+            f"{path}: not a TensorFlow Metadata schema in text form ({error})"
+        ) from error
+
+
+def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
+    """The classes in the order of their ids 1..N: the string domain of the class feature.
+
+    Raises:
+        DataError: the class feature or its domain is missing, or names a class twice.
+    """
+    features = {feature.name: feature for feature in schema.feature}
+    name = fields.detect(features).text
+    feature = features[name]
+    domains = {domain.name: domain for domain in schema.string_domain}
+    domain = domains.get(feature.domain) if feature.domain else feature.string_domain
+    names = tuple(domain.value) if domain else ()
+    if not names:
+        raise DataError(
+            f"the schema gives {name} no list of values, so the classes are unknown. Add a "
+            "string_domain with the class names to it"
+        )
+    repeated = sorted({value for value in names if names.count(value) > 1})
+    if repeated:
+        raise DataError(f"the schema lists {', '.join(repeated)} twice in the values of {name}")
+    return names
