@@ -1,0 +1,168 @@
+"""Ground truth and detections of many pictures, collected in any order and any partition."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data.errors import DataError
+
+
+class Columns(NamedTuple):
+    """Ground truth and detections of some pictures, one row an object, pictures one after another.
+
+    Rows keep the order they had in their picture. `gt_image` and `det_image` index `image_ids`,
+    `gt_class` and `det_class` index the accumulator's class names. Boxes are float64
+    `ymin, xmin, ymax, xmax`: from float32 coordinates, products in float32 could move an IoU of
+    exactly 0.5 across the threshold.
+    """
+
+    image_ids: np.ndarray  # str [images]
+    gt_image: np.ndarray  # int64 [ground truths]
+    gt_class: np.ndarray  # int32 [ground truths]
+    gt_difficult: np.ndarray  # bool [ground truths]
+    gt_box: np.ndarray  # float64 [ground truths, 4]
+    det_image: np.ndarray  # int64 [detections]
+    det_class: np.ndarray  # int32 [detections]
+    det_score: np.ndarray  # float64 [detections]
+    det_box: np.ndarray  # float64 [detections, 4]
+
+
+class DetectionAccumulator:
+    """Collects what a detector found beside what is there; `voc.evaluate` scores the collection.
+
+    It keeps the boxes and not the outcome of matching them, so that every IoU threshold and every
+    protocol can be read from the same accumulator; memory grows with objects, never with pixels.
+    Accumulators over the same classes merge in any order. One image id may be added several times,
+    as bootstrap resampling does: every `add` is a picture of its own.
+    """
+
+    def __init__(self, class_names: Sequence[str]):
+        self.class_names = tuple(class_names)
+        if not self.class_names or len(set(self.class_names)) != len(self.class_names):
+            raise DataError(f"class names must be distinct and at least one, not {class_names!r}")
+        ids = {name: index for index, name in enumerate(self.class_names)}
+        self._class_index = ids | {name.encode(): index for name, index in ids.items()}
+        self._class_index |= {index: index for index in ids.values()}
+        self._parts: list[Columns] = []
+
+    def add(
+        self,
+        image_id: str,
+        gt_boxes,
+        gt_classes,
+        gt_difficult,
+        det_boxes,
+        det_scores,
+        det_classes,
+    ) -> None:
+        """Adds one picture.
+
+        image_id: resolves ties in score between pictures, so it should be the picture's own.
+        gt_boxes, det_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any one unit. A box spans from edge
+            to edge: with VOC's pixels as (xmin - 1, xmax), or the same divided by the width, plain
+            IoU is the devkit's IoU with its + 1 on every width.
+        gt_classes, det_classes: names, or indices into `class_names` (the first is 0).
+        gt_difficult: truth values; detections of these objects count neither way.
+        det_scores: any finite numbers, a higher one is a surer detection.
+
+        Raises DataError naming the picture and the row for boxes that are not finite or are
+        inverted, scores that are not finite, unknown classes and lengths that do not agree.
+        """
+        gt_class = self._indices(gt_classes, image_id, "ground truth")
+        det_class = self._indices(det_classes, image_id, "detection")
+        gt_box = _boxes(gt_boxes, len(gt_class), image_id, "ground truth")
+        det_box = _boxes(det_boxes, len(det_class), image_id, "detection")
+        difficult = np.asarray(gt_difficult, bool).reshape(-1)
+        score = np.asarray(det_scores, np.float64).reshape(-1)
+        if len(difficult) != len(gt_class):
+            raise DataError(
+                f"{image_id}: {len(difficult)} difficult flags for {len(gt_class)} ground truth "
+                "objects; every object needs one"
+            )
+        if len(score) != len(det_class):
+            raise DataError(
+                f"{image_id}: {len(score)} scores for {len(det_class)} detections; "
+                "every detection needs one"
+            )
+        if not np.isfinite(score).all():
+            row = int(np.argmin(np.isfinite(score)))
+            raise DataError(
+                f"{image_id}: detection {row}: score {score[row]} is not a finite number; "
+                "a model that answers this cannot be ranked"
+            )
+        self._parts.append(
+            Columns(
+                image_ids=np.array([image_id], dtype=str),
+                gt_image=np.zeros(len(gt_class), np.int64),
+                gt_class=gt_class,
+                gt_difficult=difficult,
+                gt_box=gt_box,
+                det_image=np.zeros(len(det_class), np.int64),
+                det_class=det_class,
+                det_score=score,
+                det_box=det_box,
+            )
+        )
+
+    def merge(self, others: Iterable["DetectionAccumulator"]) -> None:
+        """Takes in the pictures of other accumulators, which stay as they are."""
+        for other in others:
+            if other.class_names != self.class_names:
+                raise DataError(
+                    f"cannot merge accumulators over {self.class_names} and {other.class_names}"
+                )
+            self._parts.extend(other._parts)
+
+    def columns(self) -> Columns:
+        """Everything added so far as one table; also stores it so, in one piece."""
+        if len(self._parts) != 1:
+            self._parts = [_concatenate(self._parts)]
+        return self._parts[0]
+
+    def _indices(self, classes, image_id: str, kind: str) -> np.ndarray:
+        values = np.asarray(classes).reshape(-1).tolist()
+        try:
+            return np.array([self._class_index[value] for value in values], np.int32)
+        except KeyError as error:
+            name = error.args[0]
+            raise DataError(
+                f"{image_id}: {kind} {values.index(name)}: unknown class {name!r}; "
+                f"the classes are {', '.join(self.class_names)}"
+            ) from None
+
+
+def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
+    boxes = np.array(boxes, np.float64)
+    if boxes.shape != (count, 4) and not (boxes.size == 0 and count == 0):
+        raise DataError(
+            f"{image_id}: {kind} boxes have shape {boxes.shape} beside {count} classes; "
+            f"expected ({count}, 4)"
+        )
+    boxes = boxes.reshape(count, 4)
+    # A comparison with NaN is false, so this line finds NaN and inverted boxes alike.
+    good = (boxes[:, :2] <= boxes[:, 2:]).all(axis=1) & np.isfinite(boxes).all(axis=1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"{image_id}: {kind} {row}: box {boxes[row].tolist()} is not a box; expected finite "
+            "ymin, xmin, ymax, xmax with ymin <= ymax and xmin <= xmax"
+        )
+    return boxes
+
+
+def _concatenate(parts: Sequence[Columns]) -> Columns:
+    if not parts:
+        empty = {"image_ids": ((0,), str), "gt_difficult": ((0,), bool)}
+        empty |= {name: ((0,), np.int64) for name in ("gt_image", "det_image")}
+        empty |= {name: ((0,), np.int32) for name in ("gt_class", "det_class")}
+        empty |= {"det_score": ((0,), float), "gt_box": ((0, 4), float), "det_box": ((0, 4), float)}
+        return Columns(**{name: np.zeros(*spec) for name, spec in empty.items()})
+    columns = Columns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    image_counts = [len(part.image_ids) for part in parts]
+    offsets = np.cumsum([0, *image_counts[:-1]])
+    gt_offsets = np.repeat(offsets, [len(part.gt_image) for part in parts])
+    det_offsets = np.repeat(offsets, [len(part.det_image) for part in parts])
+    return columns._replace(
+        gt_image=columns.gt_image + gt_offsets, det_image=columns.det_image + det_offsets
+    )
