@@ -1,27 +1,46 @@
 """What reaches the terminal: the one place where library noise is silenced.
 
 Call `quiet()` before TensorFlow, Beam or TFX is imported; child processes inherit the environment.
+The project's own lines go through the logger `ssd` and its children.
 """
 
 import logging
 import os
+import sys
 import warnings
 
 # Loggers whose INFO and WARNING lines a user of the pipeline cannot act on.
-_NOISY_LOGGERS = ("absl", "tensorflow", "apache_beam", "root", "tfx", "grpc", "google", "h5py")
+_NOISY_LOGGERS = ("tensorflow", "apache_beam", "tfx", "grpc", "google", "h5py", "jax")
 
 
 def quiet(verbose: bool = False) -> None:
     """Silences library logs and warnings; with `verbose` everything comes through at INFO."""
+    own = logging.getLogger("ssd")
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    if not own.handlers:
+        own.addHandler(_StdoutHandler())
+    # absl replaces the root handler and the logger class on import: let it, then set its level.
+    from absl import logging as absl_logging
+
     if verbose:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
-        logging.basicConfig(level=logging.INFO, force=True)
+        absl_logging.set_verbosity(absl_logging.INFO)
+        logging.getLogger().setLevel(logging.INFO)
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["GRPC_VERBOSITY"] = "ERROR"
     os.environ["PYTHONWARNINGS"] = "ignore"
-    warnings.simplefilter("ignore")
-    # Libraries call warnings.simplefilter("default") on import and would undo the line above.
-    warnings.showwarning = lambda *args, **kwargs: None
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger().setLevel(logging.ERROR)
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Libraries call warnings.simplefilter("default") on import, so filters would not last.
+    warnings.showwarning = lambda *args, **kwargs: None
+
+
+class _StdoutHandler(logging.Handler):
+    """Prints to the standard output of the moment, which tests and progress bars replace."""
+
+    def emit(self, record):
+        print(self.format(record), file=sys.stdout, flush=True)

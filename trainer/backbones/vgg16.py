@@ -1,0 +1,88 @@
+"""VGG-16 as SSD uses it, with the extra layers of SSD300 and SSD512 (paper, section 2.1)."""
+
+import keras
+from keras import layers, ops
+
+from trainer.backbones import MEAN_RGB
+
+# Channels of the convolutions between two poolings.
+_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+# (squeeze, output, kernel, stride, padding) of the layer pairs after fc7.
+_EXTRAS = {
+    300: ((256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)),
+    512: (
+        (256, 512, 3, 2, 1),
+        (128, 256, 3, 2, 1),
+        (128, 256, 3, 2, 1),
+        (128, 256, 3, 2, 1),
+        (128, 256, 4, 1, 1),
+    ),
+}
+
+
+@keras.saving.register_keras_serializable(package="ssd")
+class L2Normalisation(layers.Layer):
+    """Normalises over channels and multiplies by a learned scale per channel that starts at 20.
+
+    conv4_3 has larger activations than the other maps (ParseNet; SSD paper, section 3.1).
+    """
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(
+            name="scale", shape=(input_shape[-1],), initializer=keras.initializers.Constant(20.0)
+        )
+
+    def call(self, inputs):
+        # Squares overflow float16, so the norm is taken in float32.
+        values = ops.cast(inputs, "float32")
+        norm = ops.sqrt(ops.sum(ops.square(values), axis=-1, keepdims=True) + 1e-10)
+        return ops.cast(values / norm * ops.cast(self.scale, "float32"), inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="ssd")
+class CaffePreprocessing(layers.Layer):
+    """RGB 0-255 to BGR with ImageNet's mean subtracted, as the published VGG-16 weights want it."""
+
+    def call(self, inputs):
+        mean = ops.convert_to_tensor(MEAN_RGB, dtype=inputs.dtype)
+        return ops.flip(inputs - mean, axis=-1)
+
+
+def _conv(inputs, filters, kernel, name, **kwargs):
+    return layers.Conv2D(
+        filters,
+        kernel,
+        activation="relu",
+        # Xavier, as the Caffe release initialises every layer that has no weights to load.
+        kernel_initializer="glorot_uniform",
+        name=name,
+        **kwargs,
+    )(inputs)
+
+
+def feature_maps(images):
+    """Maps of conv4_3 (normalised), fc7 and the extra layers; `images` are 300 or 512 px square."""
+    x = CaffePreprocessing(name="preprocessing")(images)
+    maps = []
+    for block, channels in enumerate(_BLOCKS, start=1):
+        for index, filters in enumerate(channels, start=1):
+            x = _conv(x, filters, 3, f"conv{block}_{index}", padding="same")
+        if block == 4:
+            maps.append(L2Normalisation(name="conv4_3_norm")(x))
+        # "same" rounds up, so pool3 turns 75 into 38 as Caffe does; pool5 keeps the resolution.
+        size, stride = (3, 1) if block == 5 else (2, 2)
+        x = layers.MaxPooling2D(size, stride, padding="same", name=f"pool{block}")(x)
+
+    x = _conv(x, 1024, 3, "fc6", padding="same", dilation_rate=6)
+    x = _conv(x, 1024, 1, "fc7")
+    maps.append(x)
+    for number, (squeeze, filters, kernel, stride, pad) in enumerate(
+        _EXTRAS[images.shape[1]], start=8
+    ):
+        x = _conv(x, squeeze, 1, f"conv{number}_1")
+        if pad:
+            # Explicit: with stride 2 "same" pads one side only and shifts the map by half a cell.
+            x = layers.ZeroPadding2D(pad, name=f"conv{number}_pad")(x)
+        x = _conv(x, filters, kernel, f"conv{number}_2", strides=stride)
+        maps.append(x)
+    return maps

@@ -1,0 +1,57 @@
+"""Box arithmetic on any Keras backend.
+
+Corner boxes are `ymin, xmin, ymax, xmax`, centre boxes `cy, cx, height, width`, all relative to the
+picture. Codes are SSD's regression targets with variances 0.1, 0.1, 0.2, 0.2.
+"""
+
+from keras import ops
+
+# Smallest side, relative: keeps logarithms and divisions finite for padded (all zero) boxes.
+_EPSILON = 1e-6
+CENTRE_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+
+
+def to_corners(centre_boxes):
+    """Centre boxes [..., 4] -> corner boxes [..., 4]."""
+    centre, size = centre_boxes[..., :2], centre_boxes[..., 2:]
+    return ops.concatenate([centre - size / 2, centre + size / 2], axis=-1)
+
+
+def to_centres(corner_boxes):
+    """Corner boxes [..., 4] -> centre boxes [..., 4]."""
+    low, high = corner_boxes[..., :2], corner_boxes[..., 2:]
+    return ops.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
+def iou(boxes_a, boxes_b):
+    """Intersection over union of corner boxes [..., n, 4] and [..., m, 4]: [..., n, m].
+
+    Boxes without an area have IoU 0 with everything.
+    """
+    a, b = ops.expand_dims(boxes_a, -2), ops.expand_dims(boxes_b, -3)
+    overlap = ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2])
+    overlap = ops.maximum(overlap, 0.0)
+    intersection = overlap[..., 0] * overlap[..., 1]
+    union = _area(a) + _area(b) - intersection
+    return intersection / ops.maximum(union, _EPSILON**2)
+
+
+def _area(boxes):
+    size = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0)
+    return size[..., 0] * size[..., 1]
+
+
+def encode(corner_boxes, anchors):
+    """Codes [..., n, 4] of corner boxes [..., n, 4] against centre anchors [n, 4]."""
+    boxes = to_centres(corner_boxes)
+    centre = (boxes[..., :2] - anchors[..., :2]) / anchors[..., 2:]
+    size = ops.log(ops.maximum(boxes[..., 2:], _EPSILON) / anchors[..., 2:])
+    return ops.concatenate([centre / CENTRE_VARIANCE, size / SIZE_VARIANCE], axis=-1)
+
+
+def decode(codes, anchors):
+    """Corner boxes [..., n, 4] of codes [..., n, 4] against centre anchors [n, 4]; not clipped."""
+    centre = codes[..., :2] * CENTRE_VARIANCE * anchors[..., 2:] + anchors[..., :2]
+    size = ops.exp(codes[..., 2:] * SIZE_VARIANCE) * anchors[..., 2:]
+    return to_corners(ops.concatenate([centre, size], axis=-1))

@@ -1,0 +1,63 @@
+"""Training state on disk: one file a step, complete or absent, so that a killed run can go on."""
+
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+_log = logging.getLogger("ssd.trainer")
+_NAME = re.compile(r"step-(\d{8})\.npz")
+
+
+def save(folder: Path, step: int, variables, keep: int) -> Path:
+    """Writes the values of `variables` after `step` steps and removes all but the last `keep`.
+
+    The file appears under its name only when it is complete and on disk.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.npz"
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **{_key(i, v): np.asarray(v) for i, v in enumerate(variables)})
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for _, old in steps_on_disk(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def restore_latest(folder: Path, variables) -> int:
+    """Loads the newest readable checkpoint into `variables`; returns its step, 0 without one.
+
+    A damaged file is named in a warning and the one before it is taken.
+    """
+    for step, path in steps_on_disk(folder):
+        try:
+            with np.load(path) as stored:
+                values = [stored[_key(i, v)] for i, v in enumerate(variables)]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            _log.warning("checkpoint damaged, taking the one before: %s (%s)", path, error)
+            continue
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return step
+    return 0
+
+
+def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
+    """(step, file) of the checkpoints in a folder, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted(((int(match[1]), path) for match, path in found), reverse=True)
+
+
+def _key(index: int, variable) -> str:
+    return f"{index}:{variable.path}"

@@ -1,0 +1,150 @@
+"""The SavedModel that is evaluated, pushed and served: one network, three ways to ask it."""
+
+import json
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from data.errors import DataError
+from trainer import sampling
+from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
+from trainer.postprocessing import OUTPUTS, detect
+from trainer.preprocessing import ENCODED
+
+MODEL_NAME = "ssd"
+# Pictures that go through the network at a time. An evaluator may send a thousand records at
+# once, whose activations would not fit into memory.
+_CHUNK = 16
+_WARMUP_PICTURES = 2
+
+
+class ServedDetector(tf.Module):
+    """Network, anchors, class names and transform graph behind the three signatures.
+
+    `serving_default` takes `image_bytes`, strings [batch], each a JPEG or PNG; `serving_tensor`
+    takes `images`, uint8 [batch, height, width, 3]; `serving_examples` takes `examples`,
+    serialised `tf.Example`s. All answer what `postprocessing.detect` returns.
+    """
+
+    def __init__(self, network, spec: AnchorSpec, class_names, records):
+        super().__init__()
+        outputs = network.output_shape[1][-1] - 1
+        if outputs != len(class_names):
+            raise DataError(
+                f"the network tells {outputs} classes apart, but {len(class_names)} names are "
+                f"given ({', '.join(class_names)}). Train again with this schema, or give the "
+                "schema the network was trained with"
+            )
+        self.network = network
+        self.size = spec.image_size
+        self.anchors = tf.constant(anchor_boxes(spec))
+        self.class_names = tuple(class_names)
+        self.records = records
+        # Tracked, so that the tables and constants of the transform graph are saved along.
+        self.transform_graph = records.graph
+
+    def detect(self, inputs):
+        """Detections for network inputs float32 [batch, size, size, 3]."""
+        box_codes, class_logits = self.network(inputs, training=False)
+        return detect(box_codes, class_logits, self.anchors, self.class_names)
+
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
+    )
+    def serving_default(self, image_bytes):
+        return _in_chunks(self._detect_encoded, image_bytes)
+
+    @tf.function(
+        autograph=False,
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
+    )
+    def serving_tensor(self, images):
+        return _in_chunks(lambda chunk: self.detect(self._resize_all(chunk)), images)
+
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
+    )
+    def serving_examples(self, examples):
+        return _in_chunks(
+            lambda chunk: self._detect_encoded(self.records(chunk)[ENCODED]), examples
+        )
+
+    def _detect_encoded(self, encoded):
+        def decode(picture):
+            return self._resize(tf.io.decode_image(picture, channels=3, expand_animations=False))
+
+        shape = tf.TensorSpec([self.size, self.size, 3], tf.float32)
+        return self.detect(tf.map_fn(decode, encoded, fn_output_signature=shape))
+
+    def _resize_all(self, images):
+        shape = tf.TensorSpec([self.size, self.size, 3], tf.float32)
+        return tf.map_fn(self._resize, images, fn_output_signature=shape)
+
+    def _resize(self, image):
+        window = tf.constant(sampling.WHOLE_PICTURE)
+        return sampling.sample_window(image, window, self.size)[0]
+
+
+def _in_chunks(answer, inputs):
+    """`answer` applied to slices of at most _CHUNK rows of `inputs`, results joined again."""
+    total = tf.shape(inputs)[0]
+    arrays = {
+        name: tf.TensorArray(
+            dtype, size=-(-total // _CHUNK), element_shape=[None, *shape], infer_shape=False
+        )
+        for name, (dtype, shape) in OUTPUTS.items()
+    }
+
+    def body(start, arrays):
+        results = answer(inputs[start : start + _CHUNK])
+        index = start // _CHUNK
+        written = {name: array.write(index, results[name]) for name, array in arrays.items()}
+        return start + _CHUNK, written
+
+    _, arrays = tf.while_loop(lambda start, _: start < total, body, (0, arrays))
+    return {name: array.concat() for name, array in arrays.items()}
+
+
+def export(
+    detector: ServedDetector, spec: AnchorSpec, folder: Path, facts: dict, warmup_pictures
+) -> None:
+    """Writes the SavedModel with its warm-up requests and `assets.extra/model.json`.
+
+    Args:
+      facts: JSON values that say what the model is (preset, versions); image size, anchors hash
+        and classes are added here.
+      warmup_pictures: a few encoded pictures that the server answers before it says it is ready.
+    """
+    tf.saved_model.save(
+        detector,
+        str(folder),
+        signatures={
+            "serving_default": detector.serving_default,
+            "serving_tensor": detector.serving_tensor,
+            "serving_examples": detector.serving_examples,
+        },
+    )
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    identity = {
+        **facts,
+        "image_size": spec.image_size,
+        "anchors_hash": anchors_hash(spec),
+        "classes": list(detector.class_names),
+    }
+    (extra / "model.json").write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for picture in warmup_pictures[:_WARMUP_PICTURES]:
+            writer.write(_warmup_request(picture))
+
+
+def _warmup_request(picture: bytes) -> bytes:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = MODEL_NAME
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([picture]))
+    log = prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+    return log.SerializeToString()

@@ -1,0 +1,182 @@
+"""From TFRecord shards to batches of network inputs, in an order that a seed fixes.
+
+Every picture's augmentation is drawn from (seed, epoch, record), so neither the number of parallel
+calls nor a resumed run changes what the network sees.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from data.errors import DataError
+from trainer import augmentation, sampling
+from trainer.config import TrainerConfig
+from trainer.preprocessing import BOX_SIDES, DIFFICULT, ENCODED, LABEL, RECORD_ID
+
+# Records parsed at a time: the transform graph costs as much for 64 as for one.
+_PARSE_BATCH = 64
+# Shards read in turn.
+_OPEN_SHARDS = 8
+
+
+def list_shards(patterns: Sequence[str]) -> list[str]:
+    """Sorted shard paths of a split.
+
+    Raises:
+        DataError: there are none.
+    """
+    files = sorted(file for pattern in patterns for file in tf.io.gfile.glob(pattern))
+    if not files:
+        raise DataError(
+            f"no TFRecord shards match {', '.join(patterns)}. Convert the data again with "
+            "`python -m data.convert` and see that each split has pictures"
+        )
+    return files
+
+
+def read_shards(files) -> tf.data.Dataset:
+    """Serialised records of GZIP shards."""
+    return tf.data.TFRecordDataset(files, compression_type="GZIP")
+
+
+def count_records(files: Sequence[str]) -> tuple[int, str]:
+    """Number of records in the shards and a fingerprint of them, whatever their order.
+
+    Raises:
+        DataError: there are none, or a shard is not a whole TFRecord file.
+    """
+
+    def add(state, batch):
+        prints = tf.bitcast(tf.fingerprint(batch[:, None]), tf.uint64)
+        return state[0] + tf.size(batch), state[1] + tf.reduce_sum(prints)
+
+    start = (tf.constant(0), tf.constant(0, tf.uint64))
+    try:
+        count, fingerprint = read_shards(files).batch(_PARSE_BATCH).reduce(start, add)
+    except tf.errors.OpError as error:
+        folder = Path(files[0]).parent
+        raise DataError(
+            f"{folder}: a shard cannot be read ({error.message}). Convert the data again"
+        ) from error
+    if not count:
+        raise DataError(f"{Path(files[0]).parent}: the split has no records")
+    return int(count), f"{int(fingerprint):016x}"
+
+
+class TransformedRecords:
+    """Reads serialised records through the transform graph of a Transform component."""
+
+    def __init__(self, tf_transform_output):
+        self.feature_spec = {
+            name: _optional(spec) if name != "image/encoded" else spec
+            for name, spec in tf_transform_output.raw_feature_spec().items()
+        }
+        self.graph = tf.saved_model.load(tf_transform_output.transform_savedmodel_dir)
+
+    def __call__(self, serialised):
+        """Strings [batch] -> the outputs of `preprocessing.preprocessing_fn`, boxes padded.
+
+        Returns:
+          dict of `encoded` and `record_id`, strings [batch]; `boxes` float32 [batch, n, 4];
+          `labels` int32 [batch, n], 0 in padded rows; `difficult` bool [batch, n].
+        """
+        raw = tf.io.parse_example(serialised, self.feature_spec)
+        values = self.graph.transform_fn(raw)
+        sides = [values[side].to_tensor() for side in BOX_SIDES]
+        return {
+            ENCODED: values[ENCODED],
+            RECORD_ID: values[RECORD_ID],
+            "boxes": tf.stack(sides, axis=-1),
+            "labels": tf.cast(values[LABEL].to_tensor(), tf.int32),
+            "difficult": values[DIFFICULT].to_tensor() > 0,
+        }
+
+
+def _optional(spec):
+    """A record to predict on need not carry what only training reads."""
+    if isinstance(spec, tf.io.FixedLenFeature):
+        default = np.zeros(spec.shape, spec.dtype.as_numpy_dtype)
+        return tf.io.FixedLenFeature(spec.shape, spec.dtype, default_value=default)
+    return spec
+
+
+def training_batches(
+    files: Sequence[str],
+    records: TransformedRecords,
+    config: TrainerConfig,
+    size: int,
+    num_records: int,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Endless batches of (images, boxes, labels) from step `first_step` on.
+
+    images float32 [batch, size, size, 3], RGB 0-255; boxes float32 [batch, n, 4] and labels int32
+    [batch, n], padded with zeros. Epochs follow each other without a gap, each in an order of its
+    own; a run started at a later step continues the same sequence.
+    """
+    first_epoch, skip = divmod(first_step * config.batch_size, num_records)
+
+    def epoch_records(epoch):
+        seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
+        shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
+        serialised = tf.data.Dataset.from_tensor_slices(shards).interleave(
+            read_shards, cycle_length=min(_OPEN_SHARDS, len(files)), deterministic=True
+        )
+        shuffle_seed = tf.random.stateless_uniform([], seed, maxval=2**31 - 1, dtype=tf.int64)
+        serialised = serialised.shuffle(
+            min(config.shuffle_buffer, num_records) or 1,
+            seed=shuffle_seed,
+            reshuffle_each_iteration=False,
+        )
+        return serialised.map(lambda record: (record, epoch))
+
+    def parse(serialised, epoch):
+        return {**records(serialised), "epoch": epoch}
+
+    def augment(record):
+        return augmented_example(record, config, size)
+
+    return (
+        tf.data.Dataset.range(first_epoch, 2**31)
+        .flat_map(epoch_records)
+        .skip(skip)
+        .batch(_PARSE_BATCH)
+        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        .unbatch()
+        .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .padded_batch(config.batch_size, ([size, size, 3], [None, 4], [None]), drop_remainder=True)
+        .prefetch(2)
+    )
+
+
+def augmented_example(record, config: TrainerConfig, size: int):
+    """One training example (image, boxes, labels) of one transformed record with its epoch."""
+    recipe = augmentation.RECIPES[config.augmentation]
+    real = record["labels"] > 0
+    if not config.use_difficult:
+        real &= ~record["difficult"]
+    boxes, labels = tf.boolean_mask(record["boxes"], real), tf.boolean_mask(record["labels"], real)
+    if recipe is None:
+        window, flip = tf.constant(sampling.WHOLE_PICTURE), tf.constant(False)
+    else:
+        geometry_seed, colour_seed = tf.unstack(_record_seeds(record, config.seed))
+        every = tf.ones_like(labels, tf.bool)
+        window, flip = augmentation.draw_geometry(boxes, every, geometry_seed, recipe)
+    part, window_in_part = sampling.decode_window(record[ENCODED], window)
+    image, inside = sampling.sample_window(part, window_in_part, size, flip)
+    if recipe is not None:
+        distorted = augmentation.distort_colours(image, colour_seed, recipe)
+        image = tf.where(inside, distorted, image)
+    shown = augmentation.centres_inside(boxes, window)
+    boxes = augmentation.boxes_in_window(tf.boolean_mask(boxes, shown), window, flip)
+    return image, boxes, tf.boolean_mask(labels, shown)
+
+
+def _record_seeds(record, seed: int):
+    """Two seeds [2, 2] from (seed, epoch, record)."""
+    record_hash = tf.strings.to_hash_bucket_fast(record[RECORD_ID], 2**31 - 1)
+    base = tf.stack([tf.constant(seed, tf.int64), record["epoch"]])
+    folded = tf.random.experimental.stateless_fold_in(base, record_hash)
+    return tf.random.experimental.stateless_split(folded, 2)

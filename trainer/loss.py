@@ -1,0 +1,46 @@
+"""The multibox loss with hard negative mining (SSD paper, section 2.2, "Training objective")."""
+
+from keras import ops
+
+NEGATIVES_PER_POSITIVE = 3
+
+
+def multibox_sums(box_codes, class_logits, labels, codes):
+    """Sums of both loss terms over the batch; divide by the number of positives to get the loss.
+
+    Sums rather than means, so that replicas can add theirs before dividing. In each picture the
+    background anchors with the highest loss count, three for each positive, and three in a
+    picture without any positive: an empty picture still teaches what background is.
+
+    Args:
+      box_codes: float [batch, num_anchors, 4], predicted.
+      class_logits: float [batch, num_anchors, 1 + num_classes], predicted; class 0 is background.
+      labels: int32 [batch, num_anchors], 0 for background (from `matching.match`).
+      codes: float32 [batch, num_anchors, 4], wanted where the label is not 0.
+
+    Returns:
+      (class_sum, box_sum, num_positives), float32 scalars.
+    """
+    box_codes = ops.cast(box_codes, "float32")
+    log_probabilities = ops.log_softmax(ops.cast(class_logits, "float32"), axis=-1)
+    positive = labels > 0
+
+    picked = ops.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+    positives = ops.sum(ops.cast(positive, "int32"), axis=1)
+    background_loss = ops.where(positive, -1.0, -log_probabilities[..., 0])
+    # Rank 0 is the hardest background anchor of the picture.
+    rank = ops.argsort(ops.argsort(-background_loss, axis=1), axis=1)
+    wanted = NEGATIVES_PER_POSITIVE * ops.maximum(positives, 1)
+    negative = (ops.cast(rank, "int32") < wanted[:, None]) & ~positive
+    class_sum = -ops.sum(ops.where(positive | negative, picked, 0.0))
+
+    # A background anchor's code may be anything, also infinite: choose before subtracting.
+    error = ops.abs(ops.where(positive[..., None], box_codes - codes, 0.0))
+    box_sum = ops.sum(ops.where(error < 1.0, 0.5 * error**2, error - 0.5))
+    return class_sum, box_sum, ops.cast(ops.sum(positives), "float32")
+
+
+def multibox_loss(class_sum, box_sum, num_positives):
+    """(total, class, box) losses per positive anchor; a batch without one divides by 1."""
+    divisor = ops.maximum(num_positives, 1.0)
+    return (class_sum + box_sum) / divisor, class_sum / divisor, box_sum / divisor

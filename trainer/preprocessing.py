@@ -1,0 +1,75 @@
+"""What Transform does to a record: class names become ids, boxes become clean.
+
+The same graph goes into the exported model, so a served `tf.Example` is read as in training.
+Changes here re-run Transform: `pipeline` hashes this file.
+"""
+
+import tensorflow as tf
+
+from data import fields
+
+# Names of what the transform graph gives.
+ENCODED = "encoded"
+RECORD_ID = "record_id"
+BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
+LABEL = "label"
+DIFFICULT = "difficult"
+
+
+def preprocessing_fn(inputs, custom_config):
+    """TFX's entry point: raw features of a batch of records -> the trainer's view of them.
+
+    Args:
+      inputs: raw features by name, the common names or SSD.TensorFlow's, dense or sparse.
+      custom_config: `classes`, the names in the order of their ids 1..N.
+
+    Returns:
+      `encoded` and `record_id`, strings [batch]; the sides of the boxes, float32, clipped to the
+      picture, `label`, int64, and `difficult`, int64, all ragged [batch, objects]. Boxes without
+      an area and objects of other classes are left out; the data gate has stopped the run before
+      if there were any.
+    """
+    names = fields.detect(inputs)
+    encoded = _scalar(inputs[names.encoded])
+    text = _ragged(inputs[names.text])
+    sides = {
+        side: tf.clip_by_value(_ragged(inputs[getattr(names, side)]).flat_values, 0.0, 1.0)
+        for side in BOX_SIDES
+    }
+    label = _class_ids(text.flat_values, custom_config["classes"])
+    difficult = _ragged(inputs[names.difficult]).flat_values
+    keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])
+    rows = tf.boolean_mask(text.value_rowids(), keep)
+
+    def kept(values):
+        return tf.RaggedTensor.from_value_rowids(
+            tf.boolean_mask(values, keep), rows, nrows=tf.shape(encoded, out_type=tf.int64)[0]
+        )
+
+    outputs = {side: kept(values) for side, values in sides.items()}
+    outputs[LABEL] = kept(label)
+    outputs[DIFFICULT] = kept(difficult)
+    outputs[ENCODED] = encoded
+    outputs[RECORD_ID] = _scalar(inputs[names.source_id or names.filename])
+    return outputs
+
+
+def _class_ids(text, classes):
+    """int64 [n]: 1..N, or 0 for a name that is not in `classes`."""
+    same = tf.equal(text[:, None], tf.constant(list(classes))[None])
+    ids = tf.range(1, len(classes) + 1, dtype=tf.int64)
+    return tf.reduce_max(tf.where(same, ids[None], tf.zeros_like(ids)[None]), axis=1)
+
+
+def _ragged(feature):
+    """One value for each object, whichever way the schema makes TFT deliver it."""
+    if isinstance(feature, tf.SparseTensor):
+        return tf.RaggedTensor.from_sparse(feature)
+    if isinstance(feature, tf.RaggedTensor):
+        return feature
+    return tf.RaggedTensor.from_tensor(feature)
+
+
+def _scalar(feature):
+    """One value for each record: string [batch]."""
+    return tf.reshape(_ragged(feature).flat_values, [-1])
