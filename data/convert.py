@@ -1,0 +1,276 @@
+"""Command line: VOC folders in, sharded and shuffled TFRecords out.
+
+    python -m data.convert --voc VOCROOT --output DIR
+
+By default the paper's 07+12: the trainval lists of VOC2007 and VOC2012 (16,551 pictures) for
+training, VOC2007's test list (4,952) for testing. Two in a hundred training pictures are held out
+for eval, chosen by a hash of their content; `--eval LIST` names a list instead, and
+`--eval-fraction 0` trains on all 16,551 and writes no eval split.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from data.console import quiet
+from data.errors import DataError
+from data.lists import SPLITS, Selection, select
+from data.report import Report, count_split
+from data.schema import VOC_SCHEMA, class_names, read_schema
+
+DEFAULT_EVAL_FRACTION = 0.02
+_PROBLEMS_SHOWN = 20
+
+
+def convert(
+    voc_root: Path | str,
+    output: Path | str,
+    *,
+    train: Sequence[str] = (),
+    eval: Sequence[str] = (),  # noqa: A002, the split's name
+    test: Sequence[str] = (),
+    eval_fraction: float = DEFAULT_EVAL_FRACTION,
+    classes: Sequence[str] | None = None,
+    on_error: Literal["fail", "skip"] = "fail",
+    seed: int = 0,
+    beam_options: Sequence[str] = (),
+    console: Console | None = None,
+) -> Report:
+    """Writes DIR/{train,eval,test}/*.tfrecord.gz and DIR/report.json, whole or not at all.
+
+    Args:
+        voc_root: a VOCdevkit or the folder above it.
+        output: a folder that does not exist yet or is empty.
+        train: lists such as `VOC2007/trainval`; none: the paper's 07+12 as far as it exists.
+        eval: likewise; none: `eval_fraction` of the training pictures.
+        test: likewise; none: VOC2007's test list if it exists.
+        eval_fraction: share of the training pictures held out for eval where `eval` is empty.
+        classes: the class names in the order of their ids; None: those of the VOC schema.
+        on_error: `fail` writes nothing if any picture is unusable; `skip` leaves such pictures out
+            and lists them in DIR/rejected.jsonl.
+        seed: of the shuffling.
+        beam_options: further Beam options, such as `--direct_num_workers=4`.
+        console: where to show progress; None: nowhere.
+
+    Raises:
+        DataError: bad input or an unusable output folder.
+    """
+    output = Path(output)
+    if not 0 <= eval_fraction < 1:
+        raise DataError(f"--eval-fraction {eval_fraction:g}: give a share of at least 0, below 1")
+    _check_output(output)
+    selection = select(Path(voc_root), train=train, eval=eval, test=test)
+    classes = tuple(classes) if classes else class_names(read_schema(VOC_SCHEMA))
+    fraction = 0.0 if selection.lists["eval"] else eval_fraction
+
+    # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
+    from data import conversion, progress
+
+    with _partial(output) as folder:
+        marks = folder / "marks"
+        plan = conversion.Plan(
+            folder=folder,
+            marks=marks,
+            classes=classes,
+            eval_fraction=fraction,
+            strict=on_error == "fail",
+            seed=seed,
+            shards=conversion.shard_numbers(selection.pictures, fraction),
+        )
+        for name in (*SPLITS, "marks"):
+            (folder / name).mkdir()
+        totals = dict.fromkeys(("check", "write"), len(selection.pictures))
+        with progress.watch(marks, totals, console) if console else nullcontext():
+            result = conversion.run(selection.pictures, plan, beam_options)
+        shutil.rmtree(marks)
+        if plan.strict and result.rejected:
+            raise DataError(_summary(result.rejected, len(selection.pictures)))
+        report = _report(selection, fraction, result)
+        _check_splits(report, fraction)
+        for split in SPLITS:
+            if split not in report.splits:
+                (folder / split).rmdir()
+        if on_error == "skip":
+            with (folder / "rejected.jsonl").open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(asdict(item)) + "\n" for item in result.rejected)
+        report.save(folder / "report.json")
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    stray = [word for word in options.beam_options if not word.startswith("--")]
+    if stray:
+        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+    quiet(options.verbose)
+    try:
+        classes = options.classes or class_names(read_schema(options.schema))
+        report = convert(
+            options.voc,
+            options.output,
+            train=options.train,
+            eval=options.eval,
+            test=options.test,
+            eval_fraction=options.eval_fraction,
+            classes=classes,
+            on_error=options.on_error,
+            seed=options.seed,
+            beam_options=options.beam_options,
+            console=Console(stderr=True),
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console(highlight=False)
+    for note in report.notes:
+        console.print(note, markup=False)
+    console.print(report.table())
+    if report.rejected:
+        console.print(
+            f"{report.rejected:,} of {report.pictures:,} pictures were left out: see "
+            f"{options.output / 'rejected.jsonl'}",
+            markup=False,
+        )
+    console.print(f"wrote {options.output}", markup=False)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.convert",
+        allow_abbrev=False,
+        description="Converts Pascal VOC folders to sharded, shuffled TFRecords.",
+        epilog="Options after -- go to Beam, such as: -- --direct_running_mode=multi_processing "
+        "--direct_num_workers=4",
+    )
+    parser.add_argument(
+        "--voc",
+        type=Path,
+        required=True,
+        metavar="VOCROOT",
+        help="VOCdevkit, or the folder above it",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="folder to create"
+    )
+    for split, default in (
+        ("train", "VOC2007/trainval and VOC2012/trainval"),
+        ("eval", "none, see --eval-fraction"),
+        ("test", "VOC2007/test"),
+    ):
+        parser.add_argument(
+            f"--{split}",
+            action="append",
+            default=[],
+            metavar="LIST",
+            help=f"a list of ImageSets/Main such as VOC2007/val; repeatable (default: {default})",
+        )
+    parser.add_argument(
+        "--eval-fraction",
+        type=float,
+        default=DEFAULT_EVAL_FRACTION,
+        metavar="SHARE",
+        help="of the training pictures, held out for eval by content where no --eval list is "
+        "named (default: %(default)s)",
+    )
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
+        "--schema",
+        type=Path,
+        default=VOC_SCHEMA,
+        metavar="FILE",
+        help="schema that lists the classes (default: the 20 of VOC)",
+    )
+    classes.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="the classes, where there is no schema yet"
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="fail: write nothing if a picture is unusable (default); skip: leave it out",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    parser.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help=argparse.SUPPRESS)
+    return parser
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: exists already. Remove it, or give another --output")
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[Path]:
+    """A folder that becomes `output` if the block succeeds and disappears if it does not."""
+    folder = output.parent / f".{output.name}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{output}: cannot write there ({error.strerror})") from error
+    try:
+        yield folder
+        folder.rename(output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _summary(rejected: Sequence, pictures: int) -> str:
+    problems = [problem for item in rejected for problem in item.problems]
+    lines = [
+        f"{len(rejected):,} of {pictures:,} pictures cannot be used, so nothing was written:",
+        *(f"  {problem}" for problem in problems[:_PROBLEMS_SHOWN]),
+    ]
+    if len(problems) > _PROBLEMS_SHOWN:
+        lines.append(f"  and {len(problems) - _PROBLEMS_SHOWN:,} more problems")
+    lines.append(
+        "Repair them, or convert with --on-error=skip to leave these pictures out and list them "
+        "in rejected.jsonl"
+    )
+    return "\n".join(lines)
+
+
+def _report(selection: Selection, fraction: float, result) -> Report:
+    splits = {split: count_split(objects) for split, objects in result.written.items()}
+    notes = list(selection.notes)
+    for split in SPLITS:
+        if selection.lists[split]:
+            listed = sum(picture.split == split for picture in selection.pictures)
+            notes.append(f"{split}: {listed:,} pictures of {', '.join(selection.lists[split])}")
+        elif split == "test" or not fraction:
+            notes.append(f"{split}: no list, so nothing is written")
+    if fraction:
+        held_out = splits["eval"].total.images if "eval" in splits else 0
+        notes.append(f"eval: {held_out:,} of the train pictures, held out by content")
+    return Report(
+        lists=selection.lists,
+        notes=tuple(notes),
+        pictures=len(selection.pictures),
+        rejected=len(result.rejected),
+        splits=splits,
+    )
+
+
+def _check_splits(report: Report, fraction: float) -> None:
+    wanted = {split for split in SPLITS if report.lists[split]} | ({"eval"} if fraction else set())
+    for split in sorted(wanted - set(report.splits)):
+        hint = "Name a list by --eval, or raise --eval-fraction" if split == "eval" else "Check it"
+        raise DataError(f"no picture is left for {split}, so nothing was written. {hint}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
