@@ -152,17 +152,23 @@ def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
 
 
 def _concatenate(parts: Sequence[Columns]) -> Columns:
-    if not parts:
-        empty = {"image_ids": ((0,), str), "gt_difficult": ((0,), bool)}
-        empty |= {name: ((0,), np.int64) for name in ("gt_image", "det_image")}
-        empty |= {name: ((0,), np.int32) for name in ("gt_class", "det_class")}
-        empty |= {"det_score": ((0,), float), "gt_box": ((0, 4), float), "det_box": ((0, 4), float)}
-        return Columns(**{name: np.zeros(*spec) for name, spec in empty.items()})
+    parts = parts or [_EMPTY]
     columns = Columns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    image_counts = [len(part.image_ids) for part in parts]
-    offsets = np.cumsum([0, *image_counts[:-1]])
-    gt_offsets = np.repeat(offsets, [len(part.gt_image) for part in parts])
-    det_offsets = np.repeat(offsets, [len(part.det_image) for part in parts])
+    offsets = np.cumsum([0] + [len(part.image_ids) for part in parts[:-1]])
     return columns._replace(
-        gt_image=columns.gt_image + gt_offsets, det_image=columns.det_image + det_offsets
+        gt_image=columns.gt_image + np.repeat(offsets, [len(part.gt_image) for part in parts]),
+        det_image=columns.det_image + np.repeat(offsets, [len(part.det_image) for part in parts]),
     )
+
+
+_EMPTY = Columns(
+    image_ids=np.zeros(0, str),
+    gt_image=np.zeros(0, np.int64),
+    gt_class=np.zeros(0, np.int32),
+    gt_difficult=np.zeros(0, bool),
+    gt_box=np.zeros((0, 4)),
+    det_image=np.zeros(0, np.int64),
+    det_class=np.zeros(0, np.int32),
+    det_score=np.zeros(0),
+    det_box=np.zeros((0, 4)),
+)

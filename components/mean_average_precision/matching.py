@@ -46,15 +46,17 @@ def candidate_pairs(
         stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, "right")))
         piece = detections[start:stop]
         det_rows = np.repeat(piece, count[piece])
-        position = np.arange(len(det_rows)) + done - np.repeat(
-            ends[start:stop] - count[piece], count[piece]
+        position = (
+            np.arange(len(det_rows))
+            + done
+            - np.repeat(ends[start:stop] - count[piece], count[piece])
         )
         yield det_rows, gt_order[first[det_rows] + position]
         done, start = int(ends[stop - 1]), stop
 
 
 def best_ground_truth(columns: Columns, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ground truth of a detection's picture and class with the highest IoU; the first of equals.
+    """Of a detection's picture and class, the ground truth with the highest IoU; first of equals.
 
     Taken and difficult boxes are candidates like all others: that is the VOC rule.
     Returns (ground truth row int64 [detections], -1 where the picture has none of the class;
