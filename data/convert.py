@@ -10,11 +10,10 @@ for eval, chosen by a hash of their content; `--eval LIST` names a list instead,
 
 import argparse
 import json
-import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from rich.console import Console
 from data.console import quiet
 from data.errors import DataError
 from data.lists import SPLITS, Selection, select
+from data.output import whole_folder
 from data.report import Report, count_split
 from data.schema import VOC_SCHEMA, class_names, read_schema
 
@@ -67,15 +67,13 @@ def convert(
     output = Path(output)
     if not 0 <= eval_fraction < 1:
         raise DataError(f"--eval-fraction {eval_fraction:g}: give a share of at least 0, below 1")
-    _check_output(output)
-    selection = select(Path(voc_root), train=train, eval=eval, test=test)
     classes = tuple(classes) if classes else class_names(read_schema(VOC_SCHEMA))
-    fraction = 0.0 if selection.lists["eval"] else eval_fraction
+    with whole_folder(output) as folder:
+        selection = select(Path(voc_root), train=train, eval=eval, test=test)
+        fraction = 0.0 if selection.lists["eval"] else eval_fraction
+        # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
+        from data import conversion, progress
 
-    # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
-    from data import conversion, progress
-
-    with _partial(output) as folder:
         marks = folder / "marks"
         plan = conversion.Plan(
             folder=folder,
@@ -207,26 +205,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     parser.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help=argparse.SUPPRESS)
     return parser
-
-
-def _check_output(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output}: exists already. Remove it, or give another --output")
-
-
-@contextmanager
-def _partial(output: Path) -> Iterator[Path]:
-    """A folder that becomes `output` if the block succeeds and disappears if it does not."""
-    folder = output.parent / f".{output.name}.{os.getpid()}.partial"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot write there ({error.strerror})") from error
-    try:
-        yield folder
-        folder.rename(output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _summary(rejected: Sequence, pictures: int) -> str:

@@ -1,0 +1,31 @@
+"""Output folders that appear only when they are complete."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.errors import DataError
+
+
+@contextmanager
+def whole_folder(output: Path) -> Iterator[Path]:
+    """A folder to write to; it becomes `output` if the block succeeds and else disappears.
+
+    Raises:
+        DataError: `output` exists and is not an empty folder, or cannot be created.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise DataError(f"{output}: exists already. Remove it, or give another --output")
+    # Beside `output`, so that the renaming stays within one file system.
+    folder = output.absolute().parent / f".{output.absolute().name}.{os.getpid()}.partial"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{output}: cannot write there ({error.strerror})") from error
+    try:
+        yield folder
+        folder.rename(output)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""Looking at a folder of TFRecords before a pipeline reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from data import fields
+from data.errors import DataError
+
+SPLITS = ("train", "eval", "test")
+
+
+@dataclass(frozen=True)
+class RecordFolder:
+    """A folder with records of all splits: `patterns` per split, relative to `path`."""
+
+    path: Path
+    patterns: dict[str, str]
+    fields: fields.Fields
+
+
+def open_record_folder(path: Path) -> RecordFolder:
+    """Finds the splits of a folder, as subfolders `train/` or files `train-*`, and reads a record.
+
+    Raises:
+        DataError: a split is missing or empty, a file is not TFRecord, or its records are not
+            annotated pictures.
+    """
+    patterns = {}
+    for split in SPLITS:
+        pattern = f"{split}/*" if (path / split).is_dir() else f"{split}-*"
+        if not any(path.glob(pattern)):
+            raise DataError(
+                f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
+                f"{split}-*. Found: {_listing(path)}. Convert a VOC root with "
+                "`python -m data.convert --voc VOCROOT --output DIR`"
+            )
+        patterns[split] = pattern
+    found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}
+    if len(found) != 1:
+        raise DataError(f"{path}: its splits name their fields differently; convert them together")
+    return RecordFolder(path, patterns, found.pop())
+
+
+def _first_record_fields(files: list[Path]) -> fields.Fields:
+    """The field names of the first record in the files."""
+    for file in files:
+        compression = "GZIP" if file.suffix == ".gz" else ""
+        try:
+            for record in tf.data.TFRecordDataset(str(file), compression).take(1):
+                example = tf.train.Example.FromString(record.numpy())
+                return fields.detect(example.features.feature)
+        except tf.errors.OpError as error:
+            raise DataError(f"{file}: not a TFRecord file ({error.message})") from error
+        except (fields.DataError, ValueError) as error:
+            raise DataError(f"{file}: {error}") from error
+    raise DataError(f"{files[0].parent}: the TFRecords hold no record")
+
+
+def _listing(path: Path) -> str:
+    names = sorted(child.name for child in path.iterdir())
+    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "") if names else "nothing"
