@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.voc import VocResult, evaluate
+from components.mean_average_precision.voc import ClassResult, VocResult, evaluate
 from data.errors import DataError
-from data.voc import read_annotation, read_image_set
+from data.voc import VocObject, read_annotation, read_image_set
 
 _PREFIX = "comp4_det_test_"
 _LINE = "id score xmin ymin xmax ymax"
@@ -56,7 +56,7 @@ def evaluate_folders(
     image_ids = read_image_set(image_set)
     if not image_ids:
         raise DataError(f"{image_set}: the list names no picture, so there is nothing to evaluate")
-    truth = [read_annotation(annotations / f"{image_id}.xml").objects for image_id in image_ids]
+    truth = [_objects(annotations / f"{image_id}.xml") for image_id in image_ids]
     annotated = {item.name for objects in truth for item in objects}
     if not annotated:
         raise DataError(f"{annotations}: no object in the {len(image_ids)} pictures of {image_set}")
@@ -143,6 +143,18 @@ def as_json(result: VocResult, year: int, warnings: Sequence[str]) -> str:
     return json.dumps(document, indent=1)
 
 
+def _objects(path: Path) -> tuple[VocObject, ...]:
+    objects = read_annotation(path).objects
+    for number, item in enumerate(objects, start=1):
+        xmin, ymin, xmax, ymax = item.box_px
+        if xmin > xmax or ymin > ymax:
+            raise DataError(
+                f"{path}: object {number} ({item.name}): box from {xmin:g}, {ymin:g} to "
+                f"{xmax:g}, {ymax:g} is inverted. Fix the file"
+            )
+    return objects
+
+
 def _file_name(class_name: str) -> str:
     return f"{_PREFIX}{class_name}.txt"
 
@@ -227,7 +239,7 @@ def _by_picture(
     return list(zip(*(np.split(column[order], cuts) for column in columns), strict=True))
 
 
-def _chosen(row, year: int) -> float:
+def _chosen(row: ClassResult, year: int) -> float:
     return row.ap_11_point if year == 2007 else row.ap_area
 
 

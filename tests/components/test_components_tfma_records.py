@@ -1,0 +1,143 @@
+"""What the TFMA metric makes of single records and answers, in all the shapes TFMA delivers."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow_model_analysis as tfma
+
+from components.mean_average_precision import tfma_metric
+from components.mean_average_precision.voc import evaluate
+from data.errors import DataError
+from data.fields import COMMON
+
+CLASSES = ("cat", "dog")
+
+
+def combiner():
+    metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON))
+    (computation,) = metric.computations(model_names=[""])
+    return computation.combiner
+
+
+def inputs(features, predictions):
+    return tfma.metrics.StandardMetricInputs(features=features, predictions=predictions)
+
+
+def answer(boxes=(), scores=(), names=(), count=None):
+    return {
+        "detection_boxes": np.reshape(np.array(boxes, np.float32), (-1, 4)),
+        "detection_scores": np.array(scores, np.float32),
+        "detection_class_names": np.array([name.encode() for name in names], object),
+        "num_detections": np.array([len(scores) if count is None else count]),
+    }
+
+
+def record(**changes):
+    features = {
+        "image/source_id": np.array([b"p7"], object),
+        "image/object/class/text": np.array([b"cat"], object),
+        "image/object/difficult": np.array([0]),
+    }
+    for name, edge in zip(("ymin", "xmin", "ymax", "xmax"), (0.1, 0.1, 0.5, 0.5), strict=True):
+        features[f"image/object/bbox/{name}"] = np.array([edge], np.float32)
+    return features | changes
+
+
+def test_any_partition_through_pickled_accumulators_gives_the_same():
+    rng = np.random.default_rng(1)
+    pictures = []
+    for number in range(12):
+        start = rng.uniform(0, 0.5, (5, 2))
+        boxes = np.hstack([start, start + rng.uniform(0.1, 0.5, (5, 2))]).astype(np.float32)
+        scores = rng.choice([0.25, 0.5, 0.75], 5)
+        names = rng.choice(CLASSES, 5)
+        features = {
+            "image/source_id": np.array([f"p{number}".encode()], object),
+            "image/object/class/text": names[:3].astype("S").astype(object),
+        }
+        edges = np.clip(boxes[:3] + rng.normal(0, 0.01, (3, 4)), 0, 1).T
+        for name, column in zip(("ymin", "xmin", "ymax", "xmax"), edges, strict=True):
+            features[f"image/object/bbox/{name}"] = column
+        pictures.append(inputs(features, answer(boxes, scores, names)))
+    fn = combiner()
+    outputs = []
+    for parts in (1, 3, 7):
+        accumulators = [fn.create_accumulator() for _ in range(parts)]
+        for index in rng.permutation(len(pictures)):
+            part = int(rng.integers(parts))
+            accumulators[part] = fn.add_input(accumulators[part], pictures[index])
+        stored = [pickle.loads(pickle.dumps(fn.compact(part))) for part in accumulators]
+        output = fn.extract_output(fn.merge_accumulators(stored))
+        outputs.append({str(key): str(value) for key, value in output.items()})
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(set(outputs[0].values())) > 5
+
+
+ABSENT = ["class/text", "difficult", "bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax"]
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        None,
+        np.zeros(0, np.float32),
+        np.zeros((1, 0), object),
+        np.array([None], object),
+        tfma.types.SparseTensorValue(np.zeros(0), np.zeros((0, 1), int), np.array([0])),
+        tfma.types.RaggedTensorValue(np.zeros(0), [np.array([0])]),
+        "left out",
+    ],
+)
+def test_record_without_objects_is_a_picture_without_objects(empty):
+    features = record(**{f"image/object/{name}": empty for name in ABSENT})
+    if isinstance(empty, str):
+        features = {"image/source_id": features["image/source_id"]}
+    fn = combiner()
+    found = answer([(0.1, 0.1, 0.5, 0.5)], [0.9], ["cat"])
+    accumulator = fn.add_input(fn.create_accumulator(), inputs(features, found))
+    accumulator = fn.add_input(accumulator, inputs(record(), found))
+    row = evaluate(accumulator).classes["cat"]
+    assert (row.positives, row.detections, row.hits.sum()) == (1, 2, 1)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "ragged"])
+def test_all_delivered_shapes_hold_the_same_objects(kind):
+    wrap = {
+        "dense": lambda array: array.reshape(1, -1),
+        "sparse": lambda array: tfma.types.SparseTensorValue(
+            array, np.arange(len(array))[:, None], np.array([len(array)])
+        ),
+        "ragged": lambda array: tfma.types.RaggedTensorValue(array, [np.array([0, len(array)])]),
+    }[kind]
+    features = {name: wrap(array) for name, array in record().items()}
+    fn = combiner()
+    found = answer([(0.1, 0.1, 0.5, 0.5)], [0.9], ["cat"])
+    accumulator = fn.add_input(fn.create_accumulator(), inputs(features, found))
+    assert evaluate(accumulator).map_area == 1.0
+
+
+def test_record_without_difficult_flags_has_no_difficult_objects():
+    fn = combiner()
+    accumulator = fn.add_input(
+        fn.create_accumulator(), inputs(record(**{"image/object/difficult": None}), answer())
+    )
+    assert evaluate(accumulator).classes["cat"].positives == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "predictions", "message"),
+    [
+        ({}, {"scores": [1]}, "p7: the model's answer lacks detection_boxes, .*it has scores"),
+        ({}, answer(count=2), "p7: num_detections is 2 with 0 rows"),
+        ({}, answer([(0, 0, 1, 1)], [0.5], ["cow"]), "p7: detection 0: unknown class b'cow'"),
+        ({}, answer([(0, 0, 1, 1)], [math.nan], ["cat"]), "p7: detection 0: score nan"),
+        ({"image/object/bbox/ymin": None}, answer(), "p7: 1 names .* but 0, 1, 1, 1 values"),
+        ({"image/source_id": None}, answer(), "neither image/source_id nor image/filename"),
+    ],
+)
+def test_bad_records_and_answers_are_named(features, predictions, message):
+    fn = combiner()
+    with pytest.raises(DataError, match=message):
+        fn.add_input(fn.create_accumulator(), inputs(record(**features), predictions))
