@@ -1,7 +1,8 @@
 """Building the record of one picture, and the checks it has to pass first."""
 
+import difflib
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -11,9 +12,7 @@ from data.jpeg import JpegHeader, read_header
 from data.voc import Annotation, relative_boxes
 
 
-def find_problems(
-    annotation: Annotation, header: JpegHeader, classes: Collection[str]
-) -> list[str]:
+def find_problems(annotation: Annotation, header: JpegHeader, classes: Sequence[str]) -> list[str]:
     """Says what keeps an annotation from becoming a record; empty if nothing does.
 
     A box may reach over the border by less than a pixel: the fractions in VOC2011 and later are
@@ -36,8 +35,8 @@ def find_problems(
         where = f"{annotation.path}: object {number} ({item.name})"
         if item.name not in classes:
             problems.append(
-                f"{where}: unknown class. Known are {', '.join(classes)}. Correct the name, or "
-                "say which classes there are: --classes NAME... or --schema FILE"
+                f"{where}: not one of the {len(classes)} classes ({_nearest(item.name, classes)}). "
+                "Correct it, or say which classes there are: --classes NAME... or --schema FILE"
             )
         problems += _box_problems(where, item.box_px, width, height)
     return problems
@@ -104,6 +103,11 @@ def _box_problems(
             "Correct it"
         )
     return problems
+
+
+def _nearest(name: str, classes: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, classes, n=1)
+    return f"the nearest is {near[0]}" if near else f"{classes[0]} ... {classes[-1]}"
 
 
 def _bytes(values) -> tf.train.Feature:
