@@ -31,7 +31,8 @@ def quiet(verbose: bool = False) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["GRPC_VERBOSITY"] = "ERROR"
     os.environ["PYTHONWARNINGS"] = "ignore"
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    # What TFX logs as an error it also raises.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.ERROR)
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

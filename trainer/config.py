@@ -13,8 +13,8 @@ class TrainerConfig:
     """One training run. `steps` counts optimiser steps on batches of `batch_size` pictures.
 
     `learning_rate_steps` are fractions of `steps` after which the rate is divided by ten; the
-    paper's 80k and 100k of 120k are 2/3 and 5/6. `clip_norm` 0 means no clipping. `shuffle_buffer`
-    counts encoded pictures held in memory.
+    paper's 80k and 100k of 120k are 2/3 and 5/6. `clip_norm` 0 means no clipping. Pictures
+    are shuffled within blocks of `shuffle_buffer`, whose encoded bytes are held in memory.
     """
 
     detector: str = "ssd300-vgg16"
@@ -48,13 +48,20 @@ class TrainerConfig:
                 raise ValueError(
                     f"trainer.{field}: {value!r} is not known; choose one of {', '.join(allowed)}"
                 )
-        for field in ("batch_size", "steps", "log_every", "checkpoint_every", "keep_checkpoints"):
+        for field in (
+            "batch_size",
+            "steps",
+            "log_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "shuffle_buffer",
+        ):
             if getattr(self, field) < 1:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at least 1")
         for field in ("learning_rate", "warmup_learning_rate"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be above 0")
-        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed", "shuffle_buffer"):
+        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed"):
             if getattr(self, field) < 0:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must not be negative")
         if not 0 <= self.momentum < 1:

@@ -37,6 +37,7 @@ class ServedDetector(tf.Module):
                 "schema the network was trained with"
             )
         self.network = network
+        self.spec = spec
         self.size = spec.image_size
         self.anchors = tf.constant(anchor_boxes(spec))
         self.class_names = tuple(class_names)
@@ -106,9 +107,7 @@ def _in_chunks(answer, inputs):
     return {name: array.concat() for name, array in arrays.items()}
 
 
-def export(
-    detector: ServedDetector, spec: AnchorSpec, folder: Path, facts: dict, warmup_pictures
-) -> None:
+def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures) -> None:
     """Writes the SavedModel with its warm-up requests and `assets.extra/model.json`.
 
     Args:
@@ -129,8 +128,8 @@ def export(
     extra.mkdir()
     identity = {
         **facts,
-        "image_size": spec.image_size,
-        "anchors_hash": anchors_hash(spec),
+        "image_size": detector.spec.image_size,
+        "anchors_hash": anchors_hash(detector.spec),
         "classes": list(detector.class_names),
     }
     (extra / "model.json").write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")

@@ -97,7 +97,7 @@ class TransformedRecords:
 def _optional(spec):
     """A record to predict on need not carry what only training reads."""
     if isinstance(spec, tf.io.FixedLenFeature):
-        default = np.zeros(spec.shape, spec.dtype.as_numpy_dtype)
+        default = np.full(spec.shape, "" if spec.dtype == tf.string else 0)
         return tf.io.FixedLenFeature(spec.shape, spec.dtype, default_value=default)
     return spec
 
@@ -121,16 +121,21 @@ def training_batches(
     def epoch_records(epoch):
         seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
         shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
-        serialised = tf.data.Dataset.from_tensor_slices(shards).interleave(
-            read_shards, cycle_length=min(_OPEN_SHARDS, len(files)), deterministic=True
+        blocks = (
+            tf.data.Dataset.from_tensor_slices(shards)
+            .interleave(read_shards, cycle_length=min(_OPEN_SHARDS, len(files)))
+            .batch(config.shuffle_buffer)
+            .prefetch(1)
         )
-        shuffle_seed = tf.random.stateless_uniform([], seed, maxval=2**31 - 1, dtype=tf.int64)
-        serialised = serialised.shuffle(
-            min(config.shuffle_buffer, num_records) or 1,
-            seed=shuffle_seed,
-            reshuffle_each_iteration=False,
-        )
-        return serialised.map(lambda record: (record, epoch))
+
+        # Whole blocks instead of Dataset.shuffle, which cannot take a seed that depends on the
+        # epoch and so could not start at any epoch but the first.
+        def shuffled(index, block):
+            block_seed = tf.random.experimental.stateless_fold_in(seed, index + 1)
+            block = tf.random.experimental.stateless_shuffle(block, block_seed)
+            return tf.data.Dataset.from_tensor_slices(block)
+
+        return blocks.enumerate().flat_map(shuffled).map(lambda record: (record, epoch))
 
     def parse(serialised, epoch):
         return {**records(serialised), "epoch": epoch}

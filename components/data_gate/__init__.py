@@ -1,0 +1,1 @@
+"""Stops a run whose data is not what the schema promises."""

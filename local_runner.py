@@ -1,0 +1,64 @@
+"""Runs the pipeline on this machine: `python local_runner.py`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import DataError
+from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+
+
+def main(arguments=None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    quiet(options.verbose)
+    try:
+        config = load_config(options.preset, options.set)
+        # TFX takes seconds to import; mistakes in the options are answered at once.
+        from pipeline.local import run
+
+        run(
+            config,
+            data=options.data,
+            output=options.output or Path("output") / config.preset,
+            from_component=options.from_component,
+            enable_cache=not options.no_cache,
+        )
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out."
+    )
+    parser.add_argument(
+        "--preset",
+        default=DEFAULT_PRESET,
+        help=f"{', '.join(PRESETS)} (default: %(default)s, which draws its own pictures)",
+    )
+    parser.add_argument("--data", type=Path, help="a VOC root or a folder of TFRecords")
+    parser.add_argument("--output", type=Path, help="folder of the run (default: output/PRESET)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="override a value of the preset, as in trainer.batch_size=16; repeatable",
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_component",
+        metavar="COMPONENT",
+        help="run again from this component on, with what the last run made before it",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every component again")
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The typed configuration of a run, its presets and `--set part.field=value`."""
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, field
+
+from data.errors import DataError
+from trainer.config import TrainerConfig
+
+INFER_SCHEMA = "infer"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`schema` is `voc`, `sample`, the path of a .pbtxt, or `infer`.
+
+    `infer` runs only the part of the pipeline that writes a schema from the data, for review.
+    """
+
+    schema: str = "voc"
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig:
+    """A model is blessed when its mAP reaches `min_map` and has not dropped too far.
+
+    `max_map_drop` is how much lower than the latest blessed model's its mAP may be.
+    """
+
+    min_map: float = 0.7
+    max_map_drop: float = 0.01
+
+    def __post_init__(self):
+        for name in ("min_map", "max_map_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"evaluator.{name}: {getattr(self, name)} must be in [0, 1]")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run of the pipeline."""
+
+    preset: str
+    data: DataConfig = field(default_factory=DataConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+
+
+_VOC = Config(preset="ssd300-voc")
+
+PRESETS = {
+    config.preset: config
+    for config in (
+        Config(
+            preset="sample",
+            data=DataConfig(schema="sample"),
+            trainer=TrainerConfig(
+                detector="ssd128-small",
+                augmentation="light",
+                batch_size=16,
+                steps=1600,
+                learning_rate=0.02,
+                warmup_learning_rate=0.002,
+                warmup_steps=100,
+                learning_rate_steps=(0.7, 0.9),
+                clip_norm=10.0,
+                log_every=100,
+                checkpoint_every=400,
+            ),
+            evaluator=EvaluatorConfig(min_map=0.75),
+        ),
+        _VOC,
+        dataclasses.replace(
+            _VOC,
+            preset="ssd512-voc",
+            trainer=dataclasses.replace(_VOC.trainer, detector="ssd512-vgg16"),
+        ),
+    )
+}
+DEFAULT_PRESET = "sample"
+
+
+def load_config(preset: str, overrides: typing.Sequence[str] = ()) -> Config:
+    """A preset with `part.field=value` overrides applied, checked.
+
+    Raises:
+        DataError: an unknown preset, part or field (near misses are named), or a bad value.
+    """
+    config = PRESETS.get(preset)
+    if config is None:
+        raise DataError(f"--preset {preset}: {_unknown(preset, PRESETS)}")
+    changes: dict[str, dict] = {}
+    for override in overrides:
+        part, name, value = _parse(config, override)
+        changes.setdefault(part, {})[name] = value
+    # Fields of a part are checked together, once all of them are set.
+    for part, values in changes.items():
+        try:
+            config = dataclasses.replace(
+                config, **{part: dataclasses.replace(getattr(config, part), **values)}
+            )
+        except ValueError as error:
+            raise DataError(f"--set: {error}") from error
+    return config
+
+
+def _parse(config: Config, override: str) -> tuple[str, str, object]:
+    key, equals, text = override.partition("=")
+    part_name, dot, name = key.partition(".")
+    if not equals or not dot:
+        raise DataError(f"--set {override}: write part.field=value, as in trainer.batch_size=16")
+    parts = {f.name for f in dataclasses.fields(config) if f.name != "preset"}
+    if part_name not in parts:
+        raise DataError(f"--set {override}: {_unknown(part_name, parts)}")
+    hints = typing.get_type_hints(type(getattr(config, part_name)))
+    if name not in hints:
+        raise DataError(f"--set {override}: {_unknown(name, hints)}")
+    try:
+        return part_name, name, _convert(text, hints[name])
+    except ValueError as error:
+        raise DataError(f"--set {override}: {error}") from error
+
+
+def _convert(text: str, wanted):
+    """A command-line value as the type of its field."""
+    if typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        return tuple(_convert(part, item) for part in text.split(",") if part.strip())
+    if wanted is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{text!r} is not true or false")
+        return text.lower() == "true"
+    if wanted is str:
+        return text
+    try:
+        return wanted(text)
+    except ValueError:
+        kind = "a whole number" if wanted is int else "a number"
+        raise ValueError(f"{text!r} is not {kind}") from None
+
+
+def _unknown(name: str, known) -> str:
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    return f"{name!r} is not known; {hint}"

@@ -1,0 +1,104 @@
+"""From what the user names with --data to records, schema and classes, before a component runs."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from rich.console import Console
+
+from data.convert import convert
+from data.errors import DataError
+from data.fields import COMMON, SEED, Fields
+from data.record_folder import open_record_folder
+from data.sample import draw_sample
+from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from pipeline.code_version import code_version
+from pipeline.config import INFER_SCHEMA, Config
+from pipeline.pipeline import Inputs
+
+_log = logging.getLogger("ssd")
+
+# The source that decides what a record of a picture looks like.
+_CONVERTER = tuple(f"data/{n}.py" for n in ("conversion", "records", "voc", "lists", "jpeg"))
+# The sample has an eval list of its own.
+SAMPLE_LISTS = {"train": ["VOC2007/train"], "eval": ["VOC2007/val"], "test": ["VOC2007/test"]}
+
+
+def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
+    """Finds, and where needed draws or converts, the records of a run and reads its schema.
+
+    Args:
+      data: a VOC root or a folder of TFRecords; None draws the sample data set.
+      output: folder of the run; drawn and converted data is kept under it for the next run.
+
+    Raises:
+      DataError: the data is missing or unusable.
+    """
+    if data is None:
+        data = _sample(config, output)
+    if not data.is_dir():
+        raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
+    folder = open_record_folder(_records(config, data, output))
+    path = _schema_path(config, folder.fields)
+    classes = () if path is None else class_names(read_schema(path))
+    return Inputs(folder.path, folder.patterns, folder.fields, path, classes)
+
+
+def _sample(config: Config, output: Path) -> Path:
+    """The drawn sample data set, drawn on the first run."""
+    if config.data.schema != "sample":
+        raise DataError(
+            f"--preset {config.preset} needs --data: a VOC root or a folder of TFRecords "
+            "(only the sample preset draws its own pictures)"
+        )
+    root = output / "sample"
+    if not root.exists():
+        _log.info("drawing the sample data set in %s", root)
+        draw_sample(root)
+    return root
+
+
+def _records(config: Config, data: Path, output: Path) -> Path:
+    """`data` itself if it holds TFRecords, else the folder its VOC pictures are converted to."""
+    if not _is_voc_root(data):
+        return data
+    if config.data.schema == INFER_SCHEMA:
+        raise DataError(
+            f"{data}: to infer a schema, convert first and give the TFRecords: "
+            "python -m data.convert --voc VOCROOT --output DIR --classes NAME [NAME ...]"
+        )
+    classes = class_names(read_schema(_schema_path(config, COMMON)))
+    records = output / "records" / _fingerprint(data, classes)
+    if not records.exists():
+        lists = SAMPLE_LISTS if data == output / "sample" else {}
+        report = convert(data, records, classes=classes, console=Console(), **lists)
+        for note in report.notes:
+            _log.info("  %s", note)
+    return records
+
+
+def _is_voc_root(path: Path) -> bool:
+    return any(any(path.glob(f"{above}ImageSets/Main")) for above in ("*/", "*/*/"))
+
+
+def _fingerprint(voc_root: Path, classes: tuple[str, ...]) -> str:
+    """Changes with the converter, the classes, and any file's name, size or time."""
+    digest = hashlib.sha256(f"{code_version(*_CONVERTER)} {classes}".encode())
+    for path in sorted(voc_root.rglob("*")):
+        if path.is_file():
+            stat = path.stat()
+            line = f"{path.relative_to(voc_root)} {stat.st_size} {stat.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()[:16]
+
+
+def _schema_path(config: Config, fields: Fields) -> Path | None:
+    """The schema's file; None when it is to be inferred."""
+    schema = config.data.schema
+    if schema == INFER_SCHEMA:
+        return None
+    if schema == "voc":
+        return VOC_SEED_SCHEMA if fields == SEED else VOC_SCHEMA
+    if schema == "sample":
+        return SAMPLE_SCHEMA
+    return Path(schema).resolve()

@@ -1,0 +1,90 @@
+"""A run on this machine: prepares the data, runs the components in order, reports the outcome."""
+
+import logging
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import RunOptions
+
+from components.mean_average_precision import tfma_metric
+from data.errors import DataError
+from pipeline.config import Config
+from pipeline.inputs import prepare
+from pipeline.pipeline import BASELINE, create_pipeline
+from pipeline.progress import is_blessed, overall_metrics, pushed_version, run_with_progress
+
+_log = logging.getLogger("ssd")
+
+
+def run(
+    config: Config,
+    *,
+    data: Path | None,
+    output: Path,
+    from_component: str | None = None,
+    enable_cache: bool = True,
+) -> None:
+    """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
+
+    Raises:
+      DataError: bad input, or data that the gate refuses.
+    """
+    output = output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    inputs = prepare(config, data, output)
+    pipeline = create_pipeline(
+        config,
+        inputs,
+        name=f"ssd-{config.preset}",
+        root=str(output / "pipeline"),
+        serving_dir=str(output / "serving"),
+        work_dir=str(output / "unfinished"),
+        enable_cache=enable_cache,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(
+            str(output / "metadata.sqlite")
+        ),
+    )
+    options = _partial_run(pipeline, from_component) if from_component else None
+    outputs = run_with_progress(pipeline, options)
+    if "Evaluator" in outputs:
+        _print_outcome(config, inputs.classes, outputs)
+    elif "SchemaGen" in outputs:
+        (schema,) = outputs["SchemaGen"]["schema"]
+        _log.info(
+            "\nReview the inferred schema, then run with --set data.schema=%s/schema.pbtxt",
+            schema.uri,
+        )
+
+
+def _partial_run(pipeline, from_component: str) -> RunOptions:
+    known = [component.id for component in pipeline.components]
+    if from_component not in known:
+        raise DataError(f"--from {from_component}: no such component; there are {', '.join(known)}")
+    # The baseline is looked up anew: it hangs on no other component, so a partial run would
+    # compare with the one of the run before.
+    return RunOptions(from_nodes=[from_component, BASELINE])
+
+
+def _print_outcome(config: Config, classes, outputs: dict) -> None:
+    """The table of AP per class, the verdict, and how to try the model."""
+    (evaluation,) = outputs["Evaluator"]["evaluation"]
+    metrics = overall_metrics(Path(evaluation.uri))
+    table = Table(title=f"AP on the test split, {config.preset} (VOC07, 11-point, IoU > 0.5)")
+    table.add_column("class")
+    table.add_column("AP", justify="right")
+    for name in classes:
+        table.add_row(name, f"{metrics.get(tfma_metric.ap_name(name), float('nan')):.4f}")
+    table.add_section()
+    table.add_row("mAP", f"{metrics[tfma_metric.MAP]:.4f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    if is_blessed(outputs["Evaluator"]):
+        console.print("blessed: yes")
+    else:
+        console.print("blessed: no")
+    pushed = pushed_version(outputs["Pusher"]) if "Pusher" in outputs else None
+    console.print(f"pushed:  {pushed or 'no'}")
+    if pushed:
+        console.print(f"try it:  python -m serving.predict IMAGE --model {pushed}")

@@ -1,0 +1,205 @@
+"""The TFX pipeline, one definition for every orchestrator."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow_data_validation as tfdv
+import tensorflow_model_analysis as tfma
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
+from tfx.components import (
+    Evaluator,
+    ExampleValidator,
+    ImportExampleGen,
+    Pusher,
+    SchemaGen,
+    StatisticsGen,
+    Trainer,
+    Transform,
+)
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import (
+    example_gen_pb2,
+    pusher_pb2,
+    trainer_pb2,
+    transform_pb2,
+)
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
+
+from components.data_gate.component import DataGate
+from components.mean_average_precision import tfma_metric
+from data.fields import Fields
+from pipeline.code_version import code_version
+from pipeline.config import Config
+from trainer.export import MODEL_NAME
+
+BASELINE = "latest_blessed_model"
+EVALUATED_SIGNATURE = "serving_examples"
+
+# Beam's own runner by name: its default would first look for a binary to download. And no
+# container image: without this each component packs TFX's source, which only a cluster needs.
+LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", "--sdk_container_image=none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The data of a run: a folder of TFRecords, its splits' patterns and what its schema says.
+
+    `schema_path` None means that the schema is to be inferred; `classes` is empty then.
+    """
+
+    records: Path
+    patterns: dict[str, str]
+    fields: Fields
+    schema_path: Path | None
+    classes: tuple[str, ...]
+
+
+def create_pipeline(
+    config: Config,
+    inputs: Inputs,
+    *,
+    name: str,
+    root: str,
+    serving_dir: str,
+    work_dir: str,
+    enable_cache: bool = True,
+    metadata_connection_config=None,
+    beam_args: Sequence[str] = LOCAL_BEAM_ARGS,
+) -> Pipeline:
+    """The components from TFRecords to the pushed model.
+
+    Args:
+      root: where TFX keeps artifacts.
+      serving_dir: base path that TensorFlow Serving watches; versions are pushed into it.
+      work_dir: where unfinished trainings keep their checkpoints.
+    """
+    components = _data_components(config, inputs)
+    if inputs.schema_path is not None:
+        components += _model_components(config, inputs, components, serving_dir, work_dir)
+    return Pipeline(
+        pipeline_name=name,
+        pipeline_root=root,
+        components=components,
+        enable_cache=enable_cache,
+        metadata_connection_config=metadata_connection_config,
+        beam_pipeline_args=list(beam_args),
+    )
+
+
+def _data_components(config: Config, inputs: Inputs) -> list:
+    splits = [
+        example_gen_pb2.Input.Split(name=split, pattern=pattern)
+        for split, pattern in inputs.patterns.items()
+    ]
+    example_gen = ImportExampleGen(
+        input_base=str(inputs.records), input_config=example_gen_pb2.Input(splits=splits)
+    )
+    examples = example_gen.outputs["examples"]
+    statistics_gen = StatisticsGen(examples, stats_options=_statistics_options(inputs))
+    statistics = statistics_gen.outputs["statistics"]
+    if inputs.schema_path is None:
+        schema_gen = SchemaGen(statistics, infer_feature_shape=True)
+        return [example_gen, statistics_gen, schema_gen]
+    schema_gen = ImportSchemaGen(schema_file=str(inputs.schema_path))
+    validator = ExampleValidator(statistics, schema_gen.outputs["schema"])
+    gate = DataGate(
+        statistics=statistics,
+        anomalies=validator.outputs["anomalies"],
+        code_version=code_version("components/data_gate", "data/fields.py"),
+    )
+    return [example_gen, statistics_gen, schema_gen, validator, gate]
+
+
+def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, work_dir) -> list:
+    example_gen, _, schema_gen, _, gate = upstream
+    examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
+    classes = list(inputs.classes)
+
+    transform = Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn="trainer.preprocessing.preprocessing_fn",
+        # The trainer applies the graph to the original examples: no picture is written again.
+        materialize=False,
+        disable_statistics=True,
+        splits_config=transform_pb2.SplitsConfig(analyze=["train"]),
+        custom_config={
+            "classes": classes,
+            "code_version": code_version("trainer/preprocessing.py", "data/fields.py"),
+        },
+    )
+    transform.add_upstream_node(gate)
+
+    trainer = Trainer(
+        run_fn="trainer.run.run_fn",
+        examples=examples,
+        transform_graph=transform.outputs["transform_graph"],
+        schema=schema,
+        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        custom_config={
+            "preset": config.preset,
+            "trainer": dataclasses.asdict(config.trainer),
+            "classes": classes,
+            "code_version": code_version("trainer", "data/fields.py", "data/errors.py"),
+            "work_dir": work_dir,
+        },
+    )
+    model = trainer.outputs["model"]
+
+    baseline = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+    ).with_id(BASELINE)
+    evaluator = Evaluator(
+        examples=examples,
+        example_splits=["test"],
+        model=model,
+        baseline_model=baseline.outputs["model"],
+        eval_config=evaluation_config(config, inputs),
+    )
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(
+                base_directory=f"{serving_dir}/{MODEL_NAME}"
+            )
+        ),
+    )
+    return [transform, trainer, baseline, evaluator, pusher]
+
+
+def evaluation_config(config: Config, inputs: Inputs) -> tfma.EvalConfig:
+    """The exact VOC metric on the test split, with a bound on mAP and on its change."""
+    metric = tfma_metric.metric_config(inputs.classes, inputs.fields)
+    threshold = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.evaluator.min_map}),
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+            absolute={"value": -config.evaluator.max_map_drop},
+        ),
+    )
+    return tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(signature_name=EVALUATED_SIGNATURE)],
+        slicing_specs=[tfma.SlicingSpec()],
+        metrics_specs=[tfma.MetricsSpec(metrics=[metric], thresholds={tfma_metric.MAP: threshold})],
+    )
+
+
+def _statistics_options(inputs: Inputs) -> tfdv.StatsOptions:
+    """Statistics of everything but the image bytes, which an image domain keeps them out of."""
+    schema = schema_pb2.Schema()
+    text_format.Parse(
+        f'feature {{ name: "{inputs.fields.encoded}" type: BYTES image_domain {{}} }}', schema
+    )
+    return tfdv.StatsOptions(schema=schema, infer_type_from_schema=False)

@@ -1,0 +1,141 @@
+"""What the local run says of each component: a line when it starts, a line with what it made."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import tensorflow_model_analysis as tfma
+from tfx.orchestration import metadata
+from tfx.orchestration.local import local_dag_runner
+from tfx.orchestration.portable import launcher
+
+from components.data_gate.component import REPORT_FILE
+from components.mean_average_precision import tfma_metric
+from pipeline.pipeline import BASELINE
+from pipeline.runs import latest_outputs
+from trainer.run import SUMMARY
+
+_log = logging.getLogger("ssd")
+
+
+def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
+    """Runs a pipeline with the LocalDagRunner, saying what happens.
+
+    Returns:
+      The output artifacts of every component by output name, also of those that a partial run
+      left as they were.
+    """
+    name = pipeline.pipeline_info.pipeline_name
+
+    class ReportingLauncher(launcher.Launcher):
+        """TFX's launcher for one component, with a line before and after."""
+
+        def launch(self):
+            node = self._pipeline_node.node_info.id
+            self.executed = False
+            _log.info("%s ...", node)
+            started = time.perf_counter()
+            try:
+                execution = super().launch()
+            except BaseException:
+                _log.info("%s failed after %.1f s", node, time.perf_counter() - started)
+                raise
+            seconds = time.perf_counter() - started
+            if node == BASELINE:
+                state, text = "done", _baseline(execution)
+            else:
+                state = "done" if self.executed else "cached"
+                with self._mlmd_connection as handle:
+                    text = _describe(node, latest_outputs(handle, name, node))
+            _log.info("%s %s in %.1f s%s", node, state, seconds, text and f": {text}")
+            return execution
+
+        def _run_executor(self, execution_info):
+            self.executed = True
+            return super()._run_executor(execution_info)
+
+    with (
+        # The runner has no hook for this; its one reference to the launcher is the seam.
+        mock.patch.object(local_dag_runner.launcher, "Launcher", ReportingLauncher),
+        # Executors hand the command line on to Beam, whose options it does not hold.
+        mock.patch.object(sys, "argv", sys.argv[:1]),
+    ):
+        local_dag_runner.LocalDagRunner().run(pipeline, run_options=run_options)
+    with metadata.Metadata(pipeline.metadata_connection_config) as handle:
+        return {c.id: latest_outputs(handle, name, c.id) for c in pipeline.components}
+
+
+def _describe(node: str, outputs: dict) -> str:
+    """What a component made, in a few words; empty if there is nothing to tell."""
+    describe = _DESCRIPTIONS.get(node)
+    return describe(outputs) if describe else ""
+
+
+def _gate(outputs) -> str:
+    report = json.loads((_path(outputs, "report") / REPORT_FILE).read_text(encoding="utf-8"))
+    lines = [f"{len(report['anomalies'])} anomalies"]
+    for split, counts in report["splits"].items():
+        per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
+        lines.append(
+            f"  {split}: {counts['pictures']} pictures, {counts['objects']} objects: {per_class}"
+        )
+    return "\n".join(lines)
+
+
+def _training(outputs) -> str:
+    summary = json.loads((_path(outputs, "model_run") / SUMMARY).read_text(encoding="utf-8"))
+    losses = summary["losses"]
+    steps = summary["trainer"]["steps"]
+    return f"{steps} steps" + (f", loss {losses['total']:.3f}" if losses else "")
+
+
+def _baseline(execution) -> str:
+    models = (execution.output_dict or {}).get("model") if execution else None
+    return f"baseline {models[0].uri}" if models else "no blessed model yet, so no baseline"
+
+
+def _evaluation(outputs) -> str:
+    metrics = overall_metrics(_path(outputs, "evaluation"))
+    verdict = "blessed" if is_blessed(outputs) else "not blessed"
+    return f"mAP {metrics[tfma_metric.MAP]:.4f}, {verdict}"
+
+
+def _push(outputs) -> str:
+    pushed = pushed_version(outputs)
+    return f"pushed {pushed}" if pushed else "nothing pushed"
+
+
+_DESCRIPTIONS = {
+    "DataGate": _gate,
+    "Trainer": _training,
+    "Evaluator": _evaluation,
+    "Pusher": _push,
+}
+
+
+def overall_metrics(evaluation: Path) -> dict[str, float]:
+    """The scalar metrics of the whole test split, by name, from an Evaluator's output."""
+    result = tfma.load_eval_result(str(evaluation))
+    values = result.get_metrics_for_slice(())
+    return {name: value["doubleValue"] for name, value in values.items() if "doubleValue" in value}
+
+
+def is_blessed(outputs: dict) -> bool:
+    """Whether an Evaluator's outputs bless the model."""
+    return (_path(outputs, "blessing") / "BLESSED").exists()
+
+
+def pushed_version(outputs: dict) -> str | None:
+    """Where a Pusher's outputs say the model went; None if it was not pushed."""
+    (artifact,) = outputs["pushed_model"]
+    if not artifact.get_int_custom_property("pushed"):
+        return None
+    return artifact.get_string_custom_property("pushed_destination")
+
+
+def _path(outputs: dict, key: str) -> Path:
+    (artifact,) = outputs[key]
+    return Path(artifact.uri)

@@ -1,0 +1,29 @@
+"""What ML Metadata remembers of runs."""
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration.portable.mlmd import execution_lib
+
+_SUCCESSFUL = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
+
+
+def latest_outputs(metadata_handle, pipeline_name: str, component: str) -> dict[str, list]:
+    """Output artifacts of a component's latest successful execution, by output name.
+
+    Args:
+      metadata_handle: a `tfx.orchestration.metadata.Metadata`, entered.
+
+    Returns:
+      TFX artifacts; empty if the component never succeeded.
+    """
+    store = metadata_handle.store
+    node = store.get_context_by_type_and_name("node", f"{pipeline_name}.{component}")
+    if node is None:
+        return {}
+    done = [
+        execution.id
+        for execution in store.get_executions_by_context(node.id)
+        if execution.last_known_state in _SUCCESSFUL
+    ]
+    if not done:
+        return {}
+    return dict(execution_lib.get_output_artifacts(metadata_handle, max(done)))
