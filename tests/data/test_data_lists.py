@@ -1,0 +1,107 @@
+import pytest
+
+from data.errors import DataError
+from data.lists import select
+
+
+def _ids(selection, split):
+    return [picture.source_id for picture in selection.pictures if picture.split == split]
+
+
+def test_default_is_07_plus_12(voc_root, voc_year, make_year):
+    later = make_year("VOC2012")
+    later.write_list("trainval", ["2008_000001"])
+    selection = select(voc_root)
+    assert selection.lists == {
+        "train": ("VOC2007/trainval", "VOC2012/trainval"),
+        "eval": (),
+        "test": ("VOC2007/test",),
+    }
+    assert _ids(selection, "train") == ["VOC2007/000001", "VOC2007/000002", "VOC2012/2008_000001"]
+    assert _ids(selection, "test") == ["VOC2007/000004"]
+    last = selection.pictures[2]
+    assert last.jpeg_path == voc_root / "VOC2012" / "JPEGImages" / "2008_000001.jpg"
+    assert last.annotation_path == voc_root / "VOC2012" / "Annotations" / "2008_000001.xml"
+
+
+def test_devkit_below_the_root(tmp_path, voc_root, voc_year):
+    (tmp_path / "above").mkdir()
+    voc_root.rename(tmp_path / "above" / "VOCdevkit")
+    assert len(select(tmp_path / "above").pictures) == 3
+
+
+def test_the_seeds_layout(voc_root, make_year):
+    make_year("VOC2007").write_list("trainval", ["000001"])
+    make_year("VOC2012").write_list("trainval", ["2008_000001"])
+    make_year("VOC2007TEST").write_list("test", ["000002"])
+    selection = select(voc_root)
+    assert selection.lists["test"] == ("VOC2007TEST/test",)
+    assert _ids(selection, "test") == ["VOC2007TEST/000002"]
+
+
+def test_some_of_the_years_are_enough_and_said(voc_root, make_year):
+    make_year("VOC2012").write_list("trainval", ["2008_000001"])
+    selection = select(voc_root)
+    assert selection.lists == {"train": ("VOC2012/trainval",), "eval": (), "test": ()}
+    notes = "\n".join(selection.notes)
+    assert "found in" in notes
+    assert "VOC2012/trainval" in notes
+    assert "train: there is no VOC2007/trainval" in notes
+    assert "test: there is no VOC2007/test" in notes
+
+
+def test_named_lists_replace_the_default(voc_root, voc_year):
+    selection = select(voc_root, train=["VOC2007/val"], eval=["VOC2007/test"], test=[])
+    assert selection.lists["train"] == ("VOC2007/val",)
+    assert _ids(selection, "eval") == ["VOC2007/000004"]
+
+
+def test_a_picture_in_two_lists_of_a_split_is_taken_once(voc_root, voc_year):
+    voc_year.write_list("train", ["000001"])
+    selection = select(voc_root, train=["VOC2007/train", "VOC2007/trainval"])
+    assert _ids(selection, "train") == ["VOC2007/000001", "VOC2007/000002"]
+
+
+def test_named_list_that_is_missing(voc_root, voc_year):
+    voc_year.write_list("dog_val", [])
+    with pytest.raises(
+        DataError, match="--eval VOC2012/val: .*It has: VOC2007/test, VOC2007/tr"
+    ) as e:
+        select(voc_root, eval=["VOC2012/val"])
+    assert "dog_val" not in str(e.value)
+
+
+def test_list_of_one_class(voc_root, voc_year):
+    voc_year.write_list("dog_val", ["000003  1"])
+    with pytest.raises(DataError, match=r"dog_val\.txt: line 1 is .*list of one class"):
+        select(voc_root, eval=["VOC2007/dog_val"])
+
+
+def test_empty_list(voc_root, voc_year):
+    voc_year.write_list("test", [])
+    with pytest.raises(DataError, match=r"test\.txt: the list is empty, so test gets no picture"):
+        select(voc_root)
+
+
+def test_nothing_to_train_on(voc_root, make_year):
+    make_year("VOC2007").write_list("test", ["000001"])
+    with pytest.raises(DataError, match="nothing to train on.*--train"):
+        select(voc_root)
+
+
+def test_missing_root(tmp_path):
+    with pytest.raises(DataError, match="none: no such folder. Give"):
+        select(tmp_path / "none")
+
+
+def test_empty_root(voc_root):
+    with pytest.raises(DataError, match="voc: no VOC data.*Unpack"):
+        select(voc_root)
+
+
+def test_folder_of_one_year(voc_root, voc_year):
+    with pytest.raises(
+        DataError, match="folder of one VOC year. Give the folder above it"
+    ) as error:
+        select(voc_root / "VOC2007")
+    assert str(error.value).endswith(str(voc_root))
