@@ -1,0 +1,304 @@
+import hashlib
+import json
+
+import pytest
+import tensorflow as tf
+
+from data.convert import convert, main
+from data.errors import DataError
+from data.fields import COMMON
+from data.voc import read_annotation
+
+_LISTS = {"eval": ["VOC2007/val"], "classes": ["cat", "dog"]}
+
+
+def _read(folder):
+    examples = []
+    for path in sorted(folder.iterdir()):
+        for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP"):
+            example = tf.train.Example.FromString(record.numpy())
+            examples.append(
+                {
+                    name: list(getattr(feature, feature.WhichOneof("kind")).value)
+                    for name, feature in example.features.feature.items()
+                }
+            )
+    return examples
+
+
+def _sources(folder):
+    return [example[COMMON.source_id][0].decode() for example in _read(folder)]
+
+
+def _files(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_writes_splits_and_report(tmp_path, voc_root, voc_year, make_xml):
+    flag = "<difficult>1</difficult>"
+    dog = ("dog", (1, 1, 9, 9))
+    voc_year.add("000001", make_xml([dog, dog, ("cat", (1, 1, 9, 9)), (*dog, flag)]))
+    voc_year.add("000002", make_xml([]))
+    output = tmp_path / "deep" / "records"
+
+    report = convert(voc_root, output, **_LISTS)
+
+    assert sorted(_sources(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
+    assert _sources(output / "eval") == ["VOC2007/000003"]
+    assert _sources(output / "test") == ["VOC2007/000004"]
+    saved = json.loads((output / "report.json").read_text())
+    assert (report.pictures, report.rejected) == (saved["pictures"], saved["rejected"]) == (4, 0)
+    assert saved["splits"]["train"] == {
+        "total": {"images": 2, "objects": 3, "difficult": 1},
+        "classes": {
+            "cat": {"images": 1, "objects": 1, "difficult": 0},
+            "dog": {"images": 1, "objects": 2, "difficult": 1},
+        },
+    }
+    assert sorted(path.name for path in output.iterdir()) == [
+        "eval",
+        "report.json",
+        "test",
+        "train",
+    ]
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_same_bytes_with_more_worker_processes(tmp_path, voc_root, voc_year):
+    voc_year.write_list("trainval", [voc_year.add(f"{n:06d}") for n in range(10, 30)])
+    convert(voc_root, tmp_path / "one", **_LISTS)
+    parallel = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    convert(voc_root, tmp_path / "two", beam_options=parallel, **_LISTS)
+    assert _files(tmp_path / "one") == _files(tmp_path / "two")
+
+
+def test_order_depends_on_the_seed_alone(tmp_path, voc_root, voc_year):
+    ids = [voc_year.add(f"{n:06d}") for n in range(10, 40)]
+    orders = []
+    for number, (listed, seed) in enumerate([(ids, 0), (ids[::-1], 0), (ids, 1)]):
+        voc_year.write_list("trainval", listed)
+        convert(voc_root, tmp_path / str(number), seed=seed, **_LISTS)
+        orders.append(_sources(tmp_path / str(number) / "train"))
+    assert sorted(orders[0]) == [f"VOC2007/{image_id}" for image_id in ids]
+    assert orders[0] != sorted(orders[0])
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[2]) == sorted(orders[0])
+
+
+def test_many_pictures_go_to_several_shards(tmp_path, voc_root, voc_year, monkeypatch):
+    monkeypatch.setattr("data.conversion._PICTURES_PER_SHARD", 10)
+    ids = [voc_year.add(f"{n:06d}") for n in range(10, 70)]
+    voc_year.write_list("trainval", ids)
+    convert(voc_root, tmp_path / "out", **_LISTS)
+    names = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
+    assert names == [f"train-{n:05d}-of-00006.tfrecord.gz" for n in range(6)]
+    assert sorted(_sources(tmp_path / "out" / "train")) == [f"VOC2007/{n}" for n in ids]
+
+
+def test_eval_is_held_out_by_content(tmp_path, voc_root, voc_year):
+    def held_out(name, ids):
+        voc_year.write_list("trainval", ids)
+        convert(voc_root, tmp_path / name, eval_fraction=0.3, classes=["dog"])
+        splits = {split: set(_sources(tmp_path / name / split)) for split in ("train", "eval")}
+        assert splits["train"] | splits["eval"] == {f"VOC2007/{image_id}" for image_id in ids}
+        assert not splits["train"] & splits["eval"]
+        return splits["eval"]
+
+    ids = [voc_year.add(f"{n:06d}") for n in range(10, 110)]
+    whole = held_out("whole", ids)
+    assert 15 <= len(whole) <= 45
+    # Other pictures in the list do not change where a picture goes.
+    half = ids[::2]
+    assert held_out("half", half) == whole & {f"VOC2007/{image_id}" for image_id in half}
+
+
+def test_no_eval_split_if_none_is_wanted(tmp_path, voc_root, voc_year):
+    report = convert(voc_root, tmp_path / "out", eval_fraction=0, classes=["dog"])
+    assert set(report.splits) == {"train", "test"}
+    assert not (tmp_path / "out" / "eval").exists()
+
+
+def test_nothing_held_out_is_an_error(tmp_path, voc_root, voc_year):
+    with pytest.raises(DataError, match="no picture is left for eval.*--eval-fraction"):
+        convert(voc_root, tmp_path / "out", eval_fraction=1e-9, classes=["dog"])
+    assert not (tmp_path / "out").exists()
+
+
+def _break_everything(year, make_jpeg, make_xml):
+    """Adds one picture for each thing that can be wrong; returns what each error has to say."""
+    png = b"\x89PNG\r\n\x1a\n"
+    bomb = '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
+    pictures = {
+        "no_xml": ({"xml": None}, "no_xml.xml: the annotation does not exist"),
+        "no_jpeg": ({"jpeg": None}, "no_jpeg.jpg: cannot read the picture"),
+        "not_xml": ({"xml": "hello"}, "not_xml.xml: not XML"),
+        "bomb": ({"xml": bomb}, "bomb.xml: declares XML entities"),
+        "outside": ({"xml": make_xml(filename="../../x.jpg")}, "outside.xml: <filename> is"),
+        "unknown": ({"xml": make_xml([("cow", (1, 1, 2, 2))])}, "object 1 (cow): not one of"),
+        "far_box": ({"xml": make_xml([("dog", (1, 1, 99, 9))])}, "object 1 (dog): the box reaches"),
+        "no_area": ({"xml": make_xml([("dog", (9, 1, 3, 9))])}, "object 1 (dog): the box has no"),
+        "size": ({"xml": make_xml(width=99)}, "<size> is 99 x 36, the JPEG is 40 x 36"),
+        "cut": ({"jpeg": make_jpeg()[:-30]}, "cut.jpg: the JPEG is cut short"),
+        "png": ({"jpeg": png}, "png.jpg: the picture is a PNG"),
+        "cmyk": ({"jpeg": make_jpeg(mode="CMYK")}, "cmyk.jpg: the JPEG is CMYK"),
+    }
+    for image_id, (files, _) in pictures.items():
+        year.add(image_id, **files)
+    year.write_list("trainval", ["000001", *pictures, "000002"])
+    return {f"VOC2007/{image_id}": message for image_id, (_, message) in pictures.items()}
+
+
+def test_fail_lists_every_problem_and_writes_nothing(
+    tmp_path, voc_root, voc_year, make_jpeg, make_xml
+):
+    expected = _break_everything(voc_year, make_jpeg, make_xml)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(DataError, match=r"12 of 16 pictures cannot be used") as error:
+        convert(voc_root, tmp_path / "out", **_LISTS)
+    for message in (*expected.values(), "--on-error=skip"):
+        assert message in str(error.value)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_skip_writes_the_rest_and_lists_the_rejected(
+    tmp_path, voc_root, voc_year, make_jpeg, make_xml
+):
+    expected = _break_everything(voc_year, make_jpeg, make_xml)
+    output = tmp_path / "out"
+    report = convert(voc_root, output, on_error="skip", **_LISTS)
+
+    rejected = {
+        row["source_id"]: row for row in map(json.loads, (output / "rejected.jsonl").open())
+    }
+    assert rejected.keys() == expected.keys()
+    for source_id, message in expected.items():
+        assert rejected[source_id]["split"] == "train"
+        assert message in "\n".join(rejected[source_id]["problems"])
+    assert sorted(_sources(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
+    written = sum(split.total.images for split in report.splits.values())
+    assert report.pictures == written + report.rejected == 16
+
+
+def test_long_lists_of_problems_are_cut(tmp_path, voc_root, voc_year):
+    voc_year.write_list("trainval", [voc_year.add(f"{n:06d}", xml=None) for n in range(10, 40)])
+    with pytest.raises(DataError, match="and 10 more problems") as error:
+        convert(voc_root, tmp_path / "out", **_LISTS)
+    assert str(error.value).count("does not exist") == 20
+
+
+def test_a_test_picture_under_another_name_is_kept_out_of_training(tmp_path, voc_root, voc_year):
+    same = (voc_year.folder / "JPEGImages" / "000004.jpg").read_bytes()
+    voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
+    leak = r"000005\.jpg: in train, but the same picture is in test as VOC2007/000004"
+    with pytest.raises(DataError, match=leak):
+        convert(voc_root, tmp_path / "out", **_LISTS)
+
+    report = convert(voc_root, tmp_path / "out", on_error="skip", **_LISTS)
+    assert _sources(tmp_path / "out" / "train") == ["VOC2007/000001"]
+    assert _sources(tmp_path / "out" / "test") == ["VOC2007/000004"]
+    assert report.rejected == 1
+
+
+def test_twins_within_a_split_are_harmless(tmp_path, voc_root, voc_year):
+    same = (voc_year.folder / "JPEGImages" / "000001.jpg").read_bytes()
+    voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
+    report = convert(voc_root, tmp_path / "out", **_LISTS)
+    assert report.splits["train"].total.images == 2
+
+
+def test_skipping_a_whole_split_is_an_error(tmp_path, voc_root, voc_year):
+    voc_year.add("000004", xml="broken")
+    with pytest.raises(DataError, match="no picture is left for test"):
+        convert(voc_root, tmp_path / "out", on_error="skip", **_LISTS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_existing_output_is_left_alone(tmp_path, voc_root, voc_year):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "precious").write_text("data")
+    with pytest.raises(DataError, match="out: exists already. Remove it"):
+        convert(voc_root, output, **_LISTS)
+    assert _files(output) == {"precious": b"data"}
+
+
+def test_empty_output_folder_is_fine(tmp_path, voc_root, voc_year):
+    (tmp_path / "out").mkdir()
+    convert(voc_root, tmp_path / "out", **_LISTS)
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
+def test_share_for_eval_is_checked(tmp_path, voc_root, voc_year, fraction):
+    with pytest.raises(DataError, match="--eval-fraction"):
+        convert(voc_root, tmp_path / "out", eval_fraction=fraction)
+
+
+def test_command_line(tmp_path, voc_root, voc_year, capsys):
+    arguments = ["--voc", str(voc_root), "--output", str(tmp_path / "out"), "--classes", "dog"]
+    assert main([*arguments, "--eval", "VOC2007/val", "--", "--direct_num_workers=1"]) == 0
+    out, err = capsys.readouterr()
+    assert "train: 2 pictures of VOC2007/trainval" in out
+    assert "dog" in out
+    assert "write: 4 of 4 pictures" in err
+
+    assert main([*arguments, "--eval", "VOC2007/val"]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ")
+    assert "exists already" in err
+    assert "Traceback" not in err
+
+
+def test_stray_words_do_not_reach_beam(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--voc", "a", "--output", str(tmp_path / "b"), "stray"])
+    assert "unrecognized arguments: stray" in capsys.readouterr().err
+
+
+def test_real_voc2007(tmp_path, voc_fixtures):
+    root = voc_fixtures / "voc2007_300"
+    report = convert(root, tmp_path / "out")
+
+    totals = {split: counts.total for split, counts in report.splits.items()}
+    assert totals["test"].images == 100
+    assert totals["train"].images + totals["eval"].images == 200
+    annotations = {
+        path.stem: read_annotation(path)
+        for path in (root / "VOCdevkit" / "VOC2007" / "Annotations").iterdir()
+    }
+    flags = [item.difficult for each in annotations.values() for item in each.objects]
+    assert sum(total.objects for total in totals.values()) == flags.count(False)
+    assert sum(total.difficult for total in totals.values()) == flags.count(True)
+
+    examples = [example for split in totals for example in _read(tmp_path / "out" / split)]
+    assert len(examples) == 300
+    for example in examples:
+        image_id = example[COMMON.source_id][0].decode().removeprefix("VOC2007/")
+        jpeg = root / "VOCdevkit" / "VOC2007" / "JPEGImages" / f"{image_id}.jpg"
+        assert example[COMMON.encoded] == [jpeg.read_bytes()]
+        assert example[COMMON.sha256] == [hashlib.sha256(jpeg.read_bytes()).hexdigest().encode()]
+        annotation = annotations[image_id]
+        height, width = annotation.height, annotation.width
+        assert (example[COMMON.height], example[COMMON.width]) == ([height], [width])
+        for item, ymin, xmin, ymax, xmax in zip(
+            annotation.objects,
+            *(example[name] for name in (COMMON.ymin, COMMON.xmin, COMMON.ymax, COMMON.xmax)),
+            strict=True,
+        ):
+            back = (xmin * width + 1, ymin * height + 1, xmax * width, ymax * height)
+            assert back == pytest.approx(item.box_px, abs=1e-3)
+
+
+def test_real_voc2012(tmp_path, voc_fixtures):
+    report = convert(
+        voc_fixtures / "voc2012_100" / "VOCdevkit", tmp_path / "out", eval_fraction=0.1
+    )
+    assert set(report.splits) == {"train", "eval"}
+    total = report.splits["train"].total + report.splits["eval"].total
+    assert total.images == 100
+    assert report.lists["train"] == ("VOC2012/trainval",)
+    assert any("no VOC2007/test" in note for note in report.notes)
