@@ -10,7 +10,7 @@ from data.convert import convert
 from data.errors import DataError
 from data.fields import COMMON, SEED, Fields
 from data.record_folder import open_record_folder
-from data.sample import draw_sample
+from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
 from pipeline.code_version import code_version
 from pipeline.config import INFER_SCHEMA, Config
@@ -20,8 +20,6 @@ _log = logging.getLogger("ssd")
 
 # The source that decides what a record of a picture looks like.
 _CONVERTER = tuple(f"data/{n}.py" for n in ("conversion", "records", "voc", "lists", "jpeg"))
-# The sample has an eval list of its own.
-SAMPLE_LISTS = {"train": ["VOC2007/train"], "eval": ["VOC2007/val"], "test": ["VOC2007/test"]}
 
 
 def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
@@ -70,7 +68,7 @@ def _records(config: Config, data: Path, output: Path) -> Path:
     classes = class_names(read_schema(_schema_path(config, COMMON)))
     records = output / "records" / _fingerprint(data, classes)
     if not records.exists():
-        lists = SAMPLE_LISTS if data == output / "sample" else {}
+        lists = SPLIT_LISTS if data == output / "sample" else {}
         report = convert(data, records, classes=classes, console=Console(), **lists)
         for note in report.notes:
             _log.info("  %s", note)

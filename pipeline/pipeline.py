@@ -181,7 +181,11 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
 
 def evaluation_config(config: Config, inputs: Inputs) -> tfma.EvalConfig:
     """The exact VOC metric on the test split, with a bound on mAP and on its change."""
-    metric = tfma_metric.metric_config(inputs.classes, inputs.fields)
+    metric = tfma_metric.metric_config(
+        inputs.classes,
+        inputs.fields,
+        code_version("components/mean_average_precision", "data/fields.py"),
+    )
     threshold = tfma.MetricThreshold(
         value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.evaluator.min_map}),
         change_threshold=tfma.GenericChangeThreshold(

@@ -52,13 +52,20 @@ def curve_name(class_name: str) -> str:
     return f"precision_at_recall/{class_name}"
 
 
-def metric_config(class_names: Sequence[str], fields: Fields) -> tfma.MetricConfig:
+def metric_config(
+    class_names: Sequence[str], fields: Fields, code_version: str = ""
+) -> tfma.MetricConfig:
     """Configures the metric.
 
     class_names: every class that records and model can name, in the order of their ids 1..N.
     fields: the names of the records' features.
+    code_version: names the metric's source, so that a cached evaluation is not used after a change.
     """
-    config = {"class_names": list(class_names), "fields": dataclasses.asdict(fields)}
+    config = {
+        "class_names": list(class_names),
+        "fields": dataclasses.asdict(fields),
+        "code_version": code_version,
+    }
     return tfma.MetricConfig(
         class_name=MeanAveragePrecision.__name__, module=__name__, config=json.dumps(config)
     )
@@ -76,7 +83,14 @@ class MeanAveragePrecision(metric_types.Metric):
     1..N, for `tfma.view.render_plot`. There is no true negative in detection: it is always 0.
     """
 
-    def __init__(self, class_names: Sequence[str], fields: dict[str, str | None], name: str = MAP):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        fields: dict[str, str | None],
+        code_version: str = "",
+        name: str = MAP,
+    ):
+        del code_version  # part of the configuration only
         super().__init__(
             _computations, class_names=list(class_names), fields=dict(fields), name=name
         )
