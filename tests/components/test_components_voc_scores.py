@@ -24,20 +24,22 @@ class Picture:
     found: list  # (class, score, box)
 
 
-def box_strategy():
+def box_strategy(corners, sides):
     return st.builds(
         lambda y, x, height, width: (y, x, y + height, x + width),
-        *[st.integers(0, 6)] * 2,
-        *[st.integers(0, 5)] * 2,
+        *[st.integers(0, corners)] * 2,
+        *[st.integers(0, sides)] * 2,
     )
 
 
-# A coarse grid and few scores: equal IoUs, equal scores and IoUs of exactly a half are common.
+BOXES = box_strategy(1, 2) | box_strategy(6, 5)
+
+# Coarse grids and few scores: equal IoUs, equal scores and IoUs of exactly a half are common.
 PICTURES = st.lists(
     st.tuples(
-        st.lists(st.tuples(st.sampled_from(CLASSES), st.booleans(), box_strategy()), max_size=5),
+        st.lists(st.tuples(st.sampled_from(CLASSES), st.booleans(), BOXES), max_size=5),
         st.lists(
-            st.tuples(st.sampled_from(CLASSES), st.sampled_from([0.1, 0.5, 0.9]), box_strategy()),
+            st.tuples(st.sampled_from(CLASSES), st.sampled_from([0.1, 0.5, 0.9]), BOXES),
             max_size=8,
         ),
     ),
@@ -185,6 +187,15 @@ def test_detection_of_a_difficult_object_counts_neither_way():
     result = evaluate(accumulate([picture])).classes["cat"]
     assert (result.scores.tolist(), result.detections) == ([0.7], 3)
     assert (result.ap_11_point, result.ap_area) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("first_is_difficult", [True, False])
+def test_of_two_equal_boxes_the_first_is_matched(first_is_difficult):
+    box = (0, 0, 4, 4)
+    truth = [("cat", first_is_difficult, box), ("cat", not first_is_difficult, box)]
+    picture = Picture("a", truth, [("cat", 0.9, box)])
+    hits = evaluate(accumulate([picture])).classes["cat"].hits
+    assert hits.tolist() == ([] if first_is_difficult else [True])
 
 
 def test_class_without_countable_objects_stays_out_of_the_mean():
