@@ -1,7 +1,7 @@
 """The Beam pipeline that turns VOC pictures into shuffled, sharded, compressed TFRecords.
 
 Only what is known about a picture travels between the workers; the JPEG bytes are read once to
-check them and once more by the worker that writes the shard, so memory does not grow with the data.
+check them and once more by the worker that writes the shard, so memory hardly grows with the data.
 """
 
 import hashlib
@@ -22,9 +22,8 @@ from data.progress import Marks
 from data.records import build_example, find_problems
 from data.voc import Annotation, read_annotation
 
-# What runs when a user names no Beam options: Beam's default would first look for a binary to
-# download. The second option keeps executors from packing the source for remote workers.
-DEFAULT_BEAM_OPTIONS = ("--runner=FnApiRunner", "--sdk_container_image=none")
+# Beam's own default would first look for a binary to download. A user's options come later and win.
+_DEFAULT_RUNNER = "--runner=FnApiRunner"
 
 # About 50 MB of VOC pictures a shard.
 _PICTURES_PER_SHARD = 500
@@ -76,7 +75,7 @@ class Result:
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
     """Checks all pictures, then writes those that passed; with `plan.strict`, all or none."""
     rejected_path, written_path = plan.marks / "rejected.jsonl", plan.marks / "written.jsonl"
-    options = PipelineOptions([*DEFAULT_BEAM_OPTIONS, *beam_options])
+    options = PipelineOptions([_DEFAULT_RUNNER, *beam_options])
     with beam.Pipeline(options=options) as pipeline:
         checked, rejected = (
             pipeline
@@ -150,7 +149,7 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
 
 def keep_splits_apart(same: Iterable[Checked]) -> Iterator[Checked | Rejected]:
     """Of byte-identical pictures, keeps those of one split; the rest would leak into it."""
-    same = sorted(same, key=lambda item: _KEEP_ORDER.index(item.split))
+    same = sorted(same, key=lambda item: (_KEEP_ORDER.index(item.split), item.picture.source_id))
     first = same[0]
     for item in same:
         if item.split == first.split:
@@ -160,9 +159,9 @@ def keep_splits_apart(same: Iterable[Checked]) -> Iterator[Checked | Rejected]:
             item.picture.source_id,
             item.picture.split,
             (
-                f"{item.picture.jpeg_path}: in {item.split}, but the same picture is in "
-                f"{first.split} as {first.picture.source_id}, whose result would be worth "
-                "nothing. Take it off one of the lists",
+                f"{item.picture.jpeg_path}: is for {item.split}, but {first.split} has the same "
+                f"picture as {first.picture.source_id} and has to measure on unseen ones. Take it "
+                "off one of the lists",
             ),
         )
 

@@ -36,7 +36,7 @@ def convert(
     output: Path | str,
     *,
     train: Sequence[str] = (),
-    eval: Sequence[str] = (),  # noqa: A002, the split's name
+    eval: Sequence[str] = (),
     test: Sequence[str] = (),
     eval_fraction: float = DEFAULT_EVAL_FRACTION,
     classes: Sequence[str] | None = None,
@@ -67,10 +67,12 @@ def convert(
     output = Path(output)
     if not 0 <= eval_fraction < 1:
         raise DataError(f"--eval-fraction {eval_fraction:g}: give a share of at least 0, below 1")
+    if on_error not in ("fail", "skip"):
+        raise DataError(f"--on-error {on_error}: give fail or skip")
     classes = tuple(classes) if classes else class_names(read_schema(VOC_SCHEMA))
+    selection = select(Path(voc_root), train=train, eval=eval, test=test)
+    fraction = 0.0 if selection.lists["eval"] else eval_fraction
     with whole_folder(output) as folder:
-        selection = select(Path(voc_root), train=train, eval=eval, test=test)
-        fraction = 0.0 if selection.lists["eval"] else eval_fraction
         # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
         from data import conversion, progress
 
@@ -132,15 +134,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     console = Console(highlight=False)
     for note in report.notes:
-        console.print(note, markup=False)
+        console.print(note, markup=False, soft_wrap=True)
     console.print(report.table())
     if report.rejected:
         console.print(
             f"{report.rejected:,} of {report.pictures:,} pictures were left out: see "
             f"{options.output / 'rejected.jsonl'}",
             markup=False,
+            soft_wrap=True,
         )
-    console.print(f"wrote {options.output}", markup=False)
+    console.print(f"wrote {options.output}", markup=False, soft_wrap=True)
     return 0
 
 

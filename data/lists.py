@@ -45,7 +45,7 @@ def select(
     voc_root: Path,
     *,
     train: Sequence[str] = (),
-    eval: Sequence[str] = (),  # noqa: A002, the split's name
+    eval: Sequence[str] = (),
     test: Sequence[str] = (),
 ) -> Selection:
     """Reads the lists of each split; where none are named, the paper's 07+12 as far as it exists.

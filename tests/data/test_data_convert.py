@@ -193,7 +193,7 @@ def test_long_lists_of_problems_are_cut(tmp_path, voc_root, voc_year):
 def test_a_test_picture_under_another_name_is_kept_out_of_training(tmp_path, voc_root, voc_year):
     same = (voc_year.folder / "JPEGImages" / "000004.jpg").read_bytes()
     voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
-    leak = r"000005\.jpg: in train, but the same picture is in test as VOC2007/000004"
+    leak = r"000005\.jpg: is for train, but test has the same picture as VOC2007/000004"
     with pytest.raises(DataError, match=leak):
         convert(voc_root, tmp_path / "out", **_LISTS)
 
