@@ -21,6 +21,8 @@ class Columns(NamedTuple):
     gt_image: np.ndarray  # int64 [ground truths]
     gt_class: np.ndarray  # int32 [ground truths]
     gt_difficult: np.ndarray  # bool [ground truths]
+    gt_crowd: np.ndarray  # bool [ground truths]
+    gt_area: np.ndarray  # float64 [ground truths], in the square of the boxes' unit
     gt_box: np.ndarray  # float64 [ground truths, 4]
     det_image: np.ndarray  # int64 [detections]
     det_class: np.ndarray  # int32 [detections]
@@ -55,16 +57,22 @@ class DetectionAccumulator:
         det_boxes,
         det_scores,
         det_classes,
+        gt_crowd=None,
+        gt_area=None,
     ) -> None:
         """Adds one picture.
 
         image_id: resolves ties in score between pictures, so it should be the picture's own.
-        gt_boxes, det_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any one unit. A box spans from edge
-            to edge: with VOC's pixels as (xmin - 1, xmax), or the same divided by the width, plain
-            IoU is the devkit's IoU with its + 1 on every width.
+        gt_boxes, det_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any one unit (pixels, if COCO's
+            object sizes are to mean something). A box spans from edge to edge: with VOC's pixels
+            as (xmin - 1, xmax), or the same divided by the width, plain IoU is the devkit's IoU
+            with its + 1 on every width.
         gt_classes, det_classes: names, or indices into `class_names` (the first is 0).
         gt_difficult: truth values; detections of these objects count neither way.
         det_scores: any finite numbers, a higher one is a surer detection.
+        gt_crowd: truth values, none by default; boxes around many objects, which COCO marks. They
+            may be detected several times and count neither way.
+        gt_area: of the objects, for COCO's sizes; by default that of their boxes.
 
         Raises DataError naming the picture and the row for boxes that are not finite or are
         inverted, scores that are not finite, unknown classes and lengths that do not agree.
@@ -73,13 +81,11 @@ class DetectionAccumulator:
         det_class = self._indices(det_classes, image_id, "detection")
         gt_box = _boxes(gt_boxes, len(gt_class), image_id, "ground truth")
         det_box = _boxes(det_boxes, len(det_class), image_id, "detection")
-        difficult = np.asarray(gt_difficult, bool).reshape(-1)
+        difficult = _flags(gt_difficult, len(gt_class), image_id, "difficult")
+        no_crowd = np.zeros(len(gt_class), bool)
+        crowd = no_crowd if gt_crowd is None else _flags(gt_crowd, len(gt_class), image_id, "crowd")
+        area = box_area(gt_box) if gt_area is None else _areas(gt_area, len(gt_class), image_id)
         score = np.asarray(det_scores, np.float64).reshape(-1)
-        if len(difficult) != len(gt_class):
-            raise DataError(
-                f"{image_id}: {len(difficult)} difficult flags for {len(gt_class)} ground truth "
-                "objects; every object needs one"
-            )
         if len(score) != len(det_class):
             raise DataError(
                 f"{image_id}: {len(score)} scores for {len(det_class)} detections; "
@@ -97,6 +103,8 @@ class DetectionAccumulator:
                 gt_image=np.zeros(len(gt_class), np.int64),
                 gt_class=gt_class,
                 gt_difficult=difficult,
+                gt_crowd=crowd,
+                gt_area=area,
                 gt_box=gt_box,
                 det_image=np.zeros(len(det_class), np.int64),
                 det_class=det_class,
@@ -151,6 +159,31 @@ def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
     return boxes
 
 
+def box_area(boxes: np.ndarray) -> np.ndarray:
+    """Areas [n] of boxes [n, 4], in the square of their unit."""
+    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+
+
+def _flags(values, count: int, image_id: str, kind: str) -> np.ndarray:
+    flags = np.asarray(values, bool).reshape(-1)
+    if len(flags) != count:
+        raise DataError(
+            f"{image_id}: {len(flags)} {kind} flags for {count} ground truth objects; "
+            "every object needs one"
+        )
+    return flags
+
+
+def _areas(values, count: int, image_id: str) -> np.ndarray:
+    areas = np.array(values, np.float64).reshape(-1)
+    if len(areas) != count or not (np.isfinite(areas) & (areas >= 0)).all():
+        raise DataError(
+            f"{image_id}: areas {areas.tolist()} for {count} ground truth objects; every object "
+            "needs a finite one of 0 or more"
+        )
+    return areas
+
+
 def _concatenate(parts: Sequence[Columns]) -> Columns:
     parts = parts or [_EMPTY]
     columns = Columns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -166,6 +199,8 @@ _EMPTY = Columns(
     gt_image=np.zeros(0, np.int64),
     gt_class=np.zeros(0, np.int32),
     gt_difficult=np.zeros(0, bool),
+    gt_crowd=np.zeros(0, bool),
+    gt_area=np.zeros(0),
     gt_box=np.zeros((0, 4)),
     det_image=np.zeros(0, np.int64),
     det_class=np.zeros(0, np.int32),

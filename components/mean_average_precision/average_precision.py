@@ -1,5 +1,7 @@
 """From ranked hits and misses to average precision."""
 
+import math
+
 import numpy as np
 
 # k * 0.1, not k / 10: as the published VOC evaluations compute them. Three of these are a rounding
@@ -34,6 +36,12 @@ def ap_11_point(precision: np.ndarray, recall: np.ndarray) -> float:
 def ap_area(precision: np.ndarray, recall: np.ndarray) -> float:
     """VOC2010 and later: area under the monotone precision envelope over recall."""
     return float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """Mean of what is not NaN; NaN when there is nothing."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
 
 
 def _envelope(precision: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns
+from components.mean_average_precision.accumulator import Columns, box_area
 
 # Pairs of detection and ground truth that are compared at once: bounds the memory of a crowded
 # data set to some 200 MB and is large enough that numpy's call overhead does not show.
@@ -13,16 +13,16 @@ _PAIRS_AT_ONCE = 1_000_000
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Intersection over union row by row: float64 [n, 4] twice -> [n]; 0 for two empty boxes."""
-    top_left = np.maximum(boxes[:, :2], others[:, :2])
-    bottom_right = np.minimum(boxes[:, 2:], others[:, 2:])
-    intersection = np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
+    intersection = intersection_area(boxes, others)
     union = box_area(boxes) + box_area(others) - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def box_area(boxes: np.ndarray) -> np.ndarray:
-    """Areas [n] of boxes [n, 4], in the square of their unit."""
-    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+def intersection_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area that two boxes share, row by row: float64 [n, 4] twice -> [n]."""
+    top_left = np.maximum(boxes[:, :2], others[:, :2])
+    bottom_right = np.minimum(boxes[:, 2:], others[:, 2:])
+    return np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
 
 
 def candidate_pairs(

@@ -9,6 +9,7 @@ from components.mean_average_precision.accumulator import DetectionAccumulator
 from components.mean_average_precision.average_precision import (
     ap_11_point,
     ap_area,
+    mean_of_defined,
     precision_recall,
 )
 from components.mean_average_precision.matching import best_ground_truth, ranking
@@ -40,20 +41,20 @@ class VocResult:
     @property
     def map_11_point(self) -> float:
         """mAP as VOC2007 defines it; NaN when no class has ground truth."""
-        return _mean([result.ap_11_point for result in self.classes.values()])
+        return mean_of_defined(np.array([result.ap_11_point for result in self.classes.values()]))
 
     @property
     def map_area(self) -> float:
         """mAP as VOC2010 and later define it; NaN when no class has ground truth."""
-        return _mean([result.ap_area for result in self.classes.values()])
+        return mean_of_defined(np.array([result.ap_area for result in self.classes.values()]))
 
 
 def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> VocResult:
     """AP of every class.
 
     A detection belongs to the object of its class and picture with the highest IoU, which must be
-    greater than `iou_threshold`. If that object is difficult it counts neither way; if a detection
-    of higher score has taken the object, it is a false positive.
+    greater than `iou_threshold`. If that object is difficult (or a crowd, which VOC does not know)
+    it counts neither way; if a detection of higher score has taken it, it is a false positive.
     """
     columns = accumulator.columns()
     best, iou = best_ground_truth(columns, len(accumulator.class_names))
@@ -63,13 +64,14 @@ def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> V
 
     matched = np.flatnonzero(best >= 0)
     ignored = np.zeros(len(order), bool)
-    ignored[matched] = columns.gt_difficult[best[matched]]
+    uncounted = columns.gt_difficult | columns.gt_crowd
+    ignored[matched] = uncounted[best[matched]]
     hits = np.zeros(len(order), bool)
     _, first = np.unique(best[matched], return_index=True)
     hits[matched[first]] = True
 
     num_classes = len(accumulator.class_names)
-    positives = np.bincount(columns.gt_class[~columns.gt_difficult], minlength=num_classes)
+    positives = np.bincount(columns.gt_class[~uncounted], minlength=num_classes)
     bounds = np.searchsorted(columns.det_class[order], np.arange(num_classes + 1))
     classes = {}
     for index, name in enumerate(accumulator.class_names):
@@ -100,8 +102,3 @@ def _class_result(
         ap_11_point(precision, recall),
         ap_area(precision, recall),
     )
-
-
-def _mean(values: list[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
