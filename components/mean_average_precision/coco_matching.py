@@ -7,6 +7,7 @@ import numpy as np
 from components.mean_average_precision.accumulator import Columns, box_area
 from components.mean_average_precision.matching import (
     box_iou,
+    by_picture_and_class,
     candidate_pairs,
     intersection_area,
     ranking,
@@ -43,17 +44,17 @@ def match_coco(
     areas: float64 [sizes, 2], lowest and highest area of an object of this size.
     """
     rows = ranking(columns)
-    group = columns.det_image[rows] * num_classes + columns.det_class[rows]
+    group, gt_group = by_picture_and_class(columns, num_classes)
+    group = group[rows]
     rank = _rank_in_group(group)
     kept = rank < DETECTIONS_PER_IMAGE
     rows, group, rank = rows[kept], group[kept], rank[kept]
 
-    gt_group = columns.gt_image * num_classes + columns.gt_class
     uncounted = (columns.gt_crowd | columns.gt_difficult) | _outside(columns.gt_area, areas)
     detections, truths, overlap = _overlapping_pairs(
         columns, rows, group, gt_group, thresholds.min()
     )
-    best = np.full((len(areas), len(thresholds), len(rows)), -1, np.int64)
+    best = np.full((len(areas), len(thresholds), len(rows)), -1, np.int32)
     taken = np.zeros((len(areas), len(thresholds), len(gt_group)), bool)
     by_rank = np.argsort(rank[detections], kind="stable")
     cuts = np.searchsorted(rank[detections][by_rank], np.arange(1, DETECTIONS_PER_IMAGE))

@@ -1,6 +1,6 @@
 """Which ground truth a detection belongs to, for all pictures and classes at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -55,18 +55,28 @@ def candidate_pairs(
         done, start = int(ends[stop - 1]), stop
 
 
-def best_ground_truth(columns: Columns, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of a detection's picture and class, the ground truth with the highest IoU; first of equals.
+def best_ground_truth(
+    columns: Columns,
+    det_group: np.ndarray,
+    gt_group: np.ndarray,
+    is_candidate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of a detection's group, the ground truth with the highest IoU; the first of equals.
 
-    Taken and difficult boxes are candidates like all others: that is the VOC rule.
-    Returns (ground truth row int64 [detections], -1 where the picture has none of the class;
-    IoU float64 [detections], 0 there).
+    det_group, gt_group: as `candidate_pairs` takes them.
+    is_candidate: says of detection rows and ground truth rows which pairs to consider; all of a
+        group by default.
+    Returns (ground truth row int64 [detections], -1 where there is no candidate; IoU float64
+    [detections], 0 there).
     """
     best = np.full(len(columns.det_class), -1, np.int64)
     best_iou = np.zeros(len(columns.det_class))
-    det_group = columns.det_image * num_classes + columns.det_class
-    gt_group = columns.gt_image * num_classes + columns.gt_class
     for det_rows, gt_rows in candidate_pairs(det_group, gt_group):
+        if is_candidate:
+            kept = is_candidate(det_rows, gt_rows)
+            det_rows, gt_rows = det_rows[kept], gt_rows[kept]
+        if not len(det_rows):
+            continue
         iou = box_iou(columns.det_box[det_rows], columns.gt_box[gt_rows])
         starts = np.flatnonzero(np.diff(det_rows, prepend=-1))
         best_iou[det_rows[starts]] = np.maximum.reduceat(iou, starts)
@@ -84,3 +94,11 @@ def ranking(columns: Columns) -> np.ndarray:
     """
     _, id_rank = np.unique(columns.image_ids, return_inverse=True)
     return np.lexsort((id_rank[columns.det_image], -columns.det_score, columns.det_class))
+
+
+def by_picture_and_class(columns: Columns, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Groups of detections and of ground truths in which only one picture and class meet."""
+    return (
+        columns.det_image * num_classes + columns.det_class,
+        columns.gt_image * num_classes + columns.gt_class,
+    )

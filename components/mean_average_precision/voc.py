@@ -2,17 +2,22 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
+from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
 from components.mean_average_precision.average_precision import (
     ap_11_point,
     ap_area,
     mean_of_defined,
     precision_recall,
 )
-from components.mean_average_precision.matching import best_ground_truth, ranking
+from components.mean_average_precision.matching import (
+    best_ground_truth,
+    by_picture_and_class,
+    ranking,
+)
 
 
 @dataclass(frozen=True)
@@ -49,36 +54,50 @@ class VocResult:
         return mean_of_defined(np.array([result.ap_area for result in self.classes.values()]))
 
 
-def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> VocResult:
-    """AP of every class.
+class VocMatches(NamedTuple):
+    """What became of the detections, and which objects count."""
+
+    best: np.ndarray  # int64 [detections], the ground truth row matched, -1 for none
+    hit: np.ndarray  # bool [detections], found an object that counts
+    ignored: np.ndarray  # bool [detections], counts neither way
+    countable: np.ndarray  # bool [ground truths], neither difficult nor a crowd
+    order: np.ndarray  # int64 [detections], `ranking`
+
+
+def match_voc(columns: Columns, num_classes: int, iou_threshold: float) -> VocMatches:
+    """Matches as the development kit does; arrays are in row order.
 
     A detection belongs to the object of its class and picture with the highest IoU, which must be
-    greater than `iou_threshold`. If that object is difficult (or a crowd, which VOC does not know)
-    it counts neither way; if a detection of higher score has taken it, it is a false positive.
+    greater than `iou_threshold`; difficult and taken objects are candidates like all others. If
+    that object is difficult (or a crowd, which VOC does not know) it counts neither way; if a
+    detection of higher score has taken it, it is a false positive.
     """
-    columns = accumulator.columns()
-    best, iou = best_ground_truth(columns, len(accumulator.class_names))
+    best, iou = best_ground_truth(columns, *by_picture_and_class(columns, num_classes))
+    best[iou <= iou_threshold] = -1
     order = ranking(columns)
-    best = np.where(iou > iou_threshold, best, -1)[order]
-    scores = columns.det_score[order]
-
-    matched = np.flatnonzero(best >= 0)
-    ignored = np.zeros(len(order), bool)
-    uncounted = columns.gt_difficult | columns.gt_crowd
-    ignored[matched] = uncounted[best[matched]]
-    hits = np.zeros(len(order), bool)
+    countable = ~(columns.gt_difficult | columns.gt_crowd)
+    # The -1 of a detection without a match reads the added last entry.
+    ignored = np.append(~countable, False)[best]
+    matched = order[(best >= 0)[order]]
     _, first = np.unique(best[matched], return_index=True)
-    hits[matched[first]] = True
+    hit = np.zeros(len(best), bool)
+    hit[matched[first]] = True
+    return VocMatches(best, hit & ~ignored, ignored, countable, order)
 
+
+def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> VocResult:
+    """AP of every class, with an IoU of more than `iou_threshold` for a hit (`match_voc`)."""
+    columns = accumulator.columns()
     num_classes = len(accumulator.class_names)
-    positives = np.bincount(columns.gt_class[~uncounted], minlength=num_classes)
-    bounds = np.searchsorted(columns.det_class[order], np.arange(num_classes + 1))
+    matches = match_voc(columns, num_classes, iou_threshold)
+    positives = np.bincount(columns.gt_class[matches.countable], minlength=num_classes)
+    bounds = np.searchsorted(columns.det_class[matches.order], np.arange(num_classes + 1))
     classes = {}
     for index, name in enumerate(accumulator.class_names):
-        rows = slice(bounds[index], bounds[index + 1])
-        counted = ~ignored[rows]
+        rows = matches.order[bounds[index] : bounds[index + 1]]
+        counted = rows[~matches.ignored[rows]]
         classes[name] = _class_result(
-            scores[rows][counted], hits[rows][counted], int(positives[index]), len(counted)
+            columns.det_score[counted], matches.hit[counted], int(positives[index]), len(rows)
         )
     return VocResult(classes)
 

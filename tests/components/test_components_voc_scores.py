@@ -149,10 +149,12 @@ def test_any_order_and_any_partition_give_the_same_number(pictures, randomness, 
 @given(PICTURES)
 @settings(max_examples=50, deadline=None)
 def test_pairs_in_small_pieces_change_nothing(pictures):
-    whole = matching.best_ground_truth(accumulate(pictures).columns(), len(CLASSES))
+    columns = accumulate(pictures).columns()
+    groups = matching.by_picture_and_class(columns, len(CLASSES))
+    whole = matching.best_ground_truth(columns, *groups)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matching, "_PAIRS_AT_ONCE", 2)
-        pieces = matching.best_ground_truth(accumulate(pictures).columns(), len(CLASSES))
+        pieces = matching.best_ground_truth(columns, *groups)
     np.testing.assert_array_equal(whole, pieces)
 
 
