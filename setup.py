@@ -21,6 +21,7 @@ setup(
         "serving",
         "trainer",
         "trainer.backbones",
+        "trainer.weights",
     ],
     package_data={"data": ["schemas/*.pbtxt"]},
     py_modules=["local_runner"],

@@ -49,6 +49,13 @@ class Config:
 
 _VOC = Config(preset="ssd300-voc")
 
+
+def _voc(preset: str, detector: str) -> Config:
+    """The VOC preset with another detector."""
+    trainer = dataclasses.replace(_VOC.trainer, detector=detector)
+    return dataclasses.replace(_VOC, preset=preset, trainer=trainer)
+
+
 PRESETS = {
     config.preset: config
     for config in (
@@ -71,11 +78,9 @@ PRESETS = {
             evaluator=EvaluatorConfig(min_map=0.75),
         ),
         _VOC,
-        dataclasses.replace(
-            _VOC,
-            preset="ssd512-voc",
-            trainer=dataclasses.replace(_VOC.trainer, detector="ssd512-vgg16"),
-        ),
+        _voc("ssd512-voc", "ssd512-vgg16"),
+        _voc("ssd300-mobilenet", "ssd300-mobilenet"),
+        _voc("ssd300-resnet50", "ssd300-resnet50"),
     )
 }
 DEFAULT_PRESET = "sample"

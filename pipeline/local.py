@@ -14,6 +14,8 @@ from pipeline.config import Config
 from pipeline.inputs import prepare
 from pipeline.pipeline import BASELINE, create_pipeline
 from pipeline.progress import is_blessed, overall_metrics, pushed_version, run_with_progress
+from trainer.detector import detector_spec
+from trainer.weights import locate_weights
 
 _log = logging.getLogger("ssd")
 
@@ -29,8 +31,10 @@ def run(
     """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
 
     Raises:
-      DataError: bad input, or data that the gate refuses.
+      DataError: bad input, no weights to start from, or data that the gate refuses.
     """
+    # A mistake here would otherwise come to light only when the Trainer starts.
+    locate_weights(config.trainer.backbone_weights, detector_spec(config.trainer))
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     inputs = prepare(config, data, output)

@@ -14,7 +14,8 @@ class AnchorSpec:
     Each cell of map k gets a square of `min_sizes[k]`, a square of sqrt(min * max), and for each
     ratio r in `aspect_ratios[k]` boxes of shape r and 1/r with the area of the min square
     (SSD paper, section 2.2, with the sizes of its Caffe release). `extra_square_first` is the
-    order of HiKapok/SSD.TensorFlow: extra square, min square, all r, then all 1/r.
+    order of HiKapok/SSD.TensorFlow: extra square, min square, all r, then all 1/r. `clipped` limits
+    centres and sizes to [0, 1], as amdegroot/ssd.pytorch does.
     """
 
     image_size: int
@@ -24,6 +25,7 @@ class AnchorSpec:
     max_sizes: tuple[float, ...]
     aspect_ratios: tuple[tuple[float, ...], ...]
     extra_square_first: bool = False
+    clipped: bool = False
 
     def shapes(self, level: int) -> list[tuple[float, float]]:
         """(height, width) in pixels of the anchors in a cell of map `level`, in their order."""
@@ -54,6 +56,8 @@ SSD300 = AnchorSpec(
     aspect_ratios=_SIX_MAPS,
 )
 
+SSD300_CLIPPED = dataclasses.replace(SSD300, clipped=True)
+
 SSD300_SEED = dataclasses.replace(
     SSD300,
     min_sizes=(30, 60, 112.5, 165, 217.5, 270),
@@ -70,6 +74,17 @@ SSD512 = AnchorSpec(
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
 
+# Of SSD300's squares the first would need a map of 38 cells, which MobileNet's SSD does without;
+# sizes as in MobileNetV2 (section 6.2) and TensorFlow's object detection, 20 % to 95 % of the side.
+SSD300_COARSE = AnchorSpec(
+    image_size=300,
+    feature_sizes=(19, 10, 5, 3, 2, 1),
+    steps=(16, 32, 64, 100, 150, 300),
+    min_sizes=(60, 105, 150, 195, 240, 285),
+    max_sizes=(105, 150, 195, 240, 285, 300),
+    aspect_ratios=((2, 3),) * 6,
+)
+
 SSD128 = AnchorSpec(
     image_size=128,
     feature_sizes=(16, 8, 4, 2),
@@ -84,7 +99,7 @@ def anchor_boxes(spec: AnchorSpec) -> np.ndarray:
     """Anchors as centre boxes, float32 [num_anchors, 4]: cy, cx, height, width, relative.
 
     Ordered by map, then row, column and anchor of the cell, as the heads' outputs are. Not clipped
-    to the picture, like the Caffe release.
+    to the picture, like the Caffe release, unless the layout says so.
     """
     levels = []
     for level, (size, step) in enumerate(zip(spec.feature_sizes, spec.steps, strict=True)):
@@ -95,7 +110,8 @@ def anchor_boxes(spec: AnchorSpec) -> np.ndarray:
         cells = np.broadcast_to(grid, (size, size, len(shapes), 2))
         sizes = np.broadcast_to(shapes, (size, size, len(shapes), 2))
         levels.append(np.concatenate([cells, sizes], axis=-1).reshape(-1, 4))
-    return np.concatenate(levels).astype(np.float32)
+    boxes = np.concatenate(levels).astype(np.float32)
+    return np.clip(boxes, 0.0, 1.0) if spec.clipped else boxes
 
 
 def anchors_hash(spec: AnchorSpec) -> str:

@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
-ANCHOR_STYLES = ("paper", "seed")
+ANCHOR_STYLES = ("paper", "clipped", "seed")
 AUGMENTATIONS = ("none", "light", "paper", "seed")
-DETECTORS = ("ssd300-vgg16", "ssd512-vgg16", "ssd128-small")
+DETECTORS = (
+    "ssd300-vgg16",
+    "ssd512-vgg16",
+    "ssd300-mobilenet",
+    "ssd300-resnet50",
+    "ssd128-small",
+)
 NO_WEIGHTS = "none"
+IMAGENET_WEIGHTS = "imagenet"
 
 
 @dataclass(frozen=True)
@@ -13,7 +20,8 @@ class TrainerConfig:
     """One training run. `steps` counts optimiser steps on batches of `batch_size` pictures.
 
     `learning_rate_steps` are fractions of `steps` after which the rate is divided by ten; the
-    paper's 80k and 100k of 120k are 2/3 and 5/6. `clip_norm` 0 means no clipping. Pictures
+    paper's 80k and 100k of 120k are 2/3 and 5/6. `backbone_weights` is `none`, `imagenet` or the
+    path of a Keras or PyTorch file (`trainer.weights`). `clip_norm` 0 means no clipping. Pictures
     are shuffled within blocks of `shuffle_buffer`, whose encoded bytes are held in memory.
     """
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from data.errors import DataError
 from trainer import anchors
 from trainer.anchors import AnchorSpec
-from trainer.backbones import small, vgg16
+from trainer.backbones import Pretrained, mobilenet, resnet50, small, vgg16
 from trainer.config import TrainerConfig
 
 
@@ -18,23 +19,35 @@ class DetectorSpec:
 
     feature_maps: Callable
     anchors: AnchorSpec
+    pretrained: Pretrained | None = None
 
 
 # Adding a detector: a backbone module, an anchor layout and a row here (and in config.DETECTORS).
 _DETECTORS = {
-    ("ssd300-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD300),
-    ("ssd300-vgg16", "seed"): DetectorSpec(vgg16.feature_maps, anchors.SSD300_SEED),
-    ("ssd512-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD512),
+    ("ssd300-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD300, vgg16.PRETRAINED),
+    ("ssd300-vgg16", "clipped"): DetectorSpec(
+        vgg16.feature_maps, anchors.SSD300_CLIPPED, vgg16.PRETRAINED
+    ),
+    ("ssd300-vgg16", "seed"): DetectorSpec(
+        vgg16.feature_maps, anchors.SSD300_SEED, vgg16.PRETRAINED
+    ),
+    ("ssd512-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD512, vgg16.PRETRAINED),
+    ("ssd300-mobilenet", "paper"): DetectorSpec(
+        mobilenet.feature_maps, anchors.SSD300_COARSE, mobilenet.PRETRAINED
+    ),
+    ("ssd300-resnet50", "paper"): DetectorSpec(
+        resnet50.feature_maps, anchors.SSD300, resnet50.PRETRAINED
+    ),
     ("ssd128-small", "paper"): DetectorSpec(small.feature_maps, anchors.SSD128),
 }
 
 
 def detector_spec(config: TrainerConfig) -> DetectorSpec:
-    """The parts of the configured detector; ValueError for a pair that does not exist."""
+    """The parts of the configured detector; DataError for a pair that does not exist."""
     spec = _DETECTORS.get((config.detector, config.anchors))
     if spec is None:
         known = ", ".join(style for name, style in _DETECTORS if name == config.detector)
-        raise ValueError(
+        raise DataError(
             f"trainer.anchors: {config.anchors!r} does not exist for {config.detector}; use {known}"
         )
     return spec

@@ -17,6 +17,7 @@ from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
 from trainer.preprocessing import ENCODED
 from trainer.training import train
+from trainer.weights import load_backbone_weights
 
 _log = logging.getLogger("ssd.trainer")
 
@@ -45,6 +46,7 @@ def run_fn(fn_args) -> None:
     num_records, fingerprint = input_pipeline.count_records(shards)
     keras.utils.set_random_seed(config.seed)
     network = build_network(spec, len(facts["classes"]))
+    load_backbone_weights(network, spec, facts["classes"], config.backbone_weights)
     _log.info(
         "  detector=%s classes=%d parameters=%.1fM anchors=%d pictures=%d epochs=%.1f devices=%s",
         config.detector,

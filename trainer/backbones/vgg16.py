@@ -3,7 +3,9 @@
 import keras
 from keras import layers, ops
 
-from trainer.backbones import MEAN_RGB
+from trainer.backbones import Pretrained
+from trainer.backbones.caffe import CaffePreprocessing
+from trainer.weights import vgg16 as weights
 
 # Channels of the convolutions between two poolings.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -37,15 +39,6 @@ class L2Normalisation(layers.Layer):
         values = ops.cast(inputs, "float32")
         norm = ops.sqrt(ops.sum(ops.square(values), axis=-1, keepdims=True) + 1e-10)
         return ops.cast(values / norm * ops.cast(self.scale, "float32"), inputs.dtype)
-
-
-@keras.saving.register_keras_serializable(package="ssd")
-class CaffePreprocessing(layers.Layer):
-    """RGB 0-255 to BGR with ImageNet's mean subtracted, as the published VGG-16 weights want it."""
-
-    def call(self, inputs):
-        mean = ops.convert_to_tensor(MEAN_RGB, dtype=inputs.dtype)
-        return ops.flip(inputs - mean, axis=-1)
 
 
 def _conv(inputs, filters, kernel, name, **kwargs):
@@ -86,3 +79,13 @@ def feature_maps(images):
         x = _conv(x, filters, kernel, f"conv{number}_2", strides=stride)
         maps.append(x)
     return maps
+
+
+PRETRAINED = Pretrained(
+    # With the dense layers, which become fc6 and fc7.
+    url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
+    md5="64373286793e3c8b2b4e3219cbf3544b",
+    from_keras=weights.from_keras,
+    from_torch=weights.from_torch,
+)

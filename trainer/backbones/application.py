@@ -1,0 +1,50 @@
+"""What backbones made from keras.applications share."""
+
+from collections.abc import Callable
+
+from keras import layers
+
+from data.errors import DataError
+
+
+def extra_maps(x, pairs) -> list:
+    """Maps of further layer pairs on `x`, each with batch normalisation (SSD paper, section 2.1).
+
+    Args:
+      pairs: (squeeze, output, stride, padding) each; a 1x1 convolution to `squeeze` channels, then
+        a 3x3 one to `output`.
+    """
+    maps = []
+    for number, (squeeze, filters, stride, pad) in enumerate(pairs, start=1):
+        x = _convolution(x, squeeze, 1, 1, f"extra{number}_1")
+        if pad:
+            # Explicit: with stride 2 "same" pads one side only and shifts the map by half a cell.
+            x = layers.ZeroPadding2D(pad, name=f"extra{number}_pad")(x)
+        x = _convolution(x, filters, 3, stride, f"extra{number}_2")
+        maps.append(x)
+    return maps
+
+
+def _convolution(x, filters, kernel, stride, name):
+    x = layers.Conv2D(filters, kernel, strides=stride, use_bias=False, name=name)(x)
+    x = layers.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def from_keras(application: Callable) -> Callable:
+    """Converter for a `Pretrained`: layers of a file to those of a model of keras.applications.
+
+    They are paired by their order, as Keras does: in some of the published files the names are
+    those of an older version. What follows them in a file is the classifier, which is not wanted.
+
+    Args:
+      application: gives the model without classifier and with random weights.
+    """
+
+    def convert(file_layers) -> dict:
+        names = [layer.name for layer in application().layers if layer.weights]
+        if len(file_layers) < len(names):
+            raise DataError(f"{len(file_layers)} layers with weights; {len(names)} are needed")
+        return {name: weights for name, (_, weights) in zip(names, file_layers, strict=False)}
+
+    return convert

@@ -1,0 +1,15 @@
+"""The input that networks trained in Caffe expect."""
+
+import keras
+from keras import layers, ops
+
+from trainer.backbones import MEAN_RGB
+
+
+@keras.saving.register_keras_serializable(package="ssd")
+class CaffePreprocessing(layers.Layer):
+    """RGB 0-255 to BGR with ImageNet's mean subtracted."""
+
+    def call(self, inputs):
+        mean = ops.convert_to_tensor(MEAN_RGB, dtype=inputs.dtype)
+        return ops.flip(inputs - mean, axis=-1)

@@ -1,0 +1,163 @@
+"""Weights for a new network: published ImageNet weights, a Keras file or a PyTorch state dict."""
+
+import dataclasses
+import functools
+import logging
+from pathlib import Path
+
+import keras
+
+from data.errors import DataError
+from trainer import anchors
+from trainer.config import IMAGENET_WEIGHTS, NO_WEIGHTS
+from trainer.weights import keras_file, torch_file
+
+_log = logging.getLogger("ssd.trainer")
+
+
+def locate_weights(source: str, spec) -> Path | None:
+    """The file that a `TrainerConfig.backbone_weights` names, downloaded if need be; None for none.
+
+    Does no more than that, so that a wrong name can be told before a pipeline starts.
+
+    Args:
+      spec: the DetectorSpec.
+
+    Raises:
+        DataError: there is no such file, it cannot be downloaded, or is of no known kind.
+    """
+    if source == NO_WEIGHTS:
+        return None
+    if source == IMAGENET_WEIGHTS:
+        path = _downloaded(spec.pretrained)
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise DataError(
+                f"trainer.backbone_weights: {source}: no such file. Give {NO_WEIGHTS}, "
+                f"{IMAGENET_WEIGHTS}, or the path of a Keras .h5 or a PyTorch .pth file"
+            )
+    _kind(path, spec)
+    return path
+
+
+def load_backbone_weights(network: keras.Model, spec, class_names, source: str) -> None:
+    """Puts the weights of `source` into a new network and logs which layers they are for.
+
+    Layers that the file does not cover keep their random weights. Of a full SSD the heads are taken
+    too where their anchors are the paper's, those for classes where the classes are VOC's.
+
+    Args:
+      spec: the DetectorSpec the network was built from.
+      class_names: the network's classes in the order of their ids.
+      source: `TrainerConfig.backbone_weights`.
+
+    Raises:
+        DataError: see `locate_weights`; or the file does not fit: the first layer that does not is
+          named, with the shapes. The network is unchanged then, unless the file was of a whole one.
+    """
+    path = locate_weights(source, spec)
+    if path is None:
+        _log.info("  weights=random")
+        return
+    kind = _kind(path, spec)
+    if kind == "whole network":
+        _load_whole(network, path)
+        _log.info("  weights=%s loaded=all", path)
+        return
+    if kind == "torch":
+        contents = torch_file.read_state_dict(path)
+        names = class_names if _of_paper(spec.anchors) else None
+        convert = functools.partial(spec.pretrained.from_torch, class_names=names)
+    else:
+        contents = keras_file.read_layers(path)
+        convert = spec.pretrained.from_keras
+    try:
+        converted = convert(contents)
+        _check(network, converted)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    for name, values in converted.items():
+        network.get_layer(name).set_weights(values)
+    loaded = list(converted)
+    random = [x.name for x in network.layers if x.weights and x.name not in converted]
+    _log.info(
+        "  weights=%s loaded=%d layers (%s to %s) random=%s",
+        path,
+        len(loaded),
+        loaded[0],
+        loaded[-1],
+        ",".join(random) or "none",
+    )
+    if "box_head0" in converted and not spec.anchors.clipped:
+        _log.info("  ssd.pytorch clips its anchors: trainer.anchors=clipped gives its detections")
+
+
+def _downloaded(pretrained) -> Path:
+    if pretrained is None:
+        raise DataError(
+            f"trainer.backbone_weights: no {IMAGENET_WEIGHTS} weights exist for this detector; "
+            f"use {NO_WEIGHTS}"
+        )
+    name = pretrained.url.rsplit("/", 1)[-1]
+    try:
+        return Path(
+            keras.utils.get_file(
+                name, pretrained.url, cache_subdir="models", file_hash=pretrained.md5
+            )
+        )
+    # Keras reports a failed download as a bare Exception.
+    except Exception as error:
+        raise DataError(
+            f"trainer.backbone_weights: {error}. Where there is a network, download "
+            f"{pretrained.url}, then give its path: --set trainer.backbone_weights=PATH/{name}"
+        ) from error
+
+
+def _kind(path: Path, spec) -> str:
+    """What a file is, by its content: `torch`, `layers` or `whole network`."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
+        if spec.pretrained is None or spec.pretrained.from_torch is None:
+            raise DataError(
+                f"{path}: a PyTorch file (or a .keras archive), but this detector's backbone has "
+                f"no PyTorch weights to read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
+            )
+        return "torch"
+    if not start.startswith(keras_file.HDF5_MAGIC):
+        raise DataError(
+            f"{path}: neither a Keras .h5 file nor a PyTorch state dict (it starts with {start!r})"
+        )
+    if keras_file.is_whole_network(path):
+        return "whole network"
+    if spec.pretrained is None:
+        raise DataError(
+            f"{path}: weights of keras.applications, but this detector's backbone is none of its "
+            "models. Give weights of the whole network (.weights.h5)"
+        )
+    return "layers"
+
+
+def _of_paper(spec) -> bool:
+    """Whether the anchors of a cell are the ones ssd.pytorch has."""
+    return dataclasses.replace(spec, clipped=False) in (anchors.SSD300, anchors.SSD512)
+
+
+def _check(network, converted) -> None:
+    layers = {layer.name: layer for layer in network.layers}
+    for name, values in converted.items():
+        found = [tuple(value.shape) for value in values]
+        if name not in layers:
+            raise DataError(f"has weights of {found} for a layer {name}, which is not there")
+        wanted = [tuple(weight.shape) for weight in layers[name].weights]
+        if found != wanted:
+            raise DataError(f"layer {name}: the file has weights of {found}, not of {wanted}")
+
+
+def _load_whole(network, path: Path) -> None:
+    try:
+        network.load_weights(path)
+    # KeyError: the file has fewer layers.
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: not weights of this network: {error}") from error
