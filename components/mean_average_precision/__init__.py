@@ -1,5 +1,6 @@
 """Average precision of object detectors: a mergeable accumulator in numpy and its TFMA metric.
 
-`accumulator` collects ground truth and detections, `voc` scores them by the Pascal VOC rules,
-`tfma_metric` does both inside TensorFlow Model Analysis. Only the last one imports TensorFlow.
+`accumulator` collects ground truth and detections; `voc` and `coco` score them, `error_types` says
+what the mistakes cost; `tfma_metric` is VOC's score inside TensorFlow Model Analysis and the only
+part that imports TensorFlow.
 """

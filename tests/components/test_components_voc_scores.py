@@ -200,6 +200,14 @@ def test_of_two_equal_boxes_the_first_is_matched(first_is_difficult):
     assert hits.tolist() == ([] if first_is_difficult else [True])
 
 
+def test_crowd_counts_neither_way():
+    accumulator = DetectionAccumulator(CLASSES)
+    box = [(0, 0, 4, 4)]
+    accumulator.add("a", box, ["cat"], [False], box * 2, [0.9, 0.8], ["cat"] * 2, gt_crowd=[True])
+    result = evaluate(accumulator).classes["cat"]
+    assert (result.positives, result.detections, len(result.hits)) == (0, 2, 0)
+
+
 def test_class_without_countable_objects_stays_out_of_the_mean():
     picture = Picture(
         "a",
@@ -264,6 +272,9 @@ GOOD = {
         ({"gt_boxes": [(0, 0, 1, 1)]}, r"picture7: ground truth boxes have shape \(1, 4\)"),
         ({"gt_boxes": [], "gt_difficult": []}, r"ground truth boxes have shape \(0,\)"),
         ({"gt_difficult": [True]}, "picture7: 1 difficult flags for 2"),
+        ({"gt_crowd": [True]}, "picture7: 1 crowd flags for 2"),
+        ({"gt_area": [1.0, math.nan]}, r"picture7: areas \[1.0, nan\] for 2"),
+        ({"gt_area": [1.0]}, r"picture7: areas \[1.0\] for 2"),
         ({"gt_classes": ["cat", "cow"]}, "picture7: ground truth 1: unknown class 'cow'"),
         ({"det_classes": ["", "cat"]}, "picture7: detection 0: unknown class ''"),
         ({"det_classes": [0, 3]}, "picture7: detection 1: unknown class 3"),

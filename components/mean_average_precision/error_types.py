@@ -1,0 +1,186 @@
+"""What kinds of error a detector makes, and the AP that each kind costs.
+
+After TIDE (Bolya et al., ECCV 2020), on VOC's matching: the false positives are sorted into kinds,
+and a kind's cost is the AP gained when it alone is corrected.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
+from components.mean_average_precision.average_precision import (
+    ap_area,
+    mean_of_defined,
+    precision_recall,
+)
+from components.mean_average_precision.matching import (
+    best_ground_truth,
+    by_picture_and_class,
+    ranking,
+)
+from components.mean_average_precision.voc import match_voc
+
+CLASSIFICATION = "classification"  # on an object of another class
+LOCALISATION = "localisation"  # near an object of its class, with too little overlap
+BOTH = "both"  # near an object of another class, with too little overlap
+DUPLICATE = "duplicate"  # on an object that a surer detection has found
+BACKGROUND = "background"  # near nothing
+MISSED = "missed"  # an object not found, also not with a wrong class or a bad box
+ERROR_TYPES = (CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED)
+
+HIT = "hit"
+IGNORED = "ignored"
+
+
+@dataclass(frozen=True)
+class ErrorShare:
+    """How often a kind of error occurs and the area AP it costs (NaN without objects)."""
+
+    count: int
+    ap_cost: float
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """Kinds of error by class and over all, where the cost is that of mAP.
+
+    An error counts for the class that the detection names, a missed object for its own; the cost
+    of a class is what correcting all errors of the kind would do for its AP.
+    """
+
+    classes: dict[str, dict[str, ErrorShare]]
+    overall: dict[str, ErrorShare]
+    kinds: np.ndarray  # str [detections], in the row order of `accumulator.columns()`
+    missed: np.ndarray  # bool [ground truths], likewise
+
+
+def analyse(
+    accumulator: DetectionAccumulator, iou_threshold: float = 0.5, background_iou: float = 0.1
+) -> ErrorAnalysis:
+    """Sorts every false positive and every object not found into one kind.
+
+    A false positive that fits several kinds is of the first of: localisation (an overlap of at
+    least `background_iou` with an object of its class, and at most `iou_threshold`),
+    classification (more than `iou_threshold` with one of another class), duplicate, background
+    (less than `background_iou` with all), both. Difficult objects are left out of it.
+    """
+    columns = accumulator.columns()
+    num_classes = len(accumulator.class_names)
+    matches = match_voc(columns, num_classes, iou_threshold)
+    same, same_iou = best_ground_truth(
+        columns,
+        *by_picture_and_class(columns, num_classes),
+        lambda _, gt_rows: matches.countable[gt_rows],
+    )
+    other, other_iou = best_ground_truth(
+        columns,
+        columns.det_image,
+        columns.gt_image,
+        lambda det_rows, gt_rows: (
+            matches.countable[gt_rows] & (columns.gt_class[gt_rows] != columns.det_class[det_rows])
+        ),
+    )
+    kinds = np.select(
+        [
+            matches.hit,
+            matches.ignored,
+            (same_iou >= background_iou) & (same_iou <= iou_threshold),
+            other_iou > iou_threshold,
+            matches.best >= 0,
+            np.maximum(same_iou, other_iou) < background_iou,
+        ],
+        [HIT, IGNORED, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
+        BOTH,
+    )
+    targets = {LOCALISATION: same, CLASSIFICATION: other}
+    found = np.zeros(len(columns.gt_class), bool)
+    found[matches.best[matches.hit]] = True
+    missed = matches.countable & ~found
+    for kind, target in targets.items():
+        missed[target[kinds == kind]] = False
+
+    table = _Table(
+        det_class=columns.det_class,
+        hit=matches.hit,
+        counted=~matches.ignored,
+        positives=np.bincount(columns.gt_class[matches.countable], minlength=num_classes),
+    )
+    before = _average_precisions(columns, table)
+    shares = {}
+    for kind in ERROR_TYPES:
+        if kind == MISSED:
+            counts = np.bincount(columns.gt_class[missed], minlength=num_classes)
+            corrected = table._replace(positives=table.positives - counts)
+        else:
+            rows = np.flatnonzero(kinds == kind)
+            counts = np.bincount(columns.det_class[rows], minlength=num_classes)
+            corrected = _corrected(columns, table, rows, targets.get(kind), found)
+        # A class of which nothing is left to find is complete.
+        after = np.where(corrected.positives, _average_precisions(columns, corrected), 1.0)
+        shares[kind] = (counts, after - before)
+    return ErrorAnalysis(
+        classes={
+            name: {
+                kind: ErrorShare(int(counts[index]), float(costs[index]))
+                for kind, (counts, costs) in shares.items()
+            }
+            for index, name in enumerate(accumulator.class_names)
+        },
+        overall={
+            kind: ErrorShare(int(counts.sum()), mean_of_defined(costs))
+            for kind, (counts, costs) in shares.items()
+        },
+        kinds=kinds,
+        missed=missed,
+    )
+
+
+class _Table(NamedTuple):
+    """What AP is computed from; detections in row order."""
+
+    det_class: np.ndarray  # int32 [detections]
+    hit: np.ndarray  # bool [detections]
+    counted: np.ndarray  # bool [detections]
+    positives: np.ndarray  # int64 [classes]
+
+
+def _corrected(
+    columns: Columns,
+    table: _Table,
+    rows: np.ndarray,
+    target: np.ndarray | None,
+    found: np.ndarray,
+) -> _Table:
+    """The table without the errors in `rows`.
+
+    With targets, the surest error at each object that is not found becomes a hit on it; all other
+    errors are taken out.
+    """
+    counted = table.counted.copy()
+    counted[rows] = False
+    if target is None:
+        return table._replace(counted=counted)
+    surest_first = ranking(columns._replace(det_class=np.zeros_like(columns.det_class)))
+    rows = surest_first[np.isin(surest_first, rows)]
+    rows = rows[~found[target[rows]]]
+    objects, first = np.unique(target[rows], return_index=True)
+    hit, det_class = table.hit.copy(), table.det_class.copy()
+    counted[rows[first]] = hit[rows[first]] = True
+    det_class[rows[first]] = columns.gt_class[objects]
+    return table._replace(det_class=det_class, hit=hit, counted=counted)
+
+
+def _average_precisions(columns: Columns, table: _Table) -> np.ndarray:
+    """Area AP float64 [classes]; NaN without objects."""
+    order = ranking(columns._replace(det_class=table.det_class))
+    order = order[table.counted[order]]
+    bounds = np.searchsorted(table.det_class[order], np.arange(len(table.positives) + 1))
+    return np.array(
+        [
+            ap_area(*precision_recall(table.hit[order[start:stop]], count)) if count else math.nan
+            for start, stop, count in zip(bounds, bounds[1:], table.positives, strict=False)
+        ]
+    )
