@@ -90,7 +90,11 @@ def predict(images: list[Path], model: Path, output: Path, score_threshold: floa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m serving.predict", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument(
         "--model", type=Path, required=True, help="a version folder, or the folder of all versions"

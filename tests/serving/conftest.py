@@ -1,10 +1,26 @@
 """A tiny model with the signatures and outputs of an exported detector; its answers depend on
 the picture: each pure colour (red, green, blue) is one object with the box of its pixels."""
 
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import settings
 from PIL import Image
+
+# The time of one example says nothing on a machine that does other things as well.
+settings.register_profile("no_deadline", deadline=None)
+settings.load_profile("no_deadline")
 
 CLASS_NAMES = ("red", "green", "blue")
 MAX_DETECTIONS = 5
@@ -110,3 +126,147 @@ def picture(tmp_path):
     blobs = [("red", (0.1, 0.05, 0.5, 0.3)), ("blue", (0.3, 0.5, 0.9, 0.95))]
     blob_picture(blobs=blobs).save(path)
     return path
+
+
+def _save_adder(folder, amount: int) -> None:
+    """Saves a model that adds a number to x: the answer tells which version gave it."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serving_default(x):
+        return {"y": x + float(amount)}
+
+    module = tf.Module()
+    module.function = serving_default
+    tf.saved_model.save(module, str(folder), signatures=serving_default)
+
+
+def _save_sleeper(folder) -> None:
+    """Saves a model that takes as many seconds to answer as its input x says."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float64, "x")])
+    def serving_default(x):
+        end = tf.timestamp() + tf.reduce_max(x)
+        tf.while_loop(
+            lambda i: tf.timestamp() < end,
+            lambda i: [i + tf.reduce_sum(tf.random.normal([1000]))],
+            [tf.constant(0.0)],
+        )
+        with tf.control_dependencies([end]):
+            return {"y": x}
+
+    module = tf.Module()
+    module.function = serving_default
+    tf.saved_model.save(module, str(folder), signatures=serving_default)
+
+
+@pytest.fixture(scope="session")
+def save_adder():
+    return _save_adder
+
+
+@pytest.fixture(scope="session")
+def save_sleeper():
+    return _save_sleeper
+
+
+@dataclass
+class RunningServer:
+    """A server process under test."""
+
+    process: subprocess.Popen
+    port: int
+    grpc_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def request(self, method: str, path: str, body=None, headers=None):
+        """Status, headers and body of one HTTP request."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+
+    def predict(self, model: str, **body) -> dict:
+        """The JSON answer to a predict request, error or not."""
+        path = f"/v1/models/{model}:predict"
+        return json.loads(self.request("POST", path, json.dumps(body))[2])
+
+    def stop(self) -> int:
+        """Sends SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory):
+    """Starts servers with the flags given, and returns when they are ready (or do not wait)."""
+    processes = []
+
+    def start(*flags, wait: bool = True) -> RunningServer:
+        port, grpc_port = free_ports(2)
+        log = tmp_path_factory.mktemp("server") / "log.txt"
+        command = [sys.executable, "-m", "serving.server", *map(str, flags)]
+        command += [f"--rest_api_port={port}", f"--port={grpc_port}"]
+        root = Path(__file__).parents[2]
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=root, stdout=output, stderr=output)
+        processes.append(process)
+        server = RunningServer(process, port, grpc_port, log)
+        deadline = time.monotonic() + 90
+        while wait and "\nserving " not in "\n" + log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        return server
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(start_server, blob_model, tmp_path_factory):
+    """A server with the models blobs, sleeper and adder, tight limits, metrics and CORS."""
+    folder = tmp_path_factory.mktemp("served")
+    _save_sleeper(folder / "sleeper" / "1")
+    _save_adder(folder / "adder" / "1", 1)
+    _save_adder(folder / "adder" / "2", 2)
+    models = "".join(
+        f'config {{ name: "{name}" base_path: "{base}" model_platform: "tensorflow" {more} }}\n'
+        for name, base, more in (
+            ("blobs", blob_model, ""),
+            ("sleeper", folder / "sleeper", ""),
+            (
+                "adder",
+                folder / "adder",
+                'model_version_policy { all {} } version_labels { key: "stable" value: 1 }',
+            ),
+        )
+    )
+    (folder / "models.config").write_text(f"model_config_list {{ {models} }}")
+    (folder / "monitoring.config").write_text("prometheus_config { enable: true }")
+    return start_server(
+        "--model_config_file",
+        folder / "models.config",
+        "--monitoring_config_file",
+        folder / "monitoring.config",
+        "--rest_api_enable_cors_support",
+        "--rest_api_num_threads=2",
+        "--rest_api_timeout_in_ms=2500",
+        "--max_requests=4",
+        "--max_body_bytes=2000000",
+    )

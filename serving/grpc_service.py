@@ -1,0 +1,139 @@
+"""TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
+
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import (
+    model_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from serving.manager import ModelManager
+from serving.metrics import Metrics
+from serving.model_info import metadata, status
+from serving.rest import Limits
+from serving.status import StatusError, invalid
+
+
+def start_grpc_server(
+    address: str,
+    manager: ModelManager,
+    executor: ThreadPoolExecutor,
+    metrics: Metrics,
+    limits: Limits,
+) -> tuple[grpc.Server, health.HealthServicer]:
+    """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
+    server = grpc.server(
+        executor,
+        maximum_concurrent_rpcs=limits.max_requests,
+        options=[
+            ("grpc.max_receive_message_length", limits.max_body_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    prediction = _PredictionService(manager, metrics, limits)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(manager), server)
+    health_servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise OSError(f"cannot listen on {address} for gRPC")
+    server.start()
+    return server, health_servicer
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, manager: ModelManager, metrics: Metrics, limits: Limits):
+        self._manager = manager
+        self._metrics = metrics
+        self._limits = limits
+
+    def Predict(self, request, context):  # noqa: N802
+        start = time.perf_counter()
+        code = "OK"
+        try:
+            return self._predict(request)
+        except StatusError as error:
+            code = error.code
+            context.abort(grpc.StatusCode[code], error.message)
+        finally:
+            name = request.model_spec.name
+            if name in self._manager.model_names:
+                self._metrics.request(name, "Predict", "GRPC", code, time.perf_counter() - start)
+
+    def _predict(self, request) -> predict_pb2.PredictResponse:
+        response = predict_pb2.PredictResponse()
+        spec = request.model_spec
+        with self._manager.use(*_named(spec)) as (number, servable):
+            inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
+            start = time.perf_counter()
+            outputs = servable.run(spec.signature_name, inputs, list(request.output_filter))
+            self._metrics.run(spec.name, time.perf_counter() - start)
+        response.model_spec.name = spec.name
+        response.model_spec.version.value = number
+        response.model_spec.signature_name = spec.signature_name or "serving_default"
+        for name, array in outputs.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
+        return response
+
+    def _array(self, name: str, proto) -> np.ndarray:
+        # A tensor of one value may claim any shape, and is then filled with it.
+        size = math.prod(dim.size for dim in proto.tensor_shape.dim)
+        try:
+            if size < 0 or size > self._limits.max_body_bytes:
+                raise ValueError(f"a shape of {size} values")
+            return tf.make_ndarray(proto)
+        except (ValueError, TypeError) as error:
+            raise invalid(f"tensor parsing error: {name} ({error})") from error
+
+    def GetModelMetadata(self, request, context):  # noqa: N802
+        try:
+            if list(request.metadata_field) != ["signature_def"]:
+                fields = ", ".join(request.metadata_field) or "none"
+                raise invalid(f"metadata_field must be signature_def, found: {fields}")
+            return metadata(self._manager, *_named(request.model_spec))
+        except StatusError as error:
+            return context.abort(grpc.StatusCode[error.code], error.message)
+
+    def Classify(self, request, context):  # noqa: N802
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Classify is not supported: use Predict")
+
+    def Regress(self, request, context):  # noqa: N802
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Regress is not supported: use Predict")
+
+    def MultiInference(self, request, context):  # noqa: N802
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "MultiInference is not supported: use Predict")
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, manager: ModelManager):
+        self._manager = manager
+
+    def GetModelStatus(self, request, context):  # noqa: N802
+        try:
+            name, number, _ = _named(request.model_spec)
+            return status(self._manager, name, number)
+        except StatusError as error:
+            return context.abort(grpc.StatusCode[error.code], error.message)
+
+
+def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
+    """Model name, version and label that a request asks for."""
+    if not spec.name:
+        raise invalid("ModelSpec has no name specified.")
+    choice = spec.WhichOneof("version_choice")
+    number = spec.version.value if choice == "version" else None
+    return spec.name, number, spec.version_label if choice == "version_label" else None

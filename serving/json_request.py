@@ -1,0 +1,297 @@
+"""Tensors from a JSON predict request, in TensorFlow Serving's row and columnar formats.
+
+Checks come in the order in which TensorFlow Serving makes them, so that of several faults the same
+one is named; the texts are its own (tensorflow_serving/util/json_tensor.cc).
+"""
+
+import binascii
+import math
+from collections.abc import Callable, Mapping
+from itertools import chain
+
+import numpy as np
+import tensorflow as tf
+
+from serving.json_text import dtype_name, parse, pretty
+from serving.status import StatusError, invalid
+
+Inputs = dict[str, np.ndarray]
+InputTypes = Mapping[str, tf.DType]
+
+_FLOATS = (tf.float32, tf.float64)
+# Integer types, and the range in which their numbers are taken: smaller types wrap around.
+_INT_RANGES = {
+    **dict.fromkeys((tf.int8, tf.uint8, tf.int16, tf.int32), (-(2**31), 2**31 - 1)),
+    tf.int64: (-(2**63), 2**63 - 1),
+    tf.uint32: (0, 2**32 - 1),
+    tf.uint64: (0, 2**64 - 1),
+}
+_JSON_TYPES = {
+    type(None): "Null",
+    dict: "Object",
+    list: "Array",
+    str: "String",
+    int: "Number",
+    float: "Number",
+}
+# TensorFlow Serving takes 254; arrays in Python end earlier.
+_MAX_RANK = 32
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+
+def read_request(body: bytes, input_types: Callable[[str], InputTypes]) -> tuple[str, Inputs, bool]:
+    """Reads a predict request.
+
+    Args:
+      body: the JSON text.
+      input_types: gives the inputs of a signature by its name ("" for the default one).
+
+    Returns:
+      The signature's name as asked for, the inputs, and whether the answer is in row format.
+    """
+    document = parse(body)
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {pretty(document)} Is not object")
+    signature = document.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise invalid(
+            f"JSON Value: {pretty(document)} not formatted correctly. "
+            "'signature_name' key must be a string value."
+        )
+    types = input_types(signature)
+    if not types:
+        raise invalid(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
+    if "instances" in document:
+        if "inputs" in document:
+            raise invalid(
+                f"JSON Value: {pretty(document)} Not formatted correctly expecting only one of "
+                "'inputs' or 'instances' keys to exist "
+            )
+        instances = document["instances"]
+        if not isinstance(instances, list):
+            raise invalid(
+                f"JSON Value: {pretty(document)} Expecting 'instances' to be an list/array"
+            )
+        if not instances:
+            raise invalid(f"JSON Value: {pretty(document)} No values in 'instances' array")
+        return signature, _rows(instances, types), True
+    if "inputs" in document:
+        return signature, _columns(document["inputs"], types), False
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def _columns(value: object, types: InputTypes) -> Inputs:
+    if isinstance(value, dict) and not _is_base64(value):
+        for name in types:
+            if name not in value:
+                raise invalid(f"Missing named input: {name} in 'inputs' object.")
+        return {name: _tensor(value[name], dtype) for name, dtype in types.items()}
+    if len(types) > 1:
+        raise invalid(
+            "inputs is a plain value/list, but expecting an object as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    return {name: _tensor(value, dtype) for name, dtype in types.items()}
+
+
+def _rows(instances: list, types: InputTypes) -> Inputs:
+    if not isinstance(instances[0], dict) and len(types) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors "
+            "required as per tensorinfo_map"
+        )
+    named = _is_object(instances[0])
+    columns = {name: [] for name in types} if named else {next(iter(types)): instances}
+    if named:
+        for instance in instances:
+            if not _is_object(instance) or instance.keys() != types.keys():
+                break
+            for name, value in instance.items():
+                columns[name].append(value)
+    if all(len(column) == len(instances) for column in columns.values()):
+        tensors = {name: _dense(column, types[name]) for name, column in columns.items()}
+        if all(tensor is not None for tensor in tensors.values()):
+            return tensors
+    return _rows_one_by_one(instances, named, types)
+
+
+def _rows_one_by_one(instances: list, named: bool, types: InputTypes) -> Inputs:
+    """The slow way through the instances, which finds the first fault and names it."""
+    values: dict[str, list] = {}
+    shapes: dict[str, list[int]] = {}
+    for number, instance in enumerate(instances):
+        if named != _is_object(instance):
+            kinds = "object but got list" if named else "value/list but got object"
+            raise invalid(f"Expecting {kinds} at item {number} of input list")
+        items = instance if named else {next(iter(types)): instance}
+        for name, value in items.items():
+            try:
+                _add_instance(name, value, types, values, shapes)
+            except StatusError as error:
+                key = f" key: {name}" if named else ""
+                raise invalid(
+                    f"Failed to process element: {number}{key} of 'instances' list. Error: {error}"
+                ) from error
+        if items.keys() != types.keys() and named:
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. JSON object: "
+                f"{pretty(instance)} keys must be equal to: {','.join(sorted(types))}"
+            )
+    return {
+        name: _array(leaves, types[name]).reshape([len(instances), *shapes[name]])
+        for name, leaves in values.items()
+    }
+
+
+def _add_instance(name: str, value: object, types: InputTypes, values: dict, shapes: dict) -> None:
+    if name not in types:
+        raise invalid(f"JSON object: does not have named input: {name}")
+    shape = _shape(value)
+    leaves = list(_leaves(value, 0, shape, types[name]))
+    expected = shapes.setdefault(name, shape)
+    size = math.prod(expected)
+    if len(leaves) != size:
+        raise invalid(f"Expecting tensor size: {size} but got: {len(leaves)}")
+    if shape != expected:
+        raise invalid(f"Expecting shape {_text(expected)} but got: {_text(shape)}")
+    values.setdefault(name, []).extend(leaves)
+
+
+def _text(shape: list[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
+    tensor = _dense(value, dtype)
+    if tensor is None:
+        shape = _shape(value)
+        tensor = _array(list(_leaves(value, 0, shape, dtype)), dtype).reshape(shape)
+    return tensor
+
+
+def _shape(value: object) -> list[int]:
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
+    if len(shape) > _MAX_RANK:
+        raise invalid(f"List nested {len(shape)} levels deep: tensors have {_MAX_RANK} at most")
+    return shape
+
+
+def _dense(value: object, dtype: tf.DType) -> np.ndarray | None:
+    """The tensor of an evenly nested list of fitting values; None where a closer look is needed."""
+    shape = _shape(value)
+    values = [value]
+    for size in shape:
+        if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
+            return None
+        values = list(chain.from_iterable(values))
+        if not values:
+            break
+    types = set(map(type, values))
+    if dtype in _FLOATS:
+        fits = types <= {int, float}
+    elif dtype in _INT_RANGES:
+        low, high = _INT_RANGES[dtype]
+        fits = types <= {int} and (not values or low <= min(values) <= max(values) <= high)
+    elif dtype == tf.string and types <= {str, dict}:
+        values = [_base64_or_none(v) if type(v) is dict else _bytes(v) for v in values]
+        fits = None not in values
+    else:
+        fits = dtype == tf.bool and types <= {bool}
+    return _array(values, dtype).reshape(shape) if fits else None
+
+
+def _array(values: list, dtype: tf.DType) -> np.ndarray:
+    if dtype == tf.string:
+        array = np.empty(len(values), object)
+        array[:] = values
+        return array
+    wide = {True: np.float64, False: np.uint64 if dtype == tf.uint64 else np.int64}
+    with np.errstate(over="ignore"):
+        if dtype == tf.bool:
+            return np.array(values, bool)
+        return np.array(values, wide[dtype in _FLOATS]).astype(dtype.as_numpy_dtype)
+
+
+def _leaves(value: object, level: int, shape: list[int], dtype: tf.DType):
+    """Yields the values of a nested list in order; raises at the first that does not fit."""
+    if not isinstance(value, list):
+        if level != len(shape):
+            raise invalid(
+                f"JSON Value: {pretty(value)} found at incorrect level: {level + 1} in the JSON "
+                f"DOM. Expected at level: {len(shape)}"
+            )
+        yield _leaf(value, dtype)
+        return
+    if level >= len(shape):
+        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+    if len(value) != shape[level]:
+        raise invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} "
+            f"expected size: {shape[level]}"
+        )
+    for item in value:
+        yield from _leaves(item, level + 1, shape, dtype)
+
+
+def _leaf(value: object, dtype: tf.DType) -> object:
+    if isinstance(value, dict) and dtype == tf.string:
+        if not _is_base64(value):
+            raise invalid(f"JSON Value: {pretty(value)} not formatted correctly for base64 data")
+        decoded = _base64_or_none(value)
+        if decoded is None:
+            raise invalid("Unable to base64 decode")
+        return decoded
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if dtype in _FLOATS:
+        fits = number
+    elif dtype in _INT_RANGES:
+        low, high = _INT_RANGES[dtype]
+        fits = number and isinstance(value, int) and low <= value <= high
+    elif dtype == tf.bool:
+        fits = isinstance(value, bool)
+    elif dtype == tf.string:
+        fits = isinstance(value, str)
+        value = _bytes(value) if fits else value
+    elif isinstance(value, dict):
+        fits = False
+    else:
+        raise StatusError(
+            "UNIMPLEMENTED",
+            f"Conversion of JSON Value: {pretty(value)} to type: {dtype_name(dtype)}",
+        )
+    if not fits:
+        kind = str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
+        raise invalid(
+            f"JSON Value: {pretty(value)} Type: {kind} is not of expected type: {dtype_name(dtype)}"
+        )
+    return value
+
+
+def _is_base64(value: object) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict) and not _is_base64(value)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _base64_or_none(value: dict) -> bytes | None:
+    """Decodes `{"b64": text}`: the standard alphabet, white space skipped, padding optional."""
+    if not _is_base64(value):
+        return None
+    text = _bytes(value["b64"])
+    if text.translate(None, _BASE64):
+        text = b"".join(text.split())
+    digits = text.rstrip(b"=")
+    padding = len(text) - len(digits)
+    missing = -len(digits) % 4
+    if digits.translate(None, _BASE64) or missing == 3 or padding not in (0, missing):
+        return None
+    return binascii.a2b_base64(digits + b"=" * missing)

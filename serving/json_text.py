@@ -1,0 +1,138 @@
+"""Reads and prints JSON with the rules and the error texts of TensorFlow Serving.
+
+It parses with RapidJSON (NaN and Infinity allowed, the first of equal keys wins, bytes that are not
+UTF-8 pass through). orjson reads nearly all requests faster; what it refuses, or could read
+differently, is read by RapidJSON. In strings, a byte that is not UTF-8 is a lone surrogate
+(Python's `surrogateescape`).
+"""
+
+import json
+import re
+
+import numpy as np
+import orjson
+import rapidjson
+
+from serving.status import invalid
+
+_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
+_PARSE_ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+# RapidJSON for Python takes only valid text: a stray byte travels as a private-use character.
+_TO_PRIVATE = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+_FROM_PRIVATE = {private: stray for stray, private in _TO_PRIVATE.items()}
+
+
+def parse(body: bytes) -> object:
+    """The JSON value in a request body; raises INVALID_ARGUMENT as RapidJSON words it."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _parse_exactly(body)
+    return value if body.count(b":") == _keys(value) else _parse_exactly(body)
+
+
+def _keys(value: object) -> int:
+    """Keys at the places where requests have them; as many as colons means: none occurs twice."""
+    if type(value) is not dict:
+        return 0
+    count = len(value)
+    for member in value.values():
+        for item in member if type(member) is list else [member]:
+            if type(item) is dict:
+                count += len(item) + sum(len(v) for v in item.values() if type(v) is dict)
+    return count
+
+
+class _Decoder(rapidjson.Decoder):
+    def start_object(self):
+        return []
+
+    def end_object(self, pairs):
+        first: dict = {}
+        for key, value in pairs:
+            first.setdefault(key, value)
+        return first
+
+
+class _StrayByteDecoder(_Decoder):
+    def string(self, text):
+        return text.translate(_FROM_PRIVATE)
+
+    def end_object(self, pairs):
+        return super().end_object([(key.translate(_FROM_PRIVATE), value) for key, value in pairs])
+
+
+def _parse_exactly(body: bytes) -> object:
+    json_bytes = body.removeprefix(_BOM)
+    text = json_bytes.decode("utf-8", "surrogateescape")
+    private = text.translate(_TO_PRIVATE)
+    decoder = (_Decoder if private == text else _StrayByteDecoder)(number_mode=_NUMBERS)
+    try:
+        return decoder(private)
+    except RecursionError as error:
+        raise invalid("JSON Parse error: nested too deeply (1000 levels at most)") from error
+    except rapidjson.JSONDecodeError as error:
+        offset, what = _PARSE_ERROR.match(str(error)).groups()
+        before = private.encode()[: int(offset)].decode("utf-8", "ignore").translate(_FROM_PRIVATE)
+        offset = len(body) - len(json_bytes) + len(before.encode("utf-8", "surrogateescape"))
+        raise invalid(f"JSON Parse error: {what} at offset: {offset}") from error
+
+
+def dtype_name(dtype) -> str:
+    """TensorFlow's C++ name of a `tf.DType`, used in its messages."""
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(dtype.name, dtype.name)
+
+
+def pretty(value: object) -> str:
+    """A value as TensorFlow Serving shows it in error messages."""
+    if isinstance(value, float):
+        fits = not np.isfinite(value) or abs(value) <= np.finfo(np.float32).max
+        return decimals(np.array([value], np.float32 if fits else np.float64))[0]
+    try:
+        return _pretty(value, 0)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+
+
+def _pretty(value: object, level: int) -> str:
+    if isinstance(value, float):
+        return _shortest(value)
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or not value:
+        return json.dumps(value)
+    inner, outer = "\n" + "    " * (level + 1), "\n" + "    " * level
+    if isinstance(value, list):
+        return "[" + ",".join(inner + _pretty(v, level + 1) for v in value) + outer + "]"
+    members = (f"{inner}{_pretty(k, 0)}: {_pretty(v, level + 1)}" for k, v in value.items())
+    return "{" + ",".join(members) + outer + "}"
+
+
+def _shortest(value: float) -> str:
+    """RapidJSON's own spelling of a double: plain from 1e-6 to 1e21, else like 1e30 or 1.5e-7."""
+    if not np.isfinite(value):
+        return json.dumps(value)
+    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        return np.format_float_positional(value, trim="0")
+    mantissa, exponent = np.format_float_scientific(value, trim="-").split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def decimals(values: np.ndarray) -> list[str]:
+    """JSON numbers of a flat float32 or float64 array: 6 digits if that is exact, else all.
+
+    Whole numbers get `.0`, so that a list never mixes integers and floats.
+    """
+    texts = [format(value, ".6g") for value in values.tolist()]
+    with np.errstate(over="ignore"):
+        exact = np.fromiter(map(float, texts), np.float64, len(texts)).astype(values.dtype)
+    full = ".9g" if values.dtype == np.float32 else ".17g"
+    for i in np.flatnonzero((exact != values) & np.isfinite(values)):
+        texts[i] = format(values[i].item(), full)
+    return [t if "." in t or "e" in t else _SPECIAL.get(t) or t + ".0" for t in texts]
+
+
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -1,0 +1,103 @@
+"""Which models and versions to serve: the command line's one model, or a `models.config`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import descriptor_pb2, message_factory, text_format
+from google.protobuf.message import Message
+from tensorflow_serving.config import model_server_config_pb2
+
+from data.errors import DataError
+
+DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+Policy = Callable[[Iterable[int]], list[int]]
+_Message = TypeVar("_Message", bound=Message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model: its name, the folder of its versions, which of them to serve, and their labels."""
+
+    name: str
+    base_path: Path
+    policy: Policy
+    labels: Mapping[str, int] = field(default_factory=dict)
+
+
+def latest(count: int = 1) -> Policy:
+    """Serves the versions with the highest numbers."""
+    return lambda versions: sorted(versions)[-count:]
+
+
+def read_models(path: Path) -> list[ModelConfig]:
+    """Reads a `models.config` (a ModelServerConfig in protobuf's text format)."""
+    config = _read(path, model_server_config_pb2.ModelServerConfig())
+    models = []
+    for model in config.model_config_list.config:
+        if not model.name or not model.base_path:
+            raise DataError(f"{path}: a config without name or base_path. Give it both.")
+        if model.model_platform not in ("", "tensorflow"):
+            raise DataError(
+                f"{path}: {model.name}: model_platform is {model.model_platform!r}, only "
+                '"tensorflow" can be served. Change it.'
+            )
+        policy = _policy(model.model_version_policy)
+        models.append(
+            ModelConfig(model.name, Path(model.base_path), policy, dict(model.version_labels))
+        )
+    names = [model.name for model in models]
+    if not models or len(set(names)) < len(names):
+        found = ", ".join(names) or "no model"
+        raise DataError(f"{path}: {found} in model_config_list. Name each model once.")
+    return models
+
+
+def read_metrics_path(path: Path) -> str | None:
+    """The URL path of the metrics from a `monitoring.config`; None where they are not enabled."""
+    config = _read(path, _monitoring_config()).prometheus_config
+    return (config.path or DEFAULT_METRICS_PATH) if config.enable else None
+
+
+def _monitoring_config() -> Message:
+    """An empty MonitoringConfig, which the package of TensorFlow Serving's protos leaves out."""
+    package = "tensorflow.serving"
+    file = descriptor_pb2.FileDescriptorProto(
+        name="serving/monitoring_config.proto", package=package, syntax="proto3"
+    )
+    fields = descriptor_pb2.FieldDescriptorProto
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(
+        name="enable", number=1, type=fields.TYPE_BOOL, label=fields.LABEL_OPTIONAL
+    )
+    prometheus.field.add(
+        name="path", number=2, type=fields.TYPE_STRING, label=fields.LABEL_OPTIONAL
+    )
+    file.message_type.add(name="MonitoringConfig").field.add(
+        name="prometheus_config",
+        number=1,
+        type=fields.TYPE_MESSAGE,
+        type_name=f".{package}.PrometheusConfig",
+        label=fields.LABEL_OPTIONAL,
+    )
+    return message_factory.GetMessages([file])[f"{package}.MonitoringConfig"]()
+
+
+def _policy(policy) -> Policy:
+    if policy.HasField("all"):
+        return sorted
+    if policy.HasField("specific"):
+        wanted = set(policy.specific.versions)
+        return lambda versions: sorted(wanted.intersection(versions))
+    return latest(policy.latest.num_versions or 1)
+
+
+def _read(path: Path, message: _Message) -> _Message:
+    try:
+        return text_format.Parse(path.read_text(), message)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        kind = type(message).DESCRIPTOR.name
+        raise DataError(f"{path}: not a {kind} in text format ({error}). Correct it.") from error

@@ -1,0 +1,264 @@
+"""TensorFlow Serving's REST API on aiohttp: predict, status and metadata, metrics, and the page."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from serving.json_request import read_request
+from serving.json_response import write_response
+from serving.manager import ModelManager
+from serving.metrics import Metrics
+from serving.model_info import metadata, metadata_json, status, to_json
+from serving.status import HTTP_STATUS, StatusError, invalid
+
+_FLAGS = re.IGNORECASE | re.ASCII
+_API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
+_VERSION = r"(?:/versions/(\d+)|/labels/([^/:]+))?"
+_POST = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", _FLAGS)
+_GET = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", _FLAGS)
+_NOT_FOUND = "<!doctype html><title>404 Not Found</title><h1>Not Found</h1>\n"
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+
+
+# What a client sends that is not HTTP is the client's fault: answered with 400, and not logged.
+logging.getLogger("aiohttp.server").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a client may ask of the server before it is refused."""
+
+    max_body_bytes: int = 32 * 2**20  # after decompression, too
+    max_requests: int = 64  # being received, waiting or running
+    timeout_s: float = 30.0  # to receive a request, and to answer it
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Which model and version a path names, and what of it."""
+
+    name: str
+    number: int | None
+    label: str | None
+    what: str | None
+
+    @classmethod
+    def of(cls, match: re.Match) -> "_Target":
+        name, number, label, what = match.groups()
+        if number is not None and int(number) >= 2**63:
+            raise _Refused(400, None)
+        return cls(
+            unquote(name or "", errors="surrogateescape"),
+            None if number is None else int(number),
+            None if label is None else unquote(label, errors="surrogateescape"),
+            what,
+        )
+
+
+class _Refused(Exception):
+    """An answer that comes before the API's own: its HTTP status and message (None: no body)."""
+
+    def __init__(self, http_status: int, message: str | None, **headers: str):
+        super().__init__(message)
+        self.http_status = http_status
+        self.message = message
+        self.headers = headers
+
+
+class RestApi:
+    """Answers HTTP requests; `handle` is aiohttp's low-level handler."""
+
+    def __init__(
+        self,
+        manager: ModelManager,
+        executor: ThreadPoolExecutor,
+        metrics: Metrics,
+        limits: Limits,
+        metrics_path: str | None = None,
+        page: str | None = None,
+        cors: bool = False,
+    ):
+        self._manager = manager
+        self._executor = executor
+        self._metrics = metrics
+        self._limits = limits
+        self._metrics_path = metrics_path
+        self._page = page
+        self._headers = _CORS if cors else {}
+        self._places = threading.Semaphore(limits.max_requests)
+        self._in_flight = 0
+        self._draining = False
+
+    async def drain(self, timeout_s: float) -> None:
+        """Waits until what is in flight is answered; connections close with their answers."""
+        self._draining = True
+        deadline = time.monotonic() + timeout_s
+        while self._in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """The answer to one request, whatever it is."""
+        self._in_flight += 1
+        try:
+            response = await self._dispatch(request)
+            if self._draining:
+                response.force_close()
+            return response
+        finally:
+            self._in_flight -= 1
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
+        path = request.raw_path
+        if path == self._metrics_path:
+            return web.Response(text=self._metrics.page())
+        # Only a browser asks for HTML: for all others / is as unknown as to TensorFlow Serving.
+        if path == "/" and self._page and "text/html" in request.headers.get("Accept", ""):
+            return web.Response(text=self._page, content_type="text/html")
+        if not _API.fullmatch(path):
+            return web.Response(status=404, text=_NOT_FOUND, content_type="text/html")
+        if request.method == "OPTIONS":
+            accepted = "Origin" in request.headers
+            return self._response(200 if accepted else 400, b"", content_type="text/html")
+        try:
+            return self._response(200, await self._answer(request, path))
+        except StatusError as error:
+            return self._error(HTTP_STATUS[error.code], error.message)
+        except _Refused as error:
+            return self._error(error.http_status, error.message, error.headers)
+
+    async def _answer(self, request: web.BaseRequest, path: str) -> bytes:
+        if request.method == "POST" and (match := _POST.fullmatch(path)):
+            target = _Target.of(match)
+            if target.what == "predict":
+                return await self._predict(request, target)
+            if target.what in ("classify", "regress"):
+                raise StatusError(
+                    "UNIMPLEMENTED", f"{target.what} is not supported by this server: use predict"
+                )
+        if request.method == "GET" and (match := _GET.fullmatch(path)):
+            target = _Target.of(match)
+            if not target.name:
+                raise invalid("Missing model name in request.")
+            if target.what == "metadata":
+                response = metadata(self._manager, target.name, target.number, target.label)
+                return _json(metadata_json(response))
+            return _json(to_json(status(self._manager, target.name, target.number)))
+        raise invalid(f"Malformed request: {request.method} {path}")
+
+    async def _predict(self, request: web.BaseRequest, target: _Target) -> bytes:
+        start = time.perf_counter()
+        code = "UNAVAILABLE"
+        try:
+            if not self._places.acquire(blocking=False):
+                raise _Refused(503, "Too many requests in the queue", **{"Retry-After": "1"})
+            try:
+                body = await self._read(request)
+            except BaseException:
+                self._places.release()
+                raise
+            encoding = request.headers.get("Content-Encoding", "")
+            work = self._executor.submit(self._run, body, "gzip" in encoding, target)
+            work.add_done_callback(lambda _: self._places.release())
+            answer = await self._in_time(asyncio.wrap_future(work), 504, "Deadline exceeded")
+            code = "OK"
+            return answer
+        except StatusError as error:
+            code = error.code
+            raise
+        finally:
+            if target.name in self._manager.model_names:
+                seconds = time.perf_counter() - start
+                self._metrics.request(target.name, "predict", "REST", code, seconds)
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        too_large = _Refused(413, f"Request body over {self._limits.max_body_bytes} bytes")
+        if (request.content_length or 0) > self._limits.max_body_bytes:
+            raise too_large
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        async def read() -> bytes:
+            body = bytearray()
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > self._limits.max_body_bytes:
+                    raise too_large
+            return bytes(body)
+
+        try:
+            return await self._in_time(read(), 408, "Request body not received in time")
+        except (ConnectionError, HttpProcessingError) as error:
+            raise _Refused(400, "Request body cut off") from error
+
+    async def _in_time(self, awaitable, http_status: int, message: str) -> bytes:
+        try:
+            return await asyncio.wait_for(awaitable, self._limits.timeout_s)
+        except asyncio.TimeoutError as error:
+            raise _Refused(http_status, f"{message} ({self._limits.timeout_s:g} s)") from error
+
+    def _run(self, body: bytes, compressed: bool, target: _Target) -> bytes:
+        """Reads, runs and writes, on a thread of the executor."""
+        if compressed:
+            body = _decompress(body, self._limits.max_body_bytes)
+        with contextlib.ExitStack() as lent:
+            servable = None
+
+            def input_types(signature: str):
+                # Only now: a body that is not JSON is reported before a model that is not there.
+                nonlocal servable
+                use = self._manager.use(target.name, target.number, target.label)
+                servable = lent.enter_context(use)[1]
+                return servable.input_types(signature)
+
+            signature, inputs, row_format = read_request(body, input_types)
+            start = time.perf_counter()
+            outputs = servable.run(signature, inputs)
+            self._metrics.run(target.name, time.perf_counter() - start)
+        return write_response(outputs, row_format)
+
+    def _error(self, http_status: int, message: str | None, headers=None) -> web.Response:
+        body = b"" if message is None else _json({"error": message})
+        return self._response(http_status, body, headers)
+
+    def _response(
+        self, http_status: int, body: bytes, headers=None, content_type: str = "application/json"
+    ) -> web.Response:
+        return web.Response(
+            status=http_status,
+            body=body,
+            content_type=content_type,
+            headers={**self._headers, **(headers or {})},
+        )
+
+
+def _decompress(body: bytes, limit: int) -> bytes:
+    """Gunzips; what is not gzip counts as an empty body, as TensorFlow Serving has it."""
+    stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    try:
+        plain = stream.decompress(body, limit)
+    except zlib.error:
+        return b""
+    if stream.unconsumed_tail:
+        raise _Refused(413, f"Request body over {limit} bytes when decompressed")
+    return plain if stream.eof else b""
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")

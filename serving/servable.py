@@ -1,0 +1,184 @@
+"""A SavedModel in memory, run through a TensorFlow session as TensorFlow Serving runs it.
+
+A session, unlike the functions of `tf.saved_model.load`, does not hold inputs against the declared
+shapes, and words its errors as TensorFlow Serving's users see them.
+"""
+
+import gc
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.status import StatusError, invalid
+
+_SAVED_MODEL = "saved_model.pb"
+_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+_DEFAULT_SIGNATURE = "serving_default"
+_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
+# A picture is decoded to 3 bytes a pixel before the model scales it down.
+MAX_PICTURE_PIXELS = 100_000_000
+
+
+class Servable:
+    """One loaded version of a model. `run` may be called from several threads at once."""
+
+    def __init__(self, folder: Path, warm_up: bool = True):
+        """Loads the model and answers its warm-up requests; raises StatusError if either fails."""
+        if not (folder / _SAVED_MODEL).is_file():
+            raise StatusError(
+                "NOT_FOUND",
+                "Specified file path does not appear to contain a SavedModel bundle (should have "
+                f"a file called `{_SAVED_MODEL}`)\nSpecified file path: {folder}",
+            )
+        self._calls: dict[tuple, object] = {}
+        self._lock = threading.Lock()
+        config = config_pb2.ConfigProto()
+        config.gpu_options.allow_growth = True
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph, config=config)
+        try:
+            with graph.as_default():
+                meta = tf.compat.v1.saved_model.load(
+                    self._session, [tf.saved_model.SERVING], str(folder)
+                )
+            self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = meta.signature_def
+            if warm_up and (folder / _WARM_UP).is_file():
+                self._warm_up(folder / _WARM_UP)
+        except (tf.errors.OpError, OSError, RuntimeError, ValueError, StatusError) as error:
+            self.close()
+            raise _load_error(error, folder) from error
+
+    def input_types(self, signature_name: str) -> dict[str, tf.DType]:
+        """The inputs of a signature ("" for the default one) and their types."""
+        name = signature_name or _DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+        inputs = self.signatures[name].inputs
+        return {key: tf.as_dtype(info.dtype) for key, info in inputs.items()}
+
+    def run(
+        self, signature_name: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Runs a signature ("" for the default one).
+
+        Args:
+          inputs: all inputs of the signature by name.
+          outputs: the outputs wanted; all if empty.
+
+        Raises StatusError for inputs that do not fit, and for what fails inside the model.
+        """
+        name = signature_name or _DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+        signature = self.signatures[name]
+        _check_inputs(signature, inputs)
+        wanted = _wanted_outputs(signature, outputs)
+        for array in inputs.values():
+            _check_pictures(array)
+        call = self._call(name, signature, wanted)
+        try:
+            results = call(*(inputs[key] for key in sorted(signature.inputs)))
+        except tf.errors.OpError as error:
+            raise StatusError(_code(error), error.message) from error
+        return {key: np.asarray(result) for key, result in zip(wanted, results, strict=True)}
+
+    def close(self) -> None:
+        """Frees the model; nothing may be running."""
+        self._calls.clear()
+        self._session.close()
+        self._session = None
+        gc.collect()  # A graph refers to itself, and would stay until Python happens to collect.
+
+    def _call(self, name: str, signature: meta_graph_pb2.SignatureDef, wanted: list[str]):
+        key = (name, *wanted)
+        with self._lock:
+            if key not in self._calls:
+                options = config_pb2.CallableOptions(
+                    feed=[signature.inputs[i].name for i in sorted(signature.inputs)],
+                    fetch=[signature.outputs[o].name for o in wanted],
+                )
+                # Session.run would hold the inputs against the declared shapes; this does not.
+                self._calls[key] = self._session._make_callable_from_options(options)
+            return self._calls[key]
+
+    def _warm_up(self, path: Path) -> None:
+        for record in tf.compat.v1.io.tf_record_iterator(str(path)):
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            if not log.HasField("predict_log"):
+                raise StatusError("UNIMPLEMENTED", "only predict requests can be warm-up requests")
+            inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
+            self.run(request.model_spec.signature_name, inputs, list(request.output_filter))
+
+
+def _check_inputs(signature: meta_graph_pb2.SignatureDef, inputs: Mapping) -> None:
+    sent, expected = sorted(inputs), sorted(signature.inputs)
+    if len(sent) != len(expected):
+        extra = ",".join(name for name in sent if name not in expected)
+        missing = ",".join(name for name in expected if name not in sent)
+        raise invalid(
+            f"input size does not match signature: {len(sent)}!={len(expected)} "
+            f"len({{{','.join(sent)}}}) != len({{{','.join(expected)}}}). "
+            f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
+        )
+    for name in sent:
+        if name not in expected:
+            raise invalid(
+                f"input tensor alias not found in signature: {name}. "
+                f"Inputs expected to be in the set {{{','.join(expected)}}}."
+            )
+
+
+def _wanted_outputs(signature: meta_graph_pb2.SignatureDef, outputs: Sequence[str]) -> list[str]:
+    known = sorted(signature.outputs)
+    for name in outputs:
+        if name not in known:
+            raise invalid(
+                f"output tensor alias not found in signature: {name} "
+                f"Outputs expected to be in the set {{{','.join(known)}}}."
+            )
+        if list(outputs).count(name) > 1:
+            raise invalid(f"duplicate output tensor alias: {name}")
+    return list(outputs) or known
+
+
+def _check_pictures(array: np.ndarray) -> None:
+    """Refuses encoded pictures whose header promises more pixels than memory should be given."""
+    if array.dtype != object:
+        return
+    for value in array.ravel():
+        if not isinstance(value, bytes) or not value.startswith(_PICTURE_STARTS):
+            continue
+        try:
+            with warnings.catch_warnings(), Image.open(BytesIO(value)) as picture:
+                width, height = picture.size
+        except Image.DecompressionBombError as error:
+            raise invalid(f"picture refused: {error}") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            continue  # TensorFlow's own decoder has the say, and the better message.
+        if width * height > MAX_PICTURE_PIXELS:
+            raise invalid(
+                f"picture of {width} x {height} pixels refused: {MAX_PICTURE_PIXELS} at most"
+            )
+
+
+def _code(error: tf.errors.OpError) -> str:
+    return error_codes_pb2.Code.Name(error.error_code)
+
+
+def _load_error(error: Exception, folder: Path) -> StatusError:
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, tf.errors.OpError):
+        return StatusError(_code(error), error.message)
+    if "Cannot parse" in str(error):
+        return StatusError("DATA_LOSS", f"Can't parse {folder / _SAVED_MODEL} as binary proto")
+    return StatusError("UNKNOWN", str(error))

@@ -1,0 +1,231 @@
+"""Serves SavedModels over REST and gRPC as TensorFlow Serving does, where that is not installed.
+
+python -m serving.server --model_name ssd --model_base_path DIR --rest_api_port 8501
+
+The flags are TensorFlow Serving's own, without those for what this server has not.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import DataError
+
+_PAGE = Path(__file__).with_name("page.html")
+# TensorFlow Serving's exit status where a model cannot be loaded at start.
+_NO_MODEL = 255
+
+
+def parse_flags(arguments: list[str]) -> argparse.Namespace:
+    """The command line; an unknown flag ends the program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    flag = parser.add_argument
+    flag("--model_name", default="default", help="name of the one model")
+    flag("--model_base_path", type=Path, help="folder of its versions")
+    flag("--model_config_file", type=Path, help="models.config, instead of the one model")
+    flag("--model_config_file_poll_wait_seconds", type=float, default=0, help="0: read it once")
+    flag("--rest_api_port", type=int, default=0, help="0: no REST")
+    flag("--port", type=int, default=0, help="for gRPC; 0: none")
+    flag("--rest_api_num_threads", type=int, default=os.cpu_count(), help="models run at once")
+    flag("--rest_api_timeout_in_ms", type=int, default=30_000)
+    flag("--rest_api_enable_cors_support", **_SWITCH)
+    flag("--monitoring_config_file", type=Path, help="turns the Prometheus metrics on")
+    flag("--file_system_poll_wait_seconds", type=float, default=1)
+    flag("--max_num_load_retries", type=int, default=5)
+    flag("--load_retry_interval_micros", type=int, default=60_000_000)
+    flag("--enable_model_warmup", **{**_SWITCH, "default": True})
+    flag(
+        "--allow_version_labels_for_unavailable_models",
+        **_SWITCH,
+        help="accepted, and always so: a label is looked up when a request names it",
+    )
+    own = parser.add_argument_group("what TensorFlow Serving has not").add_argument
+    own("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all)")
+    own("--max_body_bytes", type=int, default=32 * 2**20, help="larger requests get 413")
+    own("--max_requests", type=int, default=64, help="more at a time get 503")
+    own("--drain_seconds", type=float, default=20, help="for requests in flight, after SIGTERM")
+    own("--enable_page", **{**_SWITCH, "default": True}, help="the page at / for browsers")
+    own("--verbose", action="store_true", help="show what the libraries log")
+    flags = parser.parse_args(arguments)
+    if not flags.model_base_path and not flags.model_config_file:
+        parser.error("--model_base_path or --model_config_file is needed")
+    if not flags.rest_api_port and not flags.port:
+        parser.error("--rest_api_port or --port is needed")
+    return flags
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() in ("true", "1")
+
+
+_SWITCH = {"type": _switch, "nargs": "?", "const": True, "default": False, "metavar": "BOOL"}
+
+
+class Server:
+    """The models and the ports of one process."""
+
+    def __init__(self, flags: argparse.Namespace):
+        # TensorFlow is imported here, when the flags are known to be right.
+        from serving.manager import ModelManager
+        from serving.metrics import Metrics
+        from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
+        from serving.rest import Limits, RestApi
+
+        self._flags = flags
+        self._metrics = Metrics()
+        self._read_models = lambda: (
+            read_models(flags.model_config_file)
+            if flags.model_config_file
+            else [ModelConfig(flags.model_name, flags.model_base_path, latest())]
+        )
+        models = self._read_models()
+        for model in models:
+            if not model.base_path.is_dir():
+                raise DataError(f"{model.base_path}: no such folder (of model {model.name}).")
+        self._manager = ModelManager(
+            models, self._load, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
+        )
+        self._limits = Limits(
+            flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000
+        )
+        self._executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
+        self._stopping = threading.Event()
+        metrics_path = None
+        if flags.monitoring_config_file:
+            metrics_path = read_metrics_path(flags.monitoring_config_file)
+        names = json.dumps([model.name for model in models])
+        self._rest = RestApi(
+            self._manager,
+            self._executor,
+            self._metrics,
+            self._limits,
+            metrics_path,
+            _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None,
+            flags.rest_api_enable_cors_support,
+        )
+
+    def load_models(self) -> None:
+        """Returns when each model has a version in service; StatusError where one never will."""
+        self._manager.poll()
+        if not self._manager.ready():
+            print("waiting for versions to load", flush=True)
+        while not self._manager.ready():
+            time.sleep(self._flags.file_system_poll_wait_seconds)
+            self._manager.poll()
+
+    async def serve(self) -> None:
+        """Serves until SIGTERM or SIGINT, and then finishes what was begun."""
+        from aiohttp import web
+
+        flags = self._flags
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        grpc_server = None
+        if flags.port:
+            from serving.grpc_service import start_grpc_server
+
+            grpc_server, health = start_grpc_server(
+                f"{flags.host}:{flags.port}",
+                self._manager,
+                self._executor,
+                self._metrics,
+                self._limits,
+            )
+        runner = web.ServerRunner(
+            web.Server(self._rest.handle, auto_decompress=False, access_log=None),
+            shutdown_timeout=0.5,
+        )
+        await runner.setup()
+        if flags.rest_api_port:
+            await web.TCPSite(runner, flags.host, flags.rest_api_port).start()
+        poller = threading.Thread(target=self._poll, name="poll", daemon=True)
+        poller.start()
+        ports = [(flags.rest_api_port, "REST"), (flags.port, "gRPC")]
+        where = ", ".join(f"{kind} at {flags.host}:{port}" for port, kind in ports if port)
+        print(f"serving {', '.join(self._manager.model_names)}: {where}", flush=True)
+        await stop.wait()
+        print("stopping: finishing requests in flight", flush=True)
+        self._stopping.set()
+        if grpc_server:
+            health.enter_graceful_shutdown()
+            grpc_stopped = grpc_server.stop(flags.drain_seconds)
+        for site in runner.sites:
+            await site.stop()
+        await self._rest.drain(flags.drain_seconds)
+        await runner.cleanup()
+        if grpc_server:
+            await asyncio.to_thread(grpc_stopped.wait)
+
+    def _poll(self) -> None:
+        flags = self._flags
+        config_wait = flags.model_config_file_poll_wait_seconds
+        next_config = time.monotonic() + config_wait
+        while not self._stopping.wait(flags.file_system_poll_wait_seconds):
+            if config_wait and time.monotonic() >= next_config:
+                next_config = time.monotonic() + config_wait
+                try:
+                    self._manager.configure(self._read_models())
+                except DataError as error:
+                    print(f"kept the models as they were: {error}", file=sys.stderr, flush=True)
+            self._manager.poll()
+
+    def _load(self, folder: Path):
+        from serving.servable import Servable
+        from serving.status import StatusError
+
+        start = time.perf_counter()
+        try:
+            servable = Servable(folder, self._flags.enable_model_warmup)
+        except StatusError as error:
+            self._metrics.load(str(folder), False, time.perf_counter() - start)
+            print(f"{folder} does not load: {error}", file=sys.stderr, flush=True)
+            raise
+        self._metrics.load(str(folder), True, time.perf_counter() - start)
+        print(f"loaded {folder} in {time.perf_counter() - start:.2f} s", flush=True)
+        return servable
+
+
+def main() -> int:
+    flags = parse_flags(sys.argv[1:])
+    quiet(flags.verbose)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from serving.status import StatusError
+
+    try:
+        server = Server(flags)
+        # What TensorFlow's import made stays: collecting after an unload need not look at it.
+        gc.freeze()
+        server.load_models()
+        asyncio.run(server.serve())
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except StatusError as error:
+        print(f"error: Failed to start server. {error}", file=sys.stderr)
+        return _NO_MODEL
+    return 0
+
+
+if __name__ == "__main__":
+    exit_status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A model that outlives the drain time must not keep the process alive.
+    os._exit(exit_status)

@@ -1,0 +1,77 @@
+import base64
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from serving.json_response import write_response
+from serving.status import StatusError
+
+_ARRAYS = st.sampled_from(
+    [np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.uint64, np.bool_]
+).flatmap(
+    lambda dtype: hnp.arrays(
+        dtype, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3)
+    )
+)
+
+
+def _same(values, array):
+    values = np.array(values, array.dtype).reshape(array.shape)
+    np.testing.assert_array_equal(values, array)
+
+
+@given(_ARRAYS)
+def test_columns_hold_the_values(array):
+    _same(json.loads(write_response({"y": array}, False))["outputs"], array)
+    two = json.loads(write_response({"y": array, "z": array}, False))["outputs"]
+    _same(two["y"], array)
+    _same(two["z"], array)
+
+
+@given(_ARRAYS)
+def test_rows_hold_the_values(array):
+    rows = json.loads(write_response({"y": array}, True))["predictions"]
+    assert len(rows) == len(array)
+    _same(rows, array)
+    named = json.loads(write_response({"y": array, "z": array}, True))["predictions"]
+    _same([row["y"] for row in named], array)
+    _same([row["z"] for row in named], array)
+
+
+def test_a_scalar_column():
+    assert write_response({"y": np.array(7.5, np.float32)}, False) == b'{"outputs": 7.5}'
+
+
+def test_bytes_go_out_as_base64_only_under_their_suffix():
+    values = np.array([b"\xff\x00", 'ä"'.encode()], object)
+    answer = write_response({"text": values, "raw_bytes": values}, False)
+    outputs = json.loads(answer.decode("utf-8", "surrogateescape"))["outputs"]
+    assert [base64.b64decode(v["b64"]) for v in outputs["raw_bytes"]] == values.tolist()
+    assert [v.encode("utf-8", "surrogateescape") for v in outputs["text"]] == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "row_format", "message"),
+    [
+        ({}, True, "Cannot convert empty tensor map to JSON"),
+        ({"y": np.zeros(())}, True, "Tensor name: y has no shape information "),
+        (
+            {"y": np.zeros(2), "z": np.zeros(3)},
+            True,
+            "Tensor name: z has inconsistent batch size: 3 expecting: 2",
+        ),
+        (
+            {"y": np.zeros(2, np.float16)},
+            False,
+            "Failed to write JSON value for tensor type: half",
+        ),
+    ],
+)
+def test_what_cannot_be_written(outputs, row_format, message):
+    with pytest.raises(StatusError) as raised:
+        write_response(outputs, row_format)
+    assert (raised.value.code, raised.value.message) == ("INVALID_ARGUMENT", message)

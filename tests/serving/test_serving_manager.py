@@ -1,0 +1,292 @@
+import shutil
+import threading
+import time
+
+import pytest
+
+from data.errors import DataError
+from serving.manager import ModelManager
+from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
+from serving.status import StatusError
+
+
+class FakeServable:
+    """Stands for a loaded model: loads where there is a saved_model.pb that does not say bad."""
+
+    loaded: list["FakeServable"] = []
+
+    def __init__(self, folder):
+        file = folder / "saved_model.pb"
+        if not file.is_file() or file.read_text() == "bad":
+            raise StatusError("NOT_FOUND", f"broken {folder.name}")
+        self.name = folder.name
+        self.closed = False
+        self.loaded.append(self)
+
+    def close(self):
+        assert not self.closed
+        self.closed = True
+        self.loaded.remove(self)
+
+
+@pytest.fixture(autouse=True)
+def _none_loaded():
+    FakeServable.loaded = []
+
+
+@pytest.fixture
+def base(tmp_path):
+    (tmp_path / "m").mkdir()
+    return tmp_path / "m"
+
+
+def _push(base, version, content="good"):
+    folder = base / f"tmp-{version}"
+    folder.mkdir()
+    (folder / "saved_model.pb").write_text(content)
+    folder.rename(base / str(version))
+
+
+def _manager(base, policy=None, labels=None, **options):
+    config = ModelConfig("m", base, policy or latest(), labels or {})
+    return ModelManager([config], FakeServable, **options)
+
+
+def _states(manager):
+    return {status.version: status.state for status in manager.statuses("m")}
+
+
+def _serving(manager, **named):
+    with manager.use("m", **named) as (number, servable):
+        assert servable.name == str(number)
+        return number
+
+
+def test_serves_the_latest_and_loads_it_before_it_unloads_the_old_one(base):
+    manager = _manager(base)
+    manager.poll()
+    assert not manager.ready()
+    with pytest.raises(
+        StatusError, match=r"NOT_FOUND: Servable not found for request: Latest\(m\)"
+    ):
+        _serving(manager)
+    _push(base, 1)
+    manager.poll()
+    assert manager.ready()
+    assert _serving(manager) == 1
+    (base / "9.tmp").mkdir()
+    (base / "nine").mkdir()
+    _push(base, 10)
+    counts = []
+    original = FakeServable.__init__
+    try:
+        FakeServable.__init__ = lambda self, folder: (
+            counts.append([s.name for s in FakeServable.loaded]),
+            original(self, folder),
+        )[1]
+        manager.poll()
+    finally:
+        FakeServable.__init__ = original
+    assert counts == [["1"]], "the old one was there while the new one loaded"
+    assert _serving(manager) == 10
+    assert _states(manager) == {10: "AVAILABLE", 1: "END"}
+    with pytest.raises(StatusError, match=r"Specific\(m, 1\)"):
+        _serving(manager, number=1)
+
+
+def test_a_broken_version_leaves_the_old_one_in_service(base):
+    manager = _manager(base, max_load_retries=1, retry_interval_s=0.0)
+    _push(base, 2)
+    manager.poll()
+    _push(base, 3, "bad")
+    manager.poll()
+    assert _states(manager) == {3: "LOADING", 2: "AVAILABLE"}
+    manager.poll()
+    assert _states(manager) == {3: "END", 2: "AVAILABLE"}
+    (broken,) = manager.statuses("m", 3)
+    assert (broken.error.code, broken.error.message) == ("NOT_FOUND", "broken 3")
+    manager.poll()
+    assert _serving(manager) == 2
+    _push(base, 4)
+    manager.poll()
+    assert _states(manager) == {4: "AVAILABLE", 3: "END", 2: "END"}
+
+
+def test_a_version_is_tried_again_as_soon_as_its_file_appears(base):
+    manager = _manager(base, retry_interval_s=3600.0)
+    (base / "1").mkdir()
+    manager.poll()
+    manager.poll()
+    assert _states(manager) == {1: "LOADING"}
+    (base / "1" / "saved_model.pb").write_text("good")
+    manager.poll()
+    assert _states(manager) == {1: "AVAILABLE"}
+    assert manager.statuses("m")[0].error is None
+
+
+def test_removing_the_latest_rolls_back_and_removing_all_unloads(base):
+    manager = _manager(base)
+    for version in (3, 4):
+        _push(base, version)
+        manager.poll()
+    assert _states(manager) == {4: "AVAILABLE", 3: "END"}
+    shutil.rmtree(base / "4")
+    manager.poll()
+    assert _states(manager) == {4: "END", 3: "AVAILABLE"}
+    assert _serving(manager) == 3
+    shutil.rmtree(base)
+    manager.poll()
+    assert _states(manager) == {4: "END", 3: "END"}
+    assert FakeServable.loaded == []
+
+
+def test_a_version_in_use_is_unloaded_only_afterwards(base):
+    manager = _manager(base)
+    _push(base, 1)
+    manager.poll()
+    with manager.use("m") as (_, servable):
+        _push(base, 2)
+        manager.poll()
+        assert not servable.closed
+        assert _states(manager) == {2: "AVAILABLE", 1: "UNLOADING"}
+        assert _serving(manager) == 2
+    manager.poll()
+    assert servable.closed
+    assert _states(manager) == {2: "AVAILABLE", 1: "END"}
+
+
+def test_a_version_wanted_again_while_it_unloads_stays(base):
+    manager = _manager(base)
+    _push(base, 1)
+    manager.poll()
+    with manager.use("m"):
+        _push(base, 2)
+        manager.poll()
+        shutil.rmtree(base / "2")
+        manager.poll()
+    manager.poll()
+    assert _states(manager) == {2: "END", 1: "AVAILABLE"}
+    assert [servable.name for servable in FakeServable.loaded] == ["1"]
+
+
+def test_policies(base, tmp_path):
+    for version in (1, 2, 3):
+        _push(base, version)
+    text = 'model_config_list {{ config {{ name: "m" base_path: "{}" {} }} }}'
+    for policy, expected in [
+        ("", [3]),
+        ("model_version_policy { all {} }", [1, 2, 3]),
+        ("model_version_policy { latest { num_versions: 2 } }", [2, 3]),
+        ("model_version_policy { specific { versions: 1 versions: 7 } }", [1]),
+    ]:
+        path = tmp_path / "models.config"
+        path.write_text(text.format(base, policy))
+        manager = ModelManager(read_models(path), FakeServable)
+        manager.poll()
+        assert sorted(_states(manager)) == expected
+
+
+def test_labels_and_their_change(base):
+    manager = _manager(base, sorted, {"stable": 1, "future": 9})
+    for version in (1, 2):
+        _push(base, version)
+    manager.poll()
+    assert _serving(manager, label="stable") == 1
+    with pytest.raises(
+        StatusError, match="INVALID_ARGUMENT: Unrecognized servable version label: x"
+    ):
+        _serving(manager, label="x")
+    with pytest.raises(StatusError, match=r"NOT_FOUND: .*Specific\(m, 9\)"):
+        _serving(manager, label="future")
+    manager.configure([ModelConfig("m", base, sorted, {"stable": 2})])
+    assert _serving(manager, label="stable") == 2
+
+
+def test_a_model_taken_out_of_the_configuration_is_unloaded(base):
+    manager = _manager(base)
+    _push(base, 1)
+    manager.poll()
+    manager.configure([])
+    manager.poll()
+    assert FakeServable.loaded == []
+
+
+def test_a_model_that_never_loads_fails_the_start(base):
+    manager = _manager(base, max_load_retries=0)
+    _push(base, 1, "bad")
+    manager.poll()
+    with pytest.raises(StatusError, match="m version 1 .* does not load: broken 1"):
+        manager.ready()
+
+
+def test_unknown_models_and_versions(base):
+    manager = _manager(base)
+    _push(base, 1)
+    manager.poll()
+    with pytest.raises(StatusError, match="NOT_FOUND: Could not find any versions of model n"):
+        manager.statuses("n")
+    with pytest.raises(StatusError, match="NOT_FOUND: Could not find version 5 of model m"):
+        manager.statuses("m", 5)
+
+
+def test_hundreds_of_pushes_are_never_seen_half_done(base):
+    manager = _manager(base, max_load_retries=0)
+    _push(base, 1)
+    manager.poll()
+    stop = threading.Event()
+
+    def poll():
+        while not stop.is_set():
+            manager.poll()
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    try:
+        for version in range(2, 302):
+            _push(base, version)
+            assert _serving(manager) <= version
+        deadline = time.monotonic() + 10
+        while _serving(manager) != 301 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        poller.join()
+    assert _serving(manager) == 301
+    assert [s for s in manager.statuses("m") if s.error] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model_config_list { confg {} }", "not a ModelServerConfig in text format"),
+        ("", "no model in model_config_list"),
+        ('model_config_list { config { name: "a" } }', "without name or base_path"),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" } '
+            'config { name: "a" base_path: "/b" } }',
+            "a, a in model_config_list",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" model_platform: "caffe" } }',
+            "model_platform is 'caffe'",
+        ),
+    ],
+)
+def test_bad_model_configurations(tmp_path, text, message):
+    path = tmp_path / "models.config"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as raised:
+        read_models(path)
+    assert str(path) in str(raised.value)
+
+
+def test_monitoring_configuration(tmp_path):
+    path = tmp_path / "monitoring.config"
+    path.write_text('prometheus_config { enable: true path: "/metrics" }')
+    assert read_metrics_path(path) == "/metrics"
+    path.write_text("prometheus_config { enable: true }")
+    assert read_metrics_path(path) == "/monitoring/prometheus/metrics"
+    path.write_text("prometheus_config { }")
+    assert read_metrics_path(path) is None
+    with pytest.raises(DataError, match="none.config: cannot be read"):
+        read_metrics_path(tmp_path / "none.config")

@@ -1,0 +1,178 @@
+"""The life of a server process: its flags, its start, new and broken versions, its end."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.server import main, parse_flags
+
+
+def _wait(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_flags_and_their_defaults():
+    flags = parse_flags(["--model_base_path=/m", "--rest_api_port", "8501"])
+    assert (flags.host, flags.model_name, flags.enable_page) == ("127.0.0.1", "default", True)
+    flags = parse_flags(["--model_base_path=/m", "--port=1", "--enable_page=false"])
+    assert flags.enable_page is False
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model_base_path=/m"],
+        ["--rest_api_port=1"],
+        ["--model_base_path=/m", "--rest_api_port=1", "--enable_batching"],
+        ["--model_base_path=/m", "--rest_api_por=1"],
+        ["--model_base_path=/m", "--rest_api_port=1", "--enable_page=perhaps"],
+    ],
+)
+def test_missing_and_unknown_flags_end_the_program(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_flags(arguments)
+    assert ended.value.code == 2
+
+
+def test_new_versions_broken_versions_and_removed_versions(start_server, save_adder, tmp_path):
+    base = tmp_path / "adder"
+    base.mkdir()
+    server = start_server(
+        "--model_name=adder",
+        f"--model_base_path={base}",
+        "--file_system_poll_wait_seconds=0.1",
+        "--load_retry_interval_micros=100000",
+        "--max_num_load_retries=1",
+        wait=False,
+    )
+    _wait(lambda: "waiting for versions" in server.log.read_text(), 60)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port))
+    save_adder(tmp_path / "ready", 1)
+    (tmp_path / "ready").rename(base / "1")
+    _wait(lambda: "serving adder" in server.log.read_text())
+
+    def states():
+        found = json.loads(server.request("GET", "/v1/models/adder")[2])["model_version_status"]
+        return {int(version["version"]): version for version in found}
+
+    def answer():
+        return server.predict("adder", instances=[0])
+
+    assert answer() == {"predictions": [1.0]}
+    save_adder(tmp_path / "ready", 2)
+    (tmp_path / "ready").rename(base / "2")
+    _wait(lambda: answer() == {"predictions": [2.0]})
+    _wait(lambda: states()[1]["state"] == "END")
+
+    (base / "3").mkdir()
+    (base / "3" / "saved_model.pb").write_bytes(b"not a model")
+    _wait(lambda: states().get(3, {}).get("state") == "END")
+    assert states()[3]["status"]["error_code"] == "DATA_LOSS"
+    assert answer() == {"predictions": [2.0]}
+
+    save_adder(tmp_path / "ready", 4)
+    (tmp_path / "ready").rename(base / "4")
+    _wait(lambda: answer() == {"predictions": [4.0]})
+
+    for version in "1234":
+        (base / version).rename(tmp_path / f"removed-{version}")
+    _wait(lambda: answer() == {"error": "Servable not found for request: Latest(adder)"})
+    assert server.stop() == 0
+
+
+def test_sigterm_finishes_requests_in_flight_in_bounded_time(start_server, save_sleeper, tmp_path):
+    save_sleeper(tmp_path / "sleeper" / "1")
+    server = start_server(
+        "--model_name=sleeper",
+        f"--model_base_path={tmp_path / 'sleeper'}",
+        "--rest_api_num_threads=3",
+        "--drain_seconds=5",
+    )
+    # Running: one request that ends in time and one that does not. Half sent: a third one. And
+    # there is a connection without a request.
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.append(server.predict("sleeper", instances=[1.5]))
+    )
+    asking.start()
+    endless = http.client.HTTPConnection("127.0.0.1", server.port)
+    endless.request("POST", "/v1/models/sleeper:predict", json.dumps({"instances": [60]}))
+    idle = http.client.HTTPConnection("127.0.0.1", server.port)
+    idle.request("GET", "/v1/models/sleeper")
+    assert idle.getresponse().read()
+    body = b'{"instances": [0]}'
+    late = socket.create_connection(("127.0.0.1", server.port))
+    late.sendall(
+        b"POST /v1/models/sleeper:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+        + body[:5]
+    )
+    time.sleep(0.5)
+    server.process.terminate()
+    start = time.monotonic()
+    _wait(lambda: "stopping" in server.log.read_text())
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port))
+    late.sendall(body[5:])
+    late.settimeout(10)
+    assert b'{"predictions": [0.0]}' in late.recv(1000)
+    asking.join()
+    assert answers == [{"predictions": [1.5]}]
+    assert server.process.wait(20) == 0
+    assert 4.5 < time.monotonic() - start < 15
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        endless.getresponse()
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "message"),
+    [
+        (lambda folder: None, 2, "no such folder"),
+        (lambda folder: (folder / "1").mkdir(parents=True), 255, "does not appear to contain"),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why(monkeypatch, capsys, tmp_path, make, status, message):
+    make(tmp_path / "m")
+    flags = [f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0", "--port=1"]
+    monkeypatch.setattr("sys.argv", ["server", *flags])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main() == status
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith(("error: ", "Specified file path"))
+    assert message in captured.err
+
+
+def test_answers_are_tensorflow_servings(start_server, tmp_path):
+    """Holds the server against answers recorded from TensorFlow Serving 2.16.1."""
+    recorded = os.environ.get("SERVING_VECTORS")
+    if not recorded:
+        pytest.skip("set SERVING_VECTORS to the folder of vectors.json, check.py, make_models.py")
+    recorded = Path(recorded)
+    subprocess.run([sys.executable, recorded / "make_models.py", tmp_path], check=True)
+    config = (recorded / "models.config").read_text().replace("@", str(tmp_path))
+    (tmp_path / "models.config").write_text(config)
+    server = start_server("--model_config_file", tmp_path / "models.config")
+    check = [sys.executable, recorded / "check.py", str(server.port), recorded / "vectors.json"]
+    report = subprocess.run(check, capture_output=True, text=True, check=True).stdout
+    *differing, summary = report.splitlines()
+    met, total = map(int, summary.split()[0].split("/"))
+    statuses = int(summary.split(",")[1].split("/")[0])
+    assert statuses == total, report
+    # Differs, and is marked lenient: a float32 denormal is not flushed to zero.
+    assert [line.split()[0] for line in differing] in ([], ["http/float-format"]), report
