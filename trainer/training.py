@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from trainer import checkpoints
 from trainer.config import TrainerConfig
-from trainer.loss import multibox_loss, multibox_sums
-from trainer.matching import match
+from trainer.objective import add_weight_decay, make_optimizer, objective
 from trainer.schedule import WarmupSteps
 
 _log = logging.getLogger("ssd.trainer")
@@ -28,19 +27,8 @@ class StepLosses:
     positives: float
 
 
-def make_optimizer(config: TrainerConfig) -> keras.optimizers.Optimizer:
-    """SGD with momentum and the configured schedule; weight decay is added to the gradients."""
-    return keras.optimizers.SGD(
-        WarmupSteps(config),
-        momentum=config.momentum,
-        global_clipnorm=config.clip_norm or None,
-    )
-
-
 def make_step(network, optimizer, anchors, config: TrainerConfig):
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives."""
-    # The paper's rule: decay on weights alone, not on biases and normalisation parameters.
-    decays = [len(v.shape) > 1 for v in network.trainable_variables]
 
     @tf.function(
         input_signature=[
@@ -51,20 +39,13 @@ def make_step(network, optimizer, anchors, config: TrainerConfig):
     )
     def step(images, boxes, labels):
         with tf.GradientTape() as tape:
-            box_codes, class_logits = network(images, training=True)
-            anchor_labels, codes = match(boxes, labels, anchors)
-            sums = multibox_sums(box_codes, class_logits, anchor_labels, codes)
-            total, class_loss, box_loss = multibox_loss(*sums)
-        gradients = tape.gradient(total, network.trainable_variables)
-        # As in Caffe, and unlike decoupled decay, the momentum sees the decay too.
-        gradients = [
-            gradient + config.weight_decay * tf.convert_to_tensor(variable) if decay else gradient
-            for gradient, variable, decay in zip(
-                gradients, network.trainable_variables, decays, strict=True
-            )
-        ]
-        optimizer.apply(gradients, network.trainable_variables)
-        return total, class_loss, box_loss, sums[2]
+            outputs = network(images, training=True)
+            total, class_loss, box_loss, positives = objective(outputs, boxes, labels, anchors)
+        variables = network.trainable_variables
+        gradients = tape.gradient(total, variables)
+        gradients = add_weight_decay(gradients, variables, config.weight_decay)
+        optimizer.apply(gradients, variables)
+        return total, class_loss, box_loss, positives
 
     return step
 
