@@ -1,0 +1,223 @@
+"""Asks a model server for the objects on pictures: ours or TensorFlow Serving, REST or gRPC.
+
+python -m serving.client IMAGE... --url http://localhost:8501 --model ssd
+python -m serving.client IMAGE... --url grpc://localhost:8500 --model ssd --json
+"""
+
+import argparse
+import http.client
+import json
+import random
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from data.console import quiet
+from data.errors import DataError
+from serving.detections import (
+    OUTPUTS,
+    Result,
+    detections_of,
+    drawing_paths,
+    print_results,
+    save_drawing,
+)
+from serving.drawing import open_picture
+
+_LONGEST_WAIT_S = 30.0
+
+
+class _Unavailable(Exception):
+    """The server could not be reached or is busy: worth another try, after the wait it asks for."""
+
+    def __init__(self, message: str, wait_s: float | None = None):
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Client:
+    """A model on a server.
+
+    `url` is `http://host:port`, `https://...`, or `grpc://host:port`. A request is tried again
+    when the server answers 503 or cannot be reached, after waits that double from 0.25 s. All
+    methods raise DataError when there is no answer or it is an error.
+    """
+
+    def __init__(
+        self, url: str, model: str, timeout_s: float = 30.0, retries: int = 4, wait_s: float = 0.25
+    ):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "grpc") or not parts.hostname:
+            raise DataError(f"{url}: not a server. Give http://host:port or grpc://host:port.")
+        self._url = url.rstrip("/")
+        self._model = model
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._wait_s = wait_s
+        self._predict = self._rest
+        if parts.scheme == "grpc":
+            self._predict = self._connect_grpc(parts.netloc)
+
+    def predict(self, pictures: Sequence[bytes]) -> list[dict]:
+        """The model's outputs (`serving.detections.OUTPUTS`) for encoded pictures, one a picture.
+
+        All pictures travel in one request.
+        """
+        return self._with_retries(lambda: self._predict(pictures))
+
+    def _with_retries(self, ask: Callable[[], list[dict]]) -> list[dict]:
+        attempt = 0
+        while True:
+            try:
+                return ask()
+            except _Unavailable as error:
+                attempt += 1
+                if attempt > self._retries:
+                    raise DataError(
+                        f"{self._url}: {error}, {attempt} times. Check that the server is "
+                        "running, and its load."
+                    ) from error
+                # A random part keeps clients that were refused together from returning together.
+                wait_s = self._wait_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
+                time.sleep(min(max(wait_s, error.wait_s or 0.0), _LONGEST_WAIT_S))
+
+    def _rest(self, pictures: Sequence[bytes]) -> list[dict]:
+        instances = [{"image_bytes": {"b64": b64encode(picture).decode()}} for picture in pictures]
+        request = urllib.request.Request(
+            f"{self._url}/v1/models/{quote(self._model, safe='')}:predict",
+            json.dumps({"instances": instances}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+                return self._checked(json.loads(response.read())["predictions"], len(pictures))
+        except urllib.error.HTTPError as error:
+            message = _error_text(error.read())
+            if error.code == 503:
+                wait = error.headers.get("Retry-After", "")
+                seconds = float(wait) if wait.isdigit() else None
+                raise _Unavailable(f"the server is busy ({message})", seconds) from error
+            raise DataError(f"{self._url}: {error.code} {message}") from error
+        except TimeoutError as error:
+            raise self._timed_out() from error
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, TimeoutError):
+                raise self._timed_out() from error
+            raise _Unavailable(f"no connection ({error.reason})") from error
+        except (ConnectionError, http.client.HTTPException) as error:
+            raise _Unavailable(f"connection lost ({error!r})") from error
+        except (json.JSONDecodeError, KeyError) as error:
+            raise DataError(
+                f"{self._url}: the answer is not a prediction. Is it a model server?"
+            ) from error
+
+    def _connect_grpc(self, address: str) -> Callable[[Sequence[bytes]], list[dict]]:
+        # These bring TensorFlow with them, which REST has no need of.
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+        channel = grpc.insecure_channel(
+            address, [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
+        )
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+        def predict(pictures: Sequence[bytes]) -> list[dict]:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = self._model
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(pictures)))
+            try:
+                response = stub.Predict(request, timeout=self._timeout_s)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNAVAILABLE:
+                    raise _Unavailable(f"no connection ({error.details()})") from error
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise self._timed_out() from error
+                raise DataError(f"{self._url}: {error.code().name} {error.details()}") from error
+            outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
+            answers = [
+                {name: array[i] for name, array in outputs.items()} for i in range(len(pictures))
+            ]
+            return self._checked(answers, len(pictures))
+
+        return predict
+
+    def _checked(self, answers: list, count: int) -> list[dict]:
+        fits = len(answers) == count and all(
+            isinstance(answer, dict) and answer.keys() >= set(OUTPUTS) for answer in answers
+        )
+        if not fits:
+            raise DataError(
+                f"{self._url}: model {self._model} does not answer {', '.join(OUTPUTS)} for each "
+                "picture. Name a model that this pipeline has pushed."
+            )
+        return answers
+
+    def _timed_out(self) -> DataError:
+        return DataError(
+            f"{self._url}: no answer within {self._timeout_s:g} s. Give --timeout more seconds, or "
+            "fewer pictures a request with --batch-size."
+        )
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        return json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode("utf-8", "replace")
+
+
+def detect(
+    images: list[Path], client: Client, output: Path, score_threshold: float, batch_size: int
+) -> list[Result]:
+    """Detects, draws and saves, `batch_size` pictures a request. Raises DataError."""
+    drawings = drawing_paths(images, output)
+    for image in images:
+        open_picture(image)
+    results = []
+    for first in range(0, len(images), batch_size):
+        batch = images[first : first + batch_size]
+        answers = client.predict([image.read_bytes() for image in batch])
+        for image, drawing, outputs in zip(batch, drawings[first:], answers, strict=False):
+            detections = detections_of(outputs, score_threshold)
+            save_drawing(open_picture(image), detections, drawing)
+            results.append(Result(image, drawing, detections))
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.client",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--url", default="http://localhost:8501")
+    parser.add_argument("--model", default="ssd", help="name of the model on the server")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder of the drawings")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument("--score-threshold", type=float, default=0.5)
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures a request")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds for a request")
+    parser.add_argument("--retries", type=int, default=4, help="if the server is busy or away")
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error("--batch-size must be at least 1")
+    quiet()
+    try:
+        client = Client(args.url, args.model, args.timeout, args.retries)
+        results = detect(args.images, client, args.output, args.score_threshold, args.batch_size)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print_results(results, as_json=args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

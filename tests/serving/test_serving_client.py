@@ -1,0 +1,165 @@
+"""The client against a running server, and against servers that misbehave."""
+
+import http.server
+import json
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.errors import DataError
+from serving import client
+from serving.client import Client
+from serving.detections import OUTPUTS
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command line in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["client", *map(str, arguments)])
+        status = client.main()
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def misbehaving():
+    """Starts a server that gives the answers listed in turn: (status, headers, body)."""
+    servers = []
+
+    def start(answers):
+        left = list(answers)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # noqa: N802
+                self.rfile.read(int(self.headers["Content-Length"]))
+                answer = left.pop(0)
+                if answer is None:  # closes the connection without an answer
+                    return
+                status, headers, body = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}", left
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+_GOOD = {name: [] for name in OUTPUTS} | {"num_detections": 0}
+_ANSWER = (200, {}, json.dumps({"predictions": [_GOOD]}).encode())
+_BUSY = (503, {}, b'{"error": "Too many"}')
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol):
+    port = server.port if protocol == "http" else server.grpc_port
+    second = tmp_path / "empty.jpg"
+    Image.new("RGB", (64, 48), "grey").save(second)
+    arguments = ["--url", f"{protocol}://127.0.0.1:{port}", "--model", "blobs"]
+    arguments += ["--output", tmp_path / "out"]
+    status, out, err = run(picture, second, *arguments, "--json")
+    assert (status, err) == (0, "")
+    first, empty = json.loads(out)
+    assert [d["name"] for d in first["detections"]] in (["red", "blue"], ["blue", "red"])
+    red = next(d for d in first["detections"] if d["name"] == "red")
+    np.testing.assert_allclose(list(red["box"].values()), (0.1, 0.05, 0.5, 0.3), atol=1e-6)
+    assert empty["detections"] == []
+    assert (tmp_path / "out" / "blobs.detections.jpg").is_file()
+    status, out, _ = run(picture, second, *arguments, "--batch-size", 1)
+    assert out.splitlines()[1].startswith(f"{second}: no objects -> ")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol):
+    port = server.port if protocol == "http" else server.grpc_port
+    url = f"{protocol}://127.0.0.1:{port}"
+    output = ["--output", tmp_path]
+    status, _, err = run(picture, "--url", url, "--model", "nope", *output)
+    assert status == 2
+    assert err.startswith(f"error: {url}: ") and "Servable not found" in err
+    _, _, err = run(picture, "--url", url, "--model", "adder", *output)
+    assert "input" in err
+
+
+def test_a_busy_server_is_asked_again(misbehaving):
+    url, left = misbehaving([_BUSY, None, _BUSY, _ANSWER])
+    assert Client(url, "m", wait_s=0.01).predict([b"picture"]) == [_GOOD]
+    assert left == []
+
+
+def test_retries_end(misbehaving):
+    url, left = misbehaving([_BUSY] * 5)
+    with pytest.raises(DataError, match=r"the server is busy \(Too many\), 3 times"):
+        Client(url, "m", retries=2, wait_s=0.01).predict([b"picture"])
+    assert len(left) == 2
+
+
+def test_the_wait_doubles_and_is_never_shorter_than_the_server_asks(misbehaving, monkeypatch):
+    asks = (503, {"Retry-After": "3"}, b"{}")
+    url, _ = misbehaving([_BUSY, _BUSY, asks, _BUSY, _ANSWER])
+    waits = []
+    monkeypatch.setattr(client.time, "sleep", waits.append)
+    Client(url, "m", wait_s=0.2).predict([b"picture"])
+    assert 0.15 <= waits[0] <= 0.25
+    assert 0.3 <= waits[1] <= 0.5
+    assert waits[2] == 3.0
+    assert 1.2 <= waits[3] <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((400, {}, b'{"error": "JSON Value"}'), "400 JSON Value"),
+        ((500, {}, b"<html>oops"), "500 <html>oops"),
+        ((200, {}, b"<html>"), "not a prediction"),
+        ((200, {}, b'{"outputs": 1}'), "not a prediction"),
+        ((200, {}, b'{"predictions": [1.0]}'), "model m does not answer detection_boxes"),
+        ((200, {}, b'{"predictions": []}'), "model m does not answer detection_boxes"),
+    ],
+)
+def test_other_errors_are_not_asked_again(misbehaving, answer, message):
+    url, left = misbehaving([answer, _ANSWER])
+    with pytest.raises(DataError, match=message):
+        Client(url, "m", wait_s=0.01).predict([b"picture"])
+    assert left == [_ANSWER]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_server_that_takes_too_long(protocol):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{protocol}://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(DataError, match="no answer within 0.3 s|no connection"):
+            Client(url, "m", timeout_s=0.3, retries=0).predict([b"picture"])
+
+
+def test_nobody_at_the_address(run, picture, tmp_path):
+    status, _, err = run(
+        picture, "--url", "http://127.0.0.1:9", "--retries", 0, "--output", tmp_path
+    )
+    assert status == 2
+    assert "no connection" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("url", ["localhost:8501", "ftp://host", "http://"])
+def test_what_is_not_an_address(url):
+    with pytest.raises(DataError, match="not a server"):
+        Client(url, "m")
