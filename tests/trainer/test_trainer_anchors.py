@@ -117,6 +117,13 @@ def test_ratio_boxes_keep_the_area_of_the_square():
         assert height * width == pytest.approx(230.4**2)
 
 
+def test_clipped_anchors_are_the_same_limited_to_the_picture():
+    clipped = dataclasses.replace(SSD300, clipped=True)
+    np.testing.assert_array_equal(anchor_boxes(clipped), np.clip(anchor_boxes(SSD300), 0, 1))
+    assert anchor_boxes(SSD300).max() > 1
+    assert anchors_hash(clipped) != anchors_hash(SSD300)
+
+
 def test_hash_names_the_anchors():
     specs = (SSD300, SSD300_SEED, SSD512, SSD128)
     assert len({anchors_hash(spec) for spec in specs}) == len(specs)
