@@ -1,0 +1,168 @@
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import DataError
+from trainer import input_pipeline
+from trainer.config import TrainerConfig
+
+_RECORDS = 12
+_SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def serialised(make, sample_classes):
+    """Twelve records; number 4 has no object, number 7 has three, each picture another colour."""
+    records = []
+    for number in range(_RECORDS):
+        pixels = np.full((20, 30, 3), 20 * number, np.uint8)
+        objects = {4: 0, 7: 3}.get(number, 1)
+        boxes = [(0.1, 0.2, 0.7, 0.5 + 0.1 * n) for n in range(objects)]
+        names = sample_classes[:objects]
+        records.append(make.record(number, make.encode(pixels), boxes, names))
+    return records
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, make, serialised):
+    return make.write_shards(tmp_path_factory.mktemp("shards"), serialised, shards=3)
+
+
+def _config(**fields):
+    return TrainerConfig(**{"batch_size": 5, "augmentation": "none", "shuffle_buffer": 3, **fields})
+
+
+@pytest.fixture(scope="module")
+def batches(shards, transformed_records):
+    """The first batches of a run, as numpy arrays."""
+
+    def batches(number, first_step=0, files=shards, **fields):
+        dataset = input_pipeline.training_batches(
+            files, transformed_records, _config(**fields), _SIZE, _RECORDS, first_step
+        )
+        return list(itertools.islice(dataset.as_numpy_iterator(), number))
+
+    return batches
+
+
+def _numbers(images):
+    """Which record each picture of a batch is, by its colour."""
+    return [round(float(image.mean()) / 20) for image in images]
+
+
+def test_batches_have_the_promised_shapes(batches):
+    ((images, boxes, labels),) = batches(1)
+    assert (images.shape, images.dtype) == ((5, _SIZE, _SIZE, 3), np.float32)
+    assert (boxes.dtype, labels.dtype) == (np.float32, np.int32)
+    assert boxes.shape[:2] == labels.shape == (5, boxes.shape[1])
+    np.testing.assert_array_equal(boxes[labels == 0], np.zeros(((labels == 0).sum(), 4)))
+
+
+def test_pictures_keep_their_boxes_and_labels(batches):
+    for images, boxes, labels in batches(5):
+        for number, box, label in zip(_numbers(images), boxes, labels, strict=True):
+            objects = {4: 0, 7: 3}.get(number, 1)
+            wanted = [n + 1 if n < objects else 0 for n in range(len(label))]
+            assert label.tolist() == wanted
+            sides = [[0.1, 0.2, 0.7, 0.5 + 0.1 * n] for n in range(objects)]
+            np.testing.assert_allclose(box[:objects].reshape(-1, 4), np.reshape(sides, (-1, 4)))
+
+
+def test_each_epoch_holds_every_record_once_in_another_order(batches):
+    numbers = [n for images, *_ in batches(12) for n in _numbers(images)]
+    epochs = [tuple(numbers[start : start + _RECORDS]) for start in range(0, 60, _RECORDS)]
+    assert all(sorted(epoch) == list(range(_RECORDS)) for epoch in epochs)
+    assert len(set(epochs)) == 5
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(batches):
+    """The batches of 9 steps: epochs end within steps 3, 5 and 8."""
+    return batches(9, augmentation="paper", seed=3)
+
+
+@pytest.mark.parametrize("first_step", [1, 7])
+def test_a_run_that_starts_later_goes_on_with_the_same_batches(batches, uninterrupted, first_step):
+    later = batches(9 - first_step, first_step, augmentation="paper", seed=3)
+    for batch, same in zip(uninterrupted[first_step:], later, strict=True):
+        for part, same_part in zip(batch, same, strict=True):
+            np.testing.assert_array_equal(part, same_part)
+
+
+def test_a_picture_looks_different_in_the_next_epoch(uninterrupted):
+    shown = np.concatenate([images for images, *_ in uninterrupted])
+    first, second = shown[:_RECORDS], shown[_RECORDS : 2 * _RECORDS]
+    same = [np.abs(image - other).max() < 0.5 for image in first for other in second]
+    assert sum(same) <= 2
+
+
+def test_the_seed_fixes_the_order(batches):
+    orders = [
+        [n for images, *_ in batches(2, seed=seed) for n in _numbers(images)] for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_batch_may_be_larger_than_the_data(batches):
+    ((images, *_),) = batches(1, batch_size=30)
+    counts = np.bincount(_numbers(images), minlength=_RECORDS)
+    assert set(counts) == {2, 3}
+
+
+def test_records_are_counted(shards):
+    assert input_pipeline.count_records(shards)[0] == _RECORDS
+
+
+def test_fingerprint_depends_on_the_records_and_not_on_their_order(tmp_path, make, serialised):
+    def fingerprint(name, records, shards):
+        return input_pipeline.count_records(make.write_shards(tmp_path / name, records, shards))[1]
+
+    plain = fingerprint("plain", serialised, 1)
+    assert len(plain) == 16
+    assert plain == fingerprint("reversed", serialised[::-1], 3)
+    changed = [*serialised[:-1], make.record(11, b"another picture")]
+    assert plain != fingerprint("changed", changed, 1)
+    assert plain != fingerprint("fewer", serialised[:-1], 1)
+    assert plain != fingerprint("twice", [*serialised, serialised[0]], 1)
+
+
+def test_shards_are_listed_in_order(shards):
+    patterns = [f"{shards[0].rpartition('/')[0]}/*"]
+    assert input_pipeline.list_shards(patterns) == sorted(shards)
+
+
+def test_missing_shards_are_named(tmp_path):
+    with pytest.raises(DataError, match=rf"no TFRecord shards match {tmp_path}/train/\*.*convert"):
+        input_pipeline.list_shards([f"{tmp_path}/train/*"])
+
+
+def test_a_split_without_records_is_refused(tmp_path, make):
+    with pytest.raises(DataError, match=f"{tmp_path}: the split has no records"):
+        input_pipeline.count_records(make.write_shards(tmp_path, [], 2))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not gzip", "missing"])
+def test_damaged_shards_are_refused(tmp_path, make, serialised, damage):
+    files = make.write_shards(tmp_path, serialised, 2)
+    with open(files[1], "r+b") as file:  # noqa: PTH123
+        if damage == "truncated":
+            file.truncate(150)
+        elif damage == "not gzip":
+            file.write(b"not a record at all")
+    if damage == "missing":
+        tf.io.gfile.remove(files[1])
+    with pytest.raises(DataError, match=f"{tmp_path}: a shard cannot be read .*Convert the data"):
+        input_pipeline.count_records(files)
+
+
+def test_a_record_to_predict_on_needs_only_its_picture(transformed_records):
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"jpeg"]))
+    bare = tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature}))
+    found = transformed_records(tf.constant([bare.SerializeToString()]))
+    assert found["encoded"].numpy().tolist() == [b"jpeg"]
+    assert found["labels"].shape == (1, 0)
+    empty = tf.train.Example().SerializeToString()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image/encoded"):
+        transformed_records(tf.constant([empty]))
