@@ -1,6 +1,7 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
 import math
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,8 @@ from serving.model_info import metadata, status
 from serving.rest import Limits
 from serving.status import StatusError, invalid
 
+_UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
+
 
 def start_grpc_server(
     address: str,
@@ -28,18 +31,21 @@ def start_grpc_server(
     executor: ThreadPoolExecutor,
     metrics: Metrics,
     limits: Limits,
+    places: threading.Semaphore,
 ) -> tuple[grpc.Server, health.HealthServicer]:
     """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
+    # Threads of their own wait for the models, so that health and status are answered under load.
+    most = limits.max_requests + _UNDER_LOAD
     server = grpc.server(
-        executor,
-        maximum_concurrent_rpcs=limits.max_requests,
+        ThreadPoolExecutor(most, "grpc"),
+        maximum_concurrent_rpcs=most,
         options=[
             ("grpc.max_receive_message_length", limits.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
     )
-    prediction = _PredictionService(manager, metrics, limits)
+    prediction = _PredictionService(manager, executor, metrics, limits, places)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(manager), server)
     health_servicer = health.HealthServicer()
@@ -56,16 +62,23 @@ def start_grpc_server(
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, manager: ModelManager, metrics: Metrics, limits: Limits):
+    def __init__(self, manager, executor, metrics, limits, places):
         self._manager = manager
+        self._executor = executor
         self._metrics = metrics
         self._limits = limits
+        self._places = places
 
     def Predict(self, request, context):  # noqa: N802
         start = time.perf_counter()
         code = "OK"
         try:
-            return self._predict(request)
+            if not self._places.acquire(blocking=False):
+                raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+            try:
+                return self._executor.submit(self._predict, request).result()
+            finally:
+                self._places.release()
         except StatusError as error:
             code = error.code
             context.abort(grpc.StatusCode[code], error.message)

@@ -287,11 +287,14 @@ def _base64_or_none(value: dict) -> bytes | None:
     if not _is_base64(value):
         return None
     text = _bytes(value["b64"])
-    if text.translate(None, _BASE64):
-        text = b"".join(text.split())
     digits = text.rstrip(b"=")
+    if digits.translate(None, _BASE64):
+        text = b"".join(text.split())
+        digits = text.rstrip(b"=")
+        if digits.translate(None, _BASE64):
+            return None
     padding = len(text) - len(digits)
     missing = -len(digits) % 4
-    if digits.translate(None, _BASE64) or missing == 3 or padding not in (0, missing):
+    if missing == 3 or padding not in (0, missing):
         return None
     return binascii.a2b_base64(digits + b"=" * missing)

@@ -126,7 +126,7 @@ def decimals(values: np.ndarray) -> list[str]:
 
     Whole numbers get `.0`, so that a list never mixes integers and floats.
     """
-    texts = [format(value, ".6g") for value in values.tolist()]
+    texts = [f"{value:.6g}" for value in values.tolist()]
     with np.errstate(over="ignore"):
         exact = np.fromiter(map(float, texts), np.float64, len(texts)).astype(values.dtype)
     full = ".9g" if values.dtype == np.float32 else ".17g"

@@ -5,6 +5,7 @@ one in service, and is tried again after the retry interval, or at once when its
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +18,14 @@ from serving.servable import Servable
 from serving.status import StatusError, invalid
 from serving.versions import version_folders
 
-START, LOADING, AVAILABLE, UNLOADING, END = (
-    "START",
-    "LOADING",
-    "AVAILABLE",
-    "UNLOADING",
-    "END",
-)
+_LOG = logging.getLogger(__name__)
+
+# The states of TensorFlow Serving's ModelVersionStatus.
+START = "START"
+LOADING = "LOADING"
+AVAILABLE = "AVAILABLE"
+UNLOADING = "UNLOADING"
+END = "END"
 
 
 @dataclass
@@ -63,6 +65,7 @@ class ModelManager:
         self._retry_interval_s = retry_interval_s
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
         self._lock = threading.Lock()
+        self._unreadable: dict[str, str] = {}
 
     @property
     def model_names(self) -> list[str]:
@@ -80,7 +83,9 @@ class ModelManager:
         """Compares folders with what is loaded, and loads and unloads accordingly."""
         for name, versions in list(self._versions.items()):
             model = self._models.get(name)
-            folders = _folders(model.base_path) if model else {}
+            folders = self._folders(model) if model else {}
+            if folders is None:
+                continue
             wanted = model.policy(folders) if model else []
             for number in reversed(wanted):
                 with self._lock:
@@ -142,13 +147,25 @@ class ModelManager:
             numbers = sorted(versions, reverse=True) if number is None else [number]
             return [VersionStatus(n, versions[n].state, versions[n].error) for n in numbers]
 
+    def _folders(self, model: ModelConfig) -> dict[int, Path] | None:
+        """The version folders; None where they cannot be read, and all stays as it is."""
+        try:
+            folders = version_folders(model.base_path)
+        except (DataError, OSError) as error:
+            if self._unreadable.get(model.name) != str(error):
+                _LOG.error("%s: versions kept as they are: %s", model.name, error)
+            self._unreadable[model.name] = str(error)
+            return None
+        self._unreadable.pop(model.name, None)
+        return folders
+
     def _keep_loaded(self, version: _Version) -> None:
+        files = _fingerprint(version.folder)
         with self._lock:
             if version.state == UNLOADING:
                 version.state = AVAILABLE
             if version.state == AVAILABLE:
                 return
-            files = _fingerprint(version.folder)
             if files != version.files or version.error is None:
                 version.files, version.attempts, version.next_attempt = files, 0, 0.0
             elif version.state == END:
@@ -181,13 +198,6 @@ class ModelManager:
         servable.close()
         with self._lock:
             version.state = END
-
-
-def _folders(base: Path) -> dict[int, Path]:
-    try:
-        return version_folders(base)
-    except (DataError, OSError):
-        return {}  # A base folder that is gone is one without versions: all are unloaded.
 
 
 def _fingerprint(folder: Path) -> tuple:

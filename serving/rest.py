@@ -20,7 +20,7 @@ from serving.json_response import write_response
 from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.model_info import metadata, metadata_json, status, to_json
-from serving.status import HTTP_STATUS, StatusError, invalid
+from serving.status import StatusError, invalid
 
 _FLAGS = re.IGNORECASE | re.ASCII
 _API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
@@ -62,8 +62,10 @@ class _Target:
     @classmethod
     def of(cls, match: re.Match) -> "_Target":
         name, number, label, what = match.groups()
-        if number is not None and int(number) >= 2**63:
-            raise _Refused(400, None)
+        if number is not None:
+            number = number.lstrip("0") or "0"
+            if len(number) > 19 or int(number) >= 2**63:
+                raise _Bodiless("INVALID_ARGUMENT", f"version {number[:20]} out of range")
         return cls(
             unquote(name or "", errors="surrogateescape"),
             None if number is None else int(number),
@@ -72,14 +74,8 @@ class _Target:
         )
 
 
-class _Refused(Exception):
-    """An answer that comes before the API's own: its HTTP status and message (None: no body)."""
-
-    def __init__(self, http_status: int, message: str | None, **headers: str):
-        super().__init__(message)
-        self.http_status = http_status
-        self.message = message
-        self.headers = headers
+class _Bodiless(StatusError):
+    """An error that TensorFlow Serving answers with a status and an empty body."""
 
 
 class RestApi:
@@ -91,6 +87,7 @@ class RestApi:
         executor: ThreadPoolExecutor,
         metrics: Metrics,
         limits: Limits,
+        places: threading.Semaphore,
         metrics_path: str | None = None,
         page: str | None = None,
         cors: bool = False,
@@ -102,7 +99,7 @@ class RestApi:
         self._metrics_path = metrics_path
         self._page = page
         self._headers = _CORS if cors else {}
-        self._places = threading.Semaphore(limits.max_requests)
+        self._places = places
         self._in_flight = 0
         self._draining = False
 
@@ -139,9 +136,7 @@ class RestApi:
         try:
             return self._response(200, await self._answer(request, path))
         except StatusError as error:
-            return self._error(HTTP_STATUS[error.code], error.message)
-        except _Refused as error:
-            return self._error(error.http_status, error.message, error.headers)
+            return self._error(error)
 
     async def _answer(self, request: web.BaseRequest, path: str) -> bytes:
         if request.method == "POST" and (match := _POST.fullmatch(path)):
@@ -164,19 +159,9 @@ class RestApi:
 
     async def _predict(self, request: web.BaseRequest, target: _Target) -> bytes:
         start = time.perf_counter()
-        code = "UNAVAILABLE"
+        code = "CANCELLED"
         try:
-            if not self._places.acquire(blocking=False):
-                raise _Refused(503, "Too many requests in the queue", **{"Retry-After": "1"})
-            try:
-                body = await self._read(request)
-            except BaseException:
-                self._places.release()
-                raise
-            encoding = request.headers.get("Content-Encoding", "")
-            work = self._executor.submit(self._run, body, "gzip" in encoding, target)
-            work.add_done_callback(lambda _: self._places.release())
-            answer = await self._in_time(asyncio.wrap_future(work), 504, "Deadline exceeded")
+            answer = await self._admit(request, target)
             code = "OK"
             return answer
         except StatusError as error:
@@ -187,8 +172,22 @@ class RestApi:
                 seconds = time.perf_counter() - start
                 self._metrics.request(target.name, "predict", "REST", code, seconds)
 
+    async def _admit(self, request: web.BaseRequest, target: _Target) -> bytes:
+        """Gives the request a place, from its first byte until its run ends, answered or not."""
+        if not self._places.acquire(blocking=False):
+            raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+        try:
+            body = await self._read(request)
+            compressed = "gzip" in request.headers.get("Content-Encoding", "")
+            work = self._executor.submit(self._run, body, compressed, target)
+        except BaseException:
+            self._places.release()
+            raise
+        work.add_done_callback(lambda _: self._places.release())
+        return await self._in_time(asyncio.wrap_future(work), "Deadline exceeded")
+
     async def _read(self, request: web.BaseRequest) -> bytes:
-        too_large = _Refused(413, f"Request body over {self._limits.max_body_bytes} bytes")
+        too_large = _too_large(f"over {self._limits.max_body_bytes} bytes")
         if (request.content_length or 0) > self._limits.max_body_bytes:
             raise too_large
         if request.headers.get("Expect", "").lower() == "100-continue":
@@ -203,15 +202,16 @@ class RestApi:
             return bytes(body)
 
         try:
-            return await self._in_time(read(), 408, "Request body not received in time")
+            return await self._in_time(read(), "Request body not received in time", 408)
         except (ConnectionError, HttpProcessingError) as error:
-            raise _Refused(400, "Request body cut off") from error
+            raise invalid("Request body cut off") from error
 
-    async def _in_time(self, awaitable, http_status: int, message: str) -> bytes:
+    async def _in_time(self, awaitable, message: str, http_status: int | None = None) -> bytes:
         try:
             return await asyncio.wait_for(awaitable, self._limits.timeout_s)
         except asyncio.TimeoutError as error:
-            raise _Refused(http_status, f"{message} ({self._limits.timeout_s:g} s)") from error
+            message = f"{message} ({self._limits.timeout_s:g} s)"
+            raise StatusError("DEADLINE_EXCEEDED", message, http_status) from error
 
     def _run(self, body: bytes, compressed: bool, target: _Target) -> bytes:
         """Reads, runs and writes, on a thread of the executor."""
@@ -233,18 +233,18 @@ class RestApi:
             self._metrics.run(target.name, time.perf_counter() - start)
         return write_response(outputs, row_format)
 
-    def _error(self, http_status: int, message: str | None, headers=None) -> web.Response:
-        body = b"" if message is None else _json({"error": message})
-        return self._response(http_status, body, headers)
+    def _error(self, error: StatusError) -> web.Response:
+        body = b"" if isinstance(error, _Bodiless) else _json({"error": error.message})
+        response = self._response(error.http_status, body)
+        if error.http_status == 503:
+            response.headers["Retry-After"] = "1"
+        return response
 
     def _response(
-        self, http_status: int, body: bytes, headers=None, content_type: str = "application/json"
+        self, http_status: int, body: bytes, content_type: str = "application/json"
     ) -> web.Response:
         return web.Response(
-            status=http_status,
-            body=body,
-            content_type=content_type,
-            headers={**self._headers, **(headers or {})},
+            status=http_status, body=body, content_type=content_type, headers=self._headers
         )
 
 
@@ -256,8 +256,12 @@ def _decompress(body: bytes, limit: int) -> bytes:
     except zlib.error:
         return b""
     if stream.unconsumed_tail:
-        raise _Refused(413, f"Request body over {limit} bytes when decompressed")
+        raise _too_large(f"over {limit} bytes when decompressed")
     return plain if stream.eof else b""
+
+
+def _too_large(what: str) -> StatusError:
+    return StatusError("RESOURCE_EXHAUSTED", f"Request body {what}", 413)
 
 
 def _json(value: object) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from PIL import Image, UnidentifiedImageError
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
@@ -52,7 +53,14 @@ class Servable:
             self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = meta.signature_def
             if warm_up and (folder / _WARM_UP).is_file():
                 self._warm_up(folder / _WARM_UP)
-        except (tf.errors.OpError, OSError, RuntimeError, ValueError, StatusError) as error:
+        except (
+            tf.errors.OpError,
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            StatusError,
+        ) as error:
             self.close()
             raise _load_error(error, folder) from error
 
@@ -111,10 +119,13 @@ class Servable:
 
     def _warm_up(self, path: Path) -> None:
         for record in tf.compat.v1.io.tf_record_iterator(str(path)):
-            log = prediction_log_pb2.PredictionLog.FromString(record)
-            request = log.predict_log.request
+            try:
+                log = prediction_log_pb2.PredictionLog.FromString(record)
+            except DecodeError as error:
+                raise invalid(f"{path}: a record is not a PredictionLog") from error
             if not log.HasField("predict_log"):
-                raise StatusError("UNIMPLEMENTED", "only predict requests can be warm-up requests")
+                raise StatusError("UNIMPLEMENTED", f"{path}: only predict requests can warm up")
+            request = log.predict_log.request
             inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
             self.run(request.model_spec.signature_name, inputs, list(request.output_filter))
 

@@ -105,16 +105,18 @@ class Server:
             flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000
         )
         self._executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
+        self._places = threading.Semaphore(flags.max_requests)
         self._stopping = threading.Event()
         metrics_path = None
         if flags.monitoring_config_file:
             metrics_path = read_metrics_path(flags.monitoring_config_file)
-        names = json.dumps([model.name for model in models])
+        names = json.dumps([model.name for model in models]).replace("<", "\\u003c")
         self._rest = RestApi(
             self._manager,
             self._executor,
             self._metrics,
             self._limits,
+            self._places,
             metrics_path,
             _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None,
             flags.rest_api_enable_cors_support,
@@ -147,6 +149,7 @@ class Server:
                 self._executor,
                 self._metrics,
                 self._limits,
+                self._places,
             )
         runner = web.ServerRunner(
             web.Server(self._rest.handle, auto_decompress=False, access_log=None),

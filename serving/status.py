@@ -23,12 +23,16 @@ HTTP_STATUS = {
 
 
 class StatusError(Exception):
-    """An answer other than OK: a canonical code (a key of `HTTP_STATUS`) and a message."""
+    """An answer other than OK: a canonical code (a key of `HTTP_STATUS`) and a message.
 
-    def __init__(self, code: str, message: str):
+    `http_status` is the code's own unless HTTP has a better one.
+    """
+
+    def __init__(self, code: str, message: str, http_status: int | None = None):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
+        self.http_status = http_status or HTTP_STATUS[code]
 
 
 def invalid(message: str) -> StatusError:

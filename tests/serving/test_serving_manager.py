@@ -134,10 +134,26 @@ def test_removing_the_latest_rolls_back_and_removing_all_unloads(base):
     manager.poll()
     assert _states(manager) == {4: "END", 3: "AVAILABLE"}
     assert _serving(manager) == 3
-    shutil.rmtree(base)
+    shutil.rmtree(base / "3")
     manager.poll()
     assert _states(manager) == {4: "END", 3: "END"}
     assert FakeServable.loaded == []
+
+
+def test_a_base_folder_that_cannot_be_read_changes_nothing(base, caplog):
+    manager = _manager(base)
+    _push(base, 1)
+    manager.poll()
+    base.rename(base.with_name("elsewhere"))
+    for _ in range(3):
+        manager.poll()
+        assert _serving(manager) == 1
+    (line,) = caplog.messages
+    assert "versions kept as they are" in line
+    base.with_name("elsewhere").rename(base)
+    _push(base, 2)
+    manager.poll()
+    assert _serving(manager) == 2
 
 
 def test_a_version_in_use_is_unloaded_only_afterwards(base):
