@@ -4,7 +4,9 @@ TFX and what comes with it are pinned in requirements.lock, not here, so that th
 in any environment that has TFX.
 """
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+ROOMS = ("components", "data", "pipeline", "serving", "trainer")
 
 setup(
     name="ssd-tfx",
@@ -12,17 +14,7 @@ setup(
     description="SSD object detection as a TFX pipeline: VOC folders in, a blessed model out",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[
-        "components",
-        "components.data_gate",
-        "components.mean_average_precision",
-        "data",
-        "pipeline",
-        "serving",
-        "trainer",
-        "trainer.backbones",
-        "trainer.weights",
-    ],
+    packages=find_packages(include=[f"{room}*" for room in ROOMS]),
     package_data={"data": ["schemas/*.pbtxt"]},
     py_modules=["local_runner"],
     install_requires=["defusedxml", "pillow", "rich"],

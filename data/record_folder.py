@@ -33,8 +33,9 @@ def open_record_folder(path: Path) -> RecordFolder:
         if not any(path.glob(pattern)):
             raise DataError(
                 f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
-                f"{split}-*. Found: {_listing(path)}. Convert a VOC root with "
-                "`python -m data.convert --voc VOCROOT --output DIR`"
+                f"{split}-*; nor is it a VOC root. Found: {_listing(path)}. Convert a VOC root "
+                "with `python -m data.convert --voc VOCROOT --output DIR`, naming lists for all of "
+                "train, eval and test"
             )
         patterns[split] = pattern
     found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}

@@ -20,7 +20,7 @@ from data.output import whole_folder
 from data.shapes import draw_scene
 from data.voc import VocObject
 
-DEFAULT_IMAGES = 1100
+DEFAULT_IMAGES = 1650
 # What to pass to `data.convert.convert`, besides the sample's classes.
 SPLIT_LISTS = {"train": ("VOC2007/train",), "eval": ("VOC2007/val",), "test": ("VOC2007/test",)}
 _SHARES = {"train": 8, "val": 1, "test": 2}

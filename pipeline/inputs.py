@@ -20,6 +20,7 @@ _log = logging.getLogger("ssd")
 
 # The source that decides what a record of a picture looks like.
 _CONVERTER = tuple(f"data/{n}.py" for n in ("conversion", "records", "voc", "lists", "jpeg"))
+_SAMPLE = ("data/sample.py", "data/shapes.py", "data/textures.py")
 
 
 def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
@@ -39,7 +40,9 @@ def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
     folder = open_record_folder(_records(config, data, output))
     path = _schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
-    return Inputs(folder.path, folder.patterns, folder.fields, path, classes)
+    # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
+    picture = max(data.glob("**/JPEGImages/*.jpg"), default=None)
+    return Inputs(folder.path, folder.patterns, folder.fields, path, classes, picture)
 
 
 def _sample(config: Config, output: Path) -> Path:
@@ -49,7 +52,7 @@ def _sample(config: Config, output: Path) -> Path:
             f"--preset {config.preset} needs --data: a VOC root or a folder of TFRecords "
             "(only the sample preset draws its own pictures)"
         )
-    root = output / "sample"
+    root = output / "sample" / code_version(*_SAMPLE)
     if not root.exists():
         _log.info("drawing the sample data set in %s", root)
         draw_sample(root)
@@ -68,7 +71,7 @@ def _records(config: Config, data: Path, output: Path) -> Path:
     classes = class_names(read_schema(_schema_path(config, COMMON)))
     records = output / "records" / _fingerprint(data, classes)
     if not records.exists():
-        lists = SPLIT_LISTS if data == output / "sample" else {}
+        lists = SPLIT_LISTS if data.parent == output / "sample" else {}
         report = convert(data, records, classes=classes, console=Console(), **lists)
         for note in report.notes:
             _log.info("  %s", note)

@@ -1,6 +1,7 @@
 """A run on this machine: prepares the data, runs the components in order, reports the outcome."""
 
 import logging
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from components.mean_average_precision import tfma_metric
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.inputs import prepare
-from pipeline.pipeline import BASELINE, create_pipeline
+from pipeline.pipeline import BASELINE, Inputs, create_pipeline
 from pipeline.progress import is_blessed, overall_metrics, pushed_version, run_with_progress
 from trainer.detector import detector_spec
 from trainer.weights import locate_weights
@@ -53,7 +54,7 @@ def run(
     options = _partial_run(pipeline, from_component) if from_component else None
     outputs = run_with_progress(pipeline, options)
     if "Evaluator" in outputs:
-        _print_outcome(config, inputs.classes, outputs)
+        _print_outcome(config, inputs, outputs)
     elif "SchemaGen" in outputs:
         (schema,) = outputs["SchemaGen"]["schema"]
         _log.info(
@@ -71,14 +72,14 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
     return RunOptions(from_nodes=[from_component, BASELINE])
 
 
-def _print_outcome(config: Config, classes, outputs: dict) -> None:
+def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     """The table of AP per class, the verdict, and how to try the model."""
     (evaluation,) = outputs["Evaluator"]["evaluation"]
     metrics = overall_metrics(Path(evaluation.uri))
     table = Table(title=f"AP on the test split, {config.preset} (VOC07, 11-point, IoU > 0.5)")
     table.add_column("class")
     table.add_column("AP", justify="right")
-    for name in classes:
+    for name in inputs.classes:
         table.add_row(name, f"{metrics.get(tfma_metric.ap_name(name), float('nan')):.4f}")
     table.add_section()
     table.add_row("mAP", f"{metrics[tfma_metric.MAP]:.4f}")
@@ -88,7 +89,22 @@ def _print_outcome(config: Config, classes, outputs: dict) -> None:
         console.print("blessed: yes")
     else:
         console.print("blessed: no")
-    pushed = pushed_version(outputs["Pusher"]) if "Pusher" in outputs else None
-    console.print(f"pushed:  {pushed or 'no'}")
-    if pushed:
-        console.print(f"try it:  python -m serving.predict IMAGE --model {pushed}")
+    pushed = pushed_version(outputs["Pusher"])
+    if not pushed:
+        console.print("pushed:  no")
+        return
+    console.print(f"pushed:  {_from_here(Path(pushed))}")
+    picture = _from_here(inputs.picture) if inputs.picture else "IMAGE"
+    model = _from_here(Path(pushed).parent)
+    console.print(f"try it:  {_python()} -m serving.predict {picture} --model {model}")
+
+
+def _from_here(path: Path) -> Path:
+    """A path as short as it can be typed."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _python() -> Path:
+    """The interpreter of this run, which need not be the shell's `python`."""
+    return _from_here(Path(sys.executable))

@@ -52,7 +52,8 @@ LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", "--sdk_container_image=none")
 class Inputs:
     """The data of a run: a folder of TFRecords, its splits' patterns and what its schema says.
 
-    `schema_path` None means that the schema is to be inferred; `classes` is empty then.
+    `schema_path` None means that the schema is to be inferred; `classes` is empty then. `picture`
+    is one to try the model on, where pictures are at hand.
     """
 
     records: Path
@@ -60,6 +61,7 @@ class Inputs:
     fields: Fields
     schema_path: Path | None
     classes: tuple[str, ...]
+    picture: Path | None = None
 
 
 def create_pipeline(
