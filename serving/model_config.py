@@ -31,9 +31,21 @@ def latest(count: int = 1) -> Policy:
     return lambda versions: sorted(versions)[-count:]
 
 
+def read_config(path: Path) -> model_server_config_pb2.ModelServerConfig:
+    """Reads a `models.config` as it is; raises DataError where it is not one."""
+    return _read(path, model_server_config_pb2.ModelServerConfig())
+
+
+def write_config(path: Path, config: model_server_config_pb2.ModelServerConfig) -> None:
+    """Writes a `models.config`; a server that reads it meanwhile gets the old or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text_format.MessageToString(config))
+    partial.replace(path)
+
+
 def read_models(path: Path) -> list[ModelConfig]:
-    """Reads a `models.config` (a ModelServerConfig in protobuf's text format)."""
-    config = _read(path, model_server_config_pb2.ModelServerConfig())
+    """The models that a `models.config` names; raises DataError where one cannot be served."""
+    config = read_config(path)
     models = []
     for model in config.model_config_list.config:
         if not model.name or not model.base_path:
