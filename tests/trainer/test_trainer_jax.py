@@ -1,0 +1,71 @@
+"""The same training steps on JAX as on TensorFlow."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from trainer.objective import make_optimizer
+from trainer.training import make_step
+
+SCRIPT = Path(__file__).with_name("jax_steps.py")
+ROOT = SCRIPT.parents[2]
+# Padded rows, a tiny object, one that fills the picture, and a picture without any.
+BOXES = np.float32(
+    [
+        [[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.9], [0.02, 0.9, 0.05, 0.93]],
+        [[0.0, 0.0, 1.0, 1.0], [0, 0, 0, 0], [0, 0, 0, 0]],
+        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+    ]
+)
+LABELS = np.int32([[1, 3, 2], [2, 0, 0], [0, 0, 0]])
+STEPS = 2
+
+
+def tensorflow_steps(images):
+    """Weights at the start, losses of each step, weights at the end."""
+    script = runpy.run_path(str(SCRIPT))
+    keras.utils.set_random_seed(3)
+    network, anchors = script["build"](images.shape[1])
+    start = network.get_weights()
+    optimizer = make_optimizer(script["CONFIG"])
+    optimizer.build(network.trainable_variables)
+    step = make_step(network, optimizer, anchors, script["CONFIG"])
+    losses = [[float(value) for value in step(images, BOXES, LABELS)] for _ in range(STEPS)]
+    return start, losses, network.get_weights()
+
+
+@pytest.mark.parametrize("size", [128, 64], ids=["small", "vgg16"])
+def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size):
+    images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
+    start, losses, weights = tensorflow_steps(images)
+    given = {"images": images, "boxes": BOXES, "labels": LABELS, "steps": STEPS}
+    np.savez(tmp_path / "in.npz", **given, **{f"weight{i}": w for i, w in enumerate(start)})
+    subprocess.run(
+        [sys.executable, SCRIPT, "in.npz", "out.npz"],
+        check=True,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": str(ROOT),
+        },
+    )
+    found = np.load(tmp_path / "out.npz")
+    assert not found["tensorflow"]
+    total, _, _, positives = losses[0]
+    assert positives > 2
+    assert losses[-1][0] < total
+    np.testing.assert_allclose(found["losses"][0], losses[0], rtol=1e-5)
+    # The second loss depends on the whole update of the first step.
+    np.testing.assert_allclose(found["losses"], losses, rtol=1e-4)
+    for index, (before, after) in enumerate(zip(start, weights, strict=True)):
+        # Single values may differ more: where rounding decides on which side of a ReLU they are.
+        difference = np.linalg.norm(found[f"weight{index}"] - after)
+        assert difference <= 0.05 * np.linalg.norm(after - before) + 1e-6
