@@ -65,6 +65,8 @@ class ModelManager:
         self._retry_interval_s = retry_interval_s
         self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
         self._lock = threading.Lock()
+        # What a label names now: it moves only when the version it is to name is in service.
+        self._labels: dict[tuple[str, str], int] = {}
         self._unreadable: dict[str, str] = {}
 
     @property
@@ -73,7 +75,7 @@ class ModelManager:
         return list(self._models)
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
-        """Serves these models from the next poll on; labels take effect at once."""
+        """Serves these models from the next poll on."""
         with self._lock:
             self._models = {model.name: model for model in models}
             for name in self._models:
@@ -91,6 +93,8 @@ class ModelManager:
                 with self._lock:
                     version = versions.setdefault(number, _Version(folders[number]))
                 self._keep_loaded(version)
+            if model:
+                self._move_labels(model)
             replaced = not wanted or any(versions[n].state == AVAILABLE for n in wanted)
             for number in sorted(versions.keys() - set(wanted)):
                 self._retire(versions[number], replaced)
@@ -122,7 +126,7 @@ class ModelManager:
                 labels = self._models[name].labels if name in self._models else {}
                 if label not in labels:
                     raise invalid(f"Unrecognized servable version label: {label}")
-                number = labels[label]
+                number = self._labels.get((name, label), labels[label])
             loaded = {n: v for n, v in self._versions.get(name, {}).items() if v.state == AVAILABLE}
             chosen = max(loaded, default=None) if number is None else number
             if chosen not in loaded:
@@ -146,6 +150,13 @@ class ModelManager:
                 raise StatusError("NOT_FOUND", f"Could not find any versions of model {name}")
             numbers = sorted(versions, reverse=True) if number is None else [number]
             return [VersionStatus(n, versions[n].state, versions[n].error) for n in numbers]
+
+    def _move_labels(self, model: ModelConfig) -> None:
+        with self._lock:
+            versions = self._versions[model.name]
+            for label, number in model.labels.items():
+                if number in versions and versions[number].state == AVAILABLE:
+                    self._labels[model.name, label] = number
 
     def _folders(self, model: ModelConfig) -> dict[int, Path] | None:
         """The version folders; None where they cannot be read, and all stays as it is."""

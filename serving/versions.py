@@ -4,10 +4,11 @@ python -m serving.versions BASE                                      list them
 python -m serving.versions BASE promote 7 --config models.config     the label stable names 7
 python -m serving.versions BASE promote 8 --label canary --config models.config
 python -m serving.versions BASE rollback --config models.config      stable: one version back
-python -m serving.versions BASE keep 3 --config models.config        delete older, unlabelled ones
+python -m serving.versions BASE keep 3 --config models.config        delete older ones not served
 
-A server that polls its configuration follows (--model_config_file_poll_wait_seconds); it needs
---allow_version_labels_for_unavailable_models, since a version and its label come at once.
+A server that polls its configuration follows (--model_config_file_poll_wait_seconds). The version
+that a label leaves stays loaded, so that rolling back is at once. TensorFlow Serving moves a label
+before a new version is loaded: promote to canary first there, and to stable when that is served.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from data.console import quiet
@@ -54,63 +55,71 @@ def newest_version(folder: Path) -> Path:
 
 
 def promote(base: Path, config: Path, model: str, version: int, label: str) -> None:
-    """Points a label of the model at a version, and has exactly the labelled versions served.
+    """Points a label of the model at a version.
 
-    Raises DataError where the version is not a complete one, or the model not in the config.
+    Served are then the labelled versions, and the one that the label leaves. Raises DataError where
+    the version is not a complete one, or the model not in the config.
     """
     from serving.model_config import read_config, write_config
 
-    folder = version_folders(base).get(version)
-    if folder is None or not (folder / _SAVED_MODEL).is_file():
+    complete = _complete_versions(base)
+    if version not in complete:
         raise DataError(
             f"{base}: version {version} is not there, or has no {_SAVED_MODEL}. "
-            f"There are: {', '.join(map(str, version_folders(base))) or 'none'}."
+            f"There are: {', '.join(map(str, complete)) or 'none'}."
         )
     server = read_config(config)
     entry = _entry(server, config, model)
+    served = {version, *entry.version_labels.values()} & {*complete}
     entry.version_labels[label] = version
-    entry.model_version_policy.specific.versions[:] = sorted(set(entry.version_labels.values()))
+    entry.model_version_policy.specific.versions[:] = sorted(
+        served | set(entry.version_labels.values())
+    )
     write_config(config, server)
 
 
 def rollback(base: Path, config: Path, model: str, label: str) -> int:
-    """Points a label at the next lower complete version, and returns it. Raises DataError."""
-    labels = read_labels(config, model)
+    """Points a label at the version served before, else the next lower one; returns it."""
+    labels, served = read_served(config, model)
     if label not in labels:
         raise DataError(
             f"{config}: model {model} has no label {label}. Promote a version to it first."
         )
-    lower = [
-        number
-        for number, folder in version_folders(base).items()
-        if number < labels[label] and (folder / _SAVED_MODEL).is_file()
-    ]
+    lower = [number for number in _complete_versions(base) if number < labels[label]]
     if not lower:
         raise DataError(f"{base}: no version below {labels[label]} to roll back to.")
-    promote(base, config, model, lower[-1], label)
-    return lower[-1]
+    version = max(served.intersection(lower), default=lower[-1])
+    promote(base, config, model, version, label)
+    return version
 
 
-def keep(base: Path, count: int, labelled: Mapping[str, int]) -> list[int]:
-    """Deletes all but the newest `count` versions and those with a label; returns the deleted.
+def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
+    """Deletes all but the newest `count` versions and those served; returns the deleted.
 
     A version loses its number before its files go: no server sees half of it.
     """
     folders = version_folders(base)
-    doomed = [number for number in list(folders)[:-count] if number not in labelled.values()]
+    doomed = [number for number in list(folders)[:-count] if number not in served]
     for number in doomed:
         deleted = folders[number].rename(base / f"deleted-{number}")
         shutil.rmtree(deleted)
     return doomed
 
 
-def read_labels(config: Path | None, model: str) -> dict[str, int]:
-    """The model's labels in a `models.config`; none without one."""
+def read_served(config: Path | None, model: str) -> tuple[dict[str, int], set[int]]:
+    """The model's labels in a `models.config`, and the versions it names; none without one."""
     if config is None:
-        return {}
+        return {}, set()
     from serving.model_config import read_config
 
-    return dict(_entry(read_config(config), config, model).version_labels)
+    entry = _entry(read_config(config), config, model)
+    labels = dict(entry.version_labels)
+    return labels, {*labels.values(), *entry.model_version_policy.specific.versions}
+
+
+def _complete_versions(base: Path) -> list[int]:
+    folders = version_folders(base)
+    return [number for number, folder in folders.items() if (folder / _SAVED_MODEL).is_file()]
 
 
 def describe(base: Path, labelled: Mapping[str, int]) -> list[str]:
@@ -166,10 +175,10 @@ def main() -> int:
             version = rollback(args.base, args.config, model, args.label)
             print(f"{model}: {args.label} is version {version}")
         elif args.action == "keep":
-            deleted = keep(args.base, args.number, read_labels(args.config, model))
+            deleted = keep(args.base, args.number, read_served(args.config, model)[1])
             print(f"deleted: {', '.join(map(str, deleted)) or 'none'}")
         else:
-            lines = describe(args.base, read_labels(args.config, model))
+            lines = describe(args.base, read_served(args.config, model)[0])
             print("\n".join(lines) or f"{args.base}: no versions")
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)

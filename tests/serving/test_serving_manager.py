@@ -215,7 +215,23 @@ def test_labels_and_their_change(base):
     with pytest.raises(StatusError, match=r"NOT_FOUND: .*Specific\(m, 9\)"):
         _serving(manager, label="future")
     manager.configure([ModelConfig("m", base, sorted, {"stable": 2})])
+    manager.poll()
     assert _serving(manager, label="stable") == 2
+
+
+def test_a_label_moves_when_its_new_version_is_loaded(base):
+    manager = _manager(base, lambda versions: [1], {"stable": 1})
+    _push(base, 1)
+    (base / "2").mkdir()
+    manager.poll()
+    manager.configure([ModelConfig("m", base, lambda versions: [2], {"stable": 2})])
+    assert _serving(manager, label="stable") == 1
+    manager.poll()
+    assert _serving(manager, label="stable") == 1
+    (base / "2" / "saved_model.pb").write_text("good")
+    manager.poll()
+    assert _serving(manager, label="stable") == 2
+    assert _states(manager) == {2: "AVAILABLE", 1: "END"}
 
 
 def test_a_model_taken_out_of_the_configuration_is_unloaded(base):

@@ -6,7 +6,7 @@ import pytest
 from data.errors import DataError
 from serving import versions
 from serving.model_config import read_models
-from serving.versions import keep, newest_version, promote, read_labels, rollback, version_folders
+from serving.versions import keep, newest_version, promote, rollback, version_folders
 
 
 @pytest.fixture
@@ -56,27 +56,36 @@ def test_folders_by_number(base):
     assert newest_version(base) == base / "10"
 
 
-def test_promotion_and_canary_serve_exactly_the_labelled_versions(base, config):
+def test_promotion_and_canary_serve_the_labelled_versions_and_the_one_left(base, config):
+    promote(base, config, "ssd", 2, "stable")
+    assert _served(config) == ([2], {"stable": 2})
     promote(base, config, "ssd", 7, "stable")
-    assert _served(config) == ([7], {"stable": 7})
+    assert _served(config) == ([2, 7], {"stable": 7})
     promote(base, config, "ssd", 10, "canary")
     assert _served(config) == ([7, 10], {"stable": 7, "canary": 10})
     promote(base, config, "ssd", 10, "stable")
-    assert _served(config) == ([10], {"stable": 10, "canary": 10})
+    assert _served(config) == ([7, 10], {"stable": 10, "canary": 10})
     assert [model.name for model in read_models(config)] == ["other", "ssd"]
     assert list(config.parent.glob(".*")) == []
 
 
-def test_rolling_back_goes_one_version_down(base, config):
+def test_rolling_back_goes_to_the_version_served_before(base, config):
+    promote(base, config, "ssd", 2, "stable")
+    promote(base, config, "ssd", 10, "stable")
+    assert rollback(base, config, "ssd", "stable") == 2, "not 7, which was never served"
+    assert _served(config) == ([2, 10], {"stable": 2})
+
+
+def test_rolling_back_without_a_version_before_goes_one_down(base, config):
     promote(base, config, "ssd", 10, "stable")
     assert rollback(base, config, "ssd", "stable") == 7
-    assert _served(config) == ([7], {"stable": 7})
     assert rollback(base, config, "ssd", "stable") == 2
+    before = config.read_text()
     with pytest.raises(DataError, match="no version below 2"):
         rollback(base, config, "ssd", "stable")
-    assert read_labels(config, "ssd") == {"stable": 2}
     with pytest.raises(DataError, match="has no label canary"):
         rollback(base, config, "ssd", "canary")
+    assert config.read_text() == before
 
 
 @pytest.mark.parametrize("version", [11, 12])
@@ -87,11 +96,11 @@ def test_incomplete_and_missing_versions_are_not_promoted(base, config, version)
     assert config.read_text() == before
 
 
-def test_keeping_the_last_versions_spares_labelled_ones(base, config):
+def test_keeping_the_last_versions_spares_those_served(base):
     shutil.rmtree(base / "11")
-    assert keep(base, 1, {"stable": 2}) == [7]
+    assert keep(base, 1, {2}) == [7]
     assert list(version_folders(base)) == [2, 10]
-    assert keep(base, 5, {}) == []
+    assert keep(base, 5, ()) == []
     assert (base / "tmp-12").is_dir()
 
 
@@ -105,7 +114,7 @@ def test_the_command_line(run, base, config):
     assert lines[1].endswith("2.0 MB  sample")
     assert lines[2].endswith("stable")
     assert run(base, "rollback", "--config", config)[1] == "ssd: stable is version 2\n"
-    assert run(base, "keep", 1, "--config", config)[1] == "deleted: 7, 10\n"
+    assert run(base, "keep", 1, "--config", config)[1] == "deleted: 10\n"
     status, _, err = run(base, "promote", 2, "--config", config, "--model", "nope")
     assert (status, err) == (
         2,
