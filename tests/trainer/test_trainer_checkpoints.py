@@ -1,0 +1,144 @@
+import errno
+import logging
+
+import keras
+import numpy as np
+import pytest
+
+from trainer import checkpoints
+
+
+@pytest.fixture
+def warnings():
+    """Messages of the trainer's warnings."""
+    messages = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    log = logging.getLogger("ssd.trainer")
+    log.addHandler(handler)
+    yield messages
+    log.removeHandler(handler)
+
+
+def _state(seed=0):
+    """Variables of a small network and its optimiser after one step, other values by seed."""
+    layers = [keras.Input((3,)), keras.layers.Dense(2, name="dense")]
+    network = keras.Sequential(layers, name="network")
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(network.trainable_variables)
+    variables = [*network.variables, *optimizer.variables]
+    rng = np.random.default_rng(seed)
+    for variable in variables:
+        variable.assign(rng.uniform(0, 100, variable.shape).astype(variable.dtype))
+    return variables
+
+
+def _values(variables):
+    return [np.array(v) for v in variables]
+
+
+def _assert_same(variables, wanted):
+    for value, other in zip(_values(variables), _values(wanted), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_round_trip_with_the_optimiser(tmp_path):
+    saved, restored = _state(0), _state(1)
+    assert len(saved) == 6
+    path = checkpoints.save(tmp_path / "new" / "folder", 7, saved, keep=2)
+    assert path.name == "step-00000007.npz"
+    assert checkpoints.restore_latest(tmp_path / "new" / "folder", restored) == 7
+    _assert_same(restored, saved)
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_without_a_checkpoint_nothing_changes(tmp_path, exists):
+    folder = tmp_path if exists else tmp_path / "none"
+    state, untouched = _state(), _state()
+    assert checkpoints.restore_latest(folder, state) == 0
+    _assert_same(state, untouched)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    for step in (3, 20, 100, 4):
+        checkpoints.save(tmp_path, step, _state(step), keep=2)
+    assert _names(tmp_path) == ["step-00000020.npz", "step-00000100.npz"]
+    restored = _state()
+    assert checkpoints.restore_latest(tmp_path, restored) == 100
+    _assert_same(restored, _state(100))
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    # In the first array's values, behind its header of 128 bytes.
+    data[data.index(b"NUMPY") + 130] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncate,
+        _flip,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"not an archive"),
+        lambda path: np.savez(path, other=np.zeros(3)),
+    ],
+    ids=["truncated", "flipped", "empty", "text", "other content"],
+)
+def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path, warnings, damage):
+    checkpoints.save(tmp_path, 10, _state(10), keep=2)
+    damage(checkpoints.save(tmp_path, 20, _state(20), keep=2).with_suffix(".npz"))
+    restored = _state()
+    assert checkpoints.restore_latest(tmp_path, restored) == 10
+    _assert_same(restored, _state(10))
+    (message,) = warnings
+    assert "damaged" in message
+    assert "step-00000020.npz" in message
+
+
+def test_all_damaged_starts_anew(tmp_path, warnings):
+    for step in (1, 2):
+        _truncate(checkpoints.save(tmp_path, step, _state(step), keep=2))
+    state = _state()
+    assert checkpoints.restore_latest(tmp_path, state) == 0
+    _assert_same(state, _state())
+    assert len(warnings) == 2
+
+
+def test_leftovers_of_a_killed_run_are_ignored(tmp_path):
+    checkpoints.save(tmp_path, 5, _state(5), keep=2)
+    (tmp_path / "step-00000009.tmp").write_bytes(b"half a file")
+    (tmp_path / "step-9.npz").write_bytes(b"another name")
+    assert [step for step, _ in checkpoints.steps_on_disk(tmp_path)] == [5]
+    assert checkpoints.restore_latest(tmp_path, _state()) == 5
+    # The run that goes on writes the same step again.
+    checkpoints.save(tmp_path, 9, _state(9), keep=2)
+    assert checkpoints.restore_latest(tmp_path, _state()) == 9
+    assert "step-00000009.tmp" not in _names(tmp_path)
+
+
+def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, _state(step), keep=2)
+    before = _names(tmp_path)
+
+    def half_written(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", half_written)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(tmp_path, 3, _state(3), keep=2)
+    assert _names(tmp_path) == before
+    restored = _state()
+    assert checkpoints.restore_latest(tmp_path, restored) == 2
+    _assert_same(restored, _state(2))
