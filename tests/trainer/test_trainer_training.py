@@ -1,0 +1,215 @@
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.anchors import SSD128, AnchorSpec, anchor_boxes
+from trainer.backbones import small
+from trainer.config import TrainerConfig
+from trainer.detector import DetectorSpec, build_network
+from trainer.objective import make_optimizer
+from trainer.training import make_step, train
+
+_CLASSES = 2
+
+
+def _tiny_maps(images):
+    """Two maps by two convolutions: compiles in a fraction of the small backbone's time."""
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
+    maps = []
+    for stride in (8, 2):
+        x = keras.layers.Conv2D(8, stride, strides=stride, name=f"conv{stride}")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{stride}")(x)
+        x = keras.layers.ReLU()(x)
+        maps.append(x)
+    return maps
+
+
+_TINY = DetectorSpec(_tiny_maps, AnchorSpec(32, (4, 2), (8, 16), (8, 16), (16, 28), ((2,), (2,))))
+_SMALL = DetectorSpec(small.feature_maps, SSD128)
+
+
+def _config(**fields):
+    defaults = {
+        "detector": "ssd128-small",
+        "batch_size": 4,
+        "steps": 6,
+        "learning_rate": 0.02,
+        "warmup_steps": 2,
+        "warmup_learning_rate": 0.01,
+        "learning_rate_steps": (),
+        "clip_norm": 10.0,
+        "log_every": 1,
+        "checkpoint_every": 3,
+    }
+    return TrainerConfig(**{**defaults, **fields})
+
+
+def _network(spec=_TINY, seed=0):
+    keras.utils.set_random_seed(seed)
+    return build_network(spec, _CLASSES)
+
+
+def _pictures(n, size):
+    """Grey pictures with one bright (class 1) or dark (class 2) square each."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(120, 10, (n, size, size, 3)).astype(np.float32)
+    boxes, labels = np.zeros((n, 2, 4), np.float32), np.zeros((n, 2), np.int32)
+    for index in range(n):
+        y, x = rng.integers(0, size * 5 // 8, 2)
+        side = rng.integers(size // 5, size * 3 // 8)
+        images[index, y : y + side, x : x + side] = (240, 20)[index % 2]
+        boxes[index, 0] = np.array([y, x, y + side, x + side]) / size
+        labels[index, 0] = 1 + index % 2
+    return images, boxes, labels
+
+
+def _batches(first_step, batch=4, size=32, objects=True):
+    images, boxes, labels = _pictures(16, size)
+    if not objects:
+        boxes, labels = boxes[:, :0], labels[:, :0]
+    dataset = tf.data.Dataset.from_tensor_slices((images, boxes, labels))
+    return dataset.batch(batch).repeat().skip(first_step)
+
+
+def _train(folder, config, make_batches=_batches, network=None, spec=_TINY):
+    network = network or _network(spec)
+    anchors = anchor_boxes(spec.anchors)
+    losses = train(network, anchors, make_batches, config, folder / "ckpt", folder / "logs")
+    return network, losses
+
+
+def _scalars(folder, tag):
+    """Values by step that TensorBoard's event files hold."""
+    values = {}
+    for path in sorted(folder.glob("logs/events*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.tag == tag:
+                    values[event.step] = float(tf.make_ndarray(value.tensor))
+    return values
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Six steps in one go: folder, network and last losses."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return folder, *_train(folder, _config())
+
+
+def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
+    config = _config(steps=25, batch_size=16, warmup_steps=5, log_every=5, checkpoint_every=25)
+    _, last = _train(tmp_path, config, lambda first: _batches(first, 16, 128), spec=_SMALL)
+    losses = _scalars(tmp_path, "loss/total")
+    assert list(losses) == [5, 10, 15, 20, 25]
+    assert losses[25] == pytest.approx(last.total)
+    assert last.total < 0.6 * losses[5]
+    assert last.total == pytest.approx(last.classes + last.boxes, rel=1e-5)
+    assert last.positives >= 16
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
+    folder, network, last = uninterrupted
+
+    class Killed(Exception):
+        pass
+
+    def killed_after_five(first_step):
+        for number, batch in enumerate(_batches(first_step)):
+            if number == 5:
+                raise Killed
+            yield batch
+
+    with pytest.raises(Killed):
+        _train(tmp_path, _config(), killed_after_five)
+    started_at = []
+
+    def batches(first_step):
+        started_at.append(first_step)
+        return _batches(first_step)
+
+    # A network of its own, with other weights until the checkpoint is read.
+    resumed, resumed_last = _train(tmp_path, _config(), batches, _network(seed=99))
+    assert started_at == [3]
+    assert resumed_last == last
+    assert _scalars(tmp_path, "loss/total") == _scalars(folder, "loss/total")
+    for value, other in zip(network.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_a_finished_run_does_nothing_more(uninterrupted):
+    folder, network, _ = uninterrupted
+    again, losses = _train(folder, _config(), lambda first: pytest.fail("no batch is needed"))
+    assert losses is None
+    for value, other in zip(network.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_logs_tell_rate_and_speed(uninterrupted):
+    folder, *_ = uninterrupted
+    rates = _scalars(folder, "learning_rate")
+    np.testing.assert_allclose(list(rates.values()), [0.01, 0.015, 0.02, 0.02, 0.02, 0.02], 1e-5)
+    assert min(_scalars(folder, "images_per_second").values()) > 0
+    assert all(0 <= share <= 1 for share in _scalars(folder, "share_waiting_for_data").values())
+
+
+def test_pictures_without_objects_train(tmp_path):
+    network, losses = _train(
+        tmp_path, _config(steps=3), lambda first: _batches(first, objects=False)
+    )
+    assert losses.positives == 0
+    assert losses.boxes == 0
+    assert losses.total > 0
+    assert all(np.isfinite(weights).all() for weights in network.get_weights())
+
+
+@pytest.mark.parametrize("log_every", [1, 10])
+def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_every):
+    def spoilt(first_step):
+        for number, (images, boxes, labels) in enumerate(_batches(first_step), start=1):
+            yield (images * np.nan if number == 5 else images), boxes, labels
+
+    config = _config(log_every=log_every)
+    step = 5 if log_every == 1 else 6
+    with pytest.raises(FloatingPointError, match=rf"loss at step {step} is nan.*learning_rate"):
+        _train(tmp_path, config, spoilt)
+    assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
+
+
+def _one_step(config, network):
+    optimizer = make_optimizer(config)
+    optimizer.build(network.trainable_variables)
+    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), config)
+    before = network.get_weights()
+    step(*next(iter(_batches(0))))
+    names = [v.path for v in network.variables]
+    return {
+        name: after - old
+        for name, old, after in zip(names, before, network.get_weights(), strict=True)
+    }
+
+
+def test_weight_decay_pulls_kernels_and_nothing_else():
+    base = dataclasses.replace(_config(clip_norm=0.0), warmup_steps=0, learning_rate=0.1)
+    network = _network()
+    kernels = {v.path: np.array(v) for v in network.trainable_variables if len(v.shape) > 1}
+    without = _one_step(dataclasses.replace(base, weight_decay=0.0), network)
+    decayed = _one_step(dataclasses.replace(base, weight_decay=0.5), _network())
+    assert kernels
+    assert len(kernels) < len(without)
+    for name, change in decayed.items():
+        wanted = without[name] - 0.1 * 0.5 * kernels[name] if name in kernels else without[name]
+        np.testing.assert_allclose(change, wanted, rtol=1e-3, atol=2e-5)
+
+
+def test_clipping_bounds_the_step():
+    config = _config(clip_norm=0.01, warmup_steps=0, learning_rate=1.0, weight_decay=0.0)
+    network = _network()
+    trained = {v.path for v in network.trainable_variables}
+    changes = [c for name, c in _one_step(config, network).items() if name in trained]
+    norm = math.sqrt(sum(float((change.astype(float) ** 2).sum()) for change in changes))
+    assert norm == pytest.approx(0.01, rel=1e-2)
