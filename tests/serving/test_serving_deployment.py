@@ -1,0 +1,170 @@
+"""The files for production: objects against Kubernetes' types, configurations against protos."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import descriptor_pb2, message_factory, text_format, wrappers_pb2
+from kubernetes import client
+
+from serving.metrics import Metrics
+from serving.model_config import read_metrics_path, read_models
+
+_SERVING = Path(__file__).parents[2] / "serving"
+_CONFIGS = _SERVING / "tensorflow_serving"
+_KINDS = {
+    ("v1", "ConfigMap"): "V1ConfigMap",
+    ("v1", "Service"): "V1Service",
+    ("apps/v1", "Deployment"): "V1Deployment",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "V2HorizontalPodAutoscaler",
+    ("policy/v1", "PodDisruptionBudget"): "V1PodDisruptionBudget",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "V1NetworkPolicy",
+}
+
+
+def _objects():
+    for path in sorted((_SERVING / "kubernetes").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            yield pytest.param(document, id=path.stem)
+
+
+def _object(kind):
+    return next(p.values[0] for p in _objects() if p.values[0]["kind"] == kind)
+
+
+class _Answer:
+    def __init__(self, value):
+        self.data = json.dumps(value)
+
+
+@pytest.mark.parametrize("document", [p for p in _objects() if p.id != "kserve"])
+def test_objects_have_the_fields_kubernetes_knows_and_needs(document):
+    """Through the client's types and back: a field it does not know is lost on the way."""
+    api = client.ApiClient()
+    kind = _KINDS[document["apiVersion"], document["kind"]]
+    typed = api.deserialize(_Answer(document), kind)
+    assert api.sanitize_for_serialization(typed) == document
+
+
+def test_a_misspelt_and_a_missing_field_are_found():
+    document = json.loads(json.dumps(_object("Deployment")))
+    container = document["spec"]["template"]["spec"]["containers"][0]
+    container["readynessProbe"] = container.pop("readinessProbe")
+    with pytest.raises(AssertionError):
+        test_objects_have_the_fields_kubernetes_knows_and_needs(document)
+    del document["spec"]["selector"]
+    with pytest.raises(ValueError, match="selector"):
+        test_objects_have_the_fields_kubernetes_knows_and_needs(document)
+
+
+def test_objects_refer_to_each_other():
+    deployment = _object("Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels
+    assert _object("Service")["spec"]["selector"].items() <= labels
+    assert _object("PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items() <= labels
+    assert _object("NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels
+    target = _object("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert target["name"] == deployment["metadata"]["name"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert {p["targetPort"]: p["port"] for p in _object("Service")["spec"]["ports"]} == ports
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys()
+    assert volumes["config"]["configMap"]["name"] == _object("ConfigMap")["metadata"]["name"]
+    sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert sleep < pod["terminationGracePeriodSeconds"]
+
+
+def test_the_flags_name_mounted_files_and_real_ports():
+    compose = yaml.safe_load((_CONFIGS / "docker-compose.yaml").read_text())["services"]["serving"]
+    container = _object("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == compose["command"]
+    assert container["image"] == compose["image"] == "tensorflow/serving:2.16.1"
+    kserve = _object("InferenceService")["spec"]["predictor"]["model"]
+    assert compose["image"].endswith(kserve["runtimeVersion"])
+    flags = dict(flag.removeprefix("--").split("=") for flag in compose["command"])
+    files = {v.removeprefix("/config/") for v in flags.values() if v.startswith("/config/")}
+    assert files == {path.name for path in _CONFIGS.glob("*.config")}
+    assert {"port": flags["port"], "rest_api_port": flags["rest_api_port"]} == {
+        "port": str(container["ports"][0]["containerPort"]),
+        "rest_api_port": str(container["ports"][1]["containerPort"]),
+    }
+
+
+def test_the_config_map_holds_the_configuration_files():
+    data = _object("ConfigMap")["data"]
+    assert data == {path.name: path.read_text() for path in _CONFIGS.glob("*.config")}
+
+
+def _batching_parameters():
+    """An empty BatchingParameters, with the fields that batching.config may use."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="batching.proto",
+        package="test",
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    message = file.message_type.add(name="BatchingParameters")
+    field = descriptor_pb2.FieldDescriptorProto
+    for name, number in [
+        ("max_batch_size", 1),
+        ("batch_timeout_micros", 2),
+        ("max_enqueued_batches", 3),
+        ("num_batch_threads", 4),
+    ]:
+        message.field.add(
+            name=name,
+            number=number,
+            type=field.TYPE_MESSAGE,
+            type_name=".google.protobuf.Int64Value",
+            label=field.LABEL_OPTIONAL,
+        )
+    wrappers = descriptor_pb2.FileDescriptorProto()
+    wrappers_pb2.DESCRIPTOR.CopyToProto(wrappers)
+    return message_factory.GetMessages([wrappers, file])["test.BatchingParameters"]()
+
+
+def test_configurations_against_the_protos():
+    (model,) = read_models(_CONFIGS / "models.config")
+    probe = _object("Deployment")["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
+    assert probe["httpGet"]["path"] == f"/v1/models/{model.name}/metadata"
+    annotations = _object("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    path = read_metrics_path(_CONFIGS / "monitoring.config")
+    assert annotations["prometheus.io/path"] == path
+    text = (_CONFIGS / "batching.config").read_text()
+    parameters = text_format.Parse(text, _batching_parameters())
+    assert parameters.max_enqueued_batches.value > 0
+
+
+def test_dashboard_and_alerts_use_metrics_and_labels_that_exist():
+    metrics = Metrics()
+    metrics.request("m", "predict", "REST", "OK", 0.1)
+    metrics.run("m", 0.1)
+    metrics.load("/m/1", True, 0.1)
+    page = metrics.page()
+    labels = {
+        name: set(re.findall(r"(\w+)=", "".join(re.findall(rf"^{name}{{(.*)}}", page, re.M))))
+        for name in set(re.findall(r"^(:[\w:]+){", page, re.M))
+    }
+    dashboard = json.loads((_SERVING / "monitoring" / "dashboard.json").read_text())
+    alerts = yaml.safe_load((_SERVING / "monitoring" / "alerts.yaml").read_text())
+    expressions = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    expressions += [rule["expr"] for rule in rules]
+    assert len(expressions) >= 12
+    for expression in expressions:
+        assert expression.count("(") == expression.count(")")
+        used = re.findall(r"(:tensorflow[\w:]+)(?:{([^}]*)})?", expression)
+        assert used
+        for name, selector in used:
+            assert set(re.findall(r"(\w+)[=!]", selector)) <= labels[name]
+        for group in re.findall(r"by \(([^)]*)\)", expression):
+            assert {g.strip() for g in group.split(",")} <= labels[used[0][0]]
+    for rule in rules:
+        assert rule["annotations"].keys() == {"summary", "description"}
+    positions = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]
+    assert len(set(positions)) == len(positions)

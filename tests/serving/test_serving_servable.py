@@ -1,0 +1,105 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving import servable as servable_module
+from serving.servable import Servable
+from serving.status import StatusError
+
+
+@pytest.fixture
+def adder(tmp_path, save_adder):
+    save_adder(tmp_path / "1", 3)
+    return tmp_path / "1"
+
+
+def _warm_up(folder, records):
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    path.parent.mkdir()
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+
+
+def _log(**inputs):
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = "m"
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return log.SerializeToString()
+
+
+def _load_error(folder) -> StatusError:
+    with pytest.raises(StatusError) as raised:
+        Servable(folder)
+    return raised.value
+
+
+def test_runs_as_the_function_does(blob_model, picture):
+    folder = blob_model / "20"
+    content = picture.read_bytes()
+    expected = tf.saved_model.load(str(folder)).signatures["serving_default"](
+        image_bytes=tf.constant([content])
+    )
+    found = Servable(folder).run("", {"image_bytes": np.array([content], object)})
+    assert found.keys() == expected.keys()
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name].numpy())
+
+
+def test_shapes_are_not_held_against_the_signature(adder):
+    loaded = Servable(adder)
+    assert loaded.run("", {"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[4.0] * 3] * 2
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT"):
+        loaded.run("", {"x": np.ones(2, np.int32)})
+
+
+def test_what_does_not_load(tmp_path, adder):
+    assert _load_error(tmp_path / "nothing").code == "NOT_FOUND"
+    shutil.rmtree(adder / "variables")
+    (adder / "saved_model.pb").write_bytes(b"no graph")
+    assert _load_error(adder).code == "DATA_LOSS"
+
+
+def test_warm_up_requests_are_answered_before_the_first_user(adder, monkeypatch):
+    _warm_up(adder, [_log(x=np.float32([1, 2])), _log(x=np.float32([3]))])
+    ran = []
+    run = Servable.run
+    monkeypatch.setattr(Servable, "run", lambda self, *a: ran.append(run(self, *a)) or ran[-1])
+    Servable(adder)
+    assert [answer["y"].tolist() for answer in ran] == [[4.0, 5.0], [6.0]]
+    Servable(adder, warm_up=False)
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ([_log(y=np.float32([1]))], "INVALID_ARGUMENT"),
+        ([b"\xff\xff no message"], "INVALID_ARGUMENT"),
+        ([prediction_log_pb2.PredictionLog().SerializeToString()], "UNIMPLEMENTED"),
+    ],
+)
+def test_a_warm_up_request_that_fails_fails_the_load(adder, records, code):
+    _warm_up(adder, records)
+    assert _load_error(adder).code == code
+
+
+def test_a_warm_up_file_that_is_no_tfrecord(adder):
+    _warm_up(adder, [])
+    (adder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"text" * 100)
+    assert _load_error(adder).code == "DATA_LOSS"
+
+
+def test_the_limit_of_pixels(blob_model, picture, monkeypatch):
+    loaded = Servable(blob_model / "20")
+    inputs = {"image_bytes": np.array([picture.read_bytes()], object)}
+    monkeypatch.setattr(servable_module, "MAX_PICTURE_PIXELS", 200 * 100)
+    loaded.run("", inputs)
+    monkeypatch.setattr(servable_module, "MAX_PICTURE_PIXELS", 200 * 100 - 1)
+    with pytest.raises(StatusError, match="picture of 200 x 100 pixels refused: 19999 at most"):
+        loaded.run("", inputs)
