@@ -15,7 +15,7 @@ import tensorflow as tf
 class Recipe:
     """How often and how strongly each augmentation acts; probabilities and factors."""
 
-    patch: bool = True
+    patch_scale: tuple[float, float] | None = (0.3, 1.0)
     every_kept_box: bool = False
     expand_probability: float = 0.5
     expand_ratio: tuple[float, float] = (1.0, 4.0)
@@ -40,13 +40,12 @@ RECIPES = {
         hue_degrees=0.0,
     ),
     # For small networks and short runs: objects never shrink far below their real size.
-    "light": Recipe(expand_probability=0.25, expand_ratio=(1.0, 1.5)),
+    "light": Recipe(patch_scale=(0.6, 1.0), expand_probability=0.25, expand_ratio=(1.0, 1.3)),
 }
 
 # One sampler for each least IoU; 0 is the paper's "any patch". The whole picture always competes.
 PATCH_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 PATCH_TRIES = 50
-PATCH_SCALE = (0.3, 1.0)
 PATCH_ASPECT = (0.5, 2.0)
 
 
@@ -65,7 +64,7 @@ def draw_geometry(boxes, real, seed, recipe: Recipe):
     seeds = tf.random.experimental.stateless_split(seed, 3)
     canvas = _draw_canvas(seeds[0], recipe)
     window = canvas
-    if recipe.patch:
+    if recipe.patch_scale:
         on_canvas = _relative_to(boxes, canvas)
         patch = _draw_patch(on_canvas, real, seeds[1], recipe)
         origin, extent = canvas[:2], canvas[2:] - canvas[:2]
@@ -88,7 +87,8 @@ def _draw_patch(boxes, real, seed, recipe: Recipe):
     seeds = tf.random.experimental.stateless_split(seed, 2)
     samplers = len(PATCH_IOUS)
     draws = tf.random.stateless_uniform([4, samplers, PATCH_TRIES], seeds[0])
-    scale = PATCH_SCALE[0] + draws[0] * (PATCH_SCALE[1] - PATCH_SCALE[0])
+    low, high = recipe.patch_scale
+    scale = low + draws[0] * (high - low)
     # The aspect is bounded so that the patch fits into the canvas.
     low = tf.maximum(PATCH_ASPECT[0], scale**2)
     high = tf.minimum(PATCH_ASPECT[1], 1.0 / scale**2)

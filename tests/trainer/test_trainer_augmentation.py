@@ -47,7 +47,7 @@ def _kept_ious(window, boxes):
 
 @pytest.mark.parametrize("name", ["paper", "seed", "light"])
 def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
-    recipe = dataclasses.replace(RECIPES[name], patch=False)
+    recipe = dataclasses.replace(RECIPES[name], patch_scale=None)
     windows, _ = _draw(recipe, n=1200)
     height, width = (windows[:, 2:] - windows[:, :2]).T
     np.testing.assert_allclose(height, width, rtol=1e-5)
@@ -69,7 +69,7 @@ def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_flips_happen_as_often_as_the_recipe_says(probability):
-    _, flips = _draw(Recipe(patch=False, flip_probability=probability), n=1000)
+    _, flips = _draw(Recipe(patch_scale=None, flip_probability=probability), n=1000)
     assert flips.mean() == pytest.approx(probability, abs=0.06 if probability == 0.5 else 0)
 
 

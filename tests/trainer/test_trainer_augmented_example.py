@@ -155,7 +155,7 @@ def test_seed_epoch_and_record_each_change_the_draw(example):
 
 def test_the_filling_keeps_its_colour(monkeypatch, example):
     recipe = dataclasses.replace(
-        augmentation.PAPER, patch=False, expand_probability=1.0, colour_probability=1.0
+        augmentation.PAPER, patch_scale=None, expand_probability=1.0, colour_probability=1.0
     )
     monkeypatch.setitem(augmentation.RECIPES, "paper", recipe)
     image, *_ = _augmented(example(2), seed=3)
