@@ -1,5 +1,6 @@
 """What the Trainer needs to know, with the paper's values as defaults. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 
 ANCHOR_STYLES = ("paper", "clipped", "seed")
@@ -67,11 +68,13 @@ class TrainerConfig:
             if getattr(self, field) < 1:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at least 1")
         for field in ("learning_rate", "warmup_learning_rate"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be above 0")
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be above 0, finite")
         for field in ("warmup_steps", "weight_decay", "clip_norm", "seed"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must not be negative")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(
+                    f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"
+                )
         if not 0 <= self.momentum < 1:
             raise ValueError(f"trainer.momentum: {self.momentum} must be in [0, 1)")
         bounds = self.learning_rate_steps
