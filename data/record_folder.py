@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from data import fields
 from data.errors import DataError
@@ -54,7 +55,11 @@ def _first_record_fields(files: list[Path]) -> fields.Fields:
                 return fields.detect(example.features.feature)
         except tf.errors.OpError as error:
             raise DataError(f"{file}: not a TFRecord file ({error.message})") from error
-        except (fields.DataError, ValueError) as error:
+        except DecodeError as error:
+            raise DataError(
+                f"{file}: its records are not tf.Examples. Write them with `python -m data.convert`"
+            ) from error
+        except DataError as error:
             raise DataError(f"{file}: {error}") from error
     raise DataError(f"{files[0].parent}: the TFRecords hold no record")
 
