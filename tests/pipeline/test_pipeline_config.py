@@ -1,0 +1,133 @@
+import dataclasses
+
+import pytest
+
+from data.errors import DataError
+from pipeline.config import DEFAULT_PRESET, PRESETS, Config, EvaluatorConfig, load_config
+from trainer.config import TrainerConfig
+from trainer.detector import detector_spec
+
+
+def test_the_default_preset_is_the_sample():
+    assert load_config(DEFAULT_PRESET) == PRESETS["sample"]
+
+
+_SEED_ANCHORS = ["trainer.anchors=seed", "trainer.detector=ssd300-vgg16"]
+
+
+@pytest.mark.parametrize("overrides", [_SEED_ANCHORS, _SEED_ANCHORS[::-1]])
+def test_fields_that_only_fit_together_may_come_in_any_order(overrides):
+    anchors = detector_spec(load_config("sample", overrides).trainer).anchors
+    assert anchors.extra_square_first
+    with pytest.raises(DataError, match="'seed' does not exist for ssd128-small; use paper"):
+        detector_spec(load_config("sample", _SEED_ANCHORS[:1]).trainer)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_after_themselves_and_exist(name):
+    config = load_config(name)
+    assert config.preset == name
+    size = detector_spec(config.trainer).anchors.image_size
+    assert config.trainer.detector.startswith(f"ssd{size}-")
+
+
+def test_the_voc_preset_is_the_papers_recipe():
+    trainer = load_config("ssd300-voc").trainer
+    assert trainer == TrainerConfig()
+    assert (trainer.detector, trainer.batch_size, trainer.steps) == ("ssd300-vgg16", 32, 120_000)
+    assert (trainer.momentum, trainer.weight_decay, trainer.learning_rate) == (0.9, 5e-4, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("override", "part", "field", "value"),
+    [
+        ("trainer.batch_size=16", "trainer", "batch_size", 16),
+        ("trainer.learning_rate=5e-3", "trainer", "learning_rate", 0.005),
+        ("trainer.clip_norm=1", "trainer", "clip_norm", 1.0),
+        ("trainer.augmentation=none", "trainer", "augmentation", "none"),
+        ("trainer.use_difficult=false", "trainer", "use_difficult", False),
+        ("trainer.use_difficult=TRUE", "trainer", "use_difficult", True),
+        ("trainer.learning_rate_steps=0.5,0.75", "trainer", "learning_rate_steps", (0.5, 0.75)),
+        ("trainer.learning_rate_steps=0.5", "trainer", "learning_rate_steps", (0.5,)),
+        ("trainer.learning_rate_steps=", "trainer", "learning_rate_steps", ()),
+        ("evaluator.min_map=0", "evaluator", "min_map", 0.0),
+        ("data.schema=/a/b=c.pbtxt", "data", "schema", "/a/b=c.pbtxt"),
+    ],
+)
+def test_overrides_of_each_type(override, part, field, value):
+    config = load_config("sample", [override])
+    found = getattr(getattr(config, part), field)
+    assert (found, type(found)) == (value, type(value))
+    changed = dataclasses.replace(getattr(PRESETS["sample"], part), **{field: value})
+    assert config == dataclasses.replace(PRESETS["sample"], **{part: changed})
+
+
+def test_several_overrides_and_the_last_wins():
+    config = load_config(
+        "sample", ["trainer.steps=5", "evaluator.min_map=0.5", "trainer.steps=7", "trainer.seed=3"]
+    )
+    assert (config.trainer.steps, config.trainer.seed, config.evaluator.min_map) == (7, 3, 0.5)
+
+
+def test_presets_stay_as_they_are():
+    before = dict(PRESETS)
+    load_config("sample", ["trainer.steps=5"])
+    assert before == PRESETS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PRESETS["sample"].trainer.steps = 5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.batchsize=16", "'batchsize' is not known; did you mean batch_size?"),
+        ("trainer.learning_rte=1", "did you mean learning_rate"),
+        ("trainer.qqq=16", "'qqq' is not known; known: anchors, .*batch_size"),
+        ("trianer.batch_size=16", "'trianer' is not known; did you mean trainer?"),
+        ("preset.batch_size=16", "'preset' is not known; known: data, evaluator"),
+        ("batch_size=16", "write part.field=value, as in trainer.batch_size=16"),
+        ("trainer.batch_size", "write part.field=value"),
+        ("trainer.batch_size=", "'' is not a whole number"),
+        ("trainer.batch_size=1.5", "'1.5' is not a whole number"),
+        ("trainer.learning_rate=fast", "'fast' is not a number"),
+        ("trainer.learning_rate_steps=0.5,x", "'x' is not a number"),
+        ("trainer.use_difficult=1", "'1' is not true or false"),
+        ("trainer.batch_size=0", "trainer.batch_size: 0 must be at least 1"),
+        ("trainer.steps=-3", "trainer.steps: -3 must be at least 1"),
+        ("trainer.learning_rate=0", "trainer.learning_rate: 0.0 must be above 0"),
+        ("trainer.learning_rate=nan", "trainer.learning_rate: nan"),
+        ("trainer.learning_rate=inf", "trainer.learning_rate: inf"),
+        ("trainer.weight_decay=nan", "trainer.weight_decay: nan"),
+        ("trainer.clip_norm=nan", "trainer.clip_norm: nan"),
+        ("trainer.warmup_steps=-1", "trainer.warmup_steps: -1 must not be negative"),
+        ("trainer.momentum=1", r"trainer.momentum: 1.0 must be in \[0, 1\)"),
+        ("trainer.learning_rate_steps=0.9,0.5", "must rise and lie in"),
+        ("trainer.learning_rate_steps=0.5,80000", "each is a fraction of trainer.steps"),
+        ("trainer.detector=yolo", "trainer.detector: 'yolo' is not known; choose one of ssd300"),
+        ("trainer.augmentation=heavy", "choose one of none, light, paper, seed"),
+        ("evaluator.min_map=75", r"evaluator.min_map: 75.0 must be in \[0, 1\]"),
+    ],
+)
+def test_bad_overrides_name_field_and_remedy(override, message):
+    with pytest.raises(DataError, match=message) as caught:
+        load_config("sample", [override])
+    assert str(caught.value).startswith("--set")
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("ssd300-vco", "--preset ssd300-vco: 'ssd300-vco' is not known; did you mean ssd300-voc"),
+        ("xyz", "known: sample, ssd300-"),
+    ],
+)
+def test_unknown_presets(preset, message):
+    with pytest.raises(DataError, match=message):
+        load_config(preset)
+
+
+def test_fields_are_checked_when_they_are_built():
+    with pytest.raises(ValueError, match=r"trainer\.batch_size"):
+        Config("mine", trainer=TrainerConfig(batch_size=0))
+    with pytest.raises(ValueError, match=r"evaluator\.min_map"):
+        EvaluatorConfig(min_map=2)
