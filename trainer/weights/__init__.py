@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import re
 from pathlib import Path
 
 import keras
@@ -160,4 +161,8 @@ def _load_whole(network, path: Path) -> None:
         network.load_weights(path)
     # KeyError: the file has fewer layers.
     except (ValueError, KeyError) as error:
-        raise DataError(f"{path}: not weights of this network: {error}") from error
+        # Keras goes on with the values of the variable and all other layers.
+        reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]
+        raise DataError(
+            f"{path}: not weights of this detector with this number of classes: {reason}"
+        ) from error
