@@ -15,8 +15,9 @@ from pipeline.config import Config
 from pipeline.inputs import prepare
 from pipeline.pipeline import BASELINE, Inputs, create_pipeline
 from pipeline.progress import is_blessed, overall_metrics, pushed_version, run_with_progress
-from trainer.detector import detector_spec
-from trainer.weights import locate_weights
+from trainer.config import NO_WEIGHTS
+from trainer.detector import build_network, detector_spec
+from trainer.weights import check_weights
 
 _log = logging.getLogger("ssd")
 
@@ -34,8 +35,10 @@ def run(
     Raises:
       DataError: bad input, no weights to start from, or data that the gate refuses.
     """
-    # A mistake here would otherwise come to light only when the Trainer starts.
-    locate_weights(config.trainer.backbone_weights, detector_spec(config.trainer))
+    spec = detector_spec(config.trainer)
+    if config.trainer.backbone_weights != NO_WEIGHTS:
+        # A file that does not fit would otherwise come to light only when the Trainer starts.
+        check_weights(build_network(spec, num_classes=1), spec, config.trainer.backbone_weights)
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     inputs = prepare(config, data, output)

@@ -19,7 +19,7 @@ from data.errors import DataError
 from trainer.anchors import SSD300, SSD300_CLIPPED, anchor_boxes
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
-from trainer.weights import load_backbone_weights, locate_weights, vgg16
+from trainer.weights import check_weights, load_backbone_weights, locate_weights, vgg16
 from trainer.weights.torch_file import read_state_dict
 
 VOC = vgg16.VOC_CLASSES
@@ -111,7 +111,7 @@ def test_reduced_vgg_is_taken_without_swapping_colours(reference, ssd300, log):
 
 def test_pytorch_file_of_the_wrong_size_names_the_layer(reference, ssd300):
     network, spec = ssd300
-    with pytest.raises(DataError, match=r"ssd512.pth: .* for a layer conv12_1, which is not there"):
+    with pytest.raises(DataError, match=r"ssd512.pth: .* for a layer conv12_1 that is not here"):
         load_backbone_weights(network, spec, VOC, str(reference / "ssd512.pth"))
 
 
@@ -300,7 +300,7 @@ def small_h5(path: Path, *shapes) -> str:
 def test_keras_file_of_another_model_names_the_first_mismatch(tmp_path, ssd300):
     path = small_h5(tmp_path / "x.h5", (3, 64), (64, 64))
     with pytest.raises(DataError, match=r"x.h5: has no layer block2_conv1; it has block1_conv1, "):
-        load_backbone_weights(*ssd300, VOC, path)
+        check_weights(*ssd300, path)
     network, spec = build("ssd300-mobilenet")
     with pytest.raises(DataError, match=r"x.h5: 2 layers with weights; \d+ are needed"):
         load_backbone_weights(network, spec, VOC, path)

@@ -15,11 +15,13 @@ from trainer.weights import keras_file, torch_file
 
 _log = logging.getLogger("ssd.trainer")
 
+# Kinds of files: a PyTorch state dict, layers of a model of keras.applications, and what Keras 3
+# saves of a whole network.
+TORCH, LAYERS, WHOLE = "torch", "layers", "whole"
+
 
 def locate_weights(source: str, spec) -> Path | None:
     """The file that a `TrainerConfig.backbone_weights` names, downloaded if need be; None for none.
-
-    Does no more than that, so that a wrong name can be told before a pipeline starts.
 
     Args:
       spec: the DetectorSpec.
@@ -61,23 +63,11 @@ def load_backbone_weights(network: keras.Model, spec, class_names, source: str) 
     if path is None:
         _log.info("  weights=random")
         return
-    kind = _kind(path, spec)
-    if kind == "whole network":
+    if _kind(path, spec) == WHOLE:
         _load_whole(network, path)
         _log.info("  weights=%s loaded=all", path)
         return
-    if kind == "torch":
-        contents = torch_file.read_state_dict(path)
-        names = class_names if _of_paper(spec.anchors) else None
-        convert = functools.partial(spec.pretrained.from_torch, class_names=names)
-    else:
-        contents = keras_file.read_layers(path)
-        convert = spec.pretrained.from_keras
-    try:
-        converted = convert(contents)
-        _check(network, converted)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    converted = _fitting(network, spec, class_names, path)
     for name, values in converted.items():
         network.get_layer(name).set_weights(values)
     loaded = list(converted)
@@ -90,8 +80,40 @@ def load_backbone_weights(network: keras.Model, spec, class_names, source: str) 
         loaded[-1],
         ",".join(random) or "none",
     )
-    if "box_head0" in converted and not spec.anchors.clipped:
+    if "box_head0" in converted and spec.anchors == anchors.SSD300:
         _log.info("  ssd.pytorch clips its anchors: trainer.anchors=clipped gives its detections")
+
+
+def check_weights(network: keras.Model, spec, source: str) -> None:
+    """Tells before a pipeline starts what `load_backbone_weights` would say in its Trainer.
+
+    Args:
+      network: of the configured detector, for any number of classes; it is not changed. Weights of
+        a whole network, which depend on the classes, are not compared.
+
+    Raises:
+        DataError: as `load_backbone_weights`.
+    """
+    path = locate_weights(source, spec)
+    if path is not None and _kind(path, spec) != WHOLE:
+        _fitting(network, spec, (), path)
+
+
+def _fitting(network, spec, class_names, path: Path) -> dict:
+    """{layer of the network: weights} of a file, of the right shapes."""
+    if _kind(path, spec) == TORCH:
+        contents = torch_file.read_state_dict(path)
+        names = class_names if _of_paper(spec.anchors) else None
+        convert = functools.partial(spec.pretrained.from_torch, class_names=names)
+    else:
+        contents = keras_file.read_layers(path)
+        convert = spec.pretrained.from_keras
+    try:
+        converted = convert(contents)
+        _check_shapes(network, converted)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return converted
 
 
 def _downloaded(pretrained) -> Path:
@@ -116,7 +138,7 @@ def _downloaded(pretrained) -> Path:
 
 
 def _kind(path: Path, spec) -> str:
-    """What a file is, by its content: `torch`, `layers` or `whole network`."""
+    """What a file is, by its content: TORCH, LAYERS or WHOLE."""
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
@@ -125,19 +147,19 @@ def _kind(path: Path, spec) -> str:
                 f"{path}: a PyTorch file (or a .keras archive), but this detector's backbone has "
                 f"no PyTorch weights to read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
             )
-        return "torch"
+        return TORCH
     if not start.startswith(keras_file.HDF5_MAGIC):
         raise DataError(
             f"{path}: neither a Keras .h5 file nor a PyTorch state dict (it starts with {start!r})"
         )
     if keras_file.is_whole_network(path):
-        return "whole network"
+        return WHOLE
     if spec.pretrained is None:
         raise DataError(
             f"{path}: weights of keras.applications, but this detector's backbone is none of its "
             "models. Give weights of the whole network (.weights.h5)"
         )
-    return "layers"
+    return LAYERS
 
 
 def _of_paper(spec) -> bool:
@@ -145,12 +167,12 @@ def _of_paper(spec) -> bool:
     return dataclasses.replace(spec, clipped=False) in (anchors.SSD300, anchors.SSD512)
 
 
-def _check(network, converted) -> None:
+def _check_shapes(network, converted) -> None:
     layers = {layer.name: layer for layer in network.layers}
     for name, values in converted.items():
         found = [tuple(value.shape) for value in values]
         if name not in layers:
-            raise DataError(f"has weights of {found} for a layer {name}, which is not there")
+            raise DataError(f"has weights of {found} for a layer {name} that is not here")
         wanted = [tuple(weight.shape) for weight in layers[name].weights]
         if found != wanted:
             raise DataError(f"layer {name}: the file has weights of {found}, not of {wanted}")
