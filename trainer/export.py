@@ -42,8 +42,6 @@ class ServedDetector(tf.Module):
         self.anchors = tf.constant(anchor_boxes(spec))
         self.class_names = tuple(class_names)
         self.records = records
-        # Tracked, so that the tables and constants of the transform graph are saved along.
-        self.transform_graph = records.graph
 
     def detect(self, inputs):
         """Detections for network inputs float32 [batch, size, size, 3]."""
@@ -115,8 +113,13 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
         and classes are added here.
       warmup_pictures: a few encoded pictures that the server answers before it says it is ready.
     """
+    saved = tf.Module()
+    saved.transform_graph = detector.records.graph
+    # A Keras variable that is saved itself is restored into a copy by all but
+    # `tf.saved_model.load`: TensorFlow Serving's functions would find the original empty.
+    saved.weights = [variable.value for variable in detector.network.variables]
     tf.saved_model.save(
-        detector,
+        saved,
         str(folder),
         signatures={
             "serving_default": detector.serving_default,

@@ -89,6 +89,18 @@ def test_the_saved_model_answers_as_the_network_does(served, answers, pictures):
     assert 20 < np.median(eager["num_detections"]) < MAX_DETECTIONS
 
 
+def test_a_session_answers_as_the_functions_do(folder, answers, make, pictures):
+    # TensorFlow Serving runs models in a session, and restores variables by another way.
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
+        signature = loaded.signature_def["serving_default"]
+        answer = session.run(
+            {name: info.name for name, info in signature.outputs.items()},
+            {signature.inputs["image_bytes"].name: [make.encode(p, "PNG") for p in pictures]},
+        )
+    _assert_same(answer, answers)
+
+
 def test_the_three_signatures_agree(ask, answers, make, pictures):
     encoded = [make.encode(picture, "PNG") for picture in pictures]
     records = [make.record(number, picture) for number, picture in enumerate(encoded)]
