@@ -1,0 +1,55 @@
+"""The TFX component around `gather_facts` and `write_model_card`."""
+
+import tempfile
+from pathlib import Path
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.utils import io_utils, path_utils
+
+from components.data_gate.component import DataGateReport
+from components.model_card.card import write_model_card
+from components.model_card.facts import gather_facts
+
+# Custom properties of the artifact, for a list of runs that opens no file.
+MAP_PROPERTY = "mAP"
+BLESSED_PROPERTY = "blessed"
+
+
+class ModelCardFolder(Artifact):
+    """A folder with model_card.md, model_card.html and facts.json."""
+
+    TYPE_NAME = "ModelCardFolder"
+
+
+@component
+def ModelCard(
+    model: InputArtifact[standard_artifacts.Model],
+    model_run: InputArtifact[standard_artifacts.ModelRun],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
+    blessing: InputArtifact[standard_artifacts.ModelBlessing],
+    gate: InputArtifact[DataGateReport],
+    card: OutputArtifact[ModelCardFolder],
+    code_version: Parameter[str],
+):
+    """Writes what is known of a model, for those who will use it.
+
+    `code_version` makes a change of the card's code write it again.
+    """
+    del code_version  # a key of the cache only
+    facts = gather_facts(
+        path_utils.serving_model_path(model.uri),
+        model_run.uri,
+        evaluation.uri,
+        blessing.uri,
+        gate.uri,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_model_card(facts, Path(folder))
+        io_utils.copy_dir(folder, card.uri)
+    card.set_int_custom_property(BLESSED_PROPERTY, int(facts["blessed"]))
+    mean = facts["evaluation"]["map"]["value"]
+    if mean is not None:
+        card.set_float_custom_property(MAP_PROPERTY, mean)

@@ -1,0 +1,58 @@
+"""The facts about a trained model, gathered from what the components left."""
+
+import json
+from importlib import metadata
+
+import tensorflow as tf
+
+from components.data_gate.component import REPORT_FILE
+from components.model_card.evaluation import read_evaluation
+from data.errors import DataError
+from trainer.run import SUMMARY
+
+FACTS_FILE = "facts.json"
+_IDENTITY = "assets.extra/model.json"
+_PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
+
+
+def gather_facts(model: str, model_run: str, evaluation: str, blessing: str, gate: str) -> dict:
+    """Everything known of a model before it is pushed, ready for JSON.
+
+    Args:
+      model: folder of the SavedModel.
+      model_run, evaluation, blessing, gate: folders that Trainer, Evaluator and DataGate wrote.
+
+    Returns:
+      `blessed`; `evaluation` as `read_evaluation` returns it; `model`, the identity that the export
+      carries; `training` with the last `losses` and the `checkpoint`; `data`, what the gate found;
+      `packages`, the versions of the main libraries.
+
+    Raises:
+      DataError: one of them is missing or damaged.
+    """
+    summary = read_json(f"{model_run}/{SUMMARY}")
+    return {
+        "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
+        "evaluation": read_evaluation(evaluation),
+        "model": read_json(f"{model}/{_IDENTITY}"),
+        "training": {"losses": summary["losses"], "checkpoint": _last_checkpoint(model_run)},
+        "data": read_json(f"{gate}/{REPORT_FILE}"),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def read_json(path: str) -> dict:
+    """A JSON file that an earlier component wrote, on any file system TensorFlow reads."""
+    try:
+        with tf.io.gfile.GFile(path, "r") as file:
+            return json.loads(file.read())
+    except (tf.errors.OpError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error}). Run the component that writes it again"
+        ) from error
+
+
+def _last_checkpoint(model_run: str) -> str | None:
+    """The newest file by its name, which holds the step; None if none was kept."""
+    files = tf.io.gfile.glob(f"{model_run}/checkpoints/step-*")
+    return max(files, default=None)
