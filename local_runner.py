@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from data.console import quiet
-from data.errors import DataError
+from data.errors import find_data_error
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
 
@@ -25,8 +25,12 @@ def main(arguments=None) -> int:
             from_component=options.from_component,
             enable_cache=not options.no_cache,
         )
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        # What goes wrong on Beam's workers arrives wrapped; a mistake of ours keeps its traceback.
+        found = find_data_error(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
         return 2
     return 0
 

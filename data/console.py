@@ -36,6 +36,8 @@ def quiet(verbose: bool = False) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # As TFX does; with the record that a worker failed on, in pages of text.
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # Libraries call warnings.simplefilter("default") on import, so filters would not last.
     warnings.showwarning = lambda *args, **kwargs: None
 

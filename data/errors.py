@@ -6,3 +6,18 @@ class DataError(ValueError):
 
     Command lines print the message without a traceback and exit with 2.
     """
+
+
+def find_data_error(error: BaseException) -> DataError | None:
+    """The DataError behind an exception, which Beam and TFMA wrap in theirs; None without one."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        if isinstance(current, DataError):
+            return current
+        seen.add(id(current))
+        pending += [current.__context__, current.__cause__]
+    return None

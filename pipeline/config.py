@@ -21,20 +21,71 @@ class DataConfig:
     schema: str = "voc"
 
 
+# TFMA's name of each method of computing confidence intervals.
+CONFIDENCE_INTERVALS = {
+    "none": None,
+    "jackknife": "JACKKNIFE",
+    "bootstrap": "POISSON_BOOTSTRAP",
+}
+
+
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """A model is blessed when its mAP reaches `min_map` and has not dropped too far.
+    """What is measured on the test split, and what a model has to reach to be blessed.
 
-    `max_map_drop` is how much lower than the latest blessed model's its mAP may be.
+    `min_map` is the least mAP, `min_class_ap` the least AP of classes (`dog:0.6,cat:0.5`) and
+    `min_slice_map` the least mAP of slices (`size=small:0.2,objects=5-9:0.4`).
+
+    `min_map_change` is the least change of mAP against the latest blessed model: a negative one is
+    a drop that is tolerated, a positive one a gain that is demanded. Chance is not a change: one
+    whose 95 % confidence interval holds 0 counts as 0. So noise neither blocks a model nor, where
+    a gain is demanded, blesses one. Without confidence intervals every change counts as it is, and
+    without a blessed model there is nothing to compare with, so this bound does not apply.
+
+    `slices` measures pictures apart by `objects` or `picture_size`
+    (`components.mean_average_precision.picture_slices`) or by any feature of the records, such as
+    `image/format`. Objects are always measured apart by size, truncated and occluded.
+    `confidence_intervals` is `jackknife`, `bootstrap` or `none`; `coco_metrics` adds COCO's scores.
     """
 
     min_map: float = 0.7
-    max_map_drop: float = 0.01
+    min_class_ap: tuple[str, ...] = ()
+    min_slice_map: tuple[str, ...] = ()
+    min_map_change: float = -0.01
+    slices: tuple[str, ...] = ()
+    confidence_intervals: str = "jackknife"
+    coco_metrics: bool = False
 
     def __post_init__(self):
-        for name in ("min_map", "max_map_drop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"evaluator.{name}: {getattr(self, name)} must be in [0, 1]")
+        if not 0 <= self.min_map <= 1:
+            raise ValueError(f"evaluator.min_map: {self.min_map} must be in [0, 1]")
+        if not -1 <= self.min_map_change <= 1:
+            raise ValueError(f"evaluator.min_map_change: {self.min_map_change} must be in [-1, 1]")
+        for name in ("min_class_ap", "min_slice_map"):
+            try:
+                parse_bounds(getattr(self, name))
+            except ValueError as error:
+                raise ValueError(f"evaluator.{name}: {error}") from None
+        if self.confidence_intervals not in CONFIDENCE_INTERVALS:
+            raise ValueError(
+                f"evaluator.confidence_intervals: {self.confidence_intervals!r} is not known; "
+                f"choose one of {', '.join(CONFIDENCE_INTERVALS)}"
+            )
+
+
+def parse_bounds(entries: typing.Iterable[str]) -> dict[str, float]:
+    """`name:least` entries as least values by name; ValueError for one that is not that."""
+    bounds = {}
+    for entry in entries:
+        name, _, text = entry.rpartition(":")
+        try:
+            least = float(text)
+        except ValueError:
+            least = -1.0
+        if not name or not 0 <= least <= 1:
+            raise ValueError(f"{entry!r}: write name:least with a least value in [0, 1]")
+        bounds[name] = least
+    return bounds
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A run on this machine: prepares the data, runs the components in order, reports the outcome."""
 
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from rich.table import Table
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import RunOptions
 
+from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import tfma_metric
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.inputs import prepare
 from pipeline.pipeline import BASELINE, Inputs, create_pipeline
-from pipeline.progress import is_blessed, overall_metrics, pushed_version, run_with_progress
+from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
 from trainer.config import NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
@@ -77,21 +79,25 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
 
 def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     """The table of AP per class, the verdict, and how to try the model."""
-    (evaluation,) = outputs["Evaluator"]["evaluation"]
-    metrics = overall_metrics(Path(evaluation.uri))
+    evaluation = evaluation_of(outputs["Evaluator"])
+    scores = evaluation.candidate[OVERALL]
     table = Table(title=f"AP on the test split, {config.preset} (VOC07, 11-point, IoU > 0.5)")
     table.add_column("class")
     table.add_column("AP", justify="right")
+    table.add_column("95 % interval", justify="right")
     for name in inputs.classes:
-        table.add_row(name, f"{metrics.get(tfma_metric.ap_name(name), float('nan')):.4f}")
+        table.add_row(name, *_cells(scores[tfma_metric.ap_name(name)]))
     table.add_section()
-    table.add_row("mAP", f"{metrics[tfma_metric.MAP]:.4f}")
+    table.add_row("mAP", *_cells(scores[tfma_metric.MAP]))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
+    console.print(_change(evaluation))
     if is_blessed(outputs["Evaluator"]):
         console.print("blessed: yes")
     else:
         console.print("blessed: no")
+        for failure in evaluation.failures:
+            console.print(f"  {failure}")
     pushed = pushed_version(outputs["Pusher"])
     if not pushed:
         console.print("pushed:  no")
@@ -100,6 +106,26 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     picture = _from_here(inputs.picture) if inputs.picture else "IMAGE"
     model = _from_here(Path(pushed).parent)
     console.print(f"try it:  {_python()} -m serving.predict {picture} --model {model}")
+
+
+def _cells(score: Score) -> tuple[str, str]:
+    if math.isnan(score.lower):
+        return f"{score.value:.4f}", ""
+    # The interval is symmetric and can reach beyond what an AP can be.
+    return f"{score.value:.4f}", f"{max(score.lower, 0):.4f} - {min(score.upper, 1):.4f}"
+
+
+def _change(evaluation: Evaluation) -> str:
+    """What the comparison with the latest blessed model says."""
+    if not evaluation.changes:
+        return "change:  not judged, there is no blessed model yet"
+    change = evaluation.changes[OVERALL][tfma_metric.MAP]
+    text = f"change:  {change.value:+.4f} mAP against the latest blessed model"
+    if math.isnan(change.lower):
+        return text
+    text += f", 95 % interval {change.lower:+.4f} to {change.upper:+.4f}"
+    counted = evaluation.changes[OVERALL][tfma_metric.SIGNIFICANT]
+    return text if counted.value else f"{text}: chance, it counts as 0"
 
 
 def _from_here(path: Path) -> Path:

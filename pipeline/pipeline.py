@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_data_validation as tfdv
-import tensorflow_model_analysis as tfma
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import (
@@ -34,14 +33,14 @@ from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components.data_gate.component import DataGate
-from components.mean_average_precision import tfma_metric
 from data.fields import Fields
+from data.schema import read_schema
 from pipeline.code_version import code_version
 from pipeline.config import Config
+from pipeline.evaluation import EXTRACTORS, evaluation_config
 from trainer.export import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
-EVALUATED_SIGNATURE = "serving_examples"
 
 # Beam's own runner by name: its default would first look for a binary to download. And no
 # container image: without this each component packs TFX's source, which only a cluster needs.
@@ -167,7 +166,13 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         example_splits=["test"],
         model=model,
         baseline_model=baseline.outputs["model"],
-        eval_config=evaluation_config(config, inputs),
+        eval_config=evaluation_config(
+            config.evaluator,
+            classes,
+            inputs.fields,
+            [feature.name for feature in read_schema(inputs.schema_path).feature],
+        ),
+        module_path=EXTRACTORS,
     )
     pusher = Pusher(
         model=model,
@@ -179,27 +184,6 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         ),
     )
     return [transform, trainer, baseline, evaluator, pusher]
-
-
-def evaluation_config(config: Config, inputs: Inputs) -> tfma.EvalConfig:
-    """The exact VOC metric on the test split, with a bound on mAP and on its change."""
-    metric = tfma_metric.metric_config(
-        inputs.classes,
-        inputs.fields,
-        code_version("components/mean_average_precision", "data/fields.py"),
-    )
-    threshold = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": config.evaluator.min_map}),
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
-            absolute={"value": -config.evaluator.max_map_drop},
-        ),
-    )
-    return tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name=EVALUATED_SIGNATURE)],
-        slicing_specs=[tfma.SlicingSpec()],
-        metrics_specs=[tfma.MetricsSpec(metrics=[metric], thresholds={tfma_metric.MAP: threshold})],
-    )
 
 
 def _statistics_options(inputs: Inputs) -> tfdv.StatsOptions:

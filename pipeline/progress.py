@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import tensorflow_model_analysis as tfma
 from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
 from components.data_gate.component import REPORT_FILE
+from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
 from pipeline.pipeline import BASELINE
 from pipeline.runs import latest_outputs
@@ -98,9 +98,9 @@ def _baseline(execution) -> str:
 
 
 def _evaluation(outputs) -> str:
-    metrics = overall_metrics(_path(outputs, "evaluation"))
+    score = evaluation_of(outputs).candidate[OVERALL][tfma_metric.MAP]
     verdict = "blessed" if is_blessed(outputs) else "not blessed"
-    return f"mAP {metrics[tfma_metric.MAP]:.4f}, {verdict}"
+    return f"mAP {score.value:.4f}, {verdict}"
 
 
 def _push(outputs) -> str:
@@ -116,11 +116,9 @@ _DESCRIPTIONS = {
 }
 
 
-def overall_metrics(evaluation: Path) -> dict[str, float]:
-    """The scalar metrics of the whole test split, by name, from an Evaluator's output."""
-    result = tfma.load_eval_result(str(evaluation))
-    values = result.get_metrics_for_slice(())
-    return {name: value["doubleValue"] for name, value in values.items() if "doubleValue" in value}
+def evaluation_of(outputs: dict) -> Evaluation:
+    """The scores that an Evaluator's outputs hold."""
+    return read_evaluation(_path(outputs, "evaluation"))
 
 
 def is_blessed(outputs: dict) -> bool:

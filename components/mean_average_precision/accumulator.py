@@ -22,6 +22,8 @@ class Columns(NamedTuple):
     gt_class: np.ndarray  # int32 [ground truths]
     gt_difficult: np.ndarray  # bool [ground truths]
     gt_crowd: np.ndarray  # bool [ground truths]
+    gt_truncated: np.ndarray  # bool [ground truths]
+    gt_occluded: np.ndarray  # bool [ground truths]
     gt_area: np.ndarray  # float64 [ground truths], in the square of the boxes' unit
     gt_box: np.ndarray  # float64 [ground truths, 4]
     det_image: np.ndarray  # int64 [detections]
@@ -59,6 +61,8 @@ class DetectionAccumulator:
         det_classes,
         gt_crowd=None,
         gt_area=None,
+        gt_truncated=None,
+        gt_occluded=None,
     ) -> None:
         """Adds one picture.
 
@@ -73,6 +77,7 @@ class DetectionAccumulator:
         gt_crowd: truth values, none by default; boxes around many objects, which COCO marks. They
             may be detected several times and count neither way.
         gt_area: of the objects, for COCO's sizes; by default that of their boxes.
+        gt_truncated, gt_occluded: truth values, none by default, for `object_slices`.
 
         Raises DataError naming the picture and the row for boxes that are not finite or are
         inverted, scores that are not finite, unknown classes and lengths that do not agree.
@@ -81,9 +86,15 @@ class DetectionAccumulator:
         det_class = self._indices(det_classes, image_id, "detection")
         gt_box = _boxes(gt_boxes, len(gt_class), image_id, "ground truth")
         det_box = _boxes(det_boxes, len(det_class), image_id, "detection")
-        difficult = _flags(gt_difficult, len(gt_class), image_id, "difficult")
-        no_crowd = np.zeros(len(gt_class), bool)
-        crowd = no_crowd if gt_crowd is None else _flags(gt_crowd, len(gt_class), image_id, "crowd")
+        flags = {
+            kind: _flags(values, len(gt_class), image_id, kind)
+            for kind, values in (
+                ("difficult", gt_difficult),
+                ("crowd", gt_crowd),
+                ("truncated", gt_truncated),
+                ("occluded", gt_occluded),
+            )
+        }
         area = box_area(gt_box) if gt_area is None else _areas(gt_area, len(gt_class), image_id)
         score = np.asarray(det_scores, np.float64).reshape(-1)
         if len(score) != len(det_class):
@@ -102,8 +113,7 @@ class DetectionAccumulator:
                 image_ids=np.array([image_id], dtype=str),
                 gt_image=np.zeros(len(gt_class), np.int64),
                 gt_class=gt_class,
-                gt_difficult=difficult,
-                gt_crowd=crowd,
+                **{f"gt_{kind}": values for kind, values in flags.items()},
                 gt_area=area,
                 gt_box=gt_box,
                 det_image=np.zeros(len(det_class), np.int64),
@@ -165,6 +175,8 @@ def box_area(boxes: np.ndarray) -> np.ndarray:
 
 
 def _flags(values, count: int, image_id: str, kind: str) -> np.ndarray:
+    if values is None:
+        return np.zeros(count, bool)
     flags = np.asarray(values, bool).reshape(-1)
     if len(flags) != count:
         raise DataError(
@@ -200,6 +212,8 @@ _EMPTY = Columns(
     gt_class=np.zeros(0, np.int32),
     gt_difficult=np.zeros(0, bool),
     gt_crowd=np.zeros(0, bool),
+    gt_truncated=np.zeros(0, bool),
+    gt_occluded=np.zeros(0, bool),
     gt_area=np.zeros(0),
     gt_box=np.zeros((0, 4)),
     det_image=np.zeros(0, np.int64),

@@ -1,11 +1,13 @@
-"""The VOC metric for TensorFlow Model Analysis.
+"""The detection metric for TensorFlow Model Analysis.
 
-Put `metric_config(...)` into a `tfma.MetricsSpec`, and bounds on `MAP`, `MAP_AREA`, `ap_name(...)`
-or `ap_area_name(...)` into its `thresholds`. (Not into `MetricConfig.threshold`: TFMA looks such a
-bound up under the name of the metric only, and this one reports many.)
+Put `metric_config(...)` into a `tfma.MetricsSpec`, and bounds on the metrics named here into its
+`per_slice_thresholds`. (Not into `MetricConfig.threshold`, which TFMA looks up under the name of
+the metric only, while this one reports many; and not into `thresholds`, which TFMA holds against
+every slice.)
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,25 +18,33 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
 from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
+from tensorflow_model_analysis.utils import calculate_confidence_interval, model_util
 
+from components.mean_average_precision import coco, object_slices, tfma_inputs
 from components.mean_average_precision.accumulator import DetectionAccumulator
 from components.mean_average_precision.average_precision import interpolated_precision
-from components.mean_average_precision.voc import ClassResult, VocResult, evaluate
-from data.errors import DataError
+from components.mean_average_precision.voc import ClassResult, VocResult, match_voc, score
 from data.fields import Fields
 
 MAP = "mAP"  # VOC2007, 11-point
 MAP_AREA = "mAP_area"  # VOC2010 and later
+
+# Exists as a change only (TFMA stores it as mAP_significant_diff): see `significant_change`.
+SIGNIFICANT = "mAP_significant"
+
+# COCO's twelve numbers by the field of `coco.CocoResult` that holds them.
+COCO_NAMES = {
+    field.name: f"coco/{field.name}"
+    for field in dataclasses.fields(coco.CocoResult)
+    if field.name != "class_ap"
+}
 
 # The recalls at which precision is stored. A fixed grid keeps the curves of two models, and those
 # of the samples behind a confidence interval, comparable.
 CURVE_RECALLS = np.linspace(0.0, 1.0, 101)
 _SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
-_BOXES = "detection_boxes"
-_SCORES = "detection_scores"
-_CLASS_NAMES = "detection_class_names"
-_COUNT = "num_detections"
+_IOU_THRESHOLD = 0.5
 
 
 def ap_name(class_name: str) -> str:
@@ -52,19 +62,37 @@ def curve_name(class_name: str) -> str:
     return f"precision_at_recall/{class_name}"
 
 
+def coco_ap_name(class_name: str) -> str:
+    """Metric with COCO's AP of a class."""
+    return f"coco/ap/{class_name}"
+
+
+def slice_map_name(slice_name: str) -> str:
+    """Metric with the 11-point mAP of some of the objects, by a name of `slice_names`."""
+    return f"mAP/{slice_name}"
+
+
+def slice_names(fields: Fields) -> tuple[str, ...]:
+    """The slices of objects that records with these fields tell apart."""
+    known = ["size", *(flag for flag in ("truncated", "occluded") if getattr(fields, flag))]
+    return tuple(name for name in object_slices.NAMES if name.split("=")[0] in known)
+
+
 def metric_config(
-    class_names: Sequence[str], fields: Fields, code_version: str = ""
+    class_names: Sequence[str], fields: Fields, code_version: str = "", with_coco: bool = False
 ) -> tfma.MetricConfig:
     """Configures the metric.
 
     class_names: every class that records and model can name, in the order of their ids 1..N.
     fields: the names of the records' features.
     code_version: names the metric's source, so that a cached evaluation is not used after a change.
+    with_coco: also reports `COCO_NAMES` and `coco_ap_name` of each class.
     """
     config = {
         "class_names": list(class_names),
         "fields": dataclasses.asdict(fields),
         "code_version": code_version,
+        "with_coco": with_coco,
     }
     return tfma.MetricConfig(
         class_name=MeanAveragePrecision.__name__, module=__name__, config=json.dumps(config)
@@ -77,7 +105,11 @@ class MeanAveragePrecision(metric_types.Metric):
     Ground truth comes from the features of the raw `tf.Example`, detections from the model's
     answer: `detection_boxes` [n, 4], `detection_scores` [n], `detection_class_names` [n] and
     `num_detections`, rows after which are padding. A record without object features is a picture
-    without objects; one without difficult flags has no difficult objects.
+    without objects; one without flags has no difficult, truncated or occluded objects.
+
+    A candidate that names an unknown class is an error. A baseline may come from data with other
+    classes: what it finds of classes unknown here is left out, and of those that it does not know
+    it finds nothing, so their AP is 0.
 
     Beside the metrics it makes TFMA's own confusion matrix plots, one for each class under its id
     1..N, for `tfma.view.render_plot`. There is no true negative in detection: it is always 0.
@@ -88,46 +120,93 @@ class MeanAveragePrecision(metric_types.Metric):
         class_names: Sequence[str],
         fields: dict[str, str | None],
         code_version: str = "",
+        with_coco: bool = False,
         name: str = MAP,
     ):
         del code_version  # part of the configuration only
         super().__init__(
-            _computations, class_names=list(class_names), fields=dict(fields), name=name
+            _computations,
+            class_names=list(class_names),
+            fields=dict(fields),
+            with_coco=with_coco,
+            name=name,
         )
+
+
+def significant_change(change: Any) -> float:
+    """The change that counts: 0 where chance alone explains it, else the change itself.
+
+    change: of a metric between candidate and baseline, both measured on the same pictures. With
+        confidence intervals it comes as TFMA's t distribution, and a change whose 95 % interval
+        holds 0 is one that chance explains; without them it is a number, and counts as it is.
+    """
+    if not isinstance(change, tfma.types.ValueWithTDistribution):
+        return float(change)
+    _, lower, upper = calculate_confidence_interval(change)
+    return 0.0 if lower <= 0 <= upper else float(change.unsampled_value)
 
 
 def _computations(
     class_names: list[str],
     fields: dict[str, str | None],
+    with_coco: bool,
     name: str,
+    eval_config: tfma.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
 ) -> list[metric_types.MetricComputation]:
     del name  # the keys have their own
     record = Fields(**fields)
-    features = [record.source_id, record.filename, record.text, record.difficult]
-    features += [record.ymin, record.xmin, record.ymax, record.xmax]
-    return [
-        metric_types.MetricComputation(
-            keys=_keys(class_names, model),
-            preprocessors=[
-                metric_types.FeaturePreprocessor(
-                    feature_keys=[feature for feature in features if feature],
-                    model_names=[model] if model else None,
-                )
-            ],
-            combiner=_AccumulateDetections(class_names, record, model),
+    baseline = eval_config and model_util.get_baseline_model_spec(eval_config)
+    computations = []
+    for model in model_names or [""]:
+        is_baseline = bool(baseline) and model == baseline.name
+        combiner = _AccumulateDetections(class_names, record, with_coco, model, is_baseline)
+        preprocessor = metric_types.FeaturePreprocessor(
+            feature_keys=tfma_inputs.feature_names(record),
+            model_names=[model] if model else None,
         )
-        for model in model_names or [""]
-    ]
+        computations.append(
+            metric_types.MetricComputation(combiner.keys(), [preprocessor], combiner)
+        )
+        if baseline and not is_baseline:
+            key = _key(SIGNIFICANT, model).make_diff_key()
+            result = functools.partial(_add_significant_change, key)
+            computations.append(metric_types.CIDerivedMetricComputation([key], result))
+    return computations
+
+
+def _key(name: str, model_name: str) -> metric_types.MetricKey:
+    # TFMA finds the bounds of a MetricsSpec only under keys that leave it open whether examples
+    # are weighted.
+    return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
+
+
+def _add_significant_change(key: metric_types.MetricKey, metrics: metric_types.MetricsDict):
+    change = metrics[_key(MAP, key.model_name).make_diff_key()]
+    return {key: significant_change(change)}
 
 
 class _AccumulateDetections(beam.CombineFn):
     """Collects the pictures of a slice and scores them at the end."""
 
-    def __init__(self, class_names: Sequence[str], fields: Fields, model_name: str):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        fields: Fields,
+        with_coco: bool,
+        model_name: str,
+        is_baseline: bool,
+    ):
         self._class_names = tuple(class_names)
+        self._known = np.array([name.encode() for name in class_names], object)
         self._fields = fields
+        self._with_coco = with_coco
         self._model_name = model_name
+        self._is_baseline = is_baseline
+
+    def keys(self) -> list[metric_types.MetricKey]:
+        """The keys of `extract_output`."""
+        return list(self.extract_output(self.create_accumulator()))
 
     def create_accumulator(self) -> DetectionAccumulator:
         return DetectionAccumulator(self._class_names)
@@ -135,9 +214,23 @@ class _AccumulateDetections(beam.CombineFn):
     def add_input(
         self, accumulator: DetectionAccumulator, inputs: metric_types.StandardMetricInputs
     ) -> DetectionAccumulator:
-        image_id, *truth = _ground_truth(inputs.get_features() or {}, self._fields)
+        truth = tfma_inputs.ground_truth(inputs.get_features() or {}, self._fields)
         answer = inputs.get_predictions(self._model_name or None)
-        accumulator.add(image_id, *truth, *_detections(answer, image_id))
+        found = tfma_inputs.detections(answer, truth)
+        if self._is_baseline:
+            known = np.isin(found.classes, self._known)
+            found = tfma_inputs.Detections(*(column[known] for column in found))
+        accumulator.add(
+            truth.image_id,
+            truth.boxes_px,
+            truth.classes,
+            truth.difficult,
+            found.boxes_px,
+            found.scores,
+            found.classes,
+            gt_truncated=truth.truncated,
+            gt_occluded=truth.occluded,
+        )
         return accumulator
 
     def merge_accumulators(
@@ -155,44 +248,53 @@ class _AccumulateDetections(beam.CombineFn):
     def extract_output(
         self, accumulator: DetectionAccumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
-        values = _values(evaluate(accumulator))
-        keys = _keys(self._class_names, self._model_name)
-        return dict(zip(keys, values, strict=True))
+        columns = accumulator.columns()
+        matches = match_voc(columns, len(self._class_names), _IOU_THRESHOLD)
+        result = score(columns, matches, self._class_names)
+        values = _voc_values(result)
+        for name in slice_names(self._fields):
+            part = object_slices.restrict(columns, matches, name)
+            values[slice_map_name(name)] = score(columns, part, self._class_names).map_11_point
+        if self._with_coco:
+            values |= _coco_values(coco.evaluate(accumulator))
+        return {
+            **{_key(name, self._model_name): value for name, value in values.items()},
+            **_plots(result, self._model_name),
+        }
 
 
-def _keys(class_names: Sequence[str], model_name: str) -> list[metric_types.MetricKey]:
-    names = [MAP, MAP_AREA]
-    for class_name in class_names:
-        names += [ap_name(class_name), ap_area_name(class_name), curve_name(class_name)]
-    # TFMA finds the bounds of MetricsSpec.thresholds only under keys that leave it open whether
-    # examples are weighted.
-    keys = [
-        metric_types.MetricKey(name, model_name=model_name, example_weighted=None) for name in names
-    ]
-    plots = [
-        metric_types.PlotKey(
-            CONFUSION_MATRIX_PLOT_NAME,
-            model_name=model_name,
-            sub_key=metric_types.SubKey(class_id=class_id),
-            example_weighted=None,
-        )
-        for class_id in range(1, len(class_names) + 1)
-    ]
-    return keys + plots
+def _voc_values(result: VocResult) -> dict[str, float | np.ndarray]:
+    values: dict[str, Any] = {MAP: result.map_11_point, MAP_AREA: result.map_area}
+    for name, row in result.classes.items():
+        values[ap_name(name)] = row.ap_11_point
+        values[ap_area_name(name)] = row.ap_area
+        values[curve_name(name)] = _curve(row)
+    return values
 
 
-def _values(result: VocResult) -> list[Any]:
-    """The values of `_keys`, in the same order."""
-    values: list[Any] = [result.map_11_point, result.map_area]
-    for row in result.classes.values():
-        values += [row.ap_11_point, row.ap_area, _curve(row)]
-    return values + [_confusion_matrices(row) for row in result.classes.values()]
+def _coco_values(result: coco.CocoResult) -> dict[str, float]:
+    values = {metric: getattr(result, field) for field, metric in COCO_NAMES.items()}
+    return values | {coco_ap_name(name): value for name, value in result.class_ap.items()}
 
 
 def _curve(row: ClassResult) -> np.ndarray:
     if not row.positives:
         return np.full(len(CURVE_RECALLS), np.nan)
     return interpolated_precision(row.precision, row.recall, CURVE_RECALLS)
+
+
+def _plots(result: VocResult, model_name: str) -> dict[metric_types.PlotKey, Any]:
+    keys = [
+        metric_types.PlotKey(
+            CONFUSION_MATRIX_PLOT_NAME,
+            model_name=model_name,
+            sub_key=metric_types.SubKey(class_id=class_id),
+            example_weighted=None,
+        )
+        for class_id in range(1, len(result.classes) + 1)
+    ]
+    rows = result.classes.values()
+    return {key: _confusion_matrices(row) for key, row in zip(keys, rows, strict=True)}
 
 
 def _confusion_matrices(row: ClassResult):
@@ -207,55 +309,3 @@ def _confusion_matrices(row: ClassResult):
         fn=(row.positives - found).tolist(),
     )
     return matrices.to_proto().confusion_matrix_at_thresholds
-
-
-def _ground_truth(
-    features: dict[str, Any], fields: Fields
-) -> tuple[str, np.ndarray, list[bytes], list[bool]]:
-    """Image id, boxes [n, 4], class names and difficult flags of a record."""
-    ids = [_flat(features.get(name)) for name in (fields.source_id, fields.filename) if name]
-    image_id = next((values[0].decode() for values in ids if values and values[0]), None)
-    if image_id is None:
-        raise DataError(
-            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}; detections "
-            "of equal score are ranked by it. Write the records with `python -m data.convert`"
-        )
-    classes = _flat(features.get(fields.text))
-    edges = [
-        _flat(features.get(name)) for name in (fields.ymin, fields.xmin, fields.ymax, fields.xmax)
-    ]
-    if any(len(edge) != len(classes) for edge in edges):
-        raise DataError(
-            f"{image_id}: {len(classes)} names in {fields.text}, but "
-            f"{', '.join(str(len(edge)) for edge in edges)} values of ymin, xmin, ymax, xmax"
-        )
-    difficult = _flat(features.get(fields.difficult)) or [False] * len(classes)
-    return image_id, np.array(edges, np.float64).T, classes, difficult
-
-
-def _detections(answer: Any, image_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes [k, 4], scores [k] and class names [k] of a model's answer, without its padding."""
-    missing = [key for key in (_BOXES, _SCORES, _CLASS_NAMES, _COUNT) if key not in (answer or {})]
-    if missing:
-        raise DataError(
-            f"{image_id}: the model's answer lacks {', '.join(missing)}; it has "
-            f"{', '.join(sorted(answer or {})) or 'nothing'}. Evaluate the signature that answers "
-            "with detections"
-        )
-    scores = np.reshape(answer[_SCORES], -1)
-    count = int(np.reshape(answer[_COUNT], -1)[0])
-    if not 0 <= count <= len(scores):
-        raise DataError(f"{image_id}: {_COUNT} is {count} with {len(scores)} rows of detections")
-    return (
-        np.reshape(answer[_BOXES], (-1, 4))[:count],
-        scores[:count],
-        np.reshape(answer[_CLASS_NAMES], -1)[:count],
-    )
-
-
-def _flat(value: Any) -> list[Any]:
-    """The values of a feature: TFMA delivers it dense, sparse, ragged, as None or not at all."""
-    if value is None:
-        return []
-    values = np.reshape(getattr(value, "values", value), -1).tolist()
-    return [entry for entry in values if entry is not None]

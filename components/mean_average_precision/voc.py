@@ -1,6 +1,7 @@
 """Scores by the rules of the Pascal VOC development kit."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,12 +89,17 @@ def match_voc(columns: Columns, num_classes: int, iou_threshold: float) -> VocMa
 def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> VocResult:
     """AP of every class, with an IoU of more than `iou_threshold` for a hit (`match_voc`)."""
     columns = accumulator.columns()
-    num_classes = len(accumulator.class_names)
-    matches = match_voc(columns, num_classes, iou_threshold)
+    matches = match_voc(columns, len(accumulator.class_names), iou_threshold)
+    return score(columns, matches, accumulator.class_names)
+
+
+def score(columns: Columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult:
+    """AP of every class of matched detections."""
+    num_classes = len(class_names)
     positives = np.bincount(columns.gt_class[matches.countable], minlength=num_classes)
     bounds = np.searchsorted(columns.det_class[matches.order], np.arange(num_classes + 1))
     classes = {}
-    for index, name in enumerate(accumulator.class_names):
+    for index, name in enumerate(class_names):
         rows = matches.order[bounds[index] : bounds[index + 1]]
         counted = rows[~matches.ignored[rows]]
         classes[name] = _class_result(

@@ -14,6 +14,7 @@ from data.fields import COMMON, SEED
 
 CLASSES = ("cat", "dog", "owl", "ghost")  # no record has a ghost, so it has no AP
 ROWS = 6  # rows of an answer, padding included
+HEIGHT, WIDTH = 120, 400  # of every picture
 WEAK = 0.45  # the baseline keeps only detections above this score
 
 
@@ -104,6 +105,8 @@ def example(picture, fields):
     padding = ROWS - len(scores)
     features = {
         fields.filename: feature([f"{image_id}.jpg"]),
+        fields.height: feature([HEIGHT]),
+        fields.width: feature([WIDTH]),
         "stored/box": feature(np.vstack([detected, np.zeros((padding, 4))]).astype(np.float32)),
         "stored/score": feature(np.append(scores, np.zeros(padding)).astype(np.float32)),
         "stored/name": feature(np.append(detected_names, [""] * padding).astype(str)),
@@ -128,6 +131,9 @@ def schema(fields):
     kinds |= {fields.text: schema_pb2.BYTES, fields.difficult: schema_pb2.INT}
     for name, kind in kinds.items():
         result.feature.add(name=name, type=kind)
+    for name in (fields.height, fields.width):
+        result.feature.add(name=name, type=schema_pb2.INT).shape.dim.add(size=1)
+        result.feature[-1].presence.min_fraction = 1.0
     for name in (fields.filename, fields.source_id, "size"):
         if name:
             result.feature.add(name=name, type=schema_pb2.BYTES).shape.dim.add(size=1)

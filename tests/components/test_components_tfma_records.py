@@ -37,6 +37,8 @@ def answer(boxes=(), scores=(), names=(), count=None):
 def record(**changes):
     features = {
         "image/source_id": np.array([b"p7"], object),
+        "image/height": np.array([200]),
+        "image/width": np.array([300]),
         "image/object/class/text": np.array([b"cat"], object),
         "image/object/difficult": np.array([0]),
     }
@@ -55,6 +57,8 @@ def test_any_partition_through_pickled_accumulators_gives_the_same():
         names = rng.choice(CLASSES, 5)
         features = {
             "image/source_id": np.array([f"p{number}".encode()], object),
+            "image/height": np.array([200]),
+            "image/width": np.array([300]),
             "image/object/class/text": names[:3].astype("S").astype(object),
         }
         edges = np.clip(boxes[:3] + rng.normal(0, 0.01, (3, 4)), 0, 1).T
@@ -93,7 +97,8 @@ ABSENT = ["class/text", "difficult", "bbox/ymin", "bbox/xmin", "bbox/ymax", "bbo
 def test_record_without_objects_is_a_picture_without_objects(empty):
     features = record(**{f"image/object/{name}": empty for name in ABSENT})
     if isinstance(empty, str):
-        features = {"image/source_id": features["image/source_id"]}
+        features = {name: features[f"image/{name}"] for name in ("source_id", "height", "width")}
+        features = {f"image/{name}": value for name, value in features.items()}
     fn = combiner()
     found = answer([(0.1, 0.1, 0.5, 0.5)], [0.9], ["cat"])
     accumulator = fn.add_input(fn.create_accumulator(), inputs(features, found))
@@ -132,7 +137,19 @@ def test_record_without_difficult_flags_has_no_difficult_objects():
         ({}, {"scores": [1]}, "p7: the model's answer lacks detection_boxes, .*it has scores"),
         ({}, answer(count=2), "p7: num_detections is 2 with 0 rows"),
         ({}, answer([(0, 0, 1, 1)], [0.5], ["cow"]), "p7: detection 0: unknown class b'cow'"),
-        ({}, answer([(0, 0, 1, 1)], [math.nan], ["cat"]), "p7: detection 0: score nan"),
+        ({}, answer([(0, 0, 1, 1)], [math.nan], ["cat"]), r"p7: detection 0: score nan is not in"),
+        ({}, answer([(0, 0, 1, 1)], [1.5], ["cat"]), r"p7: detection 0: score 1.5 is not in"),
+        ({}, answer([(0, 0, 1, 1)], [-0.5], ["cat"]), r"p7: detection 0: score -0.5 is not in"),
+        ({}, answer([(0, 1, 1, 0)], [0.5], ["cat"]), r"p7: detection 0: box \[.*\] is not a box"),
+        ({}, answer([(0, 0, 1, math.nan)], [0.5], ["cat"]), r"p7: detection 0: box \[.*nan\] is"),
+        ({"image/object/bbox/ymin": np.array([0.9])}, answer(), "p7: ground truth 0: box"),
+        (
+            {"image/object/class/text": np.array([b"cow"])},
+            answer(),
+            "truth 0: unknown class b'cow'",
+        ),
+        ({"image/height": None}, answer(), r"p7: image/height is \[\] and image/width is \[300\]"),
+        ({"image/width": np.array([0])}, answer(), r"image/width is \[0\]"),
         ({"image/object/bbox/ymin": None}, answer(), "p7: 1 names .* but 0, 1, 1, 1 values"),
         ({"image/source_id": None}, answer(), "neither image/source_id nor image/filename"),
     ],

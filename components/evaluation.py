@@ -1,0 +1,141 @@
+"""Reading what an Evaluator wrote: scores with their intervals, and why a model fell short."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from google.protobuf.message import DecodeError
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
+
+from components.mean_average_precision import tfma_metric
+from data.errors import DataError
+
+OVERALL = ""
+
+_METRICS = "metrics-*.tfrecord"
+_VALIDATIONS = "validations*"
+
+
+class Score(NamedTuple):
+    """A number and its 95 % confidence interval, NaN where none was computed."""
+
+    value: float
+    lower: float = math.nan
+    upper: float = math.nan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of a candidate and its baseline by slice (`OVERALL`, `objects=2-4`) and metric.
+
+    `changes` is candidate minus baseline. Without a baseline, it and `baseline` are empty.
+    `failures` says of each bound that is not reached what was found; a blessed model has none.
+    """
+
+    candidate: dict[str, dict[str, Score]]
+    baseline: dict[str, dict[str, Score]]
+    changes: dict[str, dict[str, Score]]
+    failures: tuple[str, ...]
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Reads an Evaluator's output folder.
+
+    Raises:
+        DataError: its files are missing or damaged.
+    """
+    slices = _read(folder, _METRICS, metrics_for_slice_pb2.MetricsForSlice)
+    (validation,) = _read(folder, _VALIDATIONS, validation_result_pb2.ValidationResult)[:1]
+    candidate: dict[str, dict[str, Score]] = {}
+    baseline: dict[str, dict[str, Score]] = {}
+    changes: dict[str, dict[str, Score]] = {}
+    for proto in slices:
+        name = _slice_name(proto.slice_key.single_slice_keys)
+        for item in proto.metric_keys_and_values:
+            score = _score(item)
+            if score is None:
+                continue
+            owner = baseline if item.key.model_name == tfma.BASELINE_KEY else candidate
+            owner = changes if item.key.is_diff else owner
+            owner.setdefault(name, {})[item.key.name.removesuffix("_diff")] = score
+    if tfma_metric.MAP not in candidate.get(OVERALL, {}):
+        raise _damaged(folder, f"there is no {tfma_metric.MAP} of the whole split")
+    return Evaluation(candidate, baseline, changes, tuple(_failures(validation, changes)))
+
+
+def _read(folder: Path, pattern: str, message: type) -> list:
+    """The records of a file as protos; at least one."""
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise _damaged(folder, f"{pattern} is missing")
+    try:
+        records = list(tf.data.TFRecordDataset([str(file) for file in files]))
+        protos = [message.FromString(record.numpy()) for record in records]
+    except (tf.errors.OpError, DecodeError) as error:
+        raise _damaged(files[0], str(error)) from error
+    if not protos:
+        raise _damaged(files[0], "it is empty")
+    return protos
+
+
+def _damaged(path: Path, found: str) -> DataError:
+    return DataError(
+        f"{path}: not a whole evaluation ({found}). Evaluate again: "
+        "local_runner.py --from Evaluator"
+    )
+
+
+def _score(item) -> Score | None:
+    """The number under a metric's key; None for curves and other things that are not numbers."""
+    if not item.value.HasField("double_value"):
+        return None
+    value = item.value.double_value.value
+    if not item.HasField("confidence_interval"):
+        return Score(value)
+    interval = item.confidence_interval
+    return Score(
+        value, interval.lower_bound.double_value.value, interval.upper_bound.double_value.value
+    )
+
+
+def _slice_name(keys: Iterable) -> str:
+    values = {key.column: getattr(key, key.WhichOneof("kind")) for key in keys}
+    return ",".join(
+        f"{name}={value.decode() if isinstance(value, bytes) else value}"
+        for name, value in values.items()
+    )
+
+
+def _failures(validation, changes: dict[str, dict[str, Score]]) -> Iterable[str]:
+    for proto in validation.metric_validations_per_slice:
+        slice_name = _slice_name(proto.slice_key.single_slice_keys)
+        for failure in proto.failures:
+            name = failure.metric_key.name
+            where = f" of {slice_name}" if slice_name else ""
+            value = failure.metric_value.double_value.value
+            threshold = failure.metric_threshold
+            if threshold.HasField("change_threshold"):
+                change = changes[slice_name][tfma_metric.MAP]
+                yield (
+                    f"mAP{where} changed by {change.value:+.4f}{_interval(change)}, at least "
+                    f"{threshold.change_threshold.absolute.value:+g} is wanted"
+                )
+            elif not failure.HasField("metric_value"):
+                yield f"{name}{where} was not measured"
+            else:
+                least = threshold.value_threshold.lower_bound.value
+                found = "is undefined, for it has no object to find" if math.isnan(value) else ""
+                yield f"{name}{where} {found or f'is {value:.4f}'}, at least {least:g} is wanted"
+    for spec in validation.missing_slices:
+        for name, value in spec.feature_values.items():
+            yield f"there is no picture with {name}={value}, which has a least mAP"
+
+
+def _interval(score: Score) -> str:
+    if math.isnan(score.lower):
+        return ""
+    return f" (95 % interval {score.lower:+.4f} to {score.upper:+.4f})"

@@ -1,0 +1,39 @@
+"""VOC scores of some of the objects: of one size, truncated, occluded, and not so."""
+
+import numpy as np
+
+from components.mean_average_precision.accumulator import Columns, box_area
+from components.mean_average_precision.coco import SIZES
+from components.mean_average_precision.voc import VocMatches
+
+_FLAGS = ("truncated", "occluded")
+
+NAMES = tuple(f"size={size}" for size in SIZES) + tuple(
+    f"{flag}={value}" for flag in _FLAGS for value in ("yes", "no")
+)
+
+
+def restrict(columns: Columns, matches: VocMatches, name: str) -> VocMatches:
+    """The matches as they count for the objects of one slice.
+
+    Objects outside the slice count like difficult ones: neither they nor the detections of them
+    are seen. A detection of nothing has no truncation or occlusion, so it is a false positive in
+    each of these slices; it has a size, and is one in the slices of its own size only, as in COCO.
+    Slices with few objects therefore score lower: compare a slice with itself, across models.
+
+    columns: with boxes in pixels, for the sizes are COCO's.
+    name: one of `NAMES`.
+    """
+    kind, value = name.split("=")
+    if kind == "size":
+        low, high = SIZES[value]
+        inside = (columns.gt_area >= low) & (columns.gt_area <= high)
+        area = box_area(columns.det_box)
+        elsewhere = (area < low) | (area > high)
+    else:
+        inside = getattr(columns, f"gt_{kind}") == (value == "yes")
+        elsewhere = np.zeros(len(columns.det_box), bool)
+    countable = matches.countable & inside
+    # The -1 of a detection without a match reads the added last entry.
+    ignored = np.where(matches.best >= 0, np.append(~countable, False)[matches.best], elsewhere)
+    return matches._replace(hit=matches.hit & ~ignored, ignored=ignored, countable=countable)

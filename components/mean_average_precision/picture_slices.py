@@ -1,0 +1,63 @@
+"""Slices of pictures, by what follows from a record: its size and its number of objects.
+
+TFMA slices by features of the record. What is not one becomes one here, on the way to TFMA's
+slicing: name this module as the Evaluator's `module_path`.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
+
+from components.mean_average_precision import tfma_inputs
+from data.fields import Fields
+
+OBJECTS = "objects"  # in the picture, difficult ones too
+PICTURE_SIZE = "picture_size"
+
+# Least number of objects and least number of pixels of each value.
+_VALUES = {
+    OBJECTS: {0: "0", 1: "1", 2: "2-4", 5: "5-9", 10: "10+"},
+    PICTURE_SIZE: {0: "small", 256**2: "medium", 512**2: "large"},
+}
+VALUES = {name: tuple(values.values()) for name, values in _VALUES.items()}
+
+
+def slice_values(features: Mapping[str, Any], fields: Fields) -> dict[str, str]:
+    """The value of each computed slice that a picture belongs to."""
+    truth = tfma_inputs.ground_truth(features, fields)
+    numbers = {OBJECTS: len(truth.classes), PICTURE_SIZE: truth.size_px[0] * truth.size_px[1]}
+    return {
+        name: next(text for least, text in reversed(_VALUES[name].items()) if number >= least)
+        for name, number in numbers.items()
+    }
+
+
+def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config) -> list:
+    """TFX's way in: TFMA's extractors, with the computed features before the slicing."""
+    extractors = tfma.default_extractors(
+        eval_shared_model=eval_shared_model,
+        eval_config=eval_config,
+        tensor_adapter_config=tensor_adapter_config,
+    )
+    (metric,) = eval_config.metrics_specs[0].metrics
+    fields = Fields(**json.loads(metric.config)["fields"])
+    stages = [extractor.stage_name for extractor in extractors]
+    extractors.insert(
+        stages.index(SLICE_KEY_EXTRACTOR_STAGE_NAME),
+        tfma.extractors.Extractor("AddPictureSlices", beam.Map(_add_features, fields)),
+    )
+    return extractors
+
+
+def _add_features(extracts: tfma.types.Extracts, fields: Fields) -> tfma.types.Extracts:
+    features = extracts[tfma.FEATURES_KEY]
+    added = {
+        name: np.array([value.encode()], object)
+        for name, value in slice_values(features, fields).items()
+    }
+    return {**extracts, tfma.FEATURES_KEY: {**features, **added}}

@@ -1,0 +1,122 @@
+"""What a record and a model's answer say of one picture, in all the shapes TFMA delivers them."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data.errors import DataError
+from data.fields import Fields
+
+_BOXES = "detection_boxes"
+_SCORES = "detection_scores"
+_CLASS_NAMES = "detection_class_names"
+_COUNT = "num_detections"
+
+
+class GroundTruth(NamedTuple):
+    """The objects of a picture; boxes and size in pixels."""
+
+    image_id: str
+    size_px: tuple[float, float]  # height, width
+    boxes_px: np.ndarray  # float64 [n, 4]: ymin, xmin, ymax, xmax
+    classes: list[bytes]
+    difficult: list[int]
+    truncated: list[int]
+    occluded: list[int]
+
+
+class Detections(NamedTuple):
+    """What a model found in a picture, without the padding of its answer."""
+
+    boxes_px: np.ndarray  # float64 [k, 4]: ymin, xmin, ymax, xmax
+    scores: np.ndarray  # float [k], in [0, 1]
+    classes: np.ndarray  # bytes [k]
+
+
+def feature_names(fields: Fields) -> list[str]:
+    """The features that `ground_truth` reads."""
+    names = [fields.source_id, fields.filename, fields.height, fields.width, fields.text]
+    names += [fields.ymin, fields.xmin, fields.ymax, fields.xmax]
+    names += [fields.difficult, fields.truncated, fields.occluded]
+    return [name for name in names if name]
+
+
+def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
+    """Reads a record; without object features it is a picture without objects.
+
+    Raises:
+        DataError: the record has no id or no size, or its lists of objects differ in length.
+    """
+    ids = [_values(features, name) for name in (fields.source_id, fields.filename)]
+    image_id = next((values[0].decode() for values in ids if values and values[0]), None)
+    if image_id is None:
+        raise DataError(
+            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}; detections "
+            "of equal score are ranked by it. Write the records with `python -m data.convert`"
+        )
+    size = [_values(features, name) for name in (fields.height, fields.width)]
+    if not all(len(values) == 1 and values[0] > 0 for values in size):
+        raise DataError(
+            f"{image_id}: {fields.height} is {size[0]} and {fields.width} is {size[1]}; expected "
+            "one number of pixels each, for object sizes are in pixels. Write the records with "
+            "`python -m data.convert`"
+        )
+    height, width = size[0][0], size[1][0]
+    classes = _values(features, fields.text)
+    edges = [
+        _values(features, name) for name in (fields.ymin, fields.xmin, fields.ymax, fields.xmax)
+    ]
+    if any(len(edge) != len(classes) for edge in edges):
+        raise DataError(
+            f"{image_id}: {len(classes)} names in {fields.text}, but "
+            f"{', '.join(str(len(edge)) for edge in edges)} values of ymin, xmin, ymax, xmax"
+        )
+    no_flags = [0] * len(classes)
+    flags = [
+        _values(features, name) or no_flags
+        for name in (fields.difficult, fields.truncated, fields.occluded)
+    ]
+    boxes = np.array(edges, np.float64).T * (height, width, height, width)
+    return GroundTruth(image_id, (height, width), boxes, classes, *flags)
+
+
+def detections(answer: Any, truth: GroundTruth) -> Detections:
+    """Reads a model's answer to the picture of `truth`.
+
+    Raises:
+        DataError: an output is missing, the count does not fit, or a score is not in [0, 1].
+    """
+    image_id = truth.image_id
+    missing = [key for key in (_BOXES, _SCORES, _CLASS_NAMES, _COUNT) if key not in (answer or {})]
+    if missing:
+        raise DataError(
+            f"{image_id}: the model's answer lacks {', '.join(missing)}; it has "
+            f"{', '.join(sorted(answer or {})) or 'nothing'}. Evaluate the signature that answers "
+            "with detections"
+        )
+    scores = np.reshape(answer[_SCORES], -1)
+    count = int(np.reshape(answer[_COUNT], -1)[0])
+    if not 0 <= count <= len(scores):
+        raise DataError(f"{image_id}: {_COUNT} is {count} with {len(scores)} rows of detections")
+    scores = scores[:count]
+    # A comparison with NaN is false.
+    good = (scores >= 0) & (scores <= 1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"{image_id}: detection {row}: score {scores[row]} is not in [0, 1]. A training that "
+            "diverged gives NaN: look at its losses, lower trainer.learning_rate"
+        )
+    boxes = np.reshape(answer[_BOXES], (-1, 4))[:count].astype(np.float64)
+    return Detections(
+        boxes * (truth.size_px * 2), scores, np.reshape(answer[_CLASS_NAMES], -1)[:count]
+    )
+
+
+def _values(features: dict[str, Any], name: str | None) -> list[Any]:
+    """The values of a feature: TFMA delivers it dense, sparse, ragged, as None or not at all."""
+    value = features.get(name)
+    if value is None:
+        return []
+    values = np.reshape(getattr(value, "values", value), -1).tolist()
+    return [entry for entry in values if entry is not None]

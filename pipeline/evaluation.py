@@ -1,0 +1,126 @@
+"""What the Evaluator measures and what a model has to reach, for TFMA."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+import tensorflow_model_analysis as tfma
+
+from components.mean_average_precision import picture_slices, tfma_metric
+from data.errors import DataError
+from data.fields import Fields
+from pipeline.code_version import code_version
+from pipeline.config import CONFIDENCE_INTERVALS, EvaluatorConfig, parse_bounds
+
+EVALUATED_SIGNATURE = "serving_examples"
+EXTRACTORS = picture_slices.__name__
+
+_OVERALL = tfma.SlicingSpec()
+
+
+def evaluation_config(
+    config: EvaluatorConfig, classes: Iterable[str], fields: Fields, features: Iterable[str]
+) -> tfma.EvalConfig:
+    """Metric, slices, confidence intervals and bounds as the configuration says.
+
+    classes: the names in the order of their ids 1..N.
+    features: of the records, by which pictures can be sliced.
+
+    Raises:
+        DataError: a bound or a slice names what does not exist.
+    """
+    classes, features = tuple(classes), set(features)
+    metric = tfma_metric.metric_config(
+        classes,
+        fields,
+        code_version("components/mean_average_precision", "data/fields.py"),
+        with_coco=config.coco_metrics,
+    )
+    object_bounds, picture_bounds = _slice_bounds(config, fields)
+    sliced = dict.fromkeys([*config.slices, *(name for name, _ in picture_bounds)])
+    for name in sliced:
+        _check_known("evaluator.slices", name, features | set(picture_slices.VALUES))
+    for name, value in picture_bounds:
+        if name in picture_slices.VALUES:
+            _check_known(f"evaluator.min_slice_map: {name}", value, picture_slices.VALUES[name])
+    class_bounds = parse_bounds(config.min_class_ap)
+    for name in class_bounds:
+        _check_known("evaluator.min_class_ap", name, classes)
+
+    bounds = {tfma_metric.MAP: [(_OVERALL, _at_least(config.min_map))]}
+    bounds[tfma_metric.SIGNIFICANT] = [(_OVERALL, _change_at_least(config.min_map_change))]
+    for name, least in class_bounds.items():
+        bounds[tfma_metric.ap_name(name)] = [(_OVERALL, _at_least(least))]
+    for name, least in object_bounds.items():
+        bounds[tfma_metric.slice_map_name(name)] = [(_OVERALL, _at_least(least))]
+    for (name, value), least in picture_bounds.items():
+        spec = tfma.SlicingSpec(feature_values={name: value})
+        bounds[tfma_metric.MAP].append((spec, _at_least(least)))
+    return tfma.EvalConfig(
+        model_specs=[tfma.ModelSpec(signature_name=EVALUATED_SIGNATURE)],
+        slicing_specs=[_OVERALL, *(tfma.SlicingSpec(feature_keys=[name]) for name in sliced)],
+        metrics_specs=[tfma.MetricsSpec(metrics=[metric], per_slice_thresholds=_per_slice(bounds))],
+        options=_options(config),
+    )
+
+
+def _slice_bounds(config: EvaluatorConfig, fields: Fields) -> tuple[Mapping, Mapping]:
+    """The bounds on slices of objects, by name, and of pictures, by feature and value."""
+    objects, pictures = {}, {}
+    own = tfma_metric.slice_names(fields)
+    for name, least in parse_bounds(config.min_slice_map).items():
+        kind, equals, value = name.partition("=")
+        if not equals:
+            raise DataError(
+                f"evaluator.min_slice_map: {name!r}: write slice=value:mAP, as in size=small:0.2"
+            )
+        if any(other.startswith(f"{kind}=") for other in own):
+            _check_known("evaluator.min_slice_map", name, own)
+            objects[name] = least
+        else:
+            pictures[kind, value] = least
+    return objects, pictures
+
+
+def _options(config: EvaluatorConfig) -> tfma.Options:
+    method = CONFIDENCE_INTERVALS[config.confidence_intervals]
+    if method is None:
+        return tfma.Options()
+    methods = tfma.ConfidenceIntervalOptions.ConfidenceIntervalMethod
+    return tfma.Options(
+        compute_confidence_intervals={"value": True},
+        confidence_intervals=tfma.ConfidenceIntervalOptions(method=methods.Value(method)),
+    )
+
+
+def _at_least(value: float) -> tfma.MetricThreshold:
+    return tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": value})
+    )
+
+
+def _change_at_least(value: float) -> tfma.MetricThreshold:
+    return tfma.MetricThreshold(
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": value}
+        )
+    )
+
+
+def _per_slice(bounds: Mapping[str, list]) -> dict[str, tfma.PerSliceMetricThresholds]:
+    return {
+        name: tfma.PerSliceMetricThresholds(
+            thresholds=[
+                tfma.PerSliceMetricThreshold(slicing_specs=[spec], threshold=threshold)
+                for spec, threshold in pairs
+            ]
+        )
+        for name, pairs in bounds.items()
+    }
+
+
+def _check_known(where: str, name: str, known: Iterable[str]) -> None:
+    known = sorted(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
+        raise DataError(f"{where}: {name!r} is not known; {hint}")
