@@ -57,7 +57,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.filters.update(cell=_cell, score=_score, interval=_interval)
+    environment.filters.update(cell=_cell, score=_score, interval=_interval, change=_change)
     return environment
 
 
@@ -75,3 +75,12 @@ def _interval(score: dict) -> str:
     if score["low"] is None or score["high"] is None:
         return _score(score["value"])
     return f"{_score(score['value'])} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _change(score: dict) -> str:
+    """A change with its interval where there is one."""
+    if score["value"] is None:
+        return _score(None)
+    if score["low"] is None or score["high"] is None:
+        return f"{score['value']:+.3f}"
+    return f"{score['value']:+.3f} ({score['low']:+.3f} to {score['high']:+.3f})"

@@ -14,6 +14,7 @@ from data.errors import DataError
 
 _Measures = dict[str, dict[tuple[str, str, bool], Any]]
 _WHOLE = ""
+_SIGNIFICANT_CHANGE = f"change of {tfma_metric.MAP}, 0 where chance explains it"
 
 
 def read_evaluation(folder: str) -> dict:
@@ -214,7 +215,7 @@ def _bounds(metric, where, threshold, reader: _Reader, failed) -> Iterator[dict]
         found = measures.get((reader.candidate, metric, True))
         no_baseline = reader.baseline is None
         yield _threshold(
-            f"change of {metric}",
+            _SIGNIFICANT_CHANGE if metric == tfma_metric.SIGNIFICANT else f"change of {metric}",
             where,
             [
                 f"{sign} {limit.value:+g}{unit}"

@@ -1,0 +1,67 @@
+"""What a model finds in the pictures of a split, beside what is there."""
+
+import itertools
+from collections.abc import Collection, Iterator
+
+import tensorflow as tf
+
+from components.mean_average_precision import tfma_inputs
+from components.mean_average_precision.accumulator import DetectionAccumulator
+from data import fields
+from trainer.input_pipeline import read_shards
+
+_SIGNATURE = "serving_examples"
+_BATCH = 64
+
+
+def detect_split(model: str, shards: list[str], class_names: list[str]) -> DetectionAccumulator:
+    """Runs a SavedModel over the records of a split, as the Evaluator does.
+
+    Pictures are in the order of the records; boxes are in pixels.
+
+    Raises:
+        DataError: a record or an answer is not what the metric can read.
+    """
+    loaded = tf.saved_model.load(model)
+    detect = loaded.signatures[_SIGNATURE]
+    accumulator = DetectionAccumulator(class_names)
+    for batch in read_shards(shards).batch(_BATCH).prefetch(1):
+        answers = {name: values.numpy() for name, values in detect(examples=batch).items()}
+        for row, serialised in enumerate(batch.numpy()):
+            features = read_features(serialised)
+            truth = tfma_inputs.ground_truth(features, fields.detect(features))
+            answer = {name: values[row] for name, values in answers.items()}
+            found = tfma_inputs.detections(answer, truth)
+            accumulator.add(
+                truth.image_id,
+                truth.boxes_px,
+                truth.classes,
+                truth.difficult,
+                found.boxes_px,
+                found.scores,
+                found.classes,
+                gt_truncated=truth.truncated,
+                gt_occluded=truth.occluded,
+            )
+    return accumulator
+
+
+def encoded_pictures(shards: list[str], wanted: Collection[int]) -> dict[int, bytes]:
+    """The encoded pictures with these numbers in the order of the records."""
+    last = max(wanted, default=-1)
+    records: Iterator[bytes] = read_shards(shards).as_numpy_iterator()
+    found = {}
+    for number, serialised in enumerate(itertools.islice(records, last + 1)):
+        if number in wanted:
+            features = read_features(serialised)
+            (found[number],) = features[fields.detect(features).encoded]
+    return found
+
+
+def read_features(serialised: bytes) -> dict[str, list]:
+    """The values of a `tf.Example` by feature name."""
+    features = tf.train.Example.FromString(serialised).features.feature
+    return {
+        name: list(getattr(value, value.WhichOneof("kind")).value) if value.WhichOneof("kind") else []
+        for name, value in features.items()
+    }

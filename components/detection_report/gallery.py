@@ -1,0 +1,129 @@
+"""Pictures worth looking at, with what is there and what was found drawn over them."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from components.detection_report.confusion import Outcomes
+from components.mean_average_precision.accumulator import Columns, box_area
+from components.mean_average_precision.error_types import ERROR_TYPES
+
+_LONGER_SIDE_PX = 480
+_JPEG_QUALITY = 80
+_HIT, _MISTAKE, _FOUND, _MISSED, _DIFFICULT = "hit", "mistake", "found", "missed", "difficult"
+
+
+def worst_misses(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
+    """Pictures by the area of the largest object that nothing was found of.
+
+    Returns entries of `picture`, the number of the picture, and `focus`, the ground truth row.
+    """
+    missed = np.flatnonzero(outcomes.countable & (outcomes.detection_of < 0))
+    order = missed[np.argsort(-box_area(columns.gt_box[missed]), kind="stable")]
+    return _first_of_each_picture(columns.gt_image, order, most)
+
+
+def surest_mistakes(
+    columns: Columns, outcomes: Outcomes, kinds: np.ndarray, most: int
+) -> list[dict]:
+    """Pictures by the score of their surest false positive at the threshold of `outcomes`.
+
+    kinds: of each detection, as `error_types.analyse` sorts them.
+    Returns entries of `picture` and `focus`, the detection row.
+    """
+    wrong = np.flatnonzero(outcomes.shown & np.isin(kinds, ERROR_TYPES))
+    order = wrong[np.argsort(-columns.det_score[wrong], kind="stable")]
+    return _first_of_each_picture(columns.det_image, order, most)
+
+
+def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
+    """Pictures in which everything is right, those with the most usual mean score first.
+
+    Returns entries of `picture` and `focus`, which is -1.
+    """
+    num_pictures = len(columns.image_ids)
+
+    def count(rows, of):
+        return np.bincount(of[rows], minlength=num_pictures)
+
+    objects = count(outcomes.countable, columns.gt_image)
+    found = count(outcomes.found & outcomes.countable, columns.gt_image)
+    shown = count(outcomes.shown, columns.det_image)
+    right = np.flatnonzero((objects > 0) & (found == objects) & (shown == objects))
+    if not len(right):
+        return []
+    scores = np.bincount(
+        columns.det_image[outcomes.shown],
+        columns.det_score[outcomes.shown],
+        minlength=num_pictures,
+    )
+    means = scores[right] / objects[right]
+    order = np.argsort(np.abs(means - np.median(means)), kind="stable")[:most]
+    return [{"picture": int(picture), "focus": -1} for picture in right[order]]
+
+
+def draw(
+    number: int, encoded: bytes, columns: Columns, outcomes: Outcomes, class_names: list[str]
+) -> dict:
+    """A picture as the template draws it: a small JPEG, and boxes in its pixels.
+
+    Boxes are dicts of `x`, `y`, `width`, `height`, `label` and `kind`; the kinds of `objects` are
+    found, missed and difficult, those of `detections` hit and mistake. They carry their `row`.
+    """
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    full_width = image.width
+    image.thumbnail((_LONGER_SIDE_PX, _LONGER_SIDE_PX), Image.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
+    scale = image.width / full_width
+    objects = np.flatnonzero(columns.gt_image == number)
+    shown = np.flatnonzero((columns.det_image == number) & outcomes.shown)
+    return {
+        "id": str(columns.image_ids[number]),
+        "width": image.width,
+        "height": image.height,
+        "jpeg": base64.b64encode(buffer.getvalue()).decode(),
+        "objects": [
+            _box(columns.gt_box[row] * scale)
+            | {
+                "row": int(row),
+                "label": class_names[columns.gt_class[row]],
+                "kind": _object_kind(outcomes, row),
+            }
+            for row in objects
+        ],
+        "detections": [
+            _box(columns.det_box[row] * scale)
+            | {
+                "row": int(row),
+                "label": f"{class_names[columns.det_class[row]]} {columns.det_score[row]:.2f}",
+                "kind": _HIT if _is_hit(columns, outcomes, row) else _MISTAKE,
+            }
+            for row in shown[np.argsort(columns.det_score[shown], kind="stable")]
+        ],
+    }
+
+
+def _object_kind(outcomes: Outcomes, row: int) -> str:
+    if not outcomes.countable[row]:
+        return _DIFFICULT
+    return _FOUND if outcomes.found[row] else _MISSED
+
+
+def _is_hit(columns: Columns, outcomes: Outcomes, row: int) -> bool:
+    meant = outcomes.object_of[row]
+    return meant >= 0 and columns.gt_class[meant] == columns.det_class[row]
+
+
+def _box(box_px: np.ndarray) -> dict:
+    ymin, xmin, ymax, xmax = (round(float(edge), 1) for edge in box_px)
+    return {"x": xmin, "y": ymin, "width": round(xmax - xmin, 1), "height": round(ymax - ymin, 1)}
+
+
+def _first_of_each_picture(image_of: np.ndarray, rows: np.ndarray, most: int) -> list[dict]:
+    """The first row of each picture, in the order of `rows`."""
+    _, first = np.unique(image_of[rows], return_index=True)
+    chosen = rows[np.sort(first)[:most]]
+    return [{"picture": int(image_of[row]), "focus": int(row)} for row in chosen]

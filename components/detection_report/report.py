@@ -1,0 +1,235 @@
+"""The report of a run: facts in, one HTML file out."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from components.detection_report import (
+    charts,
+    confusion,
+    detections,
+    gallery,
+    score_thresholds,
+    statistics,
+)
+from components.detection_report.training_curves import read_curves
+from components.mean_average_precision import error_types, voc
+from components.mean_average_precision.accumulator import DetectionAccumulator
+from components.mean_average_precision.tfma_metric import CURVE_RECALLS
+from components.model_card.facts import FACTS_FILE, read_json
+from trainer.input_pipeline import list_shards
+
+REPORT_FILE = "report.html"
+
+_ERROR_MEANINGS = {
+    error_types.CLASSIFICATION: "a box on an object of another class",
+    error_types.LOCALISATION: "the right class, but too little overlap",
+    error_types.BOTH: "another class and too little overlap",
+    error_types.DUPLICATE: "an object that a surer detection has found already",
+    error_types.BACKGROUND: "a box where there is nothing",
+    error_types.MISSED: "an object that nothing was found of",
+}
+
+# Pictures in each of the three rows; some 40 kB each.
+_PICTURES = 12
+_DEFAULT_SCORE = 0.5
+# What may differ between the Evaluator's mAP and that of the pictures shown, by rounding.
+_TOLERANCE = 5e-4
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a run left what the report is made from; folders, of any file system TensorFlow reads.
+
+    `examples` is the folder of the evaluated split, `pushed` the version that the model was pushed
+    as, or None, and `artifacts` the URIs to name in the lineage.
+    """
+
+    card: str
+    model: str
+    model_run: str
+    examples: str
+    statistics: str
+    pushed: str | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+
+def build_report(sources: Sources) -> str:
+    """The report's HTML.
+
+    Raises:
+        DataError: something that an earlier component wrote is missing or damaged.
+    """
+    facts = read_json(f"{sources.card}/{FACTS_FILE}")
+    shards = list_shards([f"{sources.examples}/*"])
+    accumulator = detections.detect_split(sources.model, shards, facts["model"]["classes"])
+    found = analyse(accumulator)
+    pictures = draw_galleries(accumulator, found, shards)
+    return render(
+        facts,
+        found,
+        pictures,
+        curves=read_curves(f"{sources.model_run}/logs"),
+        features={
+            split: statistics.read_split(sources.statistics, split)
+            for split in facts["data"]["splits"]
+        },
+        pushed=sources.pushed,
+        artifacts=sources.artifacts,
+    )
+
+
+def analyse(accumulator: DetectionAccumulator) -> dict:
+    """What the detections of a split say beyond the Evaluator's numbers.
+
+    Returns:
+      `map` of these detections; `errors`, an `ErrorAnalysis`; `explorer`, counts by class and
+      score threshold; `best`, the best F1 of each; `threshold`, the one of all classes together,
+      at which `outcomes` and the confusion `matrix` are taken.
+    """
+    columns = accumulator.columns()
+    num_classes = len(accumulator.class_names)
+    result = voc.evaluate(accumulator)
+    explorer = score_thresholds.explore(result)
+    best = {name: score_thresholds.best_f1(counts) for name, counts in explorer.items()}
+    threshold = best[""]["threshold"] if best[""] else _DEFAULT_SCORE
+    outcomes = confusion.match_at(columns, num_classes, threshold)
+    return {
+        "map": result.map_11_point,
+        "errors": error_types.analyse(accumulator),
+        "explorer": explorer,
+        "best": best,
+        "threshold": threshold,
+        "outcomes": outcomes,
+        "matrix": confusion.confusion_matrix(columns, outcomes, num_classes),
+        "positives": {name: row.positives for name, row in result.classes.items()},
+    }
+
+
+def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[str]) -> dict:
+    """The drawn pictures of each row by its name: `misses`, `mistakes`, `hits`."""
+    columns, outcomes = accumulator.columns(), found["outcomes"]
+    kinds = found["errors"].kinds
+    rows = {
+        "misses": gallery.worst_misses(columns, outcomes, _PICTURES),
+        "mistakes": gallery.surest_mistakes(columns, outcomes, kinds, _PICTURES),
+        "hits": gallery.typical_hits(columns, outcomes, _PICTURES),
+    }
+    wanted = {entry["picture"] for row in rows.values() for entry in row}
+    encoded = detections.encoded_pictures(shards, wanted)
+    drawn = {
+        number: gallery.draw(number, picture, columns, outcomes, accumulator.class_names)
+        for number, picture in encoded.items()
+    }
+    names = accumulator.class_names
+
+    def caption(row: str, focus: int) -> str:
+        if row == "misses":
+            return f"{names[columns.gt_class[focus]]} not found"
+        if row == "mistakes":
+            name = names[columns.det_class[focus]]
+            return f"{name} {columns.det_score[focus]:.2f}: {kinds[focus]}"
+        return ""
+
+    return {
+        row: [
+            drawn[entry["picture"]]
+            | {"focus": entry["focus"], "caption": caption(row, entry["focus"])}
+            for entry in entries
+        ]
+        for row, entries in rows.items()
+    }
+
+
+def render(facts, found, pictures, *, curves, features, pushed=None, artifacts=None) -> str:
+    """Fills the template; see `build_report` for where the parts come from."""
+    evaluation = facts["evaluation"]
+    own_map = None if np.isnan(found["map"]) else float(found["map"])
+    reported = evaluation["map"]["value"]
+    agrees = own_map == reported or (
+        None not in (own_map, reported) and abs(own_map - reported) <= _TOLERANCE
+    )
+    compared = [("this model", evaluation["map"])]
+    if evaluation["map"]["baseline"]:
+        compared.append(("blessed before", evaluation["map"]["baseline"]))
+    return _environment().get_template("report.html").render(
+        facts=facts,
+        evaluation=evaluation,
+        model=facts["model"],
+        data=facts["data"],
+        found=found,
+        own_map=None if agrees else own_map,
+        interval_chart=charts.interval_chart(compared),
+        curve_charts={
+            entry["name"]: _precision_recall(entry)
+            for entry in evaluation["classes"]
+            if entry["curve"]
+        },
+        training_charts=_training_charts(curves),
+        pictures=pictures,
+        features=features,
+        pushed=pushed,
+        artifacts=artifacts or {},
+        configuration=facts["model"]["trainer"],
+        explorer=json.dumps(found["explorer"]).replace("<", "\\u003c"),
+        error_types=error_types.ERROR_TYPES,
+        error_meanings=_ERROR_MEANINGS,
+    )
+
+
+def _precision_recall(entry: dict):
+    series = [charts.Series(f"{entry['name']}", "s0", _with_recall(entry["curve"]))]
+    if entry["baseline_curve"]:
+        before = _with_recall(entry["baseline_curve"])
+        series.insert(0, charts.Series("blessed before", "s1", before))
+    title = f"precision over recall of {entry['name']}"
+    return charts.line_chart(title, series, "recall", (0, 1), (0, 1))
+
+
+def _with_recall(curve: list[float]) -> list[tuple[float, float]]:
+    return list(zip(CURVE_RECALLS.tolist(), curve, strict=True))
+
+
+def _training_charts(curves: dict) -> dict:
+    """A chart for each group of tags: those before a slash share one."""
+    groups: dict[str, list[str]] = {}
+    for tag in sorted(curves):
+        groups.setdefault(tag.split("/")[0], []).append(tag)
+    return {
+        group.replace("_", " "): {
+            "chart": charts.line_chart(
+                group,
+                [charts.Series(tag, f"s{i}", curves[tag]) for i, tag in enumerate(tags)],
+                "step",
+            ),
+            "names": [tag.rpartition("/")[2].replace("_", " ") for tag in tags],
+        }
+        for group, tags in groups.items()
+    }
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(number=_number, percent=_percent, signed=_signed)
+    return environment
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _signed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:+.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None or np.isnan(value) else f"{100 * value:.0f} %"
