@@ -90,7 +90,9 @@ def interval_chart(rows: Sequence[tuple[str, dict]]) -> Markup:
         parts.append(f'<text class="name" x="0" y="{y + 4}">{escape(name)}</text>')
         if score["low"] is not None and score["high"] is not None:
             low, high = place(max(score["low"], 0)), place(min(score["high"], 1))
-            parts.append(f'<line class="whisker s{index}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>')
+            parts.append(
+                f'<line class="whisker s{index}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
+            )
         if score["value"] is not None:
             x = place(score["value"])
             parts.append(f'<circle class="dot s{index}" cx="{x}" cy="{y}" r="6"/>')

@@ -60,8 +60,8 @@ def encoded_pictures(shards: list[str], wanted: Collection[int]) -> dict[int, by
 
 def read_features(serialised: bytes) -> dict[str, list]:
     """The values of a `tf.Example` by feature name."""
-    features = tf.train.Example.FromString(serialised).features.feature
-    return {
-        name: list(getattr(value, value.WhichOneof("kind")).value) if value.WhichOneof("kind") else []
-        for name, value in features.items()
-    }
+    found = {}
+    for name, feature in tf.train.Example.FromString(serialised).features.feature.items():
+        kind = feature.WhichOneof("kind")
+        found[name] = list(getattr(feature, kind).value) if kind else []
+    return found

@@ -155,28 +155,32 @@ def render(facts, found, pictures, *, curves, features, pushed=None, artifacts=N
     compared = [("this model", evaluation["map"])]
     if evaluation["map"]["baseline"]:
         compared.append(("blessed before", evaluation["map"]["baseline"]))
-    return _environment().get_template("report.html").render(
-        facts=facts,
-        evaluation=evaluation,
-        model=facts["model"],
-        data=facts["data"],
-        found=found,
-        own_map=None if agrees else own_map,
-        interval_chart=charts.interval_chart(compared),
-        curve_charts={
-            entry["name"]: _precision_recall(entry)
-            for entry in evaluation["classes"]
-            if entry["curve"]
-        },
-        training_charts=_training_charts(curves),
-        pictures=pictures,
-        features=features,
-        pushed=pushed,
-        artifacts=artifacts or {},
-        configuration=facts["model"]["trainer"],
-        explorer=json.dumps(found["explorer"]).replace("<", "\\u003c"),
-        error_types=error_types.ERROR_TYPES,
-        error_meanings=_ERROR_MEANINGS,
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            facts=facts,
+            evaluation=evaluation,
+            model=facts["model"],
+            data=facts["data"],
+            found=found,
+            own_map=None if agrees else own_map,
+            interval_chart=charts.interval_chart(compared),
+            curve_charts={
+                entry["name"]: _precision_recall(entry)
+                for entry in evaluation["classes"]
+                if entry["curve"]
+            },
+            training_charts=_training_charts(curves),
+            pictures=pictures,
+            features=features,
+            pushed=pushed,
+            artifacts=artifacts or {},
+            configuration=facts["model"]["trainer"],
+            explorer=json.dumps(found["explorer"]).replace("<", "\\u003c"),
+            error_types=error_types.ERROR_TYPES,
+            error_meanings=_ERROR_MEANINGS,
+        )
     )
 
 

@@ -17,9 +17,7 @@ def read_curves(log_dir: str) -> dict[str, list[tuple[int, float]]]:
     events.Reload()
     curves = {}
     for tag in events.Tags()[TENSORS]:
-        values = {
-            event.step: tf.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)
-        }
+        values = {event.step: tf.make_ndarray(event.tensor_proto) for event in events.Tensors(tag)}
         points = [(step, float(value)) for step, value in sorted(values.items()) if not value.shape]
         chosen = np.unique(np.linspace(0, len(points) - 1, _MOST_POINTS).round().astype(int))
         curves[tag] = [points[index] for index in chosen] if points else []

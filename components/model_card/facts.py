@@ -6,7 +6,7 @@ from importlib import metadata
 import tensorflow as tf
 
 from components.data_gate.component import REPORT_FILE
-from components.model_card.evaluation import read_evaluation
+from components.model_card.scores import gather_scores
 from data.errors import DataError
 from trainer.run import SUMMARY
 
@@ -23,7 +23,7 @@ def gather_facts(model: str, model_run: str, evaluation: str, blessing: str, gat
       model_run, evaluation, blessing, gate: folders that Trainer, Evaluator and DataGate wrote.
 
     Returns:
-      `blessed`; `evaluation` as `read_evaluation` returns it; `model`, the identity that the export
+      `blessed`; `evaluation` as `gather_scores` returns it; `model`, the identity that the export
       carries; `training` with the last `losses` and the `checkpoint`; `data`, what the gate found;
       `packages`, the versions of the main libraries.
 
@@ -33,7 +33,7 @@ def gather_facts(model: str, model_run: str, evaluation: str, blessing: str, gat
     summary = read_json(f"{model_run}/{SUMMARY}")
     return {
         "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
-        "evaluation": read_evaluation(evaluation),
+        "evaluation": gather_scores(evaluation),
         "model": read_json(f"{model}/{_IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _last_checkpoint(model_run)},
         "data": read_json(f"{gate}/{REPORT_FILE}"),

@@ -1,0 +1,53 @@
+"""The TFX component around `build_report`."""
+
+import os
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.artifact import Artifact
+from tfx.utils import io_utils, path_utils
+
+from components.detection_report.report import REPORT_FILE, Sources, build_report
+from components.model_card.component import ModelCardFolder
+
+
+class DetectionReportFile(Artifact):
+    """A folder with report.html."""
+
+    TYPE_NAME = "DetectionReportFile"
+
+
+@component
+def DetectionReport(
+    card: InputArtifact[ModelCardFolder],
+    model: InputArtifact[standard_artifacts.Model],
+    model_run: InputArtifact[standard_artifacts.ModelRun],
+    examples: InputArtifact[standard_artifacts.Examples],
+    statistics: InputArtifact[standard_artifacts.ExampleStatistics],
+    pushed_model: InputArtifact[standard_artifacts.PushedModel],
+    report: OutputArtifact[DetectionReportFile],
+    split: Parameter[str],
+    code_version: Parameter[str],
+):
+    """Writes the report of a run. `code_version` makes a change of its code write it again."""
+    del code_version  # a key of the cache only
+    inputs = (card, model, model_run, examples, statistics, pushed_model)
+    sources = Sources(
+        card=card.uri,
+        model=path_utils.serving_model_path(model.uri),
+        model_run=model_run.uri,
+        examples=artifact_utils.get_split_uri([examples], split),
+        statistics=statistics.uri,
+        pushed=pushed_destination(pushed_model),
+        artifacts={f"{item.type_name} {item.id}": item.uri for item in inputs},
+    )
+    html = build_report(sources)
+    io_utils.write_string_file(os.path.join(report.uri, REPORT_FILE), html)
+
+
+def pushed_destination(pushed_model) -> str | None:
+    """The version that a Pusher's output stands for; None if nothing was pushed."""
+    if not pushed_model.get_int_custom_property("pushed"):
+        return None
+    return pushed_model.get_string_custom_property("pushed_destination")
