@@ -1,0 +1,1 @@
+"""A Pusher whose versions a polling server sees whole or not at all."""

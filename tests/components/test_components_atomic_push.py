@@ -1,0 +1,442 @@
+import errno
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tfx.components.pusher import executor as tfx_executor
+from tfx.proto import pusher_pb2
+from tfx.types import Channel, standard_artifacts
+from tfx.utils import io_utils, proto_utils
+
+from components.atomic_push import push as push_module
+from components.atomic_push.component import Executor, Pusher
+from components.atomic_push.push import push
+from data.errors import DataError
+from serving.manager import AVAILABLE, ModelManager
+from serving.model_config import ModelConfig, latest
+from serving.status import StatusError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A SavedModel with a variable, as `trainer.export` lays it out: adds 1 to x."""
+    folder = tmp_path_factory.mktemp("model") / "Format-Serving"
+    module = tf.Module()
+    module.one = tf.Variable(np.float32(1))
+    module.many = tf.Variable(np.zeros(20_000, np.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def serving_default(x):
+        return {"y": x + module.one + module.many[0]}
+
+    module.function = serving_default
+    tf.saved_model.save(module, str(folder), signatures=serving_default)
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "model.json").write_text('{"preset": "tiny"}\n')
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def numbered(base: Path) -> dict[int, Path]:
+    """What a server takes for versions."""
+    return {int(path.name): path for path in base.iterdir() if path.name.isdigit()}
+
+
+def assert_whole(base: Path, model: Path) -> None:
+    """Every version is the model, byte by byte."""
+    wanted = contents(model)
+    for folder in numbered(base).values():
+        assert contents(folder) == wanted, folder
+
+
+def leftovers(base: Path) -> list[str]:
+    """What is beside the versions and the lock."""
+    return sorted(p.name for p in base.iterdir() if not p.name.isdigit() and p.name != ".push.lock")
+
+
+def test_a_version_is_the_model_under_the_time_of_the_push(model, tmp_path):
+    base = tmp_path / "serving" / "ssd"
+    before = int(time.time())
+    version = push(str(model), str(base))
+    assert before <= version <= time.time()
+    assert list(numbered(base)) == [version]
+    assert_whole(base, model)
+    assert leftovers(base) == []
+
+
+@pytest.mark.parametrize(
+    "names, now, wanted",
+    [
+        ([], 1000.9, 1000),
+        (["7"], 1000.0, 1000),
+        (["999"], 1000.0, 1000),
+        (["1000"], 1000.0, 1001),
+        (["0005000"], 1000.0, 5001),
+        (["3000000000", "12"], 1000.0, 3000000001),
+        (["9000x", "tmp-9000", "९०००", "-9000"], 1000.0, 1000),
+    ],
+)
+def test_versions_increase_whatever_the_clock_says(
+    model, tmp_path, monkeypatch, names, now, wanted
+):
+    for name in names:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert push(str(model), str(tmp_path)) == wanted
+    assert push(str(model), str(tmp_path)) == wanted + 1
+
+
+def test_a_push_removes_what_an_interrupted_one_left_and_nothing_else(model, tmp_path):
+    for name in (".123.partial", "123", "staging", ".5.partial.txt", ".x.partial"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "variables" / "data").write_text("kept")
+    version = push(str(model), str(tmp_path))
+    assert leftovers(tmp_path) == [".5.partial.txt", ".x.partial", "staging"]
+    assert sorted(numbered(tmp_path)) == [123, version]
+    assert contents(tmp_path / "123") == {"variables/data": b"kept"}
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda folder: (folder / "saved_model.pb").unlink(), "saved_model.pb is missing"),
+        (lambda folder: (folder / "saved_model.pb").write_bytes(b""), "saved_model.pb is missing"),
+        (
+            lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff" * 99),
+            "saved_model.pb is missing or broken",
+        ),
+        (lambda folder: (folder / "assets.extra" / "model.json").unlink(), "model.json"),
+        (shutil.rmtree, "saved_model.pb is missing"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["", "ram://"])
+def test_what_is_no_model_of_ours_is_not_pushed(model, tmp_path, spoil, message, scheme):
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    spoil(broken)
+    base = f"{scheme}{tmp_path}/serving"
+    with pytest.raises(DataError, match=message):
+        push(str(broken), base)
+    assert set(tf.io.gfile.listdir(base)) <= {".push.lock"}
+
+
+def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, monkeypatch):
+    def copy_half(source, target):
+        Path(target).write_bytes(Path(source).read_bytes()[:-1])
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy_half)
+    with pytest.raises(DataError, match="variables.data-00000-of-00001"):
+        push(str(model), str(tmp_path))
+    assert numbered(tmp_path) == {}
+    assert leftovers(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path):
+    first = push(str(model), str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to write more than this into a file, as it does when the disk is full.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="the push failed.*room"):
+            push(str(model), str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(numbered(tmp_path)) == [first]
+    assert leftovers(tmp_path) == []
+    push(str(model), str(tmp_path))
+    assert_whole(tmp_path, model)
+
+
+@pytest.mark.parametrize("owner, name", [(os, "fsync"), (Path, "rename"), (Path, "iterdir")])
+def test_errors_of_the_system_leave_the_versions_as_they_were(
+    model, tmp_path, monkeypatch, owner, name
+):
+    first = push(str(model), str(tmp_path))
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(DataError, match="Input/output error"):
+            push(str(model), str(tmp_path))
+    assert list(numbered(tmp_path)) == [first]
+    assert leftovers(tmp_path) == []
+
+
+def killed_at_line(number: int, model: Path, base: Path) -> bool:
+    """Pushes in another process, which kills itself before a line of `push`; False if it ended."""
+    child = os.fork()
+    if child == 0:
+        passed = 0
+
+        def trace(frame, event, _):
+            nonlocal passed
+            if frame.f_code.co_filename != push_module.__file__:
+                return None
+            if event == "line":
+                passed += 1
+                if passed == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        try:
+            sys.settrace(trace)
+            push(str(model), str(base))
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(model, tmp_path):
+    old = push(str(model), str(tmp_path))
+    line, seen = 1, Counter()
+    while killed_at_line(line, model, tmp_path):
+        assert_whole(tmp_path, model)
+        (new,) = numbered(tmp_path).keys() - {old} or [None]
+        # Each push tidies up after the one that was killed before.
+        assert len(leftovers(tmp_path)) <= 1
+        seen[new is not None, len(leftovers(tmp_path))] += 1
+        if new:
+            shutil.rmtree(tmp_path / str(new))
+        line += 1
+    assert_whole(tmp_path, model)
+    assert leftovers(tmp_path) == []
+    # Killed before the copy began, while it was made, and when it had its name.
+    assert seen[False, 0] > 5 and seen[False, 1] > 50 and seen[True, 0] > 2
+    assert set(seen) == {(False, 0), (False, 1), (True, 0)}
+
+
+def watch(base: Path, model: Path, stop: threading.Event) -> tuple[int, list[str]]:
+    """Reads each version the moment it is listed: how many it saw, and which were not whole."""
+    wanted = contents(model)
+    seen, broken = set(), []
+    while True:
+        last = stop.is_set()
+        for number, folder in numbered(base).items():
+            if number not in seen:
+                seen.add(number)
+                if contents(folder) != wanted:
+                    broken.append(folder.name)
+        if last:
+            return len(seen), broken
+
+
+def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
+    """Polls as the server does, without a pause: loads, and errors of any version."""
+    loads, errors = set(), []
+    manager = ModelManager([ModelConfig("m", base, latest())])
+    while not stop.is_set():
+        manager.poll()
+        try:
+            with manager.use("m") as (number, servable):
+                answer = servable.run("", {"x": np.array([number % 100], np.float32)})
+                if answer["y"] != [number % 100 + 1]:
+                    errors.append(f"{number} answers {answer}")
+        except StatusError as error:
+            errors.append(str(error))
+        for status in manager.statuses("m"):
+            if status.error:
+                errors.append(str(status.error))
+            if status.state == AVAILABLE:
+                loads.add(status.version)
+    return len(loads), errors
+
+
+def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
+    push(str(model), str(tmp_path))
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(watch, tmp_path, model, stop)
+        server = pool.submit(serve, tmp_path, stop)
+        try:
+            for _ in range(220):
+                push(str(model), str(tmp_path))
+        finally:
+            stop.set()
+        assert reader.result() == (221, [])
+        loads, errors = server.result()
+    assert errors == []
+    assert loads >= 5
+
+
+def test_the_watch_sees_what_tfx_does_in_place(model, tmp_path):
+    """The control of the test before: copying under the final name is noticed."""
+    stop = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(watch, tmp_path, model, stop)
+        for number in range(200):
+            io_utils.copy_dir(str(model), str(tmp_path / str(number)))
+        stop.set()
+        assert reader.result()[1]
+
+
+def test_pushes_at_the_same_time_wait_for_one_another(model, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        versions = list(pool.map(lambda _: push(str(model), str(tmp_path)), range(24)))
+    assert len(set(versions)) == 24
+    assert sorted(numbered(tmp_path)) == sorted(versions)
+    assert_whole(tmp_path, model)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """The base folder of a file system that is no local one."""
+    return f"ram://{tmp_path}/ssd"
+
+
+def stored(folder: str) -> dict[str, bytes]:
+    """Every file below a folder of any file system."""
+    return {
+        f"{place}/{name}"[len(folder) + 1 :]: tf.io.gfile.GFile(f"{place}/{name}", "rb").read()
+        for place, _, names in tf.io.gfile.walk(folder)
+        for name in names
+    }
+
+
+def test_on_an_object_store_saved_model_comes_last(model, store, monkeypatch):
+    copied, copy = [], tf.io.gfile.copy
+
+    def record(source, target):
+        copied.append(target)
+        return copy(source, target)
+
+    monkeypatch.setattr(tf.io.gfile, "copy", record)
+    first = push(str(model), f"{store}/")
+    assert copied[-1] == f"{store}/{first}/saved_model.pb" and len(copied) == len(contents(model))
+    second = push(str(model), store)
+    assert second > first
+    assert sorted(tf.io.gfile.listdir(store)) == [str(first), str(second)]
+    for version in (first, second):
+        assert stored(f"{store}/{version}") == contents(model)
+
+
+@pytest.mark.parametrize("calls", range(6))
+def test_an_object_store_that_fails_is_tidied_by_the_next_push(model, store, monkeypatch, calls):
+    first = push(str(model), store)
+    foreign = f"{store}/77/notes.txt"
+    tf.io.gfile.makedirs(f"{store}/77")
+    with tf.io.gfile.GFile(foreign, "w") as file:
+        file.write("not ours")
+    left, copy = calls, tf.io.gfile.copy
+
+    def fail(*_):
+        raise tf.errors.UnavailableError(None, None, "network is unreachable")
+
+    def fail_later(source, target):
+        nonlocal left
+        left -= 1
+        return copy(source, target) if left >= 0 else fail()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "copy", fail_later)
+        # The connection stays away, so this push cannot tidy up itself.
+        patch.setattr(tf.io.gfile, "rmtree", fail)
+        patch.setattr(tf.io.gfile, "remove", fail)
+        with pytest.raises(DataError, match="network is unreachable"):
+            push(str(model), store)
+    loadable = [n for n in tf.io.gfile.listdir(store) if "saved_model.pb" in stored(f"{store}/{n}")]
+    for version in loadable:
+        assert stored(f"{store}/{version}") == contents(model)
+    assert len(loadable) == (2 if calls == len(contents(model)) else 1)
+    last = push(str(model), store)
+    assert {*loadable, "77", str(last)} == set(tf.io.gfile.listdir(store))
+    assert str(first) in loadable and last > max(map(int, loadable))
+    assert stored(f"{store}/77") == {"notes.txt": b"not ours"}
+
+
+def artifacts(tmp_path, model, blessed, infra_blessed):
+    """The inputs and outputs of a Pusher."""
+    (tmp_path / "trained").mkdir()
+    shutil.copytree(model, tmp_path / "trained" / "Format-Serving")
+    found = {
+        "model": standard_artifacts.Model(),
+        "model_blessing": standard_artifacts.ModelBlessing(),
+        "infra_blessing": standard_artifacts.InfraBlessing(),
+    }
+    found["model"].uri = str(tmp_path / "trained")
+    found["model_blessing"].set_int_custom_property("blessed", blessed)
+    found["infra_blessing"].set_int_custom_property("blessed", infra_blessed)
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(tmp_path / "pushed_model")
+    return {name: [artifact] for name, artifact in found.items()}, {"pushed_model": [pushed]}
+
+
+def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1):
+    """The PushedModel that an executor leaves, and the base folder it pushed to."""
+    base = tmp_path / "serving" / "ssd"
+    inputs, outputs = artifacts(tmp_path, model, blessed, infra_blessed)
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
+    )
+    executor().Do(inputs, outputs, {"push_destination": proto_utils.proto_to_json(destination)})
+    return outputs["pushed_model"][0], base
+
+
+def properties(artifact) -> dict:
+    found = {"pushed": artifact.get_int_custom_property("pushed")}
+    for name in ("pushed_destination", "pushed_version"):
+        found[name] = artifact.get_string_custom_property(name)
+    return found
+
+
+def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    left = {}
+    for executor in (Executor, tfx_executor.Executor):
+        folder = tmp_path / executor.__module__
+        folder.mkdir()
+        pushed, base = run_pusher(executor, folder, model)
+        assert_whole(base, model)
+        assert contents(Path(pushed.uri)) == contents(model)
+        left[executor] = {
+            name: str(value).removeprefix(str(folder)) for name, value in properties(pushed).items()
+        }
+    assert left[Executor] == left[tfx_executor.Executor]
+    assert left[Executor]["pushed_destination"] == "/serving/ssd/1700000000"
+
+
+@pytest.mark.parametrize("blessed, infra_blessed", [(0, 1), (1, 0), (0, 0)])
+def test_without_both_blessings_nothing_is_pushed(model, tmp_path, blessed, infra_blessed):
+    pushed, base = run_pusher(Executor, tmp_path, model, blessed, infra_blessed)
+    assert properties(pushed) == {"pushed": 0, "pushed_destination": "", "pushed_version": ""}
+    assert not base.exists() and not Path(pushed.uri).exists()
+
+
+def test_a_push_that_fails_publishes_nothing(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The pipeline's own copy is made with this, before the version that servers see.
+    monkeypatch.setattr(io_utils, "copy_dir", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run_pusher(Executor, tmp_path, model)
+    assert not (tmp_path / "serving" / "ssd").exists()
+
+
+def test_users_find_it_under_the_name_of_tfx():
+    pusher = Pusher(
+        model=Channel(type=standard_artifacts.Model),
+        push_destination=pusher_pb2.PushDestination(),
+    )
+    assert pusher.id == "Pusher"
+    assert pusher.executor_spec.executor_class is Executor
