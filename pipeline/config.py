@@ -88,6 +88,41 @@ def parse_bounds(entries: typing.Iterable[str]) -> dict[str, float]:
     return bounds
 
 
+INFRA_VALIDATORS = ("", "docker", "kubernetes")
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """What a model has to show on a server before it is pushed.
+
+    The first `check_pictures` of the test split are sent to the embedded server, one a request.
+    99 % of the requests may take `max_latency_ms` at most and the server `max_memory_mb` (10^6
+    bytes), both on the CPU; scores and sides of boxes may differ by `score_tolerance` from those
+    that were evaluated. With `infra_validator` `docker` or `kubernetes`, TFX's InfraValidator
+    asks TensorFlow Serving there instead, with as many pictures and without these limits.
+    """
+
+    check_pictures: int = 8
+    max_latency_ms: float = 10_000.0
+    max_memory_mb: float = 8_000.0
+    score_tolerance: float = 1e-3
+    infra_validator: str = ""
+
+    def __post_init__(self):
+        if self.check_pictures < 1:
+            raise ValueError(f"serving.check_pictures: {self.check_pictures} must be at least 1")
+        for name in ("max_latency_ms", "max_memory_mb"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"serving.{name}: {getattr(self, name)} must be above 0")
+        if not 0 <= self.score_tolerance <= 1:
+            raise ValueError(f"serving.score_tolerance: {self.score_tolerance} must be in [0, 1]")
+        if self.infra_validator not in INFRA_VALIDATORS:
+            raise ValueError(
+                f"serving.infra_validator: {self.infra_validator!r} is not known; choose docker, "
+                "kubernetes, or nothing for the embedded server"
+            )
+
+
 @dataclass(frozen=True)
 class Config:
     """One run of the pipeline."""
@@ -96,6 +131,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
 
 
 _VOC = Config(preset="ssd300-voc")
@@ -127,6 +163,7 @@ PRESETS = {
                 checkpoint_every=250,
             ),
             evaluator=EvaluatorConfig(min_map=0.75),
+            serving=ServingConfig(max_latency_ms=2_000.0, max_memory_mb=2_000.0),
         ),
         _VOC,
         _voc("ssd512-voc", "ssd512-vgg16"),

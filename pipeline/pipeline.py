@@ -11,7 +11,7 @@ from tfx.components import (
     Evaluator,
     ExampleValidator,
     ImportExampleGen,
-    Pusher,
+    InfraValidator,
     SchemaGen,
     StatisticsGen,
     Trainer,
@@ -25,6 +25,7 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import (
     example_gen_pb2,
+    infra_validator_pb2,
     pusher_pb2,
     trainer_pb2,
     transform_pb2,
@@ -32,15 +33,20 @@ from tfx.proto import (
 from tfx.types import Channel
 from tfx.types.standard_artifacts import Model, ModelBlessing
 
+from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate
+from components.serving_check.component import ServingCheck
 from data.fields import Fields
 from data.schema import read_schema
 from pipeline.code_version import code_version
-from pipeline.config import Config
-from pipeline.evaluation import EXTRACTORS, evaluation_config
+from pipeline.config import Config, ServingConfig
+from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
 from trainer.export import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
+_TEST_SPLIT = "test"
+# The image that the manifests in serving/ deploy.
+_TF_SERVING_TAG = "2.16.1"
 
 # Beam's own runner by name: its default would first look for a binary to download. And no
 # container image: without this each component packs TFX's source, which only a cluster needs.
@@ -163,7 +169,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
     ).with_id(BASELINE)
     evaluator = Evaluator(
         examples=examples,
-        example_splits=["test"],
+        example_splits=[_TEST_SPLIT],
         model=model,
         baseline_model=baseline.outputs["model"],
         eval_config=evaluation_config(
@@ -174,16 +180,55 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         ),
         module_path=EXTRACTORS,
     )
+    serving_check = _serving_check(config.serving, model, examples)
     pusher = Pusher(
         model=model,
         model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(
                 base_directory=f"{serving_dir}/{MODEL_NAME}"
             )
         ),
     )
-    return [transform, trainer, baseline, evaluator, pusher]
+    return [transform, trainer, baseline, evaluator, serving_check, pusher]
+
+
+def _serving_check(config: ServingConfig, model: Channel, examples: Channel):
+    """The component that blesses a model for a server: the embedded one, or TensorFlow Serving."""
+    if not config.infra_validator:
+        return ServingCheck(
+            model=model,
+            examples=examples,
+            split=_TEST_SPLIT,
+            check_pictures=config.check_pictures,
+            max_latency_ms=config.max_latency_ms,
+            max_memory_mb=config.max_memory_mb,
+            score_tolerance=config.score_tolerance,
+            code_version=code_version(
+                "components/serving_check", "serving", "data/errors.py", "data/fields.py"
+            ),
+        )
+    platforms = {
+        "docker": {"local_docker": infra_validator_pb2.LocalDockerConfig()},
+        "kubernetes": {"kubernetes": infra_validator_pb2.KubernetesConfig()},
+    }
+    return InfraValidator(
+        model=model,
+        examples=examples,
+        serving_spec=infra_validator_pb2.ServingSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServing(tags=[_TF_SERVING_TAG]),
+            model_name=MODEL_NAME,
+            **platforms[config.infra_validator],
+        ),
+        request_spec=infra_validator_pb2.RequestSpec(
+            tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(
+                signature_names=[EVALUATED_SIGNATURE]
+            ),
+            split_name=_TEST_SPLIT,
+            num_examples=config.check_pictures,
+        ),
+    )
 
 
 def _statistics_options(inputs: Inputs) -> tfdv.StatsOptions:

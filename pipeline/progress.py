@@ -14,6 +14,7 @@ from tfx.orchestration.portable import launcher
 from components.data_gate.component import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
+from components.serving_check.component import REPORT_FILE as SERVING_REPORT
 from pipeline.pipeline import BASELINE
 from pipeline.runs import latest_outputs
 from trainer.run import SUMMARY
@@ -103,6 +104,17 @@ def _evaluation(outputs) -> str:
     return f"mAP {score.value:.4f}, {verdict}"
 
 
+def _serving_check(outputs) -> str:
+    report = json.loads((_path(outputs, "blessing") / SERVING_REPORT).read_text(encoding="utf-8"))
+    measured = "no answer"
+    if "equal" in report:
+        measured = (
+            f"{report['equal']} of {report['pictures']} pictures equal, "
+            f"p99 {report['p99_ms']:.0f} ms, {report['memory_mb']} MB"
+        )
+    return f"{measured}, {'not blessed' if report['problems'] else 'blessed'}"
+
+
 def _push(outputs) -> str:
     pushed = pushed_version(outputs)
     return f"pushed {pushed}" if pushed else "nothing pushed"
@@ -112,6 +124,7 @@ _DESCRIPTIONS = {
     "DataGate": _gate,
     "Trainer": _training,
     "Evaluator": _evaluation,
+    "ServingCheck": _serving_check,
     "Pusher": _push,
 }
 

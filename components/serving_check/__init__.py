@@ -1,0 +1,1 @@
+"""Asks a server for detections before a model is pushed to one."""

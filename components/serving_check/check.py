@@ -1,0 +1,198 @@
+"""Whether a model answers on a server as it did when it was evaluated, and at what cost."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from components.serving_check.server import MODEL_NAME, Server, started_server
+from data.errors import DataError
+from data.fields import COMMON
+from serving.client import Client
+from serving.detections import OUTPUTS, Detection, detections_of
+from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
+
+_SIGNATURE = "serving_examples"
+_WARM_UP = "assets.extra/tf_serving_warmup_requests"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the server may take for a model; the tolerance is for scores and sides of boxes."""
+
+    max_latency_ms: float
+    max_memory_mb: float
+    score_tolerance: float
+
+
+def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
+    """Serves a SavedModel, sends it warm-up requests and pictures, and compares and measures.
+
+    What the signature `serving_examples` makes of a record in this process, as the Evaluator had
+    it, is held against what the server answers over REST for the record's picture. Each picture
+    is a request of its own.
+
+    Args:
+      model: folder of the SavedModel.
+      records: serialised `tf.Example`s, each with a picture.
+
+    Returns:
+      `problems`, sentences that say why the model must not be served, none if it may; `pictures`
+      sent; and, if the server answered, `equal` of them, `detections` in all, `p50_ms` and
+      `p99_ms` of a request, `memory_mb` of the server at its peak.
+    """
+    found = {"pictures": len(records), "problems": []}
+    try:
+        with started_server(model) as server:
+            # Loads here while the server starts.
+            expected = _evaluate(model, records)
+            server.wait_until_ready()
+            answers, latencies_ms = _ask(server, _warm_up_pictures(model), _pictures(records))
+            memory_mb = server.peak_memory_mb()
+    except DataError as error:
+        found["problems"].append(str(error))
+        return found
+    differences = [
+        find_difference(*pair, limits.score_tolerance)
+        for pair in zip(expected, answers, strict=True)
+    ]
+    found |= {
+        "equal": differences.count(""),
+        "detections": sum(map(len, answers)),
+        "p50_ms": round(float(np.percentile(latencies_ms, 50)), 1),
+        "p99_ms": round(float(np.percentile(latencies_ms, 99)), 1),
+        "memory_mb": round(memory_mb),
+    }
+    unequal = [
+        (name, text) for name, text in zip(_names(records), differences, strict=True) if text
+    ]
+    if unequal:
+        found["problems"].append(
+            f"{len(unequal)} of {len(records)} pictures get other detections from the server than "
+            f"from {_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); the first, "
+            f"{unequal[0][0]}: {unequal[0][1]}"
+        )
+    found["problems"] += broken_limits(found, limits)
+    return found
+
+
+def find_difference(
+    expected: Sequence[Detection], answered: Sequence[Detection], tolerance: float
+) -> str:
+    """Names a detection that only one of two answers has; "" where there is none.
+
+    Two detections are the same if their class is, and scores and sides of the boxes differ by at
+    most `tolerance`. One with nearly the lowest score that an answer can hold may be missing:
+    the last digit decides whether it was kept.
+    """
+    left = list(answered)
+    for detection in expected:
+        partner = next((other for other in left if _same(detection, other, tolerance)), None)
+        if partner is not None:
+            left.remove(partner)
+        elif not detection.score <= _lowest_score(answered) + tolerance:
+            return f"{_describe(detection)} is not among the server's"
+    for detection in left:
+        if not detection.score <= _lowest_score(expected) + tolerance:
+            return f"{_describe(detection)} is only among the server's"
+    return ""
+
+
+def broken_limits(measured: dict, limits: Limits) -> list[str]:
+    """A sentence for each limit that is exceeded."""
+    problems = []
+    if measured["p99_ms"] > limits.max_latency_ms:
+        problems.append(
+            f"99 % of the requests took up to {measured['p99_ms']:g} ms, "
+            f"more than serving.max_latency_ms={limits.max_latency_ms:g}"
+        )
+    if measured["memory_mb"] > limits.max_memory_mb:
+        problems.append(
+            f"the server took {measured['memory_mb']:g} MB of memory, "
+            f"more than serving.max_memory_mb={limits.max_memory_mb:g}"
+        )
+    return problems
+
+
+def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
+    """What the evaluated signature finds on each record, on the CPU as the server is."""
+    try:
+        with tf.device("/CPU:0"):
+            loaded = tf.saved_model.load(model)
+            if _SIGNATURE not in loaded.signatures:
+                raise DataError(f"{model}: the model has no signature {_SIGNATURE}")
+            outputs = loaded.signatures[_SIGNATURE](examples=tf.constant(records))
+    except tf.errors.OpError as error:
+        raise DataError(f"{model}: {_SIGNATURE} fails: {error.message}") from error
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{model}: the model does not load ({error})") from error
+    arrays = {name: outputs[name].numpy() for name in OUTPUTS}
+    return [
+        detections_of({name: array[i] for name, array in arrays.items()}, 0.0)
+        for i in range(len(records))
+    ]
+
+
+def _ask(
+    server: Server, warm_up: Sequence[Sequence[bytes]], pictures: Sequence[bytes]
+) -> tuple[list[list[Detection]], list[float]]:
+    """The server's answer to each picture, and the milliseconds it took."""
+    # A second try would hide that the first failed.
+    client = Client(server.url, MODEL_NAME, retries=0)
+    answers, latencies_ms = [], []
+    try:
+        for request in warm_up:
+            client.predict(request)
+        for picture in pictures:
+            started = time.perf_counter()
+            (answer,) = client.predict([picture])
+            latencies_ms.append((time.perf_counter() - started) * 1000)
+            answers.append(detections_of(answer, 0.0))
+    except DataError:
+        server.check_alive()
+        raise
+    return answers, latencies_ms
+
+
+def _warm_up_pictures(model: str) -> list[list[bytes]]:
+    """The encoded pictures of each warm-up request that is stored with the model."""
+    requests = []
+    for record in tf.data.TFRecordDataset(f"{model}/{_WARM_UP}").as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        inputs = log.predict_log.request.inputs
+        requests.append(list(tf.make_ndarray(inputs["image_bytes"])))
+    return requests
+
+
+def _pictures(records: Sequence[bytes]) -> list[bytes]:
+    return [_bytes_feature(record, COMMON.encoded) for record in records]
+
+
+def _names(records: Sequence[bytes]) -> list[str]:
+    return [_bytes_feature(record, COMMON.filename).decode() for record in records]
+
+
+def _bytes_feature(record: bytes, name: str) -> bytes:
+    return tf.train.Example.FromString(record).features.feature[name].bytes_list.value[0]
+
+
+def _same(one: Detection, other: Detection, tolerance: float) -> bool:
+    return (one.name, one.class_id) == (other.name, other.class_id) and all(
+        abs(a - b) <= tolerance
+        for a, b in zip((one.score, *one.box), (other.score, *other.box), strict=True)
+    )
+
+
+def _lowest_score(detections: Sequence[Detection]) -> float:
+    """The score below which a detection is left out of an answer as long as this."""
+    if len(detections) < MAX_DETECTIONS:
+        return SCORE_THRESHOLD
+    return min(detection.score for detection in detections)
+
+
+def _describe(detection: Detection) -> str:
+    sides = ", ".join(f"{side:.4f}" for side in detection.box)
+    return f"{detection.name} {detection.score:.4f} at ({sides})"

@@ -1,0 +1,50 @@
+"""The TFX component around `check`."""
+
+import json
+import logging
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import io_utils, path_utils
+
+from components.serving_check.check import Limits, check
+from trainer.input_pipeline import list_shards, read_shards
+
+REPORT_FILE = "serving_check.json"
+_log = logging.getLogger("ssd.serving_check")
+
+
+@component
+def ServingCheck(
+    model: InputArtifact[standard_artifacts.Model],
+    examples: InputArtifact[standard_artifacts.Examples],
+    blessing: OutputArtifact[standard_artifacts.InfraBlessing],
+    split: Parameter[str],
+    check_pictures: Parameter[int],
+    max_latency_ms: Parameter[float],
+    max_memory_mb: Parameter[float],
+    score_tolerance: Parameter[float],
+    code_version: Parameter[str],
+):
+    """Blesses a model that a server answers right with, as TFX's InfraValidator would.
+
+    The Pusher goes by the blessing. serving_check.json beside it has what was measured and, if
+    the model is not blessed, why. `code_version` makes a change of the check's or the server's
+    code run it again.
+    """
+    shards = list_shards([f"{artifact_utils.get_split_uri([examples], split)}/*"])
+    records = list(read_shards(shards).take(check_pictures).as_numpy_iterator())
+    limits = Limits(max_latency_ms, max_memory_mb, score_tolerance)
+    report = check(path_utils.serving_model_path(model.uri), records, limits)
+    for problem in report["problems"]:
+        _log.warning("  not blessed: %s", problem)
+    blessed = not report["problems"]
+    _write(blessing, REPORT_FILE, json.dumps({"code_version": code_version, **report}, indent=2))
+    # What InfraValidator writes, and what the Pusher reads.
+    _write(blessing, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED", "")
+    blessing.set_int_custom_property("blessed", int(blessed))
+
+
+def _write(artifact, name: str, text: str) -> None:
+    io_utils.write_string_file(f"{artifact.uri}/{name}", text)
