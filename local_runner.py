@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import webbrowser
 from pathlib import Path
 
 from data.console import quiet
@@ -18,13 +19,15 @@ def main(arguments=None) -> int:
         # TFX takes seconds to import; mistakes in the options are answered at once.
         from pipeline.local import run
 
-        run(
+        report = run(
             config,
             data=options.data,
             output=options.output or Path("output") / config.preset,
             from_component=options.from_component,
             enable_cache=not options.no_cache,
         )
+        if options.open and report:
+            webbrowser.open(report.as_uri())
     except Exception as error:
         # What goes wrong on Beam's workers arrives wrapped; a mistake of ours keeps its traceback.
         found = find_data_error(error)
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         help="run again from this component on, with what the last run made before it",
     )
     parser.add_argument("--no-cache", action="store_true", help="run every component again")
+    parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     return parser
 

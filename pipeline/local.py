@@ -10,6 +10,7 @@ from rich.table import Table
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import RunOptions
 
+from components.detection_report.report import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import tfma_metric
 from data.errors import DataError
@@ -31,8 +32,11 @@ def run(
     output: Path,
     from_component: str | None = None,
     enable_cache: bool = True,
-) -> None:
+) -> Path | None:
     """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
+
+    Returns:
+      The report of the run; None when only a schema was inferred.
 
     Raises:
       DataError: bad input, no weights to start from, or data that the gate refuses.
@@ -60,12 +64,17 @@ def run(
     outputs = run_with_progress(pipeline, options)
     if "Evaluator" in outputs:
         _print_outcome(config, inputs, outputs)
-    elif "SchemaGen" in outputs:
+        (report,) = outputs["DetectionReport"]["report"]
+        path = Path(report.uri) / REPORT_FILE
+        _log.info("report:  %s", _from_here(path))
+        return path
+    if "SchemaGen" in outputs:
         (schema,) = outputs["SchemaGen"]["schema"]
         _log.info(
             "\nReview the inferred schema, then run with --set data.schema=%s/schema.pbtxt",
             schema.uri,
         )
+    return None
 
 
 def _partial_run(pipeline, from_component: str) -> RunOptions:

@@ -35,6 +35,8 @@ from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate
+from components.detection_report.component import DetectionReport
+from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.fields import Fields
 from data.schema import read_schema
@@ -45,6 +47,11 @@ from trainer.export import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
 _TEST_SPLIT = "test"
+_CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
+_REPORT_TEMPLATES = tuple(
+    f"components/detection_report/templates/{name}"
+    for name in ("report.html", "macros.html", "report.css", "report.js")
+)
 # The image that the manifests in serving/ deploy.
 _TF_SERVING_TAG = "2.16.1"
 
@@ -126,7 +133,7 @@ def _data_components(config: Config, inputs: Inputs) -> list:
 
 
 def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, work_dir) -> list:
-    example_gen, _, schema_gen, _, gate = upstream
+    example_gen, statistics_gen, schema_gen, _, gate = upstream
     examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
     classes = list(inputs.classes)
 
@@ -180,6 +187,16 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         ),
         module_path=EXTRACTORS,
     )
+    card = ModelCard(
+        model=model,
+        model_run=trainer.outputs["model_run"],
+        evaluation=evaluator.outputs["evaluation"],
+        blessing=evaluator.outputs["blessing"],
+        gate=gate.outputs["report"],
+        code_version=code_version(
+            "components/model_card", *_CARD_TEMPLATES, "components/evaluation.py"
+        ),
+    )
     serving_check = _serving_check(config.serving, model, examples)
     pusher = Pusher(
         model=model,
@@ -191,7 +208,22 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
             )
         ),
     )
-    return [transform, trainer, baseline, evaluator, serving_check, pusher]
+    report = DetectionReport(
+        card=card.outputs["card"],
+        model=model,
+        model_run=trainer.outputs["model_run"],
+        examples=examples,
+        statistics=statistics_gen.outputs["statistics"],
+        pushed_model=pusher.outputs["pushed_model"],
+        split=_TEST_SPLIT,
+        code_version=code_version(
+            "components/detection_report",
+            *_REPORT_TEMPLATES,
+            "components/mean_average_precision",
+            "trainer/input_pipeline.py",
+        ),
+    )
+    return [transform, trainer, baseline, evaluator, card, serving_check, pusher, report]
 
 
 def _serving_check(config: ServingConfig, model: Channel, examples: Channel):

@@ -1,7 +1,5 @@
 """The TFX component around `build_report`."""
 
-import os
-
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
@@ -43,7 +41,7 @@ def DetectionReport(
         artifacts={f"{item.type_name} {item.id}": item.uri for item in inputs},
     )
     html = build_report(sources)
-    io_utils.write_string_file(os.path.join(report.uri, REPORT_FILE), html)
+    io_utils.write_string_file(f"{report.uri}/{REPORT_FILE}", html)
 
 
 def pushed_destination(pushed_model) -> str | None:
