@@ -21,7 +21,7 @@ _VALIDATIONS = "validations*"
 
 
 class Score(NamedTuple):
-    """A number and its 95 % confidence interval, NaN where none was computed."""
+    """A number and its 95 % interval (`tfma_metric.confidence_interval`), NaN without one."""
 
     value: float
     lower: float = math.nan
@@ -96,10 +96,11 @@ def _score(item) -> Score | None:
     value = item.value.double_value.value
     if not item.HasField("confidence_interval"):
         return Score(value)
-    interval = item.confidence_interval
-    return Score(
-        value, interval.lower_bound.double_value.value, interval.upper_bound.double_value.value
+    spread = item.confidence_interval
+    bounds = tfma_metric.confidence_interval(
+        value, spread.standard_error.double_value.value, spread.degrees_of_freedom.value
     )
+    return Score(value, *bounds)
 
 
 def _slice_name(keys: Iterable) -> str:

@@ -8,6 +8,10 @@ class DataError(ValueError):
     """
 
 
+# Beam raises a worker's exception again with this and the name of the step added to its text.
+_BEAM_SUFFIX = " [while running '"
+
+
 def find_data_error(error: BaseException) -> DataError | None:
     """The DataError behind an exception, which Beam and TFMA wrap in theirs; None without one."""
     seen: set[int] = set()
@@ -17,7 +21,7 @@ def find_data_error(error: BaseException) -> DataError | None:
         if current is None or id(current) in seen:
             continue
         if isinstance(current, DataError):
-            return current
+            return DataError(str(current).partition(_BEAM_SUFFIX)[0])
         seen.add(id(current))
         pending += [current.__context__, current.__cause__]
     return None

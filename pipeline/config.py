@@ -21,14 +21,6 @@ class DataConfig:
     schema: str = "voc"
 
 
-# TFMA's name of each method of computing confidence intervals.
-CONFIDENCE_INTERVALS = {
-    "none": None,
-    "jackknife": "JACKKNIFE",
-    "bootstrap": "POISSON_BOOTSTRAP",
-}
-
-
 @dataclass(frozen=True)
 class EvaluatorConfig:
     """What is measured on the test split, and what a model has to reach to be blessed.
@@ -45,7 +37,8 @@ class EvaluatorConfig:
     `slices` measures pictures apart by `objects` or `picture_size`
     (`components.mean_average_precision.picture_slices`) or by any feature of the records, such as
     `image/format`. Objects are always measured apart by size, truncated and occluded.
-    `confidence_intervals` is `jackknife`, `bootstrap` or `none`; `coco_metrics` adds COCO's scores.
+    `confidence_intervals` are TFMA's, from 20 bootstrap samples of the pictures; its jackknife does
+    not fit 11-point AP, which jumps. `coco_metrics` adds COCO's scores.
     """
 
     min_map: float = 0.7
@@ -53,7 +46,7 @@ class EvaluatorConfig:
     min_slice_map: tuple[str, ...] = ()
     min_map_change: float = -0.01
     slices: tuple[str, ...] = ()
-    confidence_intervals: str = "jackknife"
+    confidence_intervals: bool = True
     coco_metrics: bool = False
 
     def __post_init__(self):
@@ -66,11 +59,6 @@ class EvaluatorConfig:
                 parse_bounds(getattr(self, name))
             except ValueError as error:
                 raise ValueError(f"evaluator.{name}: {error}") from None
-        if self.confidence_intervals not in CONFIDENCE_INTERVALS:
-            raise ValueError(
-                f"evaluator.confidence_intervals: {self.confidence_intervals!r} is not known; "
-                f"choose one of {', '.join(CONFIDENCE_INTERVALS)}"
-            )
 
 
 def parse_bounds(entries: typing.Iterable[str]) -> dict[str, float]:

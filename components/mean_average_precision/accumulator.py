@@ -50,7 +50,15 @@ class DetectionAccumulator:
         self._class_index |= {index: index for index in ids.values()}
         self._parts: list[Columns] = []
 
-    def add(
+    def add(self, *picture, **options) -> None:
+        """Adds one picture, given as to `picture`."""
+        self.add_columns(self.picture(*picture, **options))
+
+    def add_columns(self, columns: Columns) -> None:
+        """Adds what `picture` made of one, perhaps on another machine."""
+        self._parts.append(columns)
+
+    def picture(
         self,
         image_id: str,
         gt_boxes,
@@ -63,8 +71,8 @@ class DetectionAccumulator:
         gt_area=None,
         gt_truncated=None,
         gt_occluded=None,
-    ) -> None:
-        """Adds one picture.
+    ) -> Columns:
+        """One picture as columns, checked; adds nothing.
 
         image_id: resolves ties in score between pictures, so it should be the picture's own.
         gt_boxes, det_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any one unit (pixels, if COCO's
@@ -108,19 +116,17 @@ class DetectionAccumulator:
                 f"{image_id}: detection {row}: score {score[row]} is not a finite number; "
                 "a model that answers this cannot be ranked"
             )
-        self._parts.append(
-            Columns(
-                image_ids=np.array([image_id], dtype=str),
-                gt_image=np.zeros(len(gt_class), np.int64),
-                gt_class=gt_class,
-                **{f"gt_{kind}": values for kind, values in flags.items()},
-                gt_area=area,
-                gt_box=gt_box,
-                det_image=np.zeros(len(det_class), np.int64),
-                det_class=det_class,
-                det_score=score,
-                det_box=det_box,
-            )
+        return Columns(
+            image_ids=np.array([image_id], dtype=str),
+            gt_image=np.zeros(len(gt_class), np.int64),
+            gt_class=gt_class,
+            **{f"gt_{kind}": values for kind, values in flags.items()},
+            gt_area=area,
+            gt_box=gt_box,
+            det_image=np.zeros(len(det_class), np.int64),
+            det_class=det_class,
+            det_score=score,
+            det_box=det_box,
         )
 
     def merge(self, others: Iterable["DetectionAccumulator"]) -> None:

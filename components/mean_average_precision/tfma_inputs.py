@@ -33,14 +33,6 @@ class Detections(NamedTuple):
     classes: np.ndarray  # bytes [k]
 
 
-def feature_names(fields: Fields) -> list[str]:
-    """The features that `ground_truth` reads."""
-    names = [fields.source_id, fields.filename, fields.height, fields.width, fields.text]
-    names += [fields.ymin, fields.xmin, fields.ymax, fields.xmax]
-    names += [fields.difficult, fields.truncated, fields.occluded]
-    return [name for name in names if name]
-
-
 def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
     """Reads a record; without object features it is a picture without objects.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
 
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import picture_slices, tfma_metric
 from components.mean_average_precision.voc import evaluate
 from data.errors import DataError
 from data.fields import COMMON
@@ -15,10 +15,22 @@ from data.fields import COMMON
 CLASSES = ("cat", "dog")
 
 
-def combiner():
-    metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON))
-    (computation,) = metric.computations(model_names=[""])
-    return computation.combiner
+class Computation:
+    """The metric's computation with both its halves, the reading and the combining, in one."""
+
+    def __init__(self, baseline=False):
+        metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON))
+        models = [tfma.ModelSpec(is_baseline=True)] if baseline else []
+        (computation,) = metric.computations(tfma.EvalConfig(model_specs=models), model_names=[""])
+        (self._reader,) = computation.preprocessors
+        self._combiner = computation.combiner
+
+    def add_input(self, accumulator, inputs):
+        (picture,) = self._reader.process(inputs.extracts)
+        return self._combiner.add_input(accumulator, pickle.loads(pickle.dumps(picture)))
+
+    def __getattr__(self, name):
+        return getattr(self._combiner, name)
 
 
 def inputs(features, predictions):
@@ -65,7 +77,7 @@ def test_any_partition_through_pickled_accumulators_gives_the_same():
         for name, column in zip(("ymin", "xmin", "ymax", "xmax"), edges, strict=True):
             features[f"image/object/bbox/{name}"] = column
         pictures.append(inputs(features, answer(boxes, scores, names)))
-    fn = combiner()
+    fn = Computation()
     outputs = []
     for parts in (1, 3, 7):
         accumulators = [fn.create_accumulator() for _ in range(parts)]
@@ -99,7 +111,7 @@ def test_record_without_objects_is_a_picture_without_objects(empty):
     if isinstance(empty, str):
         features = {name: features[f"image/{name}"] for name in ("source_id", "height", "width")}
         features = {f"image/{name}": value for name, value in features.items()}
-    fn = combiner()
+    fn = Computation()
     found = answer([(0.1, 0.1, 0.5, 0.5)], [0.9], ["cat"])
     accumulator = fn.add_input(fn.create_accumulator(), inputs(features, found))
     accumulator = fn.add_input(accumulator, inputs(record(), found))
@@ -117,14 +129,14 @@ def test_all_delivered_shapes_hold_the_same_objects(kind):
         "ragged": lambda array: tfma.types.RaggedTensorValue(array, [np.array([0, len(array)])]),
     }[kind]
     features = {name: wrap(array) for name, array in record().items()}
-    fn = combiner()
+    fn = Computation()
     found = answer([(0.1, 0.1, 0.5, 0.5)], [0.9], ["cat"])
     accumulator = fn.add_input(fn.create_accumulator(), inputs(features, found))
     assert evaluate(accumulator).map_area == 1.0
 
 
 def test_record_without_difficult_flags_has_no_difficult_objects():
-    fn = combiner()
+    fn = Computation()
     accumulator = fn.add_input(
         fn.create_accumulator(), inputs(record(**{"image/object/difficult": None}), answer())
     )
@@ -155,6 +167,47 @@ def test_record_without_difficult_flags_has_no_difficult_objects():
     ],
 )
 def test_bad_records_and_answers_are_named(features, predictions, message):
-    fn = combiner()
+    fn = Computation()
     with pytest.raises(DataError, match=message):
         fn.add_input(fn.create_accumulator(), inputs(record(**features), predictions))
+
+
+def test_baseline_may_know_other_classes():
+    """Its cow is left out, and the dog, which it does not know, is an object it never finds."""
+    box = (0.1, 0.1, 0.5, 0.5)
+    fn = Computation(baseline=True)
+    found = answer([box, box], [0.9, 0.8], ["cow", "cat"])
+    truth = record(**{"image/object/class/text": np.array([b"dog"], object)})
+    accumulator = fn.add_input(fn.create_accumulator(), inputs(record(), found))
+    accumulator = fn.add_input(accumulator, inputs(truth, answer([box], [0.7], ["cow"])))
+    classes = evaluate(accumulator).classes
+    assert (classes["cat"].ap_area, classes["cat"].detections) == (1.0, 1)
+    assert (classes["dog"].ap_area, classes["dog"].detections) == (0.0, 0)
+
+
+def test_no_detections_at_all_score_zero():
+    fn = Computation()
+    output = fn.extract_output(fn.add_input(fn.create_accumulator(), inputs(record(), answer())))
+    values = {key.name: value for key, value in output.items() if hasattr(key, "is_diff")}
+    assert values["mAP"] == values["AP/cat"] == 0.0
+    assert math.isnan(values["AP/dog"])  # no dog to find
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "objects", "expected"),
+    [
+        (255, 257, 0, {"objects": "0", "picture_size": "small"}),
+        (256, 256, 1, {"objects": "1", "picture_size": "medium"}),
+        (375, 500, 4, {"objects": "2-4", "picture_size": "medium"}),
+        (512, 512, 5, {"objects": "5-9", "picture_size": "large"}),
+        (4000, 6000, 40, {"objects": "10+", "picture_size": "large"}),
+    ],
+)
+def test_slices_that_a_picture_belongs_to(height, width, objects, expected):
+    features = record(**{"image/height": np.array([height]), "image/width": np.array([width])})
+    for name, value in features.items():
+        if name.startswith("image/object"):
+            features[name] = np.repeat(value, objects)
+    assert picture_slices.slice_values(features, COMMON) == expected
+    for name, value in expected.items():
+        assert value in picture_slices.VALUES[name]

@@ -1,0 +1,137 @@
+"""Slices of objects against evaluations in which everything else is difficult or gone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.mean_average_precision import object_slices
+from components.mean_average_precision.accumulator import DetectionAccumulator
+from components.mean_average_precision.matching import box_iou
+from components.mean_average_precision.voc import evaluate, match_voc, score
+
+CLASSES = ("cat", "dog")
+SIDES = (8, 31, 32, 33, 95, 96, 97, 150)  # around the borders of COCO's sizes
+
+BOXES = st.builds(
+    lambda y, x, height, width: (y, x, y + height, x + width),
+    *[st.sampled_from((0, 3, 40))] * 2,
+    *[st.sampled_from(SIDES)] * 2,
+)
+TRUTH = st.tuples(st.sampled_from(CLASSES), BOXES, st.booleans(), st.booleans(), st.booleans())
+FOUND = st.tuples(st.sampled_from(CLASSES), BOXES, st.sampled_from([0.2, 0.5, 0.8]))
+PICTURES = st.lists(
+    st.tuples(st.lists(TRUTH, max_size=4), st.lists(FOUND, max_size=6)), min_size=1, max_size=4
+)
+
+
+def accumulate(pictures):
+    """Objects are (class, box, difficult, truncated, occluded)."""
+    accumulator = DetectionAccumulator(CLASSES)
+    for number, (truth, found) in enumerate(pictures):
+        names, boxes, difficult, truncated, occluded = (
+            zip(*truth, strict=True) if truth else [()] * 5
+        )
+        found_names, found_boxes, scores = zip(*found, strict=True) if found else [()] * 3
+        accumulator.add(
+            f"p{number}",
+            boxes,
+            names,
+            difficult,
+            found_boxes,
+            scores,
+            found_names,
+            gt_truncated=truncated,
+            gt_occluded=occluded,
+        )
+    return accumulator
+
+
+def sliced(pictures, name):
+    accumulator = accumulate(pictures)
+    columns = accumulator.columns()
+    matches = match_voc(columns, len(CLASSES), 0.5)
+    return score(columns, object_slices.restrict(columns, matches, name), CLASSES)
+
+
+def is_inside(item, name):
+    _, (ymin, xmin, ymax, xmax), _, truncated, occluded = item
+    kind, value = name.split("=")
+    if kind == "size":
+        low, high = {"small": (0, 1024), "medium": (1024, 9216), "large": (9216, 1e9)}[value]
+        return low <= (ymax - ymin) * (xmax - xmin) <= high
+    return {"truncated": truncated, "occluded": occluded}[kind] == (value == "yes")
+
+
+def on_an_object(found, truth):
+    name, box, _ = found
+    ious = [
+        box_iou(np.array([box], float), np.array([other], float))[0]
+        for other_name, other, *_ in truth
+        if other_name == name
+    ]
+    return max(ious, default=0) > 0.5
+
+
+@given(PICTURES, st.sampled_from(object_slices.NAMES))
+@settings(max_examples=150, deadline=None)
+def test_everything_outside_counts_as_difficult(pictures, name):
+    changed = []
+    for truth, found in pictures:
+        kept = [
+            item
+            for item in found
+            if on_an_object(item, truth)
+            or not name.startswith("size")
+            or is_inside((*item[:2], None, None, None), name)
+        ]
+        outside = [
+            (kind, box, hard or not is_inside((kind, box, hard, *flags), name), *flags)
+            for kind, box, hard, *flags in truth
+        ]
+        changed.append((outside, kept))
+    expected, found = evaluate(accumulate(changed)), sliced(pictures, name)
+    for class_name in CLASSES:
+        for field in ("positives", "scores", "hits", "ap_11_point", "ap_area"):
+            np.testing.assert_array_equal(
+                getattr(found.classes[class_name], field),
+                getattr(expected.classes[class_name], field),
+            )
+
+
+SMALL, LARGE = (0, 0, 20, 20), (100, 100, 300, 300)
+
+
+@pytest.mark.parametrize(
+    ("name", "ap"),
+    [("size=small", 1.0), ("size=large", 0.0), ("truncated=yes", 0.0), ("truncated=no", 1.0)],
+)
+def test_a_small_whole_cat_found_and_a_large_cut_one_missed(name, ap):
+    truth = [("cat", SMALL, False, False, False), ("cat", LARGE, False, True, False)]
+    result = sliced([(truth, [("cat", SMALL, 0.9)])], name)
+    assert (result.classes["cat"].positives, result.classes["cat"].ap_area) == (1, ap)
+    assert result.classes["dog"].positives == 0
+
+
+def test_a_detection_of_nothing_is_false_in_its_own_size_and_in_every_flag():
+    truth = [("cat", box, False, True, True) for box in (SMALL, LARGE)]
+    found = [("cat", (50, 50, 60, 60), 0.95), ("cat", SMALL, 0.9), ("cat", LARGE, 0.8)]
+    result = {name: sliced([(truth, found)], name).classes["cat"] for name in object_slices.NAMES}
+    assert result["size=small"].ap_area == 0.5
+    assert result["size=large"].ap_area == 1.0
+    assert result["truncated=yes"].ap_area == pytest.approx(2 / 3)
+    assert result["truncated=no"].positives == 0
+
+
+def test_no_slice_changes_the_whole():
+    accumulator = accumulate([([("cat", SMALL, False, True, False)], [("cat", SMALL, 0.9)])])
+    columns = accumulator.columns()
+    matches = match_voc(columns, len(CLASSES), 0.5)
+    before = [np.copy(array) for array in matches]
+    for name in object_slices.NAMES:
+        object_slices.restrict(columns, matches, name)
+    for array, copy in zip(matches, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert dataclasses.is_dataclass(evaluate(accumulator))
