@@ -49,7 +49,7 @@ BASELINE = "latest_blessed_model"
 _TEST_SPLIT = "test"
 _CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
 _REPORT_TEMPLATES = tuple(
-    f"components/detection_report/templates/{name}"
+    f"components/detection_report/{name}"
     for name in ("report.html", "macros.html", "report.css", "report.js")
 )
 # The image that the manifests in serving/ deploy.
@@ -188,6 +188,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         module_path=EXTRACTORS,
     )
     card = ModelCard(
+        examples=examples,
         model=model,
         model_run=trainer.outputs["model_run"],
         evaluation=evaluator.outputs["evaluation"],

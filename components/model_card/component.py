@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types import standard_artifacts
+from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
@@ -26,6 +26,7 @@ class ModelCardFolder(Artifact):
 
 @component
 def ModelCard(
+    examples: InputArtifact[standard_artifacts.Examples],
     model: InputArtifact[standard_artifacts.Model],
     model_run: InputArtifact[standard_artifacts.ModelRun],
     evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
@@ -40,11 +41,15 @@ def ModelCard(
     """
     del code_version  # a key of the cache only
     facts = gather_facts(
-        path_utils.serving_model_path(model.uri),
-        model_run.uri,
-        evaluation.uri,
-        blessing.uri,
-        gate.uri,
+        model=path_utils.serving_model_path(model.uri),
+        model_run=model_run.uri,
+        evaluation=evaluation.uri,
+        blessing=blessing.uri,
+        gate=gate.uri,
+        splits={
+            split: artifact_utils.get_split_uri([examples], split)
+            for split in artifact_utils.decode_split_names(examples.split_names)
+        },
     )
     with tempfile.TemporaryDirectory() as folder:
         write_model_card(facts, Path(folder))

@@ -8,6 +8,7 @@ import tensorflow as tf
 from components.data_gate.component import REPORT_FILE
 from components.model_card.scores import gather_scores
 from data.errors import DataError
+from trainer.input_pipeline import count_records, list_shards
 from trainer.run import SUMMARY
 
 FACTS_FILE = "facts.json"
@@ -15,17 +16,21 @@ _IDENTITY = "assets.extra/model.json"
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 
-def gather_facts(model: str, model_run: str, evaluation: str, blessing: str, gate: str) -> dict:
+def gather_facts(
+    *, model: str, model_run: str, evaluation: str, blessing: str, gate: str, splits: dict[str, str]
+) -> dict:
     """Everything known of a model before it is pushed, ready for JSON.
 
     Args:
       model: folder of the SavedModel.
+      splits: folder of the examples of each split.
       model_run, evaluation, blessing, gate: folders that Trainer, Evaluator and DataGate wrote.
 
     Returns:
       `blessed`; `evaluation` as `gather_scores` returns it; `model`, the identity that the export
       carries; `training` with the last `losses` and the `checkpoint`; `data`, what the gate found;
-      `packages`, the versions of the main libraries.
+      `fingerprints` of the records of each split, whatever their order; `packages`, the versions of
+      the main libraries.
 
     Raises:
       DataError: one of them is missing or damaged.
@@ -37,6 +42,10 @@ def gather_facts(model: str, model_run: str, evaluation: str, blessing: str, gat
         "model": read_json(f"{model}/{_IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _last_checkpoint(model_run)},
         "data": read_json(f"{gate}/{REPORT_FILE}"),
+        "fingerprints": {
+            split: count_records(list_shards([f"{folder}/*"]))[1]
+            for split, folder in splits.items()
+        },
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }
 
