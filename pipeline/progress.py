@@ -16,7 +16,7 @@ from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
 from components.serving_check.component import REPORT_FILE as SERVING_REPORT
 from pipeline.pipeline import BASELINE
-from pipeline.runs import latest_outputs
+from pipeline.runs.outputs import latest_outputs
 from trainer.run import SUMMARY
 
 _log = logging.getLogger("ssd")

@@ -1,4 +1,4 @@
-"""What ML Metadata remembers of runs."""
+"""What the components of a running pipeline have made so far."""
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable.mlmd import execution_lib

@@ -1,0 +1,5 @@
+"""What ML Metadata remembers of runs: `python -m pipeline.runs`.
+
+`store` reads runs through ML Metadata's own interface, `questions` answers what they were made of
+and how they differ, `tables` prints the answers. `outputs` is for a pipeline that is running.
+"""
