@@ -119,16 +119,17 @@ def broken_limits(measured: dict, limits: Limits) -> list[str]:
 
 def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
     """What the evaluated signature finds on each record, on the CPU as the server is."""
-    try:
-        with tf.device("/CPU:0"):
-            loaded = tf.saved_model.load(model)
-            if _SIGNATURE not in loaded.signatures:
-                raise DataError(f"{model}: the model has no signature {_SIGNATURE}")
-            outputs = loaded.signatures[_SIGNATURE](examples=tf.constant(records))
-    except tf.errors.OpError as error:
-        raise DataError(f"{model}: {_SIGNATURE} fails: {error.message}") from error
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"{model}: the model does not load ({error})") from error
+    with tf.device("/CPU:0"):
+        try:
+            signatures = tf.saved_model.load(model).signatures
+        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+            raise DataError(f"{model}: the model does not load ({error})") from error
+        if _SIGNATURE not in signatures:
+            raise DataError(f"{model}: the model has no signature {_SIGNATURE}")
+        try:
+            outputs = signatures[_SIGNATURE](examples=tf.constant(records))
+        except tf.errors.OpError as error:
+            raise DataError(f"{model}: {_SIGNATURE} fails: {error.message}") from error
     arrays = {name: outputs[name].numpy() for name in OUTPUTS}
     return [
         detections_of({name: array[i] for name, array in arrays.items()}, 0.0)
@@ -160,10 +161,12 @@ def _ask(
 def _warm_up_pictures(model: str) -> list[list[bytes]]:
     """The encoded pictures of each warm-up request that is stored with the model."""
     requests = []
-    for record in tf.data.TFRecordDataset(f"{model}/{_WARM_UP}").as_numpy_iterator():
-        log = prediction_log_pb2.PredictionLog.FromString(record)
-        inputs = log.predict_log.request.inputs
-        requests.append(list(tf.make_ndarray(inputs["image_bytes"])))
+    try:
+        for record in tf.data.TFRecordDataset(f"{model}/{_WARM_UP}").as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            requests.append(list(tf.make_ndarray(request.inputs["image_bytes"])))
+    except tf.errors.OpError as error:
+        raise DataError(f"{model}: no warm-up requests to read ({error.message})") from error
     return requests
 
 

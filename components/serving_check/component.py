@@ -9,6 +9,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
 from components.serving_check.check import Limits, check
+from data.errors import DataError
 from trainer.input_pipeline import list_shards, read_shards
 
 REPORT_FILE = "serving_check.json"
@@ -35,6 +36,8 @@ def ServingCheck(
     """
     shards = list_shards([f"{artifact_utils.get_split_uri([examples], split)}/*"])
     records = list(read_shards(shards).take(check_pictures).as_numpy_iterator())
+    if not records:
+        raise DataError(f"{examples.uri}: split {split} has no records to check the model with")
     limits = Limits(max_latency_ms, max_memory_mb, score_tolerance)
     report = check(path_utils.serving_model_path(model.uri), records, limits)
     for problem in report["problems"]:

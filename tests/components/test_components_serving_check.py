@@ -1,0 +1,326 @@
+import dataclasses
+import io
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
+from tfx.proto import infra_validator_pb2
+from tfx.types import standard_artifacts
+from tfx.utils import proto_utils
+
+from components.serving_check.check import Limits, broken_limits, check, find_difference
+from components.serving_check.component import REPORT_FILE, ServingCheck
+from data.errors import DataError
+from data.fields import COMMON
+from data.schema import SAMPLE_SCHEMA
+from pipeline.config import DEFAULT_PRESET, ServingConfig, load_config
+from pipeline.pipeline import Inputs, create_pipeline
+from serving.detections import Detection
+from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
+
+GENEROUS = Limits(max_latency_ms=20_000, max_memory_mb=20_000, score_tolerance=1e-3)
+
+
+def save_model(folder: Path, served_shift: float = 0.0, breaks_on_white: bool = False) -> Path:
+    """A SavedModel that finds two things in any picture, the brighter the surer.
+
+    `served_shift` is added to the scores of `serving_default` alone.
+    """
+
+    scale = tf.Variable(1 / 300)
+
+    def detect(encoded, shift):
+        picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        brightness = tf.reduce_mean(tf.cast(picture, tf.float32)) * scale
+        if breaks_on_white and shift is not None:
+            with tf.control_dependencies([tf.debugging.Assert(brightness < 0.8, ["too bright"])]):
+                brightness = tf.identity(brightness)
+        scores = tf.stack([brightness, brightness / 3]) + (shift or 0.0)
+        return {
+            "detection_boxes": tf.stack([[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]) * brightness,
+            "detection_scores": scores,
+            "detection_classes": tf.constant([2, 1], tf.int64),
+            "detection_class_names": tf.constant(["ring", "star"]),
+            "num_detections": tf.constant(2, tf.int64),
+        }
+
+    specs = {
+        "detection_boxes": tf.TensorSpec([2, 4], tf.float32),
+        "detection_scores": tf.TensorSpec([2], tf.float32),
+        "detection_classes": tf.TensorSpec([2], tf.int64),
+        "detection_class_names": tf.TensorSpec([2], tf.string),
+        "num_detections": tf.TensorSpec([], tf.int64),
+    }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serving_default(image_bytes):
+        return tf.map_fn(lambda e: detect(e, served_shift), image_bytes, fn_output_signature=specs)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
+    def serving_examples(examples):
+        feature = {COMMON.encoded: tf.io.FixedLenFeature([], tf.string)}
+        encoded = tf.io.parse_example(examples, feature)[COMMON.encoded]
+        return tf.map_fn(lambda e: detect(e, None), encoded, fn_output_signature=specs)
+
+    module = tf.Module()
+    module.scale = scale
+    signatures = {"serving_default": serving_default, "serving_examples": serving_examples}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    (folder / "assets.extra").mkdir()
+    with tf.io.TFRecordWriter(str(folder / "assets.extra/tf_serving_warmup_requests")) as writer:
+        log = prediction_log_pb2.PredictionLog()
+        tensor = tf.make_tensor_proto([picture(90)])
+        log.predict_log.request.inputs["image_bytes"].CopyFrom(tensor)
+        writer.write(log.SerializeToString())
+    return folder
+
+
+def picture(grey: int) -> bytes:
+    """A PNG of one grey."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 6), (grey, grey, grey)).save(file, "PNG")
+    return file.getvalue()
+
+
+def record(grey: int) -> bytes:
+    """A record of a picture of one grey."""
+    example = tf.train.Example()
+    example.features.feature[COMMON.encoded].bytes_list.value.append(picture(grey))
+    example.features.feature[COMMON.filename].bytes_list.value.append(b"grey%d.png" % grey)
+    return example.SerializeToString()
+
+
+def run_component(
+    tmp_path, model: Path, **changes
+) -> tuple[standard_artifacts.InfraBlessing, dict]:
+    """Runs the component on six grey pictures; its blessing and its report."""
+    shards = tmp_path / "examples" / "Split-test"
+    shards.mkdir(parents=True)
+    for shard in range(2):
+        with tf.io.TFRecordWriter(str(shards / f"data-{shard:05d}.gz"), "GZIP") as writer:
+            for grey in (60, 120, 180):
+                writer.write(record(grey + shard))
+    inputs = standard_artifacts.Model(), standard_artifacts.Examples()
+    inputs[0].uri, inputs[1].uri = str(model.parent), str(tmp_path / "examples")
+    inputs[1].split_names = '["train", "test"]'
+    blessing = standard_artifacts.InfraBlessing()
+    blessing.uri = str(tmp_path / "blessing")
+    parameters = {"check_pictures": 5, **dataclasses.asdict(GENEROUS), **changes}
+    ServingCheck.test_call(
+        model=inputs[0],
+        examples=inputs[1],
+        blessing=blessing,
+        split="test",
+        code_version="0",
+        **parameters,
+    )
+    return blessing, json.loads((tmp_path / "blessing" / REPORT_FILE).read_text())
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What the project logs."""
+    monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
+    caplog.set_level(logging.INFO, "ssd")
+    return caplog
+
+
+def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
+    model = save_model(tmp_path / "model" / "Format-Serving")
+    blessing, report = run_component(tmp_path, model)
+    assert blessing.get_int_custom_property("blessed") == 1
+    assert {path.name for path in Path(blessing.uri).iterdir()} == {"INFRA_BLESSED", REPORT_FILE}
+    assert report["problems"] == []
+    assert report["pictures"] == report["equal"] == 5
+    assert report["detections"] == 10
+    assert 0 < report["p50_ms"] <= report["p99_ms"]
+    # A process that has imported TensorFlow.
+    assert 150 < report["memory_mb"] < 5000
+    assert log.records == []
+
+
+def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
+    model = save_model(tmp_path / "model" / "Format-Serving", served_shift=0.004)
+    blessing, report = run_component(
+        tmp_path, model, check_pictures=2, max_latency_ms=1e-3, max_memory_mb=1.0
+    )
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert {p.name for p in Path(blessing.uri).iterdir()} == {"INFRA_NOT_BLESSED", REPORT_FILE}
+    assert report["equal"] == 0
+    skew, latency, memory = report["problems"]
+    assert "2 of 2 pictures get other detections" in skew
+    assert "grey60.png: ring 0.2000 at (0.0200, 0.0400, 0.0600, 0.0800) is not among" in skew
+    assert "serving.max_latency_ms=0.001" in latency
+    assert "serving.max_memory_mb=1" in memory
+    assert all(problem in log.text for problem in report["problems"])
+
+
+def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
+    model = save_model(tmp_path / "model", breaks_on_white=True)
+    report = check(str(model), [record(60), record(255)], GENEROUS)
+    (problem,) = report["problems"]
+    assert "400" in problem and "too bright" in problem
+    assert "equal" not in report
+
+
+def test_a_model_that_no_server_loads_is_not(tmp_path):
+    model = save_model(tmp_path / "model")
+    # Only a server reads the warm-up requests as it loads.
+    with tf.io.TFRecordWriter(str(model / "assets.extra/tf_serving_warmup_requests")) as writer:
+        writer.write(b"\xff no request")
+    (problem,) = check(str(model), [record(60)], GENEROUS)["problems"]
+    assert "the server ended with status 255" in problem
+    assert "does not load" in problem
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda folder: (folder / "saved_model.pb").unlink(), "does not load"),
+        (lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff" * 9), "does not load"),
+        (lambda folder: (folder / "variables/variables.index").write_bytes(b"x"), "does not load"),
+        (lambda folder: shutil.rmtree(folder / "assets.extra"), "no warm-up requests"),
+    ],
+)
+def test_a_model_that_is_broken_is_not(tmp_path, spoil, message):
+    model = save_model(tmp_path / "model")
+    spoil(model)
+    (problem,) = check(str(model), [record(60)], GENEROUS)["problems"]
+    assert message in problem
+
+
+scores = st.floats(SCORE_THRESHOLD + 0.01, 1)
+sides = st.floats(0, 1)
+detections = st.builds(
+    Detection,
+    name=st.just("dog"),
+    class_id=st.integers(1, 3),
+    score=scores,
+    box=st.tuples(sides, sides, sides, sides),
+)
+
+
+@given(st.lists(detections, max_size=20), st.randoms(), st.data())
+def test_the_same_detections_in_any_order_are_no_difference(found, random, data):
+    nearly = [
+        dataclasses.replace(
+            d,
+            score=d.score + data.draw(st.floats(-0.009, 0.009)),
+            box=tuple(side + data.draw(st.floats(-0.009, 0.009)) for side in d.box),
+        )
+        for d in found
+    ]
+    shuffled = random.sample(found, len(found))
+    assert find_difference(found, shuffled, 0.0) == ""
+    # Neighbours may take one another's partner; alone each has its own.
+    for one, other in zip(found, nearly, strict=True):
+        assert find_difference([one], [other], 0.01) == ""
+
+
+@given(
+    st.lists(detections, max_size=5), detections, st.sampled_from(["score", "box", "class", "none"])
+)
+def test_another_score_box_class_or_number_is_a_difference(common, one, what):
+    other = {
+        "score": lambda: [dataclasses.replace(one, score=one.score + 3)],
+        "box": lambda: [dataclasses.replace(one, box=(*one.box[:3], one.box[3] + 3))],
+        "class": lambda: [dataclasses.replace(one, class_id=9)],
+        "none": list,
+    }[what]()
+    expected, answered = [*common, one], [*common, *other]
+    assert "not among the server's" in find_difference(expected, answered, 1e-3)
+    assert find_difference(answered, expected, 1e-3) != ""
+
+
+def dog(score: float) -> Detection:
+    return Detection("dog", 1, score, (0.0, 0.0, score, 1.0))
+
+
+def test_only_the_lowest_scores_may_be_kept_or_not():
+    at_threshold = [dog(SCORE_THRESHOLD + 0.0005)]
+    assert find_difference(at_threshold, [], 1e-3) == ""
+    assert find_difference([], at_threshold, 1e-3) == ""
+    assert find_difference([dog(SCORE_THRESHOLD + 0.002)], [], 1e-3)
+    assert find_difference([], [dog(SCORE_THRESHOLD + 0.002)], 1e-3)
+    full = [dog(0.3 + i / 1000) for i in range(MAX_DETECTIONS)]
+    assert find_difference(full, [*full[1:], dog(0.3004)], 1e-4)
+    assert find_difference([dog(0.3), *full[1:]], [dog(0.2), *full[1:]], 1e-3)
+    assert find_difference([dog(0.30005), *full[1:]], [dog(0.3), *full[1:]], 1e-4) == ""
+    lowest = [Detection("cat", 2, 0.30003, (0.0, 0.0, 1.0, 1.0)), *full[1:]]
+    assert find_difference(full, lowest, 1e-4) == ""
+
+
+def test_what_is_no_number_is_a_difference():
+    assert find_difference([dog(float("nan"))], [dog(float("nan"))], 1e-3)
+
+
+def test_limits_are_broken_from_above_only():
+    measured = {"p99_ms": 30.0, "memory_mb": 400}
+    assert broken_limits(measured, Limits(30.0, 400.0, 0.0)) == []
+    (latency,) = broken_limits(measured, Limits(29.9, 400.0, 0.0))
+    assert "30 ms" in latency and "max_latency_ms=29.9" in latency
+    (memory,) = broken_limits(measured, Limits(30.0, 399.0, 0.0))
+    assert "400 MB" in memory and "max_memory_mb=399" in memory
+
+
+def pipeline_of(tmp_path, *overrides):
+    """The components by id of a pipeline that is not run."""
+    config = load_config(DEFAULT_PRESET, overrides)
+    inputs = Inputs(
+        tmp_path, {"train": "a", "eval": "b", "test": "c"}, COMMON, SAMPLE_SCHEMA, ("x",)
+    )
+    folders = {name: str(tmp_path / name) for name in ("root", "serving_dir", "work_dir")}
+    pipeline = create_pipeline(config, inputs, name="p", **folders)
+    return {component.id: component for component in pipeline.components}
+
+
+def test_the_pusher_waits_for_the_check(tmp_path):
+    components = pipeline_of(tmp_path, "serving.check_pictures=3")
+    assert "InfraValidator" not in components
+    checked = components["ServingCheck"]
+    assert components["Pusher"].inputs["infra_blessing"] is checked.outputs["blessing"]
+    assert checked.exec_properties["check_pictures"] == 3
+    assert checked.exec_properties["max_latency_ms"] == 2000.0
+
+
+@pytest.mark.parametrize(
+    "platform, wanted", [("docker", "local_docker"), ("kubernetes", "kubernetes")]
+)
+def test_tensorflow_serving_takes_its_place_where_it_can_be_run(tmp_path, platform, wanted):
+    components = pipeline_of(tmp_path, f"serving.infra_validator={platform}")
+    assert "ServingCheck" not in components
+    validator = components["InfraValidator"]
+    assert components["Pusher"].inputs["infra_blessing"] is validator.outputs["blessing"]
+    spec = infra_validator_pb2.ServingSpec()
+    proto_utils.json_to_proto(validator.exec_properties["serving_spec"], spec)
+    assert spec.WhichOneof("serving_platform") == wanted
+    assert spec.model_name == "ssd"
+    root = Path(__file__).parents[2]
+    image = f"tensorflow/serving:{spec.tensorflow_serving.tags[0]}"
+    assert image in (root / "serving/kubernetes/deployment.yaml").read_text()
+    requests = infra_validator_pb2.RequestSpec()
+    proto_utils.json_to_proto(validator.exec_properties["request_spec"], requests)
+    assert (requests.split_name, requests.num_examples) == ("test", ServingConfig().check_pictures)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "check_pictures=0",
+        "max_latency_ms=0",
+        "max_latency_ms=nan",
+        "max_memory_mb=-1",
+        "score_tolerance=1.5",
+        "infra_validator=podman",
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(override):
+    with pytest.raises(DataError, match=f"serving.{override.partition('=')[0]}"):
+        load_config(DEFAULT_PRESET, [f"serving.{override}"])
