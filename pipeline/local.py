@@ -55,7 +55,8 @@ def run(
         root=str(output / "pipeline"),
         serving_dir=str(output / "serving"),
         work_dir=str(output / "unfinished"),
-        enable_cache=enable_cache,
+        # Who asks to run again from a component on wants no cached answer from it.
+        enable_cache=enable_cache and not from_component,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(output / "metadata.sqlite")
         ),
@@ -81,8 +82,8 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
     known = [component.id for component in pipeline.components]
     if from_component not in known:
         raise DataError(f"--from {from_component}: no such component; there are {', '.join(known)}")
-    # The baseline is looked up anew: it hangs on no other component, so a partial run would
-    # compare with the one of the run before.
+    # The baseline is looked up anew: behind a component that it does not depend on, a partial
+    # run would compare with the one of the run before.
     return RunOptions(from_nodes=[from_component, BASELINE])
 
 

@@ -19,9 +19,6 @@ from tfx.components import (
 )
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.common.resolver import Resolver
-from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
-    LatestBlessedModelStrategy,
-)
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import (
     example_gen_pb2,
@@ -40,6 +37,7 @@ from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.fields import Fields
 from data.schema import read_schema
+from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.code_version import code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
@@ -170,9 +168,10 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
     model = trainer.outputs["model"]
 
     baseline = Resolver(
-        strategy_class=LatestBlessedModelStrategy,
+        strategy_class=LatestOtherBlessedModel,
         model=Channel(type=Model),
         model_blessing=Channel(type=ModelBlessing),
+        candidate=model,
     ).with_id(BASELINE)
     evaluator = Evaluator(
         examples=examples,
