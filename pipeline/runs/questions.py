@@ -1,0 +1,256 @@
+"""What a run did, what led to a model, and how two runs differ; answers are ready for JSON."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.errors import DataError
+from pipeline.runs.store import Artifact, Run, Step
+
+# What components/model_card leaves; named here too because importing it costs seconds.
+_FACTS_FILE = "facts.json"
+
+
+def summary(run: Run) -> dict:
+    """`number`, `name`, `started`, `preset`, `state`, `mAP`, `blessed` and `pushed` of a run.
+
+    What the run did not get to is None.
+    """
+    card = _output(run, "ModelCard", "card")
+    blessing = _output(run, "Evaluator", "blessing")
+    pushed = _output(run, "Pusher", "pushed_model")
+    unfinished = [s for s in run.steps if s.state not in ("complete", "cached")]
+    return {
+        "number": run.number,
+        "name": run.name,
+        "started": run.started.isoformat(timespec="seconds"),
+        "preset": _training(run).get("preset") or run.pipeline.removeprefix("ssd-"),
+        "state": f"{unfinished[0].component} {unfinished[0].state}" if unfinished else "complete",
+        "mAP": card and card.properties.get("mAP"),
+        "blessed": blessing and bool(blessing.properties.get("blessed")),
+        "pushed": pushed and pushed.properties.get("pushed_version"),
+    }
+
+
+def show(run: Run) -> dict:
+    """`summary` and, under `steps`, what each component read and wrote."""
+    return summary(run) | {"steps": [_step(step) for step in run.steps]}
+
+
+def trace(runs: Iterable[Run], wanted: str) -> dict:
+    """What led to a model, named by the folder or number of a pushed version or its own folder.
+
+    Raises:
+        DataError: no run knows the model, or its facts are gone.
+    """
+    run, model = _find_model(list(runs), wanted)
+    facts = _facts(run)
+    if facts is None:
+        raise DataError(
+            f"{wanted}: run {run.number} ({run.name}) left no model card, so what it was made of "
+            "is not known. Run again"
+        )
+    example_gen = run.step("ImportExampleGen")
+    pushed = _output(run, "Pusher", "pushed_model")
+    return {
+        "model": model.uri,
+        "pushed": pushed and pushed.properties.get("pushed_destination"),
+        "run": summary(run),
+        "data": {
+            "records": example_gen and example_gen.parameters.get("input_base"),
+            "splits": _splits(facts),
+        },
+        "code_versions": code_versions(run),
+        "packages": facts["packages"],
+        "configuration": facts["model"]["trainer"],
+        "base_weights": facts["model"]["trainer"]["backbone_weights"],
+        "checkpoint": facts["training"]["checkpoint"],
+        "blessed": facts["blessed"],
+        "baseline": facts["evaluation"]["baseline_model"],
+        "mAP": facts["evaluation"]["map"],
+        "AP": {row["name"]: row["ap"]["value"] for row in facts["evaluation"]["classes"]},
+        "thresholds": facts["evaluation"]["thresholds"],
+        "artifacts": {
+            f"{step.component}.{key}": artifact.uri
+            for step in run.steps
+            for key, artifacts in step.outputs.items()
+            for artifact in artifacts
+        },
+    }
+
+
+def diff(first: Run, second: Run) -> dict:
+    """What two runs do not have in common, as pairs; AP also with its change.
+
+    `configuration`, `data` and `code` hold only what differs; `AP` holds mAP and every class.
+    """
+    facts = [_facts(run) or {} for run in (first, second)]
+    scores = [_scores(known) for known in facts]
+    return {
+        "runs": [summary(first), summary(second)],
+        "configuration": _differences(_configuration(first), _configuration(second)),
+        "data": _differences(*(_flat(_splits(known)) for known in facts)),
+        "code": _differences(code_versions(first), code_versions(second)),
+        "AP": {
+            name: {
+                "values": [part.get(name) for part in scores],
+                "change": _change(*(part.get(name) for part in scores)),
+            }
+            for name in dict.fromkeys([*scores[0], *scores[1]])
+        },
+    }
+
+
+def code_versions(run: Run) -> dict[str, str]:
+    """The hash of its source that each component was given."""
+    found = {}
+    for step in run.steps:
+        custom = _custom_config(step)
+        version = custom.get("code_version") or step.parameters.get("code_version")
+        if step.component == "Evaluator":
+            version = _metric_config(step).get("code_version")
+        if version:
+            found[step.component] = version
+    return found
+
+
+def _find_model(runs: list[Run], wanted: str) -> tuple[Run, Artifact]:
+    """The last run that pushed or made the model, and the model."""
+    path = str(Path(wanted).resolve())
+    for run in reversed(runs):
+        model = _output(run, "Trainer", "model")
+        pushed = _output(run, "Pusher", "pushed_model")
+        if not model:
+            continue
+        names = {model.uri, f"{model.uri}/Format-Serving"}
+        if pushed and pushed.properties.get("pushed_version"):
+            names |= {pushed.properties["pushed_version"], pushed.properties["pushed_destination"]}
+        if not names.isdisjoint((wanted.rstrip("/"), path)):
+            return run, model
+    versions = [version for run in runs if (version := summary(run)["pushed"])]
+    raise DataError(
+        f"{wanted}: no run made or pushed this model. Pushed versions: "
+        f"{', '.join(dict.fromkeys(versions)) or 'none'}"
+    )
+
+
+def _facts(run: Run) -> dict | None:
+    """The facts beside the run's model card; None if the run has none."""
+    card = _output(run, "ModelCard", "card")
+    if card is None:
+        return None
+    path = f"{card.uri}/{_FACTS_FILE}"
+    try:
+        return json.loads(_read(path))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: the facts of run {run.number} cannot be read ({error}). Run again with "
+            "--from ModelCard"
+        ) from error
+
+
+def _read(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    import tensorflow as tf  # only for object stores: it takes seconds
+
+    try:
+        with tf.io.gfile.GFile(path, "r") as file:
+            return file.read()
+    except tf.errors.OpError as error:
+        raise OSError(str(error)) from error
+
+
+def _output(run: Run, component: str, key: str) -> Artifact | None:
+    step = run.step(component)
+    return step.output(key) if step else None
+
+
+def _step(step: Step) -> dict:
+    def named(side):
+        return {
+            key: [{"id": a.id, "type": a.type, "uri": a.uri} for a in artifacts]
+            for key, artifacts in side.items()
+        }
+
+    return {
+        "component": step.component,
+        "state": step.state,
+        "seconds": step.seconds,
+        "inputs": named(step.inputs),
+        "outputs": named(step.outputs),
+    }
+
+
+def _custom_config(step: Step | None) -> dict:
+    text = step.parameters.get("custom_config") if step else None
+    return (json.loads(text) or {}) if text else {}
+
+
+def _training(run: Run) -> dict:
+    return _custom_config(run.step("Trainer"))
+
+
+def _metric_config(evaluator: Step) -> dict:
+    config = json.loads(evaluator.parameters.get("eval_config") or "{}")
+    metrics = [m for spec in config.get("metrics_specs", []) for m in spec.get("metrics", [])]
+    return json.loads(metrics[0].get("config") or "{}") if metrics else {}
+
+
+def _splits(facts: dict) -> dict:
+    """Counts and fingerprint of each split."""
+    fingerprints = facts.get("fingerprints", {})
+    return {
+        name: {
+            "pictures": split["pictures"],
+            "objects": split["objects"],
+            "fingerprint": fingerprints.get(name),
+        }
+        for name, split in facts.get("data", {}).get("splits", {}).items()
+    }
+
+
+def _configuration(run: Run) -> dict:
+    """Every setting of trainer and evaluator by a dotted name."""
+    training = _training(run)
+    settings = {"preset": training.get("preset"), "trainer": training.get("trainer", {})}
+    settings["trainer"]["classes"] = training.get("classes")
+    evaluator = run.step("Evaluator")
+    if evaluator:
+        config = json.loads(evaluator.parameters.get("eval_config") or "{}")
+        settings["evaluator"] = {
+            "slices": config.get("slicing_specs"),
+            "options": config.get("options"),
+            "thresholds": [
+                spec.get("per_slice_thresholds") for spec in config.get("metrics_specs", [])
+            ],
+        }
+    return _flat(settings)
+
+
+def _flat(value: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(item, f"{name}.") if isinstance(item, dict) else {name: item}
+    return flat
+
+
+def _scores(facts: dict) -> dict[str, float | None]:
+    if not facts:
+        return {}
+    evaluation = facts["evaluation"]
+    classes = {row["name"]: row["ap"]["value"] for row in evaluation["classes"]}
+    return {"mAP": evaluation["map"]["value"], **classes}
+
+
+def _change(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else second - first
+
+
+def _differences(first: dict, second: dict) -> dict[str, list]:
+    return {
+        key: [first.get(key), second.get(key)]
+        for key in dict.fromkeys([*first, *second])
+        if first.get(key) != second.get(key)
+    }

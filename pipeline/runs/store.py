@@ -1,0 +1,251 @@
+"""Runs, their components and artifacts, read from ML Metadata without changing it."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ml_metadata import errors, metadata_store
+from ml_metadata.proto import metadata_store_pb2
+
+from data.errors import DataError
+
+_STATES = metadata_store_pb2.Execution.State
+# Ids in one request: databases limit the length of a statement.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that a component read or wrote; `properties` are TFX's and the component's own."""
+
+    id: int
+    type: str
+    uri: str
+    properties: dict
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component of a run; `seconds` is None while it is at work."""
+
+    id: int
+    component: str
+    state: str
+    started: datetime.datetime
+    seconds: float | None
+    parameters: dict
+    inputs: dict[str, list[Artifact]]
+    outputs: dict[str, list[Artifact]]
+
+    def output(self, key: str) -> Artifact | None:
+        """The only artifact of an output, or None where there is not exactly one."""
+        artifacts = self.outputs.get(key, [])
+        return artifacts[0] if len(artifacts) == 1 else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a pipeline; runs are numbered from 1 in the order in which they began."""
+
+    number: int
+    name: str
+    pipeline: str
+    steps: tuple[Step, ...]
+
+    @property
+    def started(self) -> datetime.datetime:
+        return min(step.started for step in self.steps)
+
+    def step(self, component: str) -> Step | None:
+        """The component's step; None if the run did not get to it."""
+        return next((step for step in self.steps if step.component == component), None)
+
+
+def connect(metadata: str) -> metadata_store.MetadataStore:
+    """The metadata in an SQLite file or at `mysql://user:password@host:port/database`.
+
+    Raises:
+        DataError: there is none, or what is there does not answer.
+    """
+    if "://" in metadata:
+        return _open(mysql_config(metadata), _without_password(metadata))
+    if not Path(metadata).is_file():
+        raise DataError(
+            f"{metadata}: no metadata there. Give the folder of a run with --output, or run "
+            "`python local_runner.py` first"
+        )
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = metadata
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
+    return _open(config, metadata)
+
+
+def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
+    """ML Metadata's way to say `mysql://user:password@host:port/database`.
+
+    Raises:
+        DataError: it is another kind of address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "mysql" or not parts.hostname or not parts.path.strip("/"):
+        raise DataError(
+            f"--metadata {_without_password(url)}: write mysql://user:password@host:port/database "
+            "or the path of an SQLite file"
+        )
+    config = metadata_store_pb2.ConnectionConfig()
+    config.mysql.host = parts.hostname
+    config.mysql.port = parts.port or 3306
+    config.mysql.database = parts.path.strip("/")
+    config.mysql.user = unquote(parts.username or "")
+    config.mysql.password = unquote(parts.password or "")
+    config.mysql.skip_db_creation = True
+    return config
+
+
+def read_runs(store: metadata_store.MetadataStore) -> list[Run]:
+    """All runs, the oldest first; those that did not get to any component are left out."""
+    components = dict(_components(store))
+    contexts = store.get_contexts_by_type("pipeline_run")
+    executions = {context.name: _executions(store, context) for context in contexts}
+    found = [execution for several in executions.values() for execution in several]
+    steps = _steps(store, found, components)
+    begun = sorted(
+        (
+            (name, [steps[e.id] for e in several if e.id in steps])
+            for name, several in executions.items()
+            if any(e.id in steps for e in several)
+        ),
+        key=lambda run: (min(step.started for step in run[1]), run[0]),
+    )
+    return [
+        Run(number, name, components[steps_of_run[0].id][0], tuple(steps_of_run))
+        for number, (name, steps_of_run) in enumerate(begun, start=1)
+    ]
+
+
+def find_run(runs: list[Run], wanted: str) -> Run:
+    """A run by its number, by its name or its beginning, or `latest`.
+
+    Raises:
+        DataError: there is no such run, or more than one.
+    """
+    if not runs:
+        raise DataError("there are no runs yet. Run `python local_runner.py` first")
+    if wanted == "latest":
+        return runs[-1]
+    found = [run for run in runs if wanted == str(run.number)] or [
+        run for run in runs if run.name.startswith(wanted)
+    ]
+    if len(found) != 1:
+        raise DataError(
+            f"{wanted}: {'more than one' if found else 'no such'} run; there are "
+            f"{', '.join(f'{run.number} ({run.name})' for run in found or runs[-10:])}, or `latest`"
+        )
+    return found[0]
+
+
+def _open(config, where: str) -> metadata_store.MetadataStore:
+    try:
+        return metadata_store.MetadataStore(config)
+    except (errors.StatusError, RuntimeError) as error:
+        raise DataError(
+            f"{where}: the metadata cannot be opened ({error}). See that it is ML Metadata of this "
+            "version and that the database answers"
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":...@") if parts.password else url
+
+
+def _components(store) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Pipeline and component of each execution by its id."""
+    for context in store.get_contexts_by_type("node"):
+        pipeline, _, component = context.name.rpartition(".")
+        for execution in _executions(store, context):
+            yield execution.id, (pipeline, component)
+
+
+def _executions(store, context) -> list:
+    return sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
+
+
+def _steps(store, executions: list, components: dict) -> dict[int, Step]:
+    ids = [execution.id for execution in executions]
+    events = [event for some in _chunks(ids) for event in store.get_events_by_execution_ids(some)]
+    artifacts = _artifacts(store, sorted({event.artifact_id for event in events}))
+    inputs: dict[int, dict] = {identity: {} for identity in ids}
+    outputs: dict[int, dict] = {identity: {} for identity in ids}
+    for event in events:
+        is_output = event.type in (
+            metadata_store_pb2.Event.OUTPUT,
+            metadata_store_pb2.Event.DECLARED_OUTPUT,
+        )
+        keys = [step.key for step in event.path.steps if step.WhichOneof("value") == "key"]
+        side = (outputs if is_output else inputs)[event.execution_id]
+        side.setdefault(keys[0] if keys else "", []).append(artifacts[event.artifact_id])
+    return {
+        execution.id: Step(
+            id=execution.id,
+            component=components[execution.id][1],
+            state=_STATES.Name(execution.last_known_state).lower(),
+            started=_time(execution.create_time_since_epoch),
+            seconds=_seconds(execution),
+            parameters={
+                name: _value(value)
+                for name, value in execution.custom_properties.items()
+                if not name.startswith("__")
+            },
+            inputs=inputs[execution.id],
+            outputs=outputs[execution.id],
+        )
+        for execution in executions
+        if execution.id in components
+    }
+
+
+def _artifacts(store, ids: list[int]) -> dict[int, Artifact]:
+    types = {kind.id: kind.name for kind in store.get_artifact_types()}
+    return {
+        artifact.id: Artifact(
+            artifact.id,
+            types[artifact.type_id],
+            artifact.uri,
+            {
+                name: _value(value)
+                for name, value in (
+                    *artifact.properties.items(),
+                    *artifact.custom_properties.items(),
+                )
+            },
+        )
+        for some in _chunks(ids)
+        for artifact in store.get_artifacts_by_id(some)
+    }
+
+
+def _chunks(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), _AT_ONCE):
+        yield ids[start : start + _AT_ONCE]
+
+
+def _value(value) -> int | float | str | None:
+    """A property's value; structures, which nothing here reads, as text."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    content = getattr(value, kind)
+    return content if isinstance(content, int | float | str | bool) else str(content)
+
+
+def _time(milliseconds: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(milliseconds / 1000).astimezone()
+
+
+def _seconds(execution) -> float | None:
+    if execution.last_known_state == metadata_store_pb2.Execution.RUNNING:
+        return None
+    return (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000

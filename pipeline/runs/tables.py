@@ -1,0 +1,130 @@
+"""The answers of `questions` for a terminal."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def print_runs(console: Console, runs: list[dict]) -> None:
+    """One line a run."""
+    table = _table("run", "started", "preset", "mAP", "blessed", "pushed version", "state")
+    for run in runs:
+        table.add_row(
+            str(run["number"]),
+            _when(run),
+            run["preset"],
+            _number(run["mAP"]),
+            _yes(run["blessed"]),
+            run["pushed"] or "-",
+            run["state"],
+        )
+    console.print(table)
+
+
+def print_run(console: Console, run: dict) -> None:
+    """What each component read and wrote."""
+    print_runs(console, [run])
+    for step in run["steps"]:
+        seconds = "" if step["seconds"] is None else f" in {step['seconds']:.1f} s"
+        console.print(f"{step['component']}: {step['state']}{seconds}", style="bold")
+        for verb, side in (("read", step["inputs"]), ("wrote", step["outputs"])):
+            for key, artifacts in side.items():
+                for artifact in artifacts:
+                    name = f"{key} ({artifact['type']} {artifact['id']})"
+                    console.print(f"  {verb} {name}: {artifact['uri']}")
+
+
+def print_trace(console: Console, trace: dict) -> None:
+    """What led to a model."""
+    run, data = trace["run"], trace["data"]
+    facts = _table("what", "value")
+    rows = {
+        "model": trace["model"],
+        "pushed as": trace["pushed"] or "-",
+        "run": f"{run['number']} of {_when(run)}, preset {run['preset']}",
+        "records": data["records"],
+        "base weights": trace["base_weights"],
+        "checkpoint": trace["checkpoint"] or "-",
+        "compared with": trace["baseline"] or "no blessed model",
+        "blessed": _yes(trace["blessed"]),
+        "mAP": _interval(trace["mAP"]),
+    }
+    rows |= {f"code of {name}": version for name, version in trace["code_versions"].items()}
+    rows["packages"] = ", ".join(f"{name} {v}" for name, v in trace["packages"].items())
+    for name, value in rows.items():
+        facts.add_row(name, str(value))
+    console.print(facts)
+
+    splits = _table("split", "pictures", "objects", "fingerprint")
+    for name, split in data["splits"].items():
+        counts = (f"{split[key]:,}" for key in ("pictures", "objects"))
+        splits.add_row(name, *counts, split["fingerprint"] or "-")
+    console.print(splits)
+
+    bounds = _table("condition", "of", "required", "measured", "met")
+    for bound in trace["thresholds"]:
+        bounds.add_row(
+            bound["metric"],
+            bound["slice"] or "all",
+            bound["bound"],
+            _number(bound["measured"]),
+            f"{_yes(bound['ok'])} {bound['why']}".strip(),
+        )
+    console.print(bounds)
+
+    scores = _table("class", "AP")
+    for name, value in trace["AP"].items():
+        scores.add_row(name, _number(value))
+    console.print(scores)
+
+    configuration = _table("configuration", "value")
+    for name, value in trace["configuration"].items():
+        configuration.add_row(name, str(value))
+    console.print(configuration)
+
+
+def print_diff(console: Console, diff: dict) -> None:
+    """How two runs differ."""
+    print_runs(console, diff["runs"])
+    names = [f"run {run['number']}" for run in diff["runs"]]
+    for part in ("configuration", "data", "code"):
+        if not diff[part]:
+            console.print(f"{part}: the same\n")
+            continue
+        table = _table(part, *names)
+        for name, values in diff[part].items():
+            table.add_row(name, *("-" if value is None else str(value) for value in values))
+        console.print(table)
+    table = _table("AP", *names, "change")
+    for name, entry in diff["AP"].items():
+        change = entry["change"]
+        values = map(_number, entry["values"])
+        table.add_row(name, *values, "-" if change is None else f"{change:+.4f}")
+    console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        # Names and places are what one copies from here: they are never cut off.
+        table.add_column(column, overflow="fold", no_wrap=column == "started")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _interval(score: dict) -> str:
+    if score["low"] is None:
+        return _number(score["value"])
+    return f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
+
+
+def _yes(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
+
+
+def _when(run: dict) -> str:
+    """Date and time of day, without the time zone."""
+    return run["started"][:19].replace("T", " ")
