@@ -47,28 +47,33 @@ def _parser() -> argparse.ArgumentParser:
         description="What ML Metadata knows of runs; nothing is changed. Without a command, lists "
         "them. RUN is a number of the list, the beginning of a run's name, or latest.",
     )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--output",
-        type=Path,
-        default=Path("output/sample"),
-        help="folder of the runs (default: %(default)s)",
-    )
-    where.add_argument(
-        "--metadata",
-        metavar="STORE",
-        help="mysql://user:password@host:port/database or an SQLite file, instead of --output",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_shared(parser, Path("output/sample"), None, False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("list", help="when, preset, mAP, blessed, pushed version (default)")
+    listing = commands.add_parser("list", help="when, preset, mAP, blessed, pushed version")
     show = commands.add_parser("show", help="what each component of a run read and wrote")
     show.add_argument("run", metavar="RUN")
     trace = commands.add_parser("trace", help="the data, code and settings that led to a model")
     trace.add_argument("model", metavar="MODEL", help="a version's folder or number")
     diff = commands.add_parser("diff", help="configuration, data and AP that differ")
     diff.add_argument("runs", metavar="RUN", nargs=2)
+    # Also behind the command; there they have no default that would undo what stands before it.
+    for command in (listing, show, trace, diff):
+        _add_shared(command, *[argparse.SUPPRESS] * 3)
     return parser
+
+
+def _add_shared(parser, output, metadata, as_json) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--output", type=Path, default=output, help="folder of the runs (default: output/sample)"
+    )
+    where.add_argument(
+        "--metadata",
+        metavar="STORE",
+        default=metadata,
+        help="mysql://user:password@host:port/database or an SQLite file, instead of --output",
+    )
+    parser.add_argument("--json", action="store_true", default=as_json, help="print JSON")
 
 
 if __name__ == "__main__":

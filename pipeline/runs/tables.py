@@ -7,7 +7,7 @@ from rich.table import Table
 
 def print_runs(console: Console, runs: list[dict]) -> None:
     """One line a run."""
-    table = _table("run", "started", "preset", "mAP", "blessed", "pushed version", "state")
+    table = _table("run", "started", "preset", "mAP", "blessed", "pushed", "state")
     for run in runs:
         table.add_row(
             str(run["number"]),

@@ -1,0 +1,89 @@
+"""The command line: `python -m components.detection_report --run DIR`."""
+
+import argparse
+import json
+import sys
+import webbrowser
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import DataError
+from pipeline.runs.store import Run, connect, read_runs
+
+
+def main(arguments=None) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m components.detection_report",
+        description="Writes report.html of a run into its folder, from what the run has left.",
+    )
+    parser.add_argument(
+        "--run", type=Path, required=True, metavar="DIR", help="output folder of local_runner.py"
+    )
+    parser.add_argument("--open", action="store_true", help="open the report in a browser")
+    options = parser.parse_args(arguments)
+    quiet()
+    try:
+        path = write_report(options.run)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(path)
+    if options.open:
+        webbrowser.open(path.resolve().as_uri())
+    return 0
+
+
+def write_report(folder: Path) -> Path:
+    """Writes the report of the latest evaluated run under an output folder; returns its path.
+
+    Raises:
+        DataError: there is no run that got far enough.
+    """
+    runs = read_runs(connect(str(folder / "metadata.sqlite")))
+    places = next((found for run in reversed(runs) if (found := _places(run))), None)
+    if places is None:
+        raise DataError(
+            f"{folder}: no run there has come to its end, so there is nothing to report. Run "
+            "`python local_runner.py` first"
+        )
+    # TensorFlow takes seconds to import; mistakes in the options are answered at once.
+    from components.detection_report.report import REPORT_FILE, Sources, build_report
+
+    html = build_report(Sources(**places))
+    path = folder / REPORT_FILE
+    partial = path.with_suffix(".partial")
+    partial.write_text(html, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _places(run: Run) -> dict | None:
+    """The arguments of `Sources`; None if the run did not get as far as the Pusher."""
+    wanted = {
+        "card": ("ModelCard", "card"),
+        "model": ("Trainer", "model"),
+        "model_run": ("Trainer", "model_run"),
+        "examples": ("ImportExampleGen", "examples"),
+        "statistics": ("StatisticsGen", "statistics"),
+        "pushed": ("Pusher", "pushed_model"),
+    }
+    found = {}
+    for name, (component, key) in wanted.items():
+        step = run.step(component)
+        artifact = step.output(key) if step and step.state in ("complete", "cached") else None
+        if artifact is None:
+            return None
+        found[name] = artifact
+    (split,) = json.loads(run.step("Evaluator").parameters["example_splits"])
+    return {
+        **{name: artifact.uri for name, artifact in found.items()},
+        "model": f"{found['model'].uri}/Format-Serving",
+        "examples": f"{found['examples'].uri}/Split-{split}",
+        "pushed": found["pushed"].properties.get("pushed_destination"),
+        "artifacts": {f"{item.type} {item.id}": item.uri for item in found.values()},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
