@@ -3,16 +3,20 @@
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from tfx.components.evaluator.constants import ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import RunOptions
+from tfx.utils import path_utils
 
 from components.detection_report.report import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import tfma_metric
+from components.model_card.facts import IDENTITY, read_json
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.inputs import prepare
@@ -102,6 +106,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(_change(evaluation))
+    if evaluation.changes and (note := _other_classes(outputs["Evaluator"], inputs.classes)):
+        console.print(note)
     if is_blessed(outputs["Evaluator"]):
         console.print("blessed: yes")
     else:
@@ -136,6 +142,18 @@ def _change(evaluation: Evaluation) -> str:
     text += f", 95 % interval {change.lower:+.4f} to {change.upper:+.4f}"
     counted = evaluation.changes[OVERALL][tfma_metric.SIGNIFICANT]
     return text if counted.value else f"{text}: chance, it counts as 0"
+
+
+def _other_classes(outputs: dict, classes: Sequence[str]) -> str:
+    """What makes the comparison uneven: classes that only one of the two models knows."""
+    (blessing,) = outputs["blessing"]
+    baseline = blessing.get_string_custom_property(ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY)
+    known = read_json(f"{path_utils.serving_model_path(baseline)}/{IDENTITY}")["classes"]
+    new = [name for name in classes if name not in known]
+    gone = [name for name in known if name not in classes]
+    notes = [f"it finds no {', '.join(new)}, which it was not trained for"] if new else []
+    notes += [f"what it calls {', '.join(gone)} is left out"] if gone else []
+    return f"         {'; '.join(notes)}" if notes else ""
 
 
 def _from_here(path: Path) -> Path:

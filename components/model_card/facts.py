@@ -12,7 +12,7 @@ from trainer.input_pipeline import count_records, list_shards
 from trainer.run import SUMMARY
 
 FACTS_FILE = "facts.json"
-_IDENTITY = "assets.extra/model.json"
+IDENTITY = "assets.extra/model.json"
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 
@@ -39,7 +39,7 @@ def gather_facts(
     return {
         "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
         "evaluation": gather_scores(evaluation),
-        "model": read_json(f"{model}/{_IDENTITY}"),
+        "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _last_checkpoint(model_run)},
         "data": read_json(f"{gate}/{REPORT_FILE}"),
         "fingerprints": {

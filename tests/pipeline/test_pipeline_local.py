@@ -1,0 +1,48 @@
+"""What a local run says of the comparison with the latest blessed model."""
+
+import json
+
+import pytest
+from tfx.types.standard_artifacts import ModelBlessing
+
+from components.evaluation import OVERALL, Evaluation, Score
+from pipeline import local
+
+
+def evaluation(change=None, counted=0.0):
+    changes = change and {OVERALL: {"mAP": change, "mAP_significant": Score(counted)}}
+    return Evaluation({}, {}, changes or {}, ())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "change:  not judged, there is no blessed model yet"),
+        ((Score(-0.02), -0.02), "change:  -0.0200 mAP against the latest blessed model"),
+        ((Score(0.02, -0.01, 0.05), 0.0), "interval -0.0100 to +0.0500: chance, it counts as 0"),
+        ((Score(0.02, 0.01, 0.03), 0.02), "95 % interval +0.0100 to +0.0300"),
+    ],
+)
+def test_the_change_and_whether_it_counts(arguments, text):
+    line = local._change(evaluation(*arguments))
+    assert line.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        (["cat", "dog"], ""),
+        (["dog", "cat"], ""),
+        (["cat"], "it finds no dog, which it was not trained for"),
+        (["cat", "dog", "emu"], "what it calls emu is left out"),
+        (["emu", "dog"], "it finds no cat, which it was not trained for; what it calls emu is"),
+    ],
+)
+def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):
+    folder = tmp_path / "Format-Serving" / "assets.extra"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"classes": known}))
+    blessing = ModelBlessing()
+    blessing.set_string_custom_property("baseline_model", str(tmp_path))
+    note = local._other_classes({"blessing": [blessing]}, ("cat", "dog"))
+    assert note.strip().startswith(text) and bool(note) == bool(text)
