@@ -22,6 +22,7 @@ from pipeline.config import Config
 from pipeline.inputs import prepare
 from pipeline.pipeline import BASELINE, Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
+from pipeline.runs.outputs import latest_outputs
 from trainer.config import NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
@@ -86,9 +87,23 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
     known = [component.id for component in pipeline.components]
     if from_component not in known:
         raise DataError(f"--from {from_component}: no such component; there are {', '.join(known)}")
-    # The baseline is looked up anew: behind a component that it does not depend on, a partial
-    # run would compare with the one of the run before.
-    return RunOptions(from_nodes=[from_component, BASELINE])
+    # Without this the Evaluator would compare with the baseline of the run before.
+    first = [BASELINE, from_component] if from_component == "Evaluator" else [from_component]
+    again: set[str] = set()
+    for component in pipeline.components:
+        if component.id in first or again.intersection(n.id for n in component.upstream_nodes):
+            again.add(component.id)
+    with metadata.Metadata(pipeline.metadata_connection_config) as handle:
+        name = pipeline.pipeline_info.pipeline_name
+        # The baseline's outputs are empty where no model is blessed yet.
+        reused = [c for c in known if c not in again and c != BASELINE]
+        missing = [c for c in reused if not latest_outputs(handle, name, c)]
+    if missing:
+        raise DataError(
+            f"--from {from_component}: no earlier run with this --output has finished "
+            f"{', '.join(missing)}. Run without --from"
+        )
+    return RunOptions(from_nodes=first)
 
 
 def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
