@@ -107,7 +107,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         # Names and places are what one copies from here: they are never cut off.
-        table.add_column(column, overflow="fold", no_wrap=column == "started")
+        table.add_column(column, overflow="fold", no_wrap=column in ("started", "pushed"))
     return table
 
 

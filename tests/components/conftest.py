@@ -1,0 +1,153 @@
+"""An evaluation with a baseline, and all that a report is made from, of replayed detections."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+from PIL import Image
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from components.detection_report.report import Sources
+from components.mean_average_precision import tfma_metric
+from components.model_card.card import write_model_card
+from components.model_card.scores import gather_scores
+from data.fields import COMMON
+from tests.components import tfma_replay
+
+
+@pytest.fixture(scope="session")
+def replayed(tmp_path_factory):
+    """Folder with `evaluation` and the models `candidate` and `baseline`, one bound not met."""
+    folder = tmp_path_factory.mktemp("replayed")
+    models = {
+        tfma.CANDIDATE_KEY: tfma_replay.save_model(folder / "candidate"),
+        tfma.BASELINE_KEY: tfma_replay.save_model(folder / "baseline", tfma_replay.WEAK),
+    }
+    least = tfma.GenericValueThreshold(lower_bound={"value": 0.2})
+    too_much = tfma.GenericValueThreshold(lower_bound={"value": 0.99})
+    change = tfma.GenericChangeThreshold(
+        direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -0.01}
+    )
+    config = tfma_replay.eval_config(
+        tfma_metric.metric_config(tfma_replay.CLASSES, COMMON),
+        {
+            tfma_metric.MAP: tfma.MetricThreshold(value_threshold=least),
+            tfma_metric.SIGNIFICANT: tfma.MetricThreshold(change_threshold=change),
+            tfma_metric.ap_name("cat"): tfma.MetricThreshold(value_threshold=too_much),
+            tfma_metric.ap_name("ghost"): tfma.MetricThreshold(value_threshold=least),
+        },
+        baseline=True,
+        slices=["size"],
+    )
+    tfma_replay.run(folder, models, config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_facts(replayed):
+    """Facts as `gather_facts` returns them, with the scores of the replayed evaluation."""
+    classes = list(tfma_replay.CLASSES)
+    split = {"pictures": 24, "objects": 48, "objects_per_class": {"cat": 20, "dog": 28}}
+    return {
+        "blessed": False,
+        "evaluation": gather_scores(str(replayed / "evaluation")),
+        "model": {
+            "preset": "replay",
+            "trainer": {
+                "detector": "none",
+                "anchors": "paper",
+                "backbone_weights": "none",
+                "steps": 10,
+                "batch_size": 2,
+            },
+            "code_version": "c0de",
+            "data": {"train_records": 24, "train_fingerprint": "f1"},
+            "image_size": 64,
+            "anchors_hash": "abcd",
+            "classes": classes,
+        },
+        "training": {"losses": {"total": 1.5}, "checkpoint": "checkpoints/step-00000010.npz"},
+        "data": {
+            "code_version": "c0de",
+            "splits": {"train": split, "test": split},
+            "anomalies": [],
+            "leakage": [{"split": "train", "record": "a<b>", "same_as": "test/7"}],
+        },
+        "fingerprints": {"train": "f1", "test": "f2"},
+        "packages": {"tfx": "1.16.0"},
+    }
+
+
+@pytest.fixture(scope="session")
+def report_sources(replayed, model_facts, tmp_path_factory):
+    """Everything that the report reads, as a run would have left it."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "card").mkdir()
+    write_model_card(model_facts, folder / "card")
+    write_records(folder / "Split-test")
+    for split in ("train", "test"):
+        write_statistics(folder / "statistics" / f"Split-{split}")
+    with tf.summary.create_file_writer(str(folder / "model_run" / "logs")).as_default():
+        for step in (1, 5, 10):
+            tf.summary.scalar("loss/total", 10.0 / step, step)
+            tf.summary.scalar("learning_rate", 0.1, step)
+    return Sources(
+        card=str(folder / "card"),
+        model=str(replayed / "candidate"),
+        model_run=str(folder / "model_run"),
+        examples=str(folder / "Split-test"),
+        statistics=str(folder / "statistics"),
+        pushed="/models/ssd/17",
+        artifacts={"Model 3": "/runs/model/3"},
+    )
+
+
+def write_records(folder):
+    """The replayed pictures as GZIP shards, each with a JPEG in which every object is a patch."""
+    folder.mkdir()
+    options = tf.io.TFRecordOptions(compression_type="GZIP")
+    for shard in range(2):
+        path = folder / f"data_tfrecord-{shard:05}-of-00002.gz"
+        with tf.io.TFRecordWriter(str(path), options) as writer:
+            half = len(tfma_replay.PICTURES) // 2
+            for picture in tfma_replay.PICTURES[shard * half : (shard + 1) * half]:
+                example = tf.train.Example.FromString(tfma_replay.example(picture, COMMON))
+                feature = example.features.feature
+                feature[COMMON.encoded].bytes_list.value.append(_jpeg(picture[1]))
+                for name in (COMMON.ymin, COMMON.xmin, COMMON.ymax, COMMON.xmax, COMMON.text):
+                    feature[name].SetInParent()
+                writer.write(example.SerializeToString())
+
+
+def _jpeg(boxes):
+    height, width = 2 * tfma_replay.HEIGHT, 2 * tfma_replay.WIDTH
+    pixels = np.full((height, width, 3), 60, np.uint8)
+    for ymin, xmin, ymax, xmax in boxes:
+        rows = slice(int(ymin * height), int(ymax * height))
+        pixels[rows, int(xmin * width) : int(xmax * width)] = (200, 180, 40)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_statistics(folder):
+    """TFDV's file with one numeric and one other feature."""
+    folder.mkdir(parents=True)
+    statistics = statistics_pb2.DatasetFeatureStatisticsList()
+    dataset = statistics.datasets.add(num_examples=24)
+    height = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.INT)
+    height.path.step.append("image/height")
+    height.num_stats.min, height.num_stats.mean, height.num_stats.max = 100, 120.5, 140
+    height.num_stats.common_stats.num_non_missing = 23
+    text = dataset.features.add(name="text", type=statistics_pb2.FeatureNameStatistics.STRING)
+    text.string_stats.unique = 3
+    (folder / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def plain(model_facts):
+    """A deep copy of the facts, to change."""
+    return lambda: json.loads(json.dumps(model_facts))

@@ -1,0 +1,131 @@
+"""The facts of a model and its card."""
+
+import json
+import re
+
+import pytest
+import tensorflow as tf
+
+from components.mean_average_precision import voc
+from components.model_card.card import card_markdown, write_model_card
+from components.model_card.facts import gather_facts
+from components.model_card.scores import gather_scores
+from data.errors import DataError
+from tests.components.conftest import write_records
+from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
+
+
+def test_scores_are_those_of_the_metric_for_candidate_and_baseline(model_facts):
+    evaluation = model_facts["evaluation"]
+    now, before = (voc.evaluate(accumulate(PICTURES, bound)) for bound in (0.0, WEAK))
+    assert evaluation["map"]["value"] == pytest.approx(now.map_11_point)
+    assert evaluation["map"]["baseline"]["value"] == pytest.approx(before.map_11_point)
+    change = now.map_11_point - before.map_11_point
+    assert evaluation["map"]["change"]["value"] == pytest.approx(change)
+    assert evaluation["map"]["low"] is None, "no interval was computed"
+    assert [entry["name"] for entry in evaluation["classes"]] == list(CLASSES)
+    for entry in evaluation["classes"][:3]:
+        row = now.classes[entry["name"]]
+        assert entry["ap"]["value"] == pytest.approx(row.ap_11_point)
+        assert entry["ap_area"]["baseline"]["value"] == pytest.approx(
+            before.classes[entry["name"]].ap_area
+        )
+        highest = max((p for p, r in zip(row.precision, row.recall, strict=True) if r >= 0.3))
+        assert entry["curve"][30] == pytest.approx(highest, abs=1e-5)
+        assert len(entry["baseline_curve"]) == 101
+
+
+def test_a_class_without_objects_is_undefined_and_not_nan(model_facts):
+    ghost = model_facts["evaluation"]["classes"][3]
+    assert (ghost["ap"]["value"], ghost["curve"]) == (None, None)
+    json.dumps(model_facts, allow_nan=False)
+
+
+def test_slices_of_objects_and_of_pictures(model_facts):
+    slices = {entry["name"]: entry["map"]["value"] for entry in model_facts["evaluation"]["slices"]}
+    assert {"truncated=yes", "size=large", "size=many", "size=few"} <= slices.keys()
+    many = [picture for picture in PICTURES if len(picture[2]) > 1]
+    assert slices["size=many"] == pytest.approx(voc.evaluate(accumulate(many)).map_11_point)
+
+
+def test_every_bound_is_listed_with_its_outcome(model_facts):
+    bounds = {entry["metric"]: entry for entry in model_facts["evaluation"]["thresholds"]}
+    assert bounds["mAP"] | {"measured": None} == {
+        "metric": "mAP",
+        "slice": "",
+        "bound": "≥ 0.2",
+        "measured": None,
+        "ok": True,
+        "why": "",
+    }
+    assert bounds["AP/cat"]["ok"] is False
+    assert (bounds["AP/ghost"]["ok"], bounds["AP/ghost"]["why"]) == (
+        False,
+        "undefined without objects",
+    )
+    (change,) = (entry for name, entry in bounds.items() if name.startswith("change"))
+    assert (change["ok"], change["bound"]) == (True, "≥ -0.01")
+
+
+def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_path):
+    write_records(tmp_path / "records")
+    for name, file, content in (
+        ("model", "assets.extra/model.json", {"classes": ["cat"]}),
+        ("model_run", "summary.json", {"losses": None}),
+        ("gate", "data_gate.json", {"splits": {}}),
+        ("blessing", "BLESSED", ""),
+        ("model_run", "checkpoints/step-00000002.npz", ""),
+        ("model_run", "checkpoints/step-00000010.npz", ""),
+    ):
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    folders = {name: str(tmp_path / name) for name in ("model", "model_run", "gate", "blessing")}
+    folders["evaluation"] = str(replayed / "evaluation")
+    facts = gather_facts(**folders, splits={"test": str(tmp_path / "records")})
+    assert facts["blessed"] is True
+    assert facts["training"]["checkpoint"].endswith("step-00000010.npz")
+    assert re.fullmatch("[0-9a-f]{16}", facts["fingerprints"]["test"])
+    tf.io.gfile.remove(str(tmp_path / "gate/data_gate.json"))
+    with pytest.raises(DataError, match="data_gate.json.*again"):
+        gather_facts(**folders, splits={})
+
+
+def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
+    with pytest.raises(DataError, match=str(tmp_path)):
+        gather_scores(str(tmp_path))
+
+
+def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path):
+    write_model_card(model_facts, tmp_path)
+    text = (tmp_path / "model_card.md").read_text(encoding="utf-8")
+    evaluation = model_facts["evaluation"]
+    assert f"**Not blessed**, mAP {evaluation['map']['value']:.3f}" in text
+    for entry in evaluation["classes"][:3]:
+        assert f"| {entry['name']} | {entry['ap']['value']:.3f} |" in text
+    weakest = min(evaluation["classes"][:3], key=lambda entry: entry["ap"]["value"])
+    assert f"lowest AP are {weakest['name']} (" in text
+    assert "no object of ghost" in text
+    assert "| test | 24 | 48 | f2 |" in text
+    assert json.loads((tmp_path / "facts.json").read_text()) == model_facts
+    page = (tmp_path / "model_card.html").read_text(encoding="utf-8")
+    assert page.count("<table>") == len(re.findall(r"^(\|-+)+\|$", text, re.MULTILINE)) == 5
+    assert "<h1>Model card: replay</h1>" in page
+
+
+def test_names_cannot_break_out_of_the_card(plain):
+    facts = plain()
+    facts["evaluation"]["classes"][0]["name"] = "<script>|x"
+    text = card_markdown(facts)
+    assert "<script>" not in text
+    assert "&lt;script&gt;\\|x" in text
+
+
+def test_the_card_of_a_first_model_has_no_comparison(plain):
+    facts = plain()
+    for entry in (facts["evaluation"]["map"], *(c["ap"] for c in facts["evaluation"]["classes"])):
+        entry["baseline"] = entry["change"] = None
+    facts["evaluation"]["slices"] = []
+    text = card_markdown(facts)
+    assert "model before" not in text
+    assert "parts of the test split" not in text
