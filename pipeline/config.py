@@ -91,17 +91,21 @@ class ServingConfig:
     """
 
     check_pictures: int = 8
-    max_latency_ms: float = 10_000.0
-    max_memory_mb: float = 8_000.0
+    max_latency_ms: float = 20_000.0
+    max_memory_mb: float = 4_000.0
     score_tolerance: float = 1e-3
     infra_validator: str = ""
 
     def __post_init__(self):
         if self.check_pictures < 1:
             raise ValueError(f"serving.check_pictures: {self.check_pictures} must be at least 1")
-        for name in ("max_latency_ms", "max_memory_mb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"serving.{name}: {getattr(self, name)} must be above 0")
+        if not 0 < self.max_latency_ms <= 30_000:
+            raise ValueError(
+                f"serving.max_latency_ms: {self.max_latency_ms} must be above 0 and at most 30000, "
+                "when a server gives up"
+            )
+        if not self.max_memory_mb > 0:
+            raise ValueError(f"serving.max_memory_mb: {self.max_memory_mb} must be above 0")
         if not 0 <= self.score_tolerance <= 1:
             raise ValueError(f"serving.score_tolerance: {self.score_tolerance} must be in [0, 1]")
         if self.infra_validator not in INFRA_VALIDATORS:

@@ -43,7 +43,8 @@ def ServingCheck(
     for problem in report["problems"]:
         _log.warning("  not blessed: %s", problem)
     blessed = not report["problems"]
-    _write(blessing, REPORT_FILE, json.dumps({"code_version": code_version, **report}, indent=2))
+    facts = {"code_version": code_version, **report}
+    _write(blessing, REPORT_FILE, json.dumps(facts, indent=2) + "\n")
     # What InfraValidator writes, and what the Pusher reads.
     _write(blessing, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED", "")
     blessing.set_int_custom_property("blessed", int(blessed))

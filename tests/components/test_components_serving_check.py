@@ -316,6 +316,7 @@ def test_tensorflow_serving_takes_its_place_where_it_can_be_run(tmp_path, platfo
         "check_pictures=0",
         "max_latency_ms=0",
         "max_latency_ms=nan",
+        "max_latency_ms=30001",
         "max_memory_mb=-1",
         "score_tolerance=1.5",
         "infra_validator=podman",
