@@ -13,6 +13,8 @@ def read_curves(log_dir: str) -> dict[str, list[tuple[int, float]]]:
 
     Of a step that was trained twice, as after a resumed run, the last value counts.
     """
+    if not tf.io.gfile.isdir(log_dir):
+        return {}
     events = EventAccumulator(log_dir, size_guidance={TENSORS: 0})
     events.Reload()
     curves = {}
