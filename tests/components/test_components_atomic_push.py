@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import resource
 import shutil
@@ -190,8 +191,9 @@ def killed_at_line(number: int, model: Path, base: Path) -> bool:
 
         def trace(frame, event, _):
             nonlocal passed
-            if frame.f_code.co_filename != push_module.__file__:
-                return None
+            code = frame.f_code
+            if code.co_filename != push_module.__file__ or code.co_name in ("_files", "_sync"):
+                return None  # what only reads, or waits for the disk, leaves nothing else behind
             if event == "line":
                 passed += 1
                 if passed == number:
@@ -222,7 +224,7 @@ def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(m
     assert_whole(tmp_path, model)
     assert leftovers(tmp_path) == []
     # Killed before the copy began, while it was made, and when it had its name.
-    assert seen[False, 0] > 5 and seen[False, 1] > 50 and seen[True, 0] > 2
+    assert seen[False, 0] > 5 and seen[False, 1] > 30 and seen[True, 0] > 1
     assert set(seen) == {(False, 0), (False, 1), (True, 0)}
 
 
@@ -265,6 +267,7 @@ def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
 def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
     push(str(model), str(tmp_path))
     stop = threading.Event()
+    gc.freeze()  # as the server does: each unload collects
     with ThreadPoolExecutor() as pool:
         reader = pool.submit(watch, tmp_path, model, stop)
         server = pool.submit(serve, tmp_path, stop)
@@ -275,6 +278,7 @@ def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
             stop.set()
         assert reader.result() == (221, [])
         loads, errors = server.result()
+    gc.unfreeze()
     assert errors == []
     assert loads >= 5
 
