@@ -14,63 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfx.components.pusher import executor as tfx_executor
-from tfx.proto import pusher_pb2
-from tfx.types import Channel, standard_artifacts
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import io_utils
 
 from components.atomic_push import push as push_module
-from components.atomic_push.component import Executor, Pusher
 from components.atomic_push.push import push
 from data.errors import DataError
 from serving.manager import AVAILABLE, ModelManager
 from serving.model_config import ModelConfig, latest
 from serving.status import StatusError
+from tests.components.pushed import assert_whole, contents, leftovers, numbered, write_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A SavedModel with a variable, as `trainer.export` lays it out: adds 1 to x."""
-    folder = tmp_path_factory.mktemp("model") / "Format-Serving"
-    module = tf.Module()
-    module.one = tf.Variable(np.float32(1))
-    module.many = tf.Variable(np.zeros(20_000, np.float32))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
-    def serving_default(x):
-        return {"y": x + module.one + module.many[0]}
-
-    module.function = serving_default
-    tf.saved_model.save(module, str(folder), signatures=serving_default)
-    (folder / "assets.extra").mkdir()
-    (folder / "assets.extra" / "model.json").write_text('{"preset": "tiny"}\n')
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def numbered(base: Path) -> dict[int, Path]:
-    """What a server takes for versions."""
-    return {int(path.name): path for path in base.iterdir() if path.name.isdigit()}
-
-
-def assert_whole(base: Path, model: Path) -> None:
-    """Every version is the model, byte by byte."""
-    wanted = contents(model)
-    for folder in numbered(base).values():
-        assert contents(folder) == wanted, folder
-
-
-def leftovers(base: Path) -> list[str]:
-    """What is beside the versions and the lock."""
-    return sorted(p.name for p in base.iterdir() if not p.name.isdigit() and p.name != ".push.lock")
+    return write_model(tmp_path_factory.mktemp("model") / "Format-Serving")
 
 
 def test_a_version_is_the_model_under_the_time_of_the_push(model, tmp_path):
@@ -366,81 +323,3 @@ def test_an_object_store_that_fails_is_tidied_by_the_next_push(model, store, mon
     assert {*loadable, "77", str(last)} == set(tf.io.gfile.listdir(store))
     assert str(first) in loadable and last > max(map(int, loadable))
     assert stored(f"{store}/77") == {"notes.txt": b"not ours"}
-
-
-def artifacts(tmp_path, model, blessed, infra_blessed):
-    """The inputs and outputs of a Pusher."""
-    (tmp_path / "trained").mkdir()
-    shutil.copytree(model, tmp_path / "trained" / "Format-Serving")
-    found = {
-        "model": standard_artifacts.Model(),
-        "model_blessing": standard_artifacts.ModelBlessing(),
-        "infra_blessing": standard_artifacts.InfraBlessing(),
-    }
-    found["model"].uri = str(tmp_path / "trained")
-    found["model_blessing"].set_int_custom_property("blessed", blessed)
-    found["infra_blessing"].set_int_custom_property("blessed", infra_blessed)
-    pushed = standard_artifacts.PushedModel()
-    pushed.uri = str(tmp_path / "pushed_model")
-    return {name: [artifact] for name, artifact in found.items()}, {"pushed_model": [pushed]}
-
-
-def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1):
-    """The PushedModel that an executor leaves, and the base folder it pushed to."""
-    base = tmp_path / "serving" / "ssd"
-    inputs, outputs = artifacts(tmp_path, model, blessed, infra_blessed)
-    destination = pusher_pb2.PushDestination(
-        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
-    )
-    executor().Do(inputs, outputs, {"push_destination": proto_utils.proto_to_json(destination)})
-    return outputs["pushed_model"][0], base
-
-
-def properties(artifact) -> dict:
-    found = {"pushed": artifact.get_int_custom_property("pushed")}
-    for name in ("pushed_destination", "pushed_version"):
-        found[name] = artifact.get_string_custom_property(name)
-    return found
-
-
-def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
-    left = {}
-    for executor in (Executor, tfx_executor.Executor):
-        folder = tmp_path / executor.__module__
-        folder.mkdir()
-        pushed, base = run_pusher(executor, folder, model)
-        assert_whole(base, model)
-        assert contents(Path(pushed.uri)) == contents(model)
-        left[executor] = {
-            name: str(value).removeprefix(str(folder)) for name, value in properties(pushed).items()
-        }
-    assert left[Executor] == left[tfx_executor.Executor]
-    assert left[Executor]["pushed_destination"] == "/serving/ssd/1700000000"
-
-
-@pytest.mark.parametrize("blessed, infra_blessed", [(0, 1), (1, 0), (0, 0)])
-def test_without_both_blessings_nothing_is_pushed(model, tmp_path, blessed, infra_blessed):
-    pushed, base = run_pusher(Executor, tmp_path, model, blessed, infra_blessed)
-    assert properties(pushed) == {"pushed": 0, "pushed_destination": "", "pushed_version": ""}
-    assert not base.exists() and not Path(pushed.uri).exists()
-
-
-def test_a_push_that_fails_publishes_nothing(model, tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    # The pipeline's own copy is made with this, before the version that servers see.
-    monkeypatch.setattr(io_utils, "copy_dir", fail)
-    with pytest.raises(OSError, match="No space left"):
-        run_pusher(Executor, tmp_path, model)
-    assert not (tmp_path / "serving" / "ssd").exists()
-
-
-def test_users_find_it_under_the_name_of_tfx():
-    pusher = Pusher(
-        model=Channel(type=standard_artifacts.Model),
-        push_destination=pusher_pb2.PushDestination(),
-    )
-    assert pusher.id == "Pusher"
-    assert pusher.executor_spec.executor_class is Executor

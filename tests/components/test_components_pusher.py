@@ -1,0 +1,96 @@
+import errno
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from tfx.components.pusher import executor as tfx_executor
+from tfx.proto import pusher_pb2
+from tfx.types import Channel, standard_artifacts
+from tfx.utils import io_utils, proto_utils
+
+from components.atomic_push.component import Executor, Pusher
+from tests.components.pushed import assert_whole, contents, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "Format-Serving")
+
+
+def artifacts(tmp_path, model, blessed, infra_blessed):
+    """The inputs and outputs of a Pusher."""
+    (tmp_path / "trained").mkdir()
+    shutil.copytree(model, tmp_path / "trained" / "Format-Serving")
+    found = {
+        "model": standard_artifacts.Model(),
+        "model_blessing": standard_artifacts.ModelBlessing(),
+        "infra_blessing": standard_artifacts.InfraBlessing(),
+    }
+    found["model"].uri = str(tmp_path / "trained")
+    found["model_blessing"].set_int_custom_property("blessed", blessed)
+    found["infra_blessing"].set_int_custom_property("blessed", infra_blessed)
+    pushed = standard_artifacts.PushedModel()
+    pushed.uri = str(tmp_path / "pushed_model")
+    return {name: [artifact] for name, artifact in found.items()}, {"pushed_model": [pushed]}
+
+
+def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1):
+    """The PushedModel that an executor leaves, and the base folder it pushed to."""
+    base = tmp_path / "serving" / "ssd"
+    inputs, outputs = artifacts(tmp_path, model, blessed, infra_blessed)
+    destination = pusher_pb2.PushDestination(
+        filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
+    )
+    executor().Do(inputs, outputs, {"push_destination": proto_utils.proto_to_json(destination)})
+    return outputs["pushed_model"][0], base
+
+
+def properties(artifact) -> dict:
+    found = {"pushed": artifact.get_int_custom_property("pushed")}
+    for name in ("pushed_destination", "pushed_version"):
+        found[name] = artifact.get_string_custom_property(name)
+    return found
+
+
+def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
+    left = {}
+    for executor in (Executor, tfx_executor.Executor):
+        folder = tmp_path / executor.__module__
+        folder.mkdir()
+        pushed, base = run_pusher(executor, folder, model)
+        assert_whole(base, model)
+        assert contents(Path(pushed.uri)) == contents(model)
+        left[executor] = {
+            name: str(value).removeprefix(str(folder)) for name, value in properties(pushed).items()
+        }
+    assert left[Executor] == left[tfx_executor.Executor]
+    assert left[Executor]["pushed_destination"] == "/serving/ssd/1700000000"
+
+
+@pytest.mark.parametrize("blessed, infra_blessed", [(0, 1), (1, 0), (0, 0)])
+def test_without_both_blessings_nothing_is_pushed(model, tmp_path, blessed, infra_blessed):
+    pushed, base = run_pusher(Executor, tmp_path, model, blessed, infra_blessed)
+    assert properties(pushed) == {"pushed": 0, "pushed_destination": "", "pushed_version": ""}
+    assert not base.exists() and not Path(pushed.uri).exists()
+
+
+def test_a_push_that_fails_publishes_nothing(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # The pipeline's own copy is made with this, before the version that servers see.
+    monkeypatch.setattr(io_utils, "copy_dir", fail)
+    with pytest.raises(OSError, match="No space left"):
+        run_pusher(Executor, tmp_path, model)
+    assert not (tmp_path / "serving" / "ssd").exists()
+
+
+def test_users_find_it_under_the_name_of_tfx():
+    pusher = Pusher(
+        model=Channel(type=standard_artifacts.Model),
+        push_destination=pusher_pb2.PushDestination(),
+    )
+    assert pusher.id == "Pusher"
+    assert pusher.executor_spec.executor_class is Executor
