@@ -189,3 +189,11 @@ def test_other_detections_than_those_evaluated_are_said(plain):
     html = render(facts, found, NO_PICTURES, curves={}, features={})
     assert f"give an mAP of {found['map']:.4f}" in html
     assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html)[1]) == found["explorer"]
+
+
+def test_a_blessed_model_that_no_server_could_use_is_explained(plain):
+    facts = plain() | {"blessed": True}
+    found = analyse(accumulate(PICTURES))
+    for pushed, told in ((None, True), ("/models/1", False)):
+        html = render(facts, found, NO_PICTURES, curves={}, features={}, pushed=pushed)
+        assert ("yet the model was not pushed" in html) == told
