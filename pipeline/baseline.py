@@ -1,11 +1,18 @@
-"""The model that a new one is compared with."""
+"""The model that a new one is compared with, and the data that new data is compared with."""
 
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components.evaluator.constants import (
+    ARTIFACT_PROPERTY_BLESSED_KEY,
+    ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY,
+)
+from tfx.dsl.components.common.resolver import ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
 
 MODEL = "model"
 BLESSING = "model_blessing"
+STATISTICS = "statistics"
 CANDIDATE = "candidate"
 
 
@@ -26,3 +33,48 @@ class LatestOtherBlessedModel(LatestBlessedModelStrategy):
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
         return {**input_dict, **found}
+
+
+class LatestOtherBlessedData(ResolverStrategy):
+    """Statistics of the data that the latest blessed model was trained on, but never this run's.
+
+    When a run is repeated it finds the same as before, so what depends on it stays cached.
+    """
+
+    def resolve_artifacts(self, store, input_dict):
+        """An artifact under STATISTICS, none where no model is blessed that saw other data.
+
+        Args:
+          input_dict: all models, blessings and statistics, and under CANDIDATE those of this run.
+        """
+        blessed = {
+            blessing.get_int_custom_property(ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
+            for blessing in input_dict[BLESSING]
+            if blessing.get_int_custom_property(ARTIFACT_PROPERTY_BLESSED_KEY)
+        }
+        current = {artifact.id for artifact in input_dict[CANDIDATE]}
+        sources = {
+            statistics.id: _made_from(store, statistics.id)
+            for statistics in input_dict[STATISTICS]
+            if statistics.id not in current
+        }
+        nothing = {key: [] for key in input_dict}
+        for model in sorted(input_dict[MODEL], key=lambda model: model.id, reverse=True):
+            if model.id not in blessed:
+                continue
+            seen = _made_from(store, model.id)
+            for statistics in input_dict[STATISTICS]:
+                if seen & sources.get(statistics.id, set()):
+                    return {**nothing, STATISTICS: [statistics]}
+        return nothing
+
+
+def _made_from(store, artifact_id: int) -> set[int]:
+    """Ids of the artifacts that an artifact's component read."""
+    events = store.get_events_by_artifact_ids([artifact_id])
+    executions = [event.execution_id for event in events if event.type == _EVENT.OUTPUT]
+    inputs = store.get_events_by_execution_ids(executions) if executions else []
+    return {event.artifact_id for event in inputs if event.type == _EVENT.INPUT}
+
+
+_EVENT = metadata_store_pb2.Event

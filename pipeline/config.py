@@ -5,6 +5,7 @@ import difflib
 import typing
 from dataclasses import dataclass, field
 
+from components.data_gate.config import DataGateConfig
 from data.errors import DataError
 from trainer.config import TrainerConfig
 
@@ -12,8 +13,8 @@ INFER_SCHEMA = "infer"
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """`schema` is `voc`, `sample`, the path of a .pbtxt, or `infer`.
+class DataConfig(DataGateConfig):
+    """`schema` is `voc`, `sample`, the path of a .pbtxt, or `infer`; the rest is the data gate's.
 
     `infer` runs only the part of the pipeline that writes a schema from the data, for review.
     """

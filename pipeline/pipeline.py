@@ -1,6 +1,7 @@
 """The TFX pipeline, one definition for every orchestrator."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,22 +29,24 @@ from tfx.proto import (
     transform_pb2,
 )
 from tfx.types import Channel
-from tfx.types.standard_artifacts import Model, ModelBlessing
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate
+from components.data_gate.config import DROP_TRAIN
 from components.detection_report.component import DetectionReport
 from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.fields import Fields
 from data.schema import read_schema
-from pipeline.baseline import LatestOtherBlessedModel
+from pipeline.baseline import LatestOtherBlessedData, LatestOtherBlessedModel
 from pipeline.code_version import code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
 from trainer.export import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
+BASELINE_DATA = "latest_blessed_data"
 _TEST_SPLIT = "test"
 _CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
 _REPORT_TEMPLATES = tuple(
@@ -122,16 +125,32 @@ def _data_components(config: Config, inputs: Inputs) -> list:
         return [example_gen, statistics_gen, schema_gen]
     schema_gen = ImportSchemaGen(schema_file=str(inputs.schema_path))
     validator = ExampleValidator(statistics, schema_gen.outputs["schema"])
+    baseline = Resolver(
+        strategy_class=LatestOtherBlessedData,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+        statistics=Channel(type=ExampleStatistics),
+        candidate=statistics,
+    ).with_id(BASELINE_DATA)
+    settings = dataclasses.asdict(config.data)
+    settings.pop("schema")
     gate = DataGate(
+        examples=examples,
         statistics=statistics,
         anomalies=validator.outputs["anomalies"],
-        code_version=code_version("components/data_gate", "data/fields.py"),
+        baseline=baseline.outputs["statistics"],
+        config=json.dumps(settings),
+        fields=json.dumps(dataclasses.asdict(inputs.fields)),
+        classes=json.dumps(inputs.classes),
+        detector=config.trainer.detector,
+        anchors=config.trainer.anchors,
+        code_version=code_version("components/data_gate", "data/fields.py", "trainer/anchors.py"),
     )
-    return [example_gen, statistics_gen, schema_gen, validator, gate]
+    return [example_gen, statistics_gen, schema_gen, validator, baseline, gate]
 
 
 def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, work_dir) -> list:
-    example_gen, statistics_gen, schema_gen, _, gate = upstream
+    example_gen, statistics_gen, schema_gen, *_, gate = upstream
     examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
     classes = list(inputs.classes)
 
@@ -157,6 +176,8 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         schema=schema,
         train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        # Only then: otherwise each new look at the data would train again.
+        hyperparameters=gate.outputs["exclusions"] if config.data.on_leak == DROP_TRAIN else None,
         custom_config={
             "preset": config.preset,
             "trainer": dataclasses.asdict(config.trainer),

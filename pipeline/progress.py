@@ -12,10 +12,11 @@ from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
 from components.data_gate.component import REPORT_FILE
+from components.data_gate.gate import Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
 from components.serving_check.component import REPORT_FILE as SERVING_REPORT
-from pipeline.pipeline import BASELINE
+from pipeline.pipeline import BASELINE, BASELINE_DATA
 from pipeline.runs.outputs import latest_outputs
 from trainer.run import SUMMARY
 
@@ -47,6 +48,8 @@ def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
             seconds = time.perf_counter() - started
             if node == BASELINE:
                 state, text = "done", _baseline(execution)
+            elif node == BASELINE_DATA:
+                state, text = "done", _baseline_data(execution)
             else:
                 state = "done" if self.executed else "cached"
                 with self._mlmd_connection as handle:
@@ -77,13 +80,14 @@ def _describe(node: str, outputs: dict) -> str:
 
 def _gate(outputs) -> str:
     report = json.loads((_path(outputs, "report") / REPORT_FILE).read_text(encoding="utf-8"))
-    lines = [f"{len(report['anomalies'])} anomalies"]
+    warnings = [Finding(**finding) for finding in report["findings"]]
+    lines = [f"{len(report['anomalies'])} anomalies, {len(warnings)} warnings"]
     for split, counts in report["splits"].items():
         per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
         lines.append(
             f"  {split}: {counts['pictures']} pictures, {counts['objects']} objects: {per_class}"
         )
-    return "\n".join(lines)
+    return "\n".join(lines + [f"  warning: {line}" for line in lines_of(warnings)])
 
 
 def _training(outputs) -> str:
@@ -96,6 +100,11 @@ def _training(outputs) -> str:
 def _baseline(execution) -> str:
     models = (execution.output_dict or {}).get("model") if execution else None
     return f"baseline {models[0].uri}" if models else "no blessed model yet, so no baseline"
+
+
+def _baseline_data(execution) -> str:
+    found = (execution.output_dict or {}).get("statistics") if execution else None
+    return f"baseline {found[0].uri}" if found else "no other data has made a blessed model"
 
 
 def _evaluation(outputs) -> str:

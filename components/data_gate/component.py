@@ -1,46 +1,121 @@
 """The TFX component around `gate`."""
 
 import json
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
+import apache_beam as beam
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.annotations import (
+    BeamComponentParameter,
+    InputArtifact,
+    OutputArtifact,
+    Parameter,
+)
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
 
 from components.data_gate import gate
+from components.data_gate.config import DataGateConfig
+from components.data_gate.scan import scan
+from components.data_gate.shift import measure_shifts
+from data.fields import Fields
+from trainer.config import TrainerConfig
+from trainer.detector import detector_spec
 
 REPORT_FILE = "data_gate.json"
+EXCLUDED_RECORDS = "excluded_records"
+
+_TRAIN = "train"
 
 
 class DataGateReport(Artifact):
-    """A folder with data_gate.json: counts per split and the anomalies, if any."""
+    """A folder with data_gate.json: counts per split, anomalies, findings, leaks and shifts."""
 
     TYPE_NAME = "DataGateReport"
 
 
-@component
+@component(use_beam=True)
 def DataGate(
+    examples: InputArtifact[standard_artifacts.Examples],
     statistics: InputArtifact[standard_artifacts.ExampleStatistics],
     anomalies: InputArtifact[standard_artifacts.ExampleAnomalies],
     report: OutputArtifact[DataGateReport],
+    exclusions: OutputArtifact[standard_artifacts.HyperParameters],
+    config: Parameter[str],
+    fields: Parameter[str],
+    classes: Parameter[str],
+    detector: Parameter[str],
+    anchors: Parameter[str],
     code_version: Parameter[str],
+    baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
+    beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
-    """Writes what the data is and stops the run when it has anomalies.
+    """Writes what the data is and what is wrong with it, and stops the run if that is serious.
 
-    `code_version` makes a change of the gate's code run it again.
+    config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
+        and the names of the schema.
+    detector, anchors: whose anchors have to match the objects.
+    baseline: statistics of the latest blessed model's data.
+    exclusions: a file with `excluded_records`, ids of the training records that the Trainer has to
+        leave out. It reads it as its hyperparameters, TFX's way to tell it what was found before.
+    code_version: makes a change of the gate's code run it again.
     """
+    settings = json.loads(config)
+    settings = DataGateConfig(**{**settings, "block_on": tuple(settings["block_on"])})
+    names = Fields(**json.loads(fields))
     splits = artifact_utils.decode_split_names(statistics.split_names)
-    found = gate.list_anomalies({split: _read_anomalies(anomalies, split) for split in splits})
-    counts = {split: gate.count_objects(_read_statistics(statistics, split)) for split in splits}
-    summary = {"code_version": code_version, "splits": counts, "anomalies": found}
-    folder = Path(report.uri)
+    protos = {split: _read_statistics(statistics, split) for split in splits}
+    found_anomalies = gate.list_anomalies(
+        {split: _read_anomalies(anomalies, split) for split in splits}
+    )
+    counts = {split: gate.count_objects(proto) for split, proto in protos.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        scanned = scan(
+            beam_pipeline,
+            {split: f"{examples.uri}/Split-{split}/*" for split in splits},
+            names,
+            detector_spec(TrainerConfig(detector=detector, anchors=anchors)).anchors,
+            settings.leak_distance,
+            Path(folder),
+        )
+    shifts = measure_shifts(
+        protos,
+        baseline and _read_statistics(baseline, _TRAIN),
+        names,
+        settings.max_skew,
+        settings.max_drift,
+    )
+    findings = gate.judge(found_anomalies, counts, scanned, shifts, json.loads(classes), settings)
+    excluded = gate.excluded_records(scanned.leaks, settings)
+    for split, facts in scanned.splits.items():
+        counts[split]["unmatchable_objects"] = facts.unmatchable
+    path = _write(
+        report,
+        REPORT_FILE,
+        {
+            "code_version": code_version,
+            "splits": counts,
+            "anomalies": found_anomalies,
+            "findings": [asdict(finding) for finding in findings],
+            "leaks": [asdict(leak) for leak in scanned.leaks],
+            "shifts": [asdict(shift) for shift in shifts],
+            EXCLUDED_RECORDS: excluded,
+        },
+    )
+    _write(exclusions, "exclusions.json", {EXCLUDED_RECORDS: excluded})
+    gate.refuse_errors(findings, str(path))
+
+
+def _write(artifact: Artifact, name: str, content: dict) -> Path:
+    folder = Path(artifact.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(summary, indent=2) + "\n"
-    (folder / REPORT_FILE).write_text(text, encoding="utf-8")
-    gate.refuse_anomalies(found)
+    path = folder / name
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _read_statistics(artifact, split: str):

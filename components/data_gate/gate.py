@@ -1,9 +1,55 @@
-"""What the data gate decides, as plain functions over TFDV's protos."""
+"""What the data gate decides, as plain functions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 
+from components.data_gate.config import DROP_TRAIN, DataGateConfig
+from components.data_gate.scan import Leak, Scan
+from components.data_gate.shift import Shift
 from data import fields
 from data.errors import DataError
+
+ERROR = "error"
+WARNING = "warning"
+
+_SCHEMA = "schema"
+_LEAKS = "leaks"
+_TRAIN = "train"
+_SHOWN = 20
+
+# What the findings of a check are, and what to do about them.
+_HEADINGS = {
+    _SCHEMA: "the data does not fit its schema",
+    _LEAKS: "a picture is in more than one split",
+    "pictures": "a picture cannot be used",
+    "boxes": "a box is none",
+    "duplicates": "an object is there twice",
+    "anchors": "objects that the detector's anchors cannot match",
+    "classes": "a class is missing",
+    "sizes": "a split is small",
+    "skew": "the splits differ",
+    "drift": "the data has changed",
+}
+_REMEDIES = {
+    _SCHEMA: "Mend the data and convert it again, or, if the data is right, change the schema and "
+    "give its path with --set data.schema=PATH",
+    _LEAKS: "Take one of each pair off its list and convert again. Or leave the training copies "
+    "out with --set data.on_leak=drop_train, or, if they only look alike, lower data.leak_distance",
+    "pictures": "Replace the files and convert again",
+    "boxes": "Mend the annotations and convert again",
+}
+_REMEDY = "Mend the data and convert it again, or take {check} out of data.block_on"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should know of the data; an error stops the run."""
+
+    check: str
+    level: str
+    text: str
 
 
 def list_anomalies(anomalies: dict[str, anomalies_pb2.Anomalies]) -> list[dict]:
@@ -31,17 +77,114 @@ def count_objects(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> di
     }
 
 
-def refuse_anomalies(found: list[dict]) -> None:
-    """Raises DataError with a readable list when there are anomalies."""
-    if not found:
-        return
-    lines = [
-        f"  {entry['split']}: {entry['feature'] or 'whole split'}: {entry['problem']}"
-        for entry in found
+def excluded_records(leaks: Iterable[Leak], config: DataGateConfig) -> list[str]:
+    """Ids of the training records to leave out, sorted; none unless `on_leak` says so."""
+    if config.on_leak != DROP_TRAIN:
+        return []
+    records = {record for leak in leaks for record in (leak.first, leak.second)}
+    leaking = {record for leak in leaks if _in_train(leak) for record in (leak.first, leak.second)}
+    return sorted(record_id for split, record_id in records & leaking if split == _TRAIN)
+
+
+def judge(
+    anomalies: Sequence[dict],
+    counts: Mapping[str, dict],
+    scan: Scan,
+    shifts: Iterable[Shift],
+    classes: Sequence[str],
+    config: DataGateConfig,
+) -> list[Finding]:
+    """Everything found, errors first.
+
+    anomalies: of `list_anomalies`.
+    counts: of `count_objects`, by split.
+    classes: of the schema.
+    """
+    found = [
+        Finding(_SCHEMA, ERROR, f"{a['split']}: {a['feature'] or 'whole split'}: {a['problem']}")
+        for a in anomalies
     ]
-    raise DataError(
-        f"the data does not fit its schema, {len(found)} anomalies:\n"
-        + "\n".join(lines)
-        + "\nMend the data and convert it again, or, if the data is right, change the schema and "
-        "give its path with --set data.schema=PATH"
-    )
+    for leak in scan.leaks:
+        dropped = config.on_leak == DROP_TRAIN and _in_train(leak)
+        text = _leak_text(leak) + (", left out of training" if dropped else "")
+        found.append(Finding(_LEAKS, WARNING if dropped else ERROR, text))
+    texts = [(p.check, f"{p.split}: {p.record_id}: {p.text}") for p in scan.problems]
+    texts += _anchor_texts(scan, config)
+    texts += _count_texts(counts, classes, config)
+    texts += [
+        (
+            shift.check,
+            f"{shift.feature} of train and {shift.other}: {shift.measure} "
+            f"{shift.value:.3f}, more than {shift.limit:g}",
+        )
+        for shift in shifts
+        if shift.value > shift.limit
+    ]
+    found += [
+        Finding(check, ERROR if check in config.block_on else WARNING, text)
+        for check, text in texts
+    ]
+    return sorted(found, key=lambda finding: finding.level != ERROR)
+
+
+def lines_of(findings: Iterable[Finding]) -> list[str]:
+    """The findings for a person, grouped by check; long lists are cut."""
+    groups: dict[str, list[str]] = {}
+    for finding in findings:
+        groups.setdefault(finding.check, []).append(finding.text)
+    lines = []
+    for check, texts in groups.items():
+        lines.append(f"{_HEADINGS[check]}, {len(texts)} found:")
+        lines += [f"  {text}" for text in texts[:_SHOWN]]
+        if len(texts) > _SHOWN:
+            lines.append(f"  and {len(texts) - _SHOWN:,} more")
+    return lines
+
+
+def refuse_errors(findings: Sequence[Finding], report: str) -> None:
+    """Raises DataError with a readable list when there are errors.
+
+    report: where all findings are.
+    """
+    errors = [finding for finding in findings if finding.level == ERROR]
+    if not errors:
+        return
+    lines = []
+    for check in dict.fromkeys(finding.check for finding in errors):
+        lines += lines_of(finding for finding in errors if finding.check == check)
+        lines.append(_REMEDIES.get(check, _REMEDY.format(check=check)))
+    raise DataError("\n".join([*lines, f"All findings: {report}"]))
+
+
+def _in_train(leak: Leak) -> bool:
+    return _TRAIN in (leak.first[0], leak.second[0])
+
+
+def _leak_text(leak: Leak) -> str:
+    how = "the same bytes"
+    if leak.distance is not None:
+        how = f"the same to the eye ({leak.distance} of 256 bits differ)"
+    return f"{' '.join(leak.first)} and {' '.join(leak.second)}: {how}"
+
+
+def _anchor_texts(scan: Scan, config: DataGateConfig) -> Iterable[tuple[str, str]]:
+    for split, facts in sorted(scan.splits.items()):
+        share = facts.unmatchable / facts.objects if facts.objects else 0.0
+        if share > config.max_unmatchable:
+            yield (
+                "anchors",
+                f"{split}: {share:.1%} of {facts.objects:,} objects overlap no anchor by more than "
+                f"0.5 IoU, above {config.max_unmatchable:.1%}; a detector with smaller anchors or "
+                "a larger input sees more",
+            )
+
+
+def _count_texts(
+    counts: Mapping[str, dict], classes: Sequence[str], config: DataGateConfig
+) -> Iterable[tuple[str, str]]:
+    for split, count in sorted(counts.items()):
+        missing = [name for name in classes if not count["objects_per_class"].get(name)]
+        if missing:
+            yield "classes", f"{split}: no {', '.join(missing)}"
+        if count["pictures"] < config.min_pictures:
+            yield "sizes", f"{split}: {count['pictures']} pictures, under {config.min_pictures}"

@@ -1,0 +1,74 @@
+"""Hashes of what a picture looks like, and the pictures of two splits that look the same."""
+
+import io
+from collections.abc import Iterable, Iterator
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from data.errors import DataError
+
+_HASH_SIDE = 16
+_LOW_SIDE = 8
+# A hash has as many ones as zeros, unless the picture has no structure to hash.
+_LEAST_ONES = 64
+_BANDS = 6
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+
+
+def look_of(encoded: bytes) -> bytes | None:
+    """The perceptual hash of an encoded picture, 32 bytes; None if it is all one colour.
+
+    It consists of the signs of low frequencies (pHash), which re-encoding and resizing hardly
+    change. A JPEG is decoded at an eighth to a half of its size, as far as that is enough.
+
+    Raises:
+        DataError: the picture cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            image.draft("L", (64, 64))
+            bits = imagehash.phash(image, hash_size=_HASH_SIDE).hash
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"cannot be decoded ({error})") from error
+    return np.packbits(bits).tobytes() if bits.sum() >= _LEAST_ONES else None
+
+
+def bands_of(look: bytes) -> list[tuple[int, bytes]]:
+    """Keys of which two pictures that look the same share one: parts of the lowest frequencies.
+
+    Pictures are compared only with those that share a key, so the work grows with the number of
+    pictures and not with its square.
+    """
+    low = _bits(look).reshape(_HASH_SIDE, _HASH_SIDE)[:_LOW_SIDE, :_LOW_SIDE].reshape(-1)
+    parts = np.array_split(low, _BANDS)
+    return [(index, np.packbits(part).tobytes()) for index, part in enumerate(parts)]
+
+
+def near_pairs(
+    pictures: Iterable[tuple[str, str, bytes]], max_distance: int
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], int]]:
+    """Pairs of (split, record id) from different splits, with the number of bits that differ.
+
+    pictures: (split, record id, look).
+    """
+    by_split: dict[str, list[tuple[str, bytes]]] = {}
+    for split, record_id, look in sorted(pictures):
+        by_split.setdefault(split, []).append((record_id, look))
+    splits = list(by_split)
+    tables = {
+        split: np.frombuffer(b"".join(look for _, look in rows), np.uint8).reshape(len(rows), -1)
+        for split, rows in by_split.items()
+    }
+    for index, split in enumerate(splits):
+        for other in splits[index + 1 :]:
+            for (record_id, _), row in zip(by_split[split], tables[split], strict=True):
+                distance = _ONES[tables[other] ^ row].sum(axis=1)
+                for match in np.flatnonzero(distance <= max_distance):
+                    other_id = by_split[other][match][0]
+                    yield (split, record_id), (other, other_id), int(distance[match])
+
+
+def _bits(look: bytes) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(look, np.uint8))

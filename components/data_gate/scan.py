@@ -1,0 +1,229 @@
+"""The Beam pipeline that looks at every record once.
+
+Only hashes and findings travel between workers, so memory does not grow with the pictures' bytes.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+
+from components.data_gate.looks import bands_of, look_of, near_pairs
+from components.data_gate.objects import (
+    MATCHABLE_IOU,
+    AnchorGrid,
+    box_problems,
+    is_usable,
+    repeated_objects,
+)
+from data.errors import DataError
+from data.fields import Fields
+from trainer.anchors import AnchorSpec
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something wrong with one record, found by the check of that name."""
+
+    check: str
+    split: str
+    record_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One picture in two splits, each record as (split, record id).
+
+    `distance` is the number of bits in which their perceptual hashes differ, None for equal bytes.
+    """
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    distance: int | None = None
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """Objects with a usable box in a split, and how many of them no anchor can match."""
+
+    objects: int = 0
+    unmatchable: int = 0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What was found in all splits."""
+
+    problems: tuple[Problem, ...]
+    leaks: tuple[Leak, ...]
+    splits: Mapping[str, SplitFacts]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    split: str
+    record_id: str
+    sha256: bytes
+    look: bytes | None
+    problems: tuple[Problem, ...]
+    facts: SplitFacts
+
+
+def scan(
+    pipeline: beam.Pipeline,
+    patterns: Mapping[str, str],
+    fields: Fields,
+    anchors: AnchorSpec,
+    leak_distance: int,
+    folder: Path,
+) -> Scan:
+    """Reads the TFRecords of each split.
+
+    patterns: files of each split.
+    leak_distance: see `DataGateConfig`.
+    folder: an existing one, for what the pipeline finds.
+    """
+    path = folder / "found.jsonl"
+    with pipeline:
+        pictures = [
+            pipeline
+            | f"Read {split}" >> beam.io.ReadFromTFRecord(pattern)
+            | f"Look {split}" >> beam.ParDo(_Look(split, fields, anchors))
+            for split, pattern in patterns.items()
+        ] | beam.Flatten()
+        same = (
+            pictures
+            | "ByBytes" >> beam.Map(lambda p: (p.sha256, (p.split, p.record_id)))
+            | "SameBytes" >> beam.GroupByKey()
+            | "SamePairs" >> beam.FlatMap(_same_pairs)
+        )
+        near = (
+            pictures
+            | "ByLook" >> beam.FlatMap(_keyed_by_band)
+            | "SameBand" >> beam.GroupByKey()
+            | "NearPairs" >> beam.FlatMap(_near_pairs, leak_distance)
+        )
+        leaks = (
+            (same, near)
+            | "Leaks" >> beam.Flatten()
+            | "ByPair" >> beam.Map(lambda leak: ((leak.first, leak.second), leak.distance))
+            | "OnePair" >> beam.CombinePerKey(_least_distance)
+            | "LeakRow" >> beam.MapTuple(lambda pair, distance: ("leak", (*pair, distance)))
+        )
+        problems = (
+            pictures
+            | "Problems" >> beam.FlatMap(lambda picture: picture.problems)
+            | "ProblemRow" >> beam.Map(lambda problem: ("problem", asdict(problem)))
+        )
+        facts = (
+            pictures
+            | "Facts" >> beam.Map(lambda picture: (picture.split, picture.facts))
+            | "SplitFacts" >> beam.CombinePerKey(_sum)
+            | "FactsRow" >> beam.MapTuple(lambda split, facts: ("facts", (split, asdict(facts))))
+        )
+        _ = (
+            (leaks, problems, facts)
+            | "Found" >> beam.Flatten()
+            | "Row" >> beam.Map(json.dumps)
+            | "Save" >> beam.io.WriteToText(str(path), shard_name_template="")
+        )
+    return _read(path)
+
+
+class _Look(beam.DoFn):
+    """Everything that can be said of one record by itself."""
+
+    def __init__(self, split: str, fields: Fields, anchors: AnchorSpec):
+        self._split = split
+        self._fields = fields
+        self._anchors = anchors
+
+    def setup(self):
+        self._grid = AnchorGrid(self._anchors)
+
+    def process(self, record: bytes) -> Iterator[_Picture]:
+        features = tf.train.Example.FromString(record).features.feature
+        names = self._fields
+        record_id = features[names.source_id or names.filename].bytes_list.value[0].decode()
+        encoded = features[names.encoded].bytes_list.value[0]
+        classes = [value.decode() for value in features[names.text].bytes_list.value]
+        sides = [
+            features[name].float_list.value
+            for name in (names.ymin, names.xmin, names.ymax, names.xmax)
+        ]
+        found: dict[str, list[str]] = {"pictures": []}
+        look = None
+        try:
+            look = look_of(encoded)
+        except DataError as error:
+            found["pictures"].append(str(error))
+        # Lists of different lengths are an anomaly, which stops the run by itself.
+        count = min(len(classes), *map(len, sides))
+        boxes = np.array([side[:count] for side in sides], np.float64).T
+        found["boxes"] = box_problems(boxes, classes)
+        found["duplicates"] = repeated_objects(boxes, classes)
+        usable = boxes[is_usable(boxes)]
+        unmatchable = self._grid.best_iou(usable) <= MATCHABLE_IOU
+        yield _Picture(
+            split=self._split,
+            record_id=record_id,
+            sha256=hashlib.sha256(encoded).digest(),
+            look=look,
+            problems=tuple(
+                Problem(check, self._split, record_id, text)
+                for check, texts in found.items()
+                for text in texts
+            ),
+            facts=SplitFacts(len(usable), int(unmatchable.sum())),
+        )
+
+
+def _same_pairs(group: tuple[bytes, Iterable[tuple[str, str]]]) -> Iterator[Leak]:
+    by_split: dict[str, list[tuple[str, str]]] = {}
+    for record in sorted(group[1]):
+        by_split.setdefault(record[0], []).append(record)
+    for records, others in itertools.combinations(by_split.values(), 2):
+        for first, second in itertools.product(records, others):
+            yield Leak(first, second)
+
+
+def _keyed_by_band(picture: _Picture):
+    if picture.look is not None:
+        for band in bands_of(picture.look):
+            yield band, (picture.split, picture.record_id, picture.look)
+
+
+def _near_pairs(group, max_distance: int) -> Iterator[Leak]:
+    for first, second, distance in near_pairs(group[1], max_distance):
+        yield Leak(first, second, distance)
+
+
+def _least_distance(distances: Iterable[int | None]) -> int | None:
+    """Equal bytes win over equal looks, which such a pair has as well."""
+    distances = list(distances)
+    return None if None in distances else min(distances)
+
+
+def _sum(facts: Iterable[SplitFacts]) -> SplitFacts:
+    facts = list(facts)
+    return SplitFacts(sum(f.objects for f in facts), sum(f.unmatchable for f in facts))
+
+
+def _read(path: Path) -> Scan:
+    found: dict[str, list] = {"problem": [], "leak": [], "facts": []}
+    with path.open(encoding="utf-8") as lines:
+        for kind, value in map(json.loads, lines):
+            found[kind].append(value)
+    leaks = [Leak(tuple(first), tuple(second), bits) for first, second, bits in found["leak"]]
+    return Scan(
+        problems=tuple(sorted(Problem(**value) for value in found["problem"])),
+        leaks=tuple(sorted(leaks, key=lambda leak: (leak.first, leak.second))),
+        splits={split: SplitFacts(**facts) for split, facts in found["facts"]},
+    )
