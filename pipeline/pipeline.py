@@ -223,6 +223,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         model=model,
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
+        card=card.outputs["card"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(
                 base_directory=f"{serving_dir}/{MODEL_NAME}"

@@ -1,12 +1,17 @@
-"""TFX's Pusher with `push` in place of its copying; all else is TFX's."""
+"""TFX's Pusher with `push` in place of its copying, and the model card beside the model."""
 
-from tfx.components.pusher import component, executor
-from tfx.dsl.components.base import executor_spec
+from tfx.components.pusher import executor
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import artifact_utils, channel, standard_artifacts, standard_component_specs
+from tfx.types.component_spec import ChannelParameter
 from tfx.utils import io_utils, proto_utils
 
 from components.atomic_push.push import push
+from components.model_card.component import ModelCardFolder
+
+CARD_KEY = "card"
 
 
 class Executor(executor.Executor):
@@ -30,7 +35,12 @@ class Executor(executor.Executor):
         # The pipeline's own copy comes first: servers see the version when nothing can fail any
         # more.
         io_utils.copy_dir(model, pushed_model.uri)
-        version = push(model, base)
+        if input_dict.get(CARD_KEY):
+            card = artifact_utils.get_single_uri(input_dict[CARD_KEY])
+            for name in fileio.listdir(card):
+                target = f"{pushed_model.uri}/assets.extra/{name}"
+                io_utils.copy_file(f"{card}/{name}", target, overwrite=True)
+        version = push(pushed_model.uri, base)
         self._MarkPushed(
             pushed_model,
             pushed_destination=f"{base.rstrip('/')}/{version}",
@@ -38,7 +48,36 @@ class Executor(executor.Executor):
         )
 
 
-class Pusher(component.Pusher):
-    """Takes and gives what TFX's Pusher does."""
+class PusherSpec(standard_component_specs.PusherSpec):
+    """TFX's, with a model card as an optional input."""
 
+    INPUTS = {
+        **standard_component_specs.PusherSpec.INPUTS,
+        CARD_KEY: ChannelParameter(type=ModelCardFolder, optional=True),
+    }
+
+
+class Pusher(base_component.BaseComponent):
+    """Takes and gives what TFX's Pusher does; the files of `card` go into `assets.extra`."""
+
+    SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        model: channel.BaseChannel,
+        push_destination: pusher_pb2.PushDestination,
+        model_blessing: channel.BaseChannel | None = None,
+        infra_blessing: channel.BaseChannel | None = None,
+        card: channel.BaseChannel | None = None,
+    ):
+        spec = PusherSpec(
+            model=model,
+            model_blessing=model_blessing,
+            infra_blessing=infra_blessing,
+            card=card,
+            push_destination=push_destination,
+            custom_config="null",
+            pushed_model=channel.Channel(type=standard_artifacts.PushedModel),
+        )
+        super().__init__(spec=spec)

@@ -10,7 +10,8 @@ from tfx.types import Channel, standard_artifacts
 from tfx.utils import io_utils, proto_utils
 
 from components.atomic_push.component import Executor, Pusher
-from tests.components.pushed import assert_whole, contents, write_model
+from components.model_card.component import ModelCardFolder
+from tests.components.pushed import assert_whole, contents, numbered, write_model
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,14 @@ def artifacts(tmp_path, model, blessed, infra_blessed):
     return {name: [artifact] for name, artifact in found.items()}, {"pushed_model": [pushed]}
 
 
-def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1):
+def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1, **more_inputs):
     """The PushedModel that an executor leaves, and the base folder it pushed to."""
     base = tmp_path / "serving" / "ssd"
     inputs, outputs = artifacts(tmp_path, model, blessed, infra_blessed)
     destination = pusher_pb2.PushDestination(
         filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(base))
     )
+    inputs |= more_inputs
     executor().Do(inputs, outputs, {"push_destination": proto_utils.proto_to_json(destination)})
     return outputs["pushed_model"][0], base
 
@@ -67,6 +69,17 @@ def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
         }
     assert left[Executor] == left[tfx_executor.Executor]
     assert left[Executor]["pushed_destination"] == "/serving/ssd/1700000000"
+
+
+def test_the_card_goes_along(model, tmp_path):
+    card = ModelCardFolder()
+    card.uri = str(tmp_path / "card")
+    Path(card.uri).mkdir()
+    (Path(card.uri) / "model_card.md").write_text("# a model\n")
+    pushed, base = run_pusher(Executor, tmp_path, model, card=[card])
+    expected = {**contents(model), "assets.extra/model_card.md": b"# a model\n"}
+    (version,) = numbered(base).values()
+    assert contents(version) == contents(Path(pushed.uri)) == expected
 
 
 @pytest.mark.parametrize("blessed, infra_blessed", [(0, 1), (1, 0), (0, 0)])
