@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,8 @@ _log = logging.getLogger("ssd")
 
 # The source that decides what a record of a picture looks like.
 _CONVERTER = tuple(f"data/{n}.py" for n in ("conversion", "records", "voc", "lists", "jpeg"))
+# Years of a VOCdevkit, or of the folder above it.
+_YEARS = ("*", "*/*")
 _SAMPLE = ("data/sample.py", "data/shapes.py", "data/textures.py")
 
 
@@ -41,7 +44,7 @@ def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
     path = _schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
     # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
-    picture = max(data.glob("**/JPEGImages/*.jpg"), default=None)
+    picture = max(_voc_files(data, "JPEGImages"), default=None)
     return Inputs(folder.path, folder.patterns, folder.fields, path, classes, picture)
 
 
@@ -79,14 +82,21 @@ def _records(config: Config, data: Path, output: Path) -> Path:
 
 
 def _is_voc_root(path: Path) -> bool:
-    return any(any(path.glob(f"{above}ImageSets/Main")) for above in ("*/", "*/*/"))
+    return any(any(path.glob(f"{above}/ImageSets/Main")) for above in _YEARS)
+
+
+def _voc_files(root: Path, folder: str) -> Iterator[Path]:
+    """Files of a folder of every year."""
+    # By name instead of through the whole tree, which may have links and hold much else.
+    for above in _YEARS:
+        yield from root.glob(f"{above}/{folder}/*")
 
 
 def _fingerprint(voc_root: Path, classes: tuple[str, ...]) -> str:
-    """Changes with the converter, the classes, and any file's name, size or time."""
+    """Changes with the converter, the classes, and the name, size or time of any VOC file."""
     digest = hashlib.sha256(f"{code_version(*_CONVERTER)} {classes}".encode())
-    for path in sorted(voc_root.rglob("*")):
-        if path.is_file():
+    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        for path in sorted(_voc_files(voc_root, folder)):
             stat = path.stat()
             line = f"{path.relative_to(voc_root)} {stat.st_size} {stat.st_mtime_ns}\n"
             digest.update(line.encode())
