@@ -1,0 +1,164 @@
+import dataclasses
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import tensorflow as tf
+
+from data.errors import DataError
+from data.fields import COMMON, SEED
+from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from pipeline import inputs
+from pipeline.config import load_config
+
+_VOC = load_config("ssd300-voc")
+_SAMPLE = load_config("sample")
+
+
+def _write_records(folder, fields=COMMON):
+    """One record in each split; only the names of its fields matter here."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
+    names = [name for name in dataclasses.astuple(fields) if name]
+    features = tf.train.Features(feature=dict.fromkeys(names, feature))
+    record = tf.train.Example(features=features).SerializeToString()
+    for split in ("train", "eval", "test"):
+        (folder / split).mkdir(parents=True)
+        with tf.io.TFRecordWriter(str(folder / split / "a.tfrecord.gz"), "GZIP") as writer:
+            writer.write(record)
+    return folder
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Replaces the conversion; lists the arguments of its calls."""
+    calls = []
+
+    def convert(voc_root, output, **options):
+        calls.append(SimpleNamespace(voc_root=voc_root, **options))
+        _write_records(output)
+        return SimpleNamespace(notes=())
+
+    monkeypatch.setattr(inputs, "convert", convert)
+    return calls
+
+
+@pytest.fixture
+def voc_root(tmp_path) -> Path:
+    """A VOCdevkit with one picture."""
+    year = tmp_path / "VOCdevkit" / "VOC2007"
+    for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
+        (year / folder).mkdir(parents=True)
+    (year / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n")
+    (year / "JPEGImages" / "000001.jpg").write_bytes(b"jpeg")
+    (year / "Annotations" / "000001.xml").write_text("<annotation/>")
+    return year.parent
+
+
+@pytest.mark.parametrize(
+    ("fields", "schema"), [(COMMON, VOC_SCHEMA), (SEED, VOC_SEED_SCHEMA)], ids=["common", "seed"]
+)
+def test_a_folder_of_records_is_taken_as_it_is(tmp_path, fields, schema):
+    records = _write_records(tmp_path / "records", fields)
+    found = inputs.prepare(_VOC, records, tmp_path / "output")
+    assert (found.records, found.fields, found.schema_path) == (records, fields, schema)
+    assert found.patterns == {"train": "train/*", "eval": "eval/*", "test": "test/*"}
+    assert found.classes == class_names(read_schema(schema))
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_schema_of_the_configuration_is_used(tmp_path):
+    records = _write_records(tmp_path / "records")
+    assert inputs.prepare(_SAMPLE, records, tmp_path).schema_path == SAMPLE_SCHEMA
+    own = tmp_path / "own.pbtxt"
+    own.write_text(SAMPLE_SCHEMA.read_text().replace('"ring"', '"rung"'))
+    config = load_config("sample", [f"data.schema={own}"])
+    assert "rung" in inputs.prepare(config, records, tmp_path).classes
+    config = load_config("sample", ["data.schema=infer"])
+    found = inputs.prepare(config, records, tmp_path)
+    assert (found.schema_path, found.classes) == (None, ())
+
+
+def test_a_missing_schema_is_named(tmp_path):
+    records = _write_records(tmp_path / "records")
+    config = load_config("sample", [f"data.schema={tmp_path}/none.pbtxt"])
+    with pytest.raises(DataError, match="none.pbtxt"):
+        inputs.prepare(config, records, tmp_path)
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_voc_root_is_converted_once(voc_root, conversions, tmp_path, above):
+    root = voc_root.parent if above else voc_root
+    output = tmp_path / "output"
+    first = inputs.prepare(_VOC, root, output)
+    assert inputs.prepare(_VOC, root, output).records == first.records
+    (call,) = conversions
+    assert call.voc_root == root
+    assert call.classes == class_names(read_schema(VOC_SCHEMA))
+    assert first.records.parent == output / "records"
+    assert first.picture.name == "000001.jpg"
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("folder", ["ImageSets/Main/trainval.txt", "Annotations/000001.xml"])
+def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, folder, linked):
+    root = voc_root
+    if linked:
+        # As people keep large data sets on another disk.
+        root = tmp_path / "linked"
+        root.mkdir()
+        (root / "VOC2007").symlink_to(voc_root / "VOC2007")
+    output = tmp_path / "output"
+    first = inputs.prepare(_VOC, root, output)
+    path = voc_root / "VOC2007" / folder
+    path.write_text(path.read_text() + "\n")
+    second = inputs.prepare(_VOC, root, output)
+    assert first.records != second.records
+    os.utime(path, ns=(0, 0))
+    assert inputs.prepare(_VOC, root, output).records not in (first.records, second.records)
+    assert len(conversions) == 3
+
+
+def test_other_classes_are_converted_apart(voc_root, conversions, tmp_path):
+    voc, sample = (inputs.prepare(config, voc_root, tmp_path) for config in (_VOC, _SAMPLE))
+    assert voc.records != sample.records
+    assert [call.classes for call in conversions] == [voc.classes, sample.classes]
+
+
+def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_path):
+    drawn = []
+
+    def draw(root):
+        drawn.append(root)
+        (root / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main").mkdir(parents=True)
+
+    monkeypatch.setattr(inputs, "draw_sample", draw)
+    for _ in range(2):
+        found = inputs.prepare(_SAMPLE, None, tmp_path)
+    assert found.classes == class_names(read_schema(SAMPLE_SCHEMA))
+    assert drawn == [conversions[0].voc_root]
+    (call,) = conversions
+    # The sample has an eval list of its own.
+    assert (call.train, call.eval) == (("VOC2007/train",), ("VOC2007/val",))
+
+
+def test_other_presets_need_data(tmp_path):
+    with pytest.raises(DataError, match="--preset ssd300-voc needs --data"):
+        inputs.prepare(_VOC, None, tmp_path)
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        inputs.prepare(_VOC, tmp_path / "nowhere", tmp_path)
+
+
+def test_a_folder_of_neither_kind_is_refused(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError, match="pictures: no TFRecords for the split 'train'"):
+        inputs.prepare(_VOC, tmp_path / "pictures", tmp_path)
+
+
+def test_a_schema_is_inferred_from_records_only(voc_root, tmp_path):
+    config = load_config("ssd300-voc", ["data.schema=infer"])
+    with pytest.raises(DataError, match="convert first and give the TFRecords"):
+        inputs.prepare(config, voc_root, tmp_path)
