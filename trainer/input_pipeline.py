@@ -4,12 +4,13 @@ Every picture's augmentation is drawn from (seed, epoch, record), so neither the
 calls nor a resumed run changes what the network sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from data import fields
 from data.errors import DataError
 from trainer import augmentation, sampling
 from trainer.config import TrainerConfig
@@ -41,8 +42,24 @@ def read_shards(files) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(files, compression_type="GZIP")
 
 
-def count_records(files: Sequence[str]) -> tuple[int, str]:
+def leaving_out(record_ids: Sequence[str], id_feature: str) -> Callable | None:
+    """Which serialised records to keep: all but those with these ids. None keeps all."""
+    if not record_ids:
+        return None
+    left_out = tf.constant(list(record_ids))
+
+    def keep(record):
+        spec = {id_feature: tf.io.FixedLenFeature([], tf.string)}
+        record_id = tf.io.parse_single_example(record, spec)[id_feature]
+        return tf.reduce_all(record_id != left_out)
+
+    return keep
+
+
+def count_records(files: Sequence[str], keep: Callable | None = None) -> tuple[int, str]:
     """Number of records in the shards and a fingerprint of them, whatever their order.
+
+    keep: as `leaving_out` returns it.
 
     Raises:
         DataError: there are none, or a shard is not a whole TFRecord file.
@@ -54,7 +71,8 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
 
     start = (tf.constant(0), tf.constant(0, tf.uint64))
     try:
-        count, fingerprint = read_shards(files).batch(_PARSE_BATCH).reduce(start, add)
+        records = _kept(read_shards(files), keep)
+        count, fingerprint = records.batch(_PARSE_BATCH).reduce(start, add)
     except tf.errors.OpError as error:
         folder = Path(files[0]).parent
         raise DataError(
@@ -63,6 +81,10 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
     if not count:
         raise DataError(f"{Path(files[0]).parent}: the split has no records")
     return int(count), f"{int(fingerprint):016x}"
+
+
+def _kept(records: tf.data.Dataset, keep: Callable | None) -> tf.data.Dataset:
+    return records.filter(keep) if keep else records
 
 
 class TransformedRecords:
@@ -74,6 +96,8 @@ class TransformedRecords:
             for name, spec in tf_transform_output.raw_feature_spec().items()
         }
         self.graph = tf.saved_model.load(tf_transform_output.transform_savedmodel_dir)
+        names = fields.detect(self.feature_spec)
+        self.id_feature = names.source_id or names.filename
 
     def __call__(self, serialised):
         """Strings [batch] -> the outputs of `preprocessing.preprocessing_fn`, boxes padded.
@@ -109,24 +133,27 @@ def training_batches(
     size: int,
     num_records: int,
     first_step: int = 0,
+    keep: Callable | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, boxes, labels) from step `first_step` on.
 
     images float32 [batch, size, size, 3], RGB 0-255; boxes float32 [batch, n, 4] and labels int32
     [batch, n], padded with zeros. Epochs follow each other without a gap, each in an order of its
-    own; a run started at a later step continues the same sequence.
+    own; a run started at a later step continues the same sequence. `keep` chooses the records as
+    in `count_records`, which `num_records` is of.
     """
     first_epoch, skip = divmod(first_step * config.batch_size, num_records)
 
     def epoch_records(epoch):
         seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
         shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
-        blocks = (
-            tf.data.Dataset.from_tensor_slices(shards)
-            .interleave(read_shards, cycle_length=min(_OPEN_SHARDS, len(files)))
-            .batch(config.shuffle_buffer)
-            .prefetch(1)
+        chosen = _kept(
+            tf.data.Dataset.from_tensor_slices(shards).interleave(
+                read_shards, cycle_length=min(_OPEN_SHARDS, len(files))
+            ),
+            keep,
         )
+        blocks = chosen.batch(config.shuffle_buffer).prefetch(1)
 
         # Whole blocks instead of Dataset.shuffle, which cannot take a seed that depends on the
         # epoch and so could not start at any epoch but the first.

@@ -32,6 +32,8 @@ def run_fn(fn_args) -> None:
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
     checkpoints of unfinished runs wait. A run with the same configuration, data and code goes on
     from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's logs.
+    `fn_args.hyperparameters`, if given, holds `excluded_records`, which the data gate found in
+    another split too.
     """
     facts = dict(fn_args.custom_config)
     config = TrainerConfig(
@@ -43,7 +45,9 @@ def run_fn(fn_args) -> None:
     spec = detector_spec(config)
     records = input_pipeline.TransformedRecords(tft.TFTransformOutput(fn_args.transform_output))
     shards = input_pipeline.list_shards(fn_args.train_files)
-    num_records, fingerprint = input_pipeline.count_records(shards)
+    excluded = (fn_args.hyperparameters or {}).get("excluded_records", [])
+    keep = input_pipeline.leaving_out(excluded, records.id_feature)
+    num_records, fingerprint = input_pipeline.count_records(shards, keep)
     keras.utils.set_random_seed(config.seed)
     network = build_network(spec, len(facts["classes"]))
     load_backbone_weights(network, spec, facts["classes"], config.backbone_weights)
@@ -60,7 +64,7 @@ def run_fn(fn_args) -> None:
 
     def make_batches(first_step):
         return input_pipeline.training_batches(
-            shards, records, config, spec.anchors.image_size, num_records, first_step
+            shards, records, config, spec.anchors.image_size, num_records, first_step, keep
         )
 
     run_dir = Path(fn_args.model_run_dir)
@@ -69,7 +73,11 @@ def run_fn(fn_args) -> None:
         "preset": facts["preset"],
         "trainer": dataclasses.asdict(config),
         "code_version": facts["code_version"],
-        "data": {"train_records": num_records, "train_fingerprint": fingerprint},
+        "data": {
+            "train_records": num_records,
+            "train_fingerprint": fingerprint,
+            "excluded_records": len(excluded),
+        },
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": facts["classes"]})
     losses = train(
