@@ -1,0 +1,186 @@
+"""The sample preset end to end, on few pictures and for few steps."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+import tensorflow as tf
+
+from data.fields import COMMON, SEED
+from data.sample import draw_sample
+from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from pipeline.code_version import code_version
+
+pytestmark = pytest.mark.e2e
+
+_PICTURES = 44
+_SPLITS = {"train": 32, "eval": 4, "test": 8}
+_CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
+_QUICK = ("trainer.steps=6", "trainer.batch_size=4", "trainer.log_every=3")
+_BASELINE = "latest_blessed_model"
+_LINE = re.compile(r"^(\w+) (done|cached|failed) (?:in|after) ([\d.]+) s", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def run(run_python):
+    """Runs local_runner.py for few steps; gives status, outputs and components by their state."""
+
+    def run(output, *arguments, settings=()):
+        options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
+        process = run_python("local_runner.py", "--output", output, *options, *arguments)
+        assert "Traceback" not in process.stderr, process.stderr
+        lines = _LINE.findall(process.stdout)
+        return SimpleNamespace(
+            status=process.returncode,
+            stdout=process.stdout,
+            stderr=process.stderr,
+            states={name: state for name, state, _ in lines},
+            seconds=sum(float(seconds) for *_, seconds in lines),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def first(run, tmp_path_factory):
+    """A first run of everything; `output` is its folder."""
+    output = tmp_path_factory.mktemp("sample")
+    # Where the run would draw the whole data set.
+    sources = ("data/sample.py", "data/shapes.py", "data/textures.py")
+    draw_sample(output / "sample" / code_version(*sources), images=_PICTURES)
+    found = run(output, settings=["evaluator.min_map=0"])
+    found.output = output
+    return found
+
+
+@pytest.fixture(scope="module")
+def records(first):
+    """The folder of TFRecords that the first run has converted."""
+    (folder,) = (first.output / "records").iterdir()
+    return folder
+
+
+def _versions(output):
+    folder = output / "serving" / "ssd"
+    return sorted(path.name for path in folder.glob("[0-9]*"))
+
+
+def test_pictures_become_a_pushed_model(first):
+    assert first.status == 0, first.stderr
+    assert set(first.states.values()) == {"done"}
+    assert {"ImportExampleGen", "DataGate", "Trainer", "Evaluator", "Pusher"} <= set(first.states)
+    (version,) = _versions(first.output)
+    assert (first.output / "serving" / "ssd" / version / "saved_model.pb").is_file()
+    assert f"pushed:  {first.output}/serving/ssd/{version}" in first.stdout
+    assert "blessed: yes" in first.stdout
+
+
+def test_the_run_says_what_it_made(first):
+    for split, pictures in _SPLITS.items():
+        assert re.search(rf"^  {split}: {pictures} pictures, \d+ objects: ", first.stdout, re.M)
+    assert "DataGate done" in first.stdout
+    assert ": 0 anomalies" in first.stdout
+    assert re.search(r"step=6/6 loss=[\d.]+ class=[\d.]+ box=[\d.]+ .* images/s=", first.stdout)
+    for name in (*_CLASSES, "mAP"):
+        assert re.search(rf"│ {name} +│ +\d\.\d{{4}}", first.stdout)
+    # A few lines for each component; nothing of what the libraries print.
+    assert len(first.stdout.splitlines()) < 80
+    assert first.stderr == ""
+
+
+def test_a_second_run_is_cached(first, run):
+    versions = _versions(first.output)
+    found = run(first.output, settings=["evaluator.min_map=0"])
+    assert found.status == 0
+    assert {name for name, state in found.states.items() if state != "cached"} == {_BASELINE}
+    assert set(found.states) == set(first.states)
+    assert found.seconds < 5
+    assert _versions(first.output) == versions
+    # It ends with the same words as the run that did the work.
+    assert found.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+
+
+def test_a_partial_run_runs_what_depends_on_the_component(first, run):
+    versions = _versions(first.output)
+    found = run(first.output, "--from", "Trainer", settings=["evaluator.min_map=0"])
+    assert found.status == 0
+    assert set(found.states.values()) == {"done"}
+    assert {"Trainer", "Evaluator", "Pusher"} <= set(found.states)
+    before = {"ImportExampleGen", "ImportSchemaGen", "StatisticsGen", "DataGate", "Transform"}
+    assert not before & set(found.states)
+    # The model of the first run is the baseline of this one, which is pushed beside it.
+    assert re.search(rf"^{_BASELINE} done in .*: baseline .*/Trainer/model/", found.stdout, re.M)
+    assert set(versions) < set(_versions(first.output))
+
+
+def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
+    picture = max((first.output / "sample").glob("*/VOCdevkit/VOC2007/JPEGImages/*.jpg"))
+    model = first.output / "serving" / "ssd"
+    arguments = ("--model", model, "--output", tmp_path, "--json", "--score-threshold", "0")
+    found = run_python("-m", "serving.predict", picture, *arguments)
+    assert found.returncode == 0, found.stderr
+    (drawing,) = tmp_path.iterdir()
+    assert drawing.stem.startswith(picture.stem)
+    text = json.dumps(json.loads(found.stdout))
+    assert any(name in text for name in _CLASSES)
+
+
+# Seed records are read with the VOC schema, so the sample's shapes get names of VOC classes.
+_AS_VOC = dict(zip(_CLASSES, ("bird", "boat", "bus", "car", "cat", "cow"), strict=True))
+
+
+def _with_seed_names(record: bytes) -> bytes:
+    """A record of ours as SSD.TensorFlow wrote them."""
+    old = tf.train.Example.FromString(record).features.feature
+    new = tf.train.Example()
+    feature = new.features.feature
+    for field in ("encoded", "format", "filename", "height", "width", "label", "difficult"):
+        feature[getattr(SEED, field)].CopyFrom(old[getattr(COMMON, field)])
+    for field in ("ymin", "xmin", "ymax", "xmax", "truncated"):
+        feature[getattr(SEED, field)].CopyFrom(old[getattr(COMMON, field)])
+    names = [_AS_VOC[name.decode()].encode() for name in old[COMMON.text].bytes_list.value]
+    feature[SEED.text].bytes_list.value.extend(names)
+    sides = [old[side].int64_list.value[0] for side in (COMMON.height, COMMON.width)]
+    feature["image/shape"].int64_list.value.extend([*sides, 3])
+    feature["image/channels"].int64_list.value.append(3)
+    return new.SerializeToString()
+
+
+def test_seed_records_work_and_an_unblessed_model_is_not_pushed(first, run, records, tmp_path):
+    for split in _SPLITS:
+        shards = [str(path) for path in sorted((records / split).iterdir())]
+        with tf.io.TFRecordWriter(str(tmp_path / f"{split}-00000-of-00001")) as writer:
+            for record in tf.data.TFRecordDataset(shards, "GZIP"):
+                writer.write(_with_seed_names(record.numpy()))
+    output = tmp_path / "output"
+    settings = ("data.schema=voc", "evaluator.min_map=1", "evaluator.confidence_intervals=false")
+    found = run(output, "--data", tmp_path, settings=settings)
+    assert found.status == 0, found.stderr
+    assert set(found.states.values()) == {"done"}
+    counts = r"  test: (\d+) pictures, (\d+) objects"
+    assert re.search(counts, found.stdout).groups() == re.search(counts, first.stdout).groups()
+    assert re.search(r"│ tvmonitor +│", found.stdout)
+    assert "blessed: no" in found.stdout
+    assert "pushed:  no" in found.stdout
+    assert _versions(output) == []
+
+
+def test_an_unknown_class_stops_the_run_at_the_gate(run, records, tmp_path):
+    found = run(tmp_path, "--data", records, settings=["data.schema=voc"])
+    assert found.status == 2
+    assert found.stderr.startswith("error: the data does not fit its schema")
+    for split in _SPLITS:
+        assert re.search(rf"^  {split}: image/object/class/text: ", found.stderr, re.M)
+    assert any(name in found.stderr for name in _CLASSES)
+    assert found.states["DataGate"] == "failed"
+    assert not {"Transform", "Trainer", "Pusher"} & set(found.states)
+    assert _versions(tmp_path) == []
+
+
+def test_a_schema_is_inferred_for_review(run, records, tmp_path):
+    found = run(tmp_path, "--data", records, settings=["data.schema=infer"])
+    assert found.status == 0, found.stderr
+    assert list(found.states) == ["ImportExampleGen", "StatisticsGen", "SchemaGen"]
+    path = re.search(r"--set data\.schema=(\S+)", found.stdout)[1]
+    assert set(class_names(read_schema(path))) == set(_CLASSES)
