@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.errors import DataError
+
 _log = logging.getLogger("ssd.trainer")
 _NAME = re.compile(r"step-(\d{8})\.npz")
 
@@ -16,6 +18,9 @@ def save(folder: Path, step: int, variables, keep: int) -> Path:
     """Writes the values of `variables` after `step` steps and removes all but the last `keep`.
 
     The file appears under its name only when it is complete and on disk.
+
+    Raises:
+        DataError: it cannot be written; the older ones stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.npz"
@@ -26,6 +31,11 @@ def save(folder: Path, step: int, variables, keep: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the checkpoint cannot be written ({error.strerror or error}). Make room and "
+            "run again: the training goes on from the checkpoint before"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     for _, old in steps_on_disk(folder)[keep:]:

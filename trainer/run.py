@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
+from data.errors import DataError
 from trainer import export, input_pipeline
 from trainer.anchors import anchor_boxes
 from trainer.config import TrainerConfig
@@ -80,14 +81,17 @@ def run_fn(fn_args) -> None:
         },
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": facts["classes"]})
-    losses = train(
-        network,
-        anchor_boxes(spec.anchors),
-        make_batches,
-        config,
-        checkpoint_dir=work_dir / "checkpoints",
-        log_dir=work_dir / "logs",
-    )
+    try:
+        losses = train(
+            network,
+            anchor_boxes(spec.anchors),
+            make_batches,
+            config,
+            checkpoint_dir=work_dir / "checkpoints",
+            log_dir=work_dir / "logs",
+        )
+    except FloatingPointError as error:
+        raise DataError(str(error)) from error
     served = export.ServedDetector(network, spec.anchors, facts["classes"], records)
     export.export(
         served, Path(fn_args.serving_model_dir), identity, _pictures(fn_args.eval_files, records)

@@ -123,7 +123,7 @@ def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:
     if not math.isfinite(losses.total):
         raise FloatingPointError(
             f"the loss at step {step} is {losses.total}. Lower trainer.learning_rate or set "
-            "trainer.clip_norm; the next run goes on from the last checkpoint"
+            "trainer.clip_norm"
         )
     images_per_second, waiting = window.rates()
     rate = float(WarmupSteps(config)(step - 1))

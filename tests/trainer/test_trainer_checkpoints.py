@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+from data.errors import DataError
 from trainer import checkpoints
 
 
@@ -136,7 +137,8 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "savez", half_written)
-    with pytest.raises(OSError, match="No space left"):
+    message = r"step-00000003.npz: .*\(No space left on device\). Make room"
+    with pytest.raises(DataError, match=message):
         checkpoints.save(tmp_path, 3, _state(3), keep=2)
     assert _names(tmp_path) == before
     restored = _state()
