@@ -32,7 +32,7 @@ from tfx.types import Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.atomic_push.component import Pusher
-from components.data_gate.component import DataGate
+from components.data_gate.component import DataGate, DataVerdict
 from components.data_gate.config import DROP_TRAIN
 from components.detection_report.component import DetectionReport
 from components.model_card.component import ModelCard
@@ -146,11 +146,12 @@ def _data_components(config: Config, inputs: Inputs) -> list:
         anchors=config.trainer.anchors,
         code_version=code_version("components/data_gate", "data/fields.py", "trainer/anchors.py"),
     )
-    return [example_gen, statistics_gen, schema_gen, validator, baseline, gate]
+    verdict = DataVerdict(report=gate.outputs["report"])
+    return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]
 
 
 def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, work_dir) -> list:
-    example_gen, statistics_gen, schema_gen, *_, gate = upstream
+    example_gen, statistics_gen, schema_gen, *_, gate, verdict = upstream
     examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
     classes = list(inputs.classes)
 
@@ -167,7 +168,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
             "code_version": code_version("trainer/preprocessing.py", "data/fields.py"),
         },
     )
-    transform.add_upstream_node(gate)
+    transform.add_upstream_node(verdict)
 
     trainer = Trainer(
         run_fn="trainer.run.run_fn",

@@ -12,7 +12,7 @@ from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
 from components.data_gate.component import REPORT_FILE
-from components.data_gate.gate import Finding, lines_of
+from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
 from components.serving_check.component import REPORT_FILE as SERVING_REPORT
@@ -80,8 +80,9 @@ def _describe(node: str, outputs: dict) -> str:
 
 def _gate(outputs) -> str:
     report = json.loads((_path(outputs, "report") / REPORT_FILE).read_text(encoding="utf-8"))
-    warnings = [Finding(**finding) for finding in report["findings"]]
-    lines = [f"{len(report['anomalies'])} anomalies, {len(warnings)} warnings"]
+    findings = [Finding(**finding) for finding in report["findings"]]
+    warnings = [finding for finding in findings if finding.level == WARNING]
+    lines = [f"{len(findings) - len(warnings)} errors, {len(warnings)} warnings"]
     for split, counts in report["splits"].items():
         per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
         lines.append(

@@ -1,4 +1,4 @@
-"""The TFX component around `gate`."""
+"""The TFX components around `gate`."""
 
 import json
 import tempfile
@@ -54,7 +54,7 @@ def DataGate(
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
-    """Writes what the data is and what is wrong with it, and stops the run if that is serious.
+    """Writes what the data is and what is wrong with it.
 
     config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
         and the names of the schema.
@@ -93,7 +93,7 @@ def DataGate(
     excluded = gate.excluded_records(scanned.leaks, settings)
     for split, facts in scanned.splits.items():
         counts[split]["unmatchable_objects"] = facts.unmatchable
-    path = _write(
+    _write(
         report,
         REPORT_FILE,
         {
@@ -107,15 +107,23 @@ def DataGate(
         },
     )
     _write(exclusions, "exclusions.json", {EXCLUDED_RECORDS: excluded})
-    gate.refuse_errors(findings, str(path))
 
 
-def _write(artifact: Artifact, name: str, content: dict) -> Path:
+@component
+def DataVerdict(report: InputArtifact[DataGateReport]):
+    """Stops the run when the data gate found errors.
+
+    A component of its own, because TFX removes what a component that fails has written.
+    """
+    path = Path(report.uri) / REPORT_FILE
+    found = json.loads(path.read_text(encoding="utf-8"))["findings"]
+    gate.refuse_errors([gate.Finding(**finding) for finding in found], str(path))
+
+
+def _write(artifact: Artifact, name: str, content: dict) -> None:
     folder = Path(artifact.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return path
+    (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _read_statistics(artifact, split: str):

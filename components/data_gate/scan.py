@@ -151,8 +151,8 @@ class _Look(beam.DoFn):
     def process(self, record: bytes) -> Iterator[_Picture]:
         features = tf.train.Example.FromString(record).features.feature
         names = self._fields
-        record_id = features[names.source_id or names.filename].bytes_list.value[0].decode()
-        encoded = features[names.encoded].bytes_list.value[0]
+        record_id = _only(features[names.source_id or names.filename]).decode() or "(no id)"
+        encoded = _only(features[names.encoded])
         classes = [value.decode() for value in features[names.text].bytes_list.value]
         sides = [
             features[name].float_list.value
@@ -183,6 +183,12 @@ class _Look(beam.DoFn):
             ),
             facts=SplitFacts(len(usable), int(unmatchable.sum())),
         )
+
+
+def _only(feature) -> bytes:
+    """The value of a feature, empty where there is none: an anomaly, which stops the run."""
+    values = feature.bytes_list.value
+    return values[0] if values else b""
 
 
 def _same_pairs(group: tuple[bytes, Iterable[tuple[str, str]]]) -> Iterator[Leak]:
