@@ -118,6 +118,17 @@ def _codes_of(anchor, onto):
     return np.concatenate([centre, np.log(wanted[2:] / base[2:]) / 0.2])
 
 
+def test_only_the_best_400_of_a_class_are_looked_at():
+    # 399 boxes in one place, of which one is kept, then one elsewhere, then one too many.
+    ranked = [*range(399), 1000, 1340]
+    codes = _ZEROS.copy()
+    codes[0, :399] = [_codes_of(0, onto=anchor) for anchor in range(399)]
+    scores = {f"a{anchor}": (0.9 - 0.001 * rank, 0, 0) for rank, anchor in enumerate(ranked)}
+    found = _detect(codes, _logits(**scores))
+    assert found["num_detections"].tolist() == [2]
+    np.testing.assert_allclose(found["detection_scores"][0, :2], [0.9, 0.501], rtol=1e-4)
+
+
 def test_boxes_are_clipped_to_the_picture():
     found = _detect(_ZEROS, _logits(a0=(0.9, 0, 0)))
     ymin, xmin, ymax, xmax = found["detection_boxes"][0, 0]
