@@ -1,22 +1,122 @@
-import json
-import re
+"""The data gate: what it finds in records, what blocks, what is said, and the components."""
 
+import json
+import math
+
+import apache_beam as beam
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from apache_beam.options.pipeline_options import PipelineOptions
-from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.data_gate import component, gate
+from components.data_gate.config import DataGateConfig
+from components.data_gate.scan import Leak, Problem, Scan, SplitFacts, scan
+from components.data_gate.shift import Shift, measure_shifts
 from data.errors import DataError
 from data.fields import COMMON, SEED
 from data.schema import SAMPLE_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from tests.components.gate_records import BOX, jpeg, record, statistics, write
+from trainer.anchors import SSD128
 
-_CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
+CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
 
 
-def _anomalies(**problems):
+def scan_of(folder, splits, fields=COMMON, leak_distance=40):
+    """Scans records by split."""
+    patterns = {
+        split: str(write(folder / f"Split-{split}" / "data.gz", records))
+        for split, records in splits.items()
+    }
+    pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
+    return scan(pipeline, patterns, fields, SSD128, leak_distance, folder)
+
+
+def leaks_of(found):
+    """Bits that differ by the pair of record ids."""
+    return {frozenset((leak.first[1], leak.second[1])): leak.distance for leak in found.leaks}
+
+
+LEAKY = {
+    "train": [
+        record("a", encoded=jpeg(1)),
+        record("b", encoded=jpeg(2, quality=60, size=(128, 96))),
+        record("c", encoded=jpeg(3)),
+        record("c again", encoded=jpeg(3)),  # twice in one split is no leak
+    ],
+    "eval": [record("d", encoded=jpeg(4))],
+    "test": [
+        record("e", encoded=jpeg(1)),
+        record("f", encoded=jpeg(2)),
+        record("g", encoded=jpeg(4)),
+    ],
+}
+
+
+def test_pictures_in_two_splits_are_found_by_bytes_and_by_looks(tmp_path):
+    found = scan_of(tmp_path, LEAKY)
+    leaks = leaks_of(found)
+    looks = leaks.pop(frozenset("bf"))
+    assert leaks == {frozenset("ae"): None, frozenset("dg"): None}
+    assert 0 <= looks <= 40
+    assert {leak.first[0] for leak in found.leaks} | {leak.second[0] for leak in found.leaks} == {
+        "train",
+        "eval",
+        "test",
+    }
+    assert found.problems == ()
+
+
+def test_bytes_only(tmp_path):
+    found = scan_of(tmp_path, LEAKY, leak_distance=-1)
+    assert leaks_of(found) == {frozenset("ae"): None, frozenset("dg"): None}
+
+
+def test_problems_name_split_record_and_object(tmp_path):
+    tiny = (0.5, 0.5, 0.51, 0.51)
+    train = [
+        record("a", [("star", BOX), ("ring", (0.5, 0.2, 0.4, 0.9)), ("star", BOX)]),
+        record("b", [("ring", (0.5, 0.5, 0.7, 1.5)), ("ring", tiny)]),
+        record("c", encoded=jpeg(9)[:300]),
+        record("d", encoded=b""),
+    ]
+    found = scan_of(tmp_path, {"train": train, "test": [record("e")]})
+    texts = {(p.check, p.split, p.record_id): p.text for p in found.problems}
+    assert (
+        texts.pop(("boxes", "train", "a"))
+        == "object 2 (ring): box [0.5, 0.2, 0.4, 0.9] has no area"
+    )
+    assert "object 1 (ring)" in texts[("boxes", "train", "b")]
+    assert texts.pop(("boxes", "train", "b")).endswith("reaches out of the picture")
+    assert texts.pop(("duplicates", "train", "a")) == "objects 1 and 3 (star): IoU 1.000"
+    assert texts.pop(("pictures", "train", "c")).startswith("cannot be decoded")
+    assert texts.pop(("pictures", "train", "d")).startswith("cannot be decoded")
+    assert texts == {}
+    # The tiny one, and the one that is mostly outside.
+    assert found.splits == {"train": SplitFacts(4, 2), "test": SplitFacts(0, 0)}
+
+
+def test_records_of_the_seed_are_known_by_their_file(tmp_path):
+    splits = {
+        "train": [record("a.jpg", [("cat", BOX)], jpeg(1), SEED)],
+        "test": [record("b.jpg", (), jpeg(1), SEED)],
+    }
+    assert leaks_of(scan_of(tmp_path, splits, SEED)) == {frozenset(("a.jpg", "b.jpg")): None}
+
+
+def test_a_record_without_an_id_or_with_uneven_lists_is_no_crash(tmp_path):
+    """Both are anomalies against the schema, which have to be listed."""
+    bare = tf.train.Example()
+    bare.features.feature[COMMON.text].bytes_list.value[:] = [b"star", b"ring"]
+    bare.features.feature[COMMON.ymin].float_list.value[:] = [0.5]
+    found = scan_of(tmp_path, {"train": [bare.SerializeToString()]})
+    ((check, split, record_id),) = {(p.check, p.split, p.record_id) for p in found.problems}
+    assert (check, split, record_id) == ("pictures", "train", "(no id)")
+
+
+def anomalies_of(**problems):
     proto = anomalies_pb2.Anomalies()
     for feature, description in problems.items():
         proto.anomaly_info[feature].description = description
@@ -24,139 +124,271 @@ def _anomalies(**problems):
 
 
 def test_anomalies_are_listed_by_split_and_feature():
+    whole = anomalies_of()
+    whole.dataset_anomaly_info.description = "too few examples"
     found = gate.list_anomalies(
-        {
-            "train": _anomalies(label="too large", box="missing"),
-            "eval": _anomalies(),
-            "test": _anomalies(label="unknown value"),
-        }
+        {"train": anomalies_of(label="too large", box="missing"), "eval": whole}
     )
     assert found == [
-        {"split": "test", "feature": "label", "problem": "unknown value"},
+        {"split": "eval", "feature": "", "problem": "too few examples"},
         {"split": "train", "feature": "box", "problem": "missing"},
         {"split": "train", "feature": "label", "problem": "too large"},
     ]
 
 
-def test_an_anomaly_of_the_whole_split_is_listed():
-    proto = _anomalies()
-    proto.dataset_anomaly_info.description = "too few examples"
-    found = gate.list_anomalies({"eval": proto})
-    assert found == [{"split": "eval", "feature": "", "problem": "too few examples"}]
-    with pytest.raises(DataError, match="  eval: whole split: too few examples"):
-        gate.refuse_anomalies(found)
-
-
-def test_the_error_lists_everything_and_says_what_to_do():
-    found = [
-        {"split": "test", "feature": "label", "problem": "unknown value: cow"},
-        {"split": "train", "feature": "box", "problem": "missing"},
-    ]
-    with pytest.raises(DataError) as caught:
-        gate.refuse_anomalies(found)
-    lines = str(caught.value).splitlines()
-    assert re.search(r"does not fit its schema, 2 anomalies:$", lines[0])
-    assert lines[1:3] == ["  test: label: unknown value: cow", "  train: box: missing"]
-    assert "data.schema=PATH" in lines[3]
-
-
-def test_clean_data_passes():
-    assert gate.list_anomalies({"train": _anomalies(), "test": _anomalies()}) == []
-    gate.refuse_anomalies([])
-
-
-def _record(fields, names):
-    """A record whose objects have these names."""
-    integers = {fields.height: [8], fields.width: [8]}
-    integers |= {name: [1] * len(names) for name in (fields.label,)}
-    integers |= {name: [0] * len(names) for name in (fields.difficult, fields.truncated)}
-    texts = {fields.encoded: [b"jpeg"], fields.format: [b"jpeg"], fields.filename: [b"a.jpg"]}
-    texts[fields.text] = [name.encode() for name in names]
-    if fields == COMMON:
-        integers[fields.occluded] = [0] * len(names)
-        texts |= {fields.source_id: [b"a"], fields.sha256: [b"0"]}
-    floats = {}
-    for low, high in ((fields.ymin, fields.ymax), (fields.xmin, fields.xmax)):
-        floats |= {low: [0.25] * len(names), high: [0.75] * len(names)}
-    features = {n: tf.train.Feature(int64_list={"value": v}) for n, v in integers.items()}
-    features |= {n: tf.train.Feature(bytes_list={"value": v}) for n, v in texts.items()}
-    features |= {n: tf.train.Feature(float_list={"value": v}) for n, v in floats.items()}
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
-
-
-def _statistics(folder, fields, pictures):
-    """TFDV's statistics of pictures, each a list of class names, as StatisticsGen makes them."""
-    path = folder / "records"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for names in pictures:
-            writer.write(_record(fields, names))
-    schema = schema_pb2.Schema()
-    schema.feature.add(name=fields.encoded, type=schema_pb2.BYTES).image_domain.SetInParent()
-    return tfdv.generate_statistics_from_tfrecord(
-        str(path),
-        stats_options=tfdv.StatsOptions(schema=schema),
-        pipeline_options=PipelineOptions(["--runner=FnApiRunner"]),
+def judge(anomalies=(), counts=None, problems=(), leaks=(), facts=None, shifts=(), **config):
+    found = Scan(problems, leaks, facts or {})
+    return gate.judge(
+        anomalies, counts or {}, found, shifts, ("cat", "dog"), DataGateConfig(**config)
     )
 
 
-def test_a_split_without_any_object(tmp_path):
-    assert gate.count_objects(_statistics(tmp_path, COMMON, [[], []])) == {
+def test_clean_data_has_no_findings():
+    counts = {"train": {"pictures": 100, "objects_per_class": {"cat": 1, "dog": 2}}}
+    assert judge(counts=counts, facts={"train": SplitFacts(100, 25), "test": SplitFacts()}) == []
+    gate.refuse_errors([], "report")
+
+
+def test_the_error_lists_everything_and_says_what_to_do():
+    findings = judge(
+        anomalies=[
+            {"split": "test", "feature": "label", "problem": "unknown value: cow"},
+            {"split": "eval", "feature": "", "problem": "too few examples"},
+        ],
+        problems=[Problem("boxes", "train", f"r{n}", "box has no area") for n in range(25)],
+        leaks=[
+            Leak(("test", "x"), ("train", "y")),
+            Leak(("eval", "v"), ("train", "w"), 7),
+        ],
+    )
+    with pytest.raises(DataError) as caught:
+        gate.refuse_errors(findings, "data_gate.json")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "the data does not fit its schema, 2 found:"
+    assert lines[1:3] == [
+        "  test: label: unknown value: cow",
+        "  eval: whole split: too few examples",
+    ]
+    assert "data.schema=PATH" in lines[3]
+    assert lines[4] == "a picture is in more than one split, 2 found:"
+    assert lines[5] == "  test x and train y: the same bytes"
+    assert lines[6] == "  eval v and train w: the same to the eye (7 of 256 bits differ)"
+    assert "data.on_leak=drop_train" in lines[7]
+    assert lines[8] == "a box is none, 25 found:"
+    assert lines[9] == "  train: r0: box has no area"
+    assert lines[29:31] == ["  and 5 more", "Mend the annotations and convert again"]
+    assert lines[31:] == ["All findings: data_gate.json"]
+
+
+LEAKS = [
+    Leak(("test", "t1"), ("train", "n1")),
+    Leak(("eval", "e1"), ("train", "n1"), 3),
+    Leak(("eval", "e2"), ("train", "n2"), 3),
+    Leak(("eval", "t1"), ("test", "n3")),
+]
+
+
+def test_dropping_training_copies_is_recorded_and_saves_no_other_split():
+    config = DataGateConfig(on_leak="drop_train")
+    assert gate.excluded_records(LEAKS, config) == ["n1", "n2"]
+    assert gate.excluded_records(LEAKS, DataGateConfig()) == []
+    findings = judge(leaks=LEAKS, on_leak="drop_train")
+    assert [finding.level for finding in findings] == ["error"] + ["warning"] * 3
+    assert findings[0].text == "eval t1 and test n3: the same bytes"
+    assert all(finding.text.endswith("left out of training") for finding in findings[1:])
+    assert {finding.level for finding in judge(leaks=LEAKS)} == {"error"}
+
+
+FINDINGS = {
+    "pictures": {"problems": [Problem("pictures", "train", "r", "cannot be decoded")]},
+    "boxes": {"problems": [Problem("boxes", "train", "r", "no area")]},
+    "duplicates": {"problems": [Problem("duplicates", "train", "r", "IoU 1")]},
+    "anchors": {"facts": {"train": SplitFacts(100, 26)}},
+    "classes": {"counts": {"test": {"pictures": 100, "objects_per_class": {"cat": 1}}}},
+    "sizes": {"counts": {"test": {"pictures": 99, "objects_per_class": {"cat": 1, "dog": 1}}}},
+    "skew": {"shifts": [Shift("skew", "split eval", "f", "distance", 0.2, 0.1)]},
+    "drift": {"shifts": [Shift("drift", "before", "f", "distance", 0.2, 0.1)]},
+}
+TEXTS = {
+    "anchors": "train: 26.0% of 100 objects overlap no anchor by more than 0.5 IoU, above 25.0%",
+    "classes": "test: no dog",
+    "sizes": "test: 99 pictures, under 100",
+    "skew": "f of train and split eval: distance 0.200, more than 0.1",
+}
+
+
+@pytest.mark.parametrize("check", FINDINGS)
+def test_each_check_warns_or_blocks_as_configured(check):
+    (finding,) = judge(**FINDINGS[check], block_on=(check,))
+    assert (finding.check, finding.level) == (check, "error")
+    assert finding.text.startswith(TEXTS.get(check, ""))
+    with pytest.raises(DataError, match=f"{check}|Mend|Replace"):
+        gate.refuse_errors([finding], "report")
+    (finding,) = judge(**FINDINGS[check], block_on=())
+    assert finding.level == "warning"
+    gate.refuse_errors([finding], "report")
+
+
+def test_a_shift_within_its_limit_is_no_finding():
+    assert judge(shifts=[Shift("skew", "split eval", "f", "distance", 0.1, 0.1)]) == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"on_leak": "ignore"},
+        {"leak_distance": 257},
+        {"leak_distance": -2},
+        {"block_on": ("leaks",)},
+        {"max_skew": 1.5},
+        {"max_drift": math.nan},
+        {"max_unmatchable": -0.1},
+        {"min_pictures": -1},
+    ],
+)
+def test_settings_are_checked(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"data.{name}: "):
+        DataGateConfig(**setting)
+
+
+def many(count, name="star", box=BOX):
+    return [record(f"{name}{n}", [(name, box)], b"no picture needed") for n in range(count)]
+
+
+def test_shift_of_classes_and_of_boxes_is_measured(tmp_path):
+    protos = {
+        "train": statistics(write(tmp_path / "train.gz", many(40))),
+        "eval": statistics(write(tmp_path / "eval.gz", many(30) + many(10, "ring"))),
+        "test": statistics(write(tmp_path / "test.gz", many(40, box=(0.0, 0.0, 0.1, 0.1)))),
+    }
+    shifts = {
+        (shift.check, shift.other, shift.feature): shift
+        for shift in measure_shifts(protos, protos["eval"], COMMON, 0.3, 0.2)
+    }
+    classes = shifts["skew", "split eval", COMMON.text]
+    assert (classes.value, classes.limit) == (pytest.approx(0.25), 0.3)
+    assert shifts["skew", "split eval", COMMON.ymax].value == pytest.approx(0, abs=1e-6)
+    assert shifts["skew", "split test", COMMON.text].value == pytest.approx(0, abs=1e-6)
+    assert shifts["skew", "split test", COMMON.ymax].value > 0.9
+    drift = {key[2]: shift for key, shift in shifts.items() if key[0] == "drift"}
+    assert (drift[COMMON.text].value, drift[COMMON.text].limit) == (pytest.approx(0.25), 0.2)
+    assert len(shifts) == 3 * 7
+    assert {key[0] for key in shifts} == {"skew", "drift"}
+    without = measure_shifts(protos, None, COMMON, 0.3, 0.2)
+    assert {shift.check for shift in without} == {"skew"}
+
+
+def test_counts_of_a_split_without_any_object(tmp_path):
+    path = write(tmp_path / "data.gz", [record("a"), record("b")])
+    assert gate.count_objects(statistics(path)) == {
         "pictures": 2,
         "objects": 0,
         "objects_per_class": {},
     }
 
 
-def _run(tmp_path, statistics, schema):
-    """Runs the component on statistics by split; returns its report."""
+def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config):
+    """Runs both components on records by split; returns the report and the ids to leave out."""
+    schema = read_schema(schema_path)
     artifacts = {
+        "examples": standard_artifacts.Examples(),
         "statistics": standard_artifacts.ExampleStatistics(),
         "anomalies": standard_artifacts.ExampleAnomalies(),
         "report": component.DataGateReport(),
+        "exclusions": standard_artifacts.HyperParameters(),
     }
     for name, artifact in artifacts.items():
-        artifact.uri = str(tmp_path / name)
-    splits = artifact_utils.encode_split_names(list(statistics))
-    artifacts["statistics"].split_names = splits
-    artifacts["anomalies"].split_names = splits
-    for split, proto in statistics.items():
-        anomalies = tfdv.validate_statistics(proto, schema)
+        artifact.uri = str(folder / name)
+        if name not in ("report", "exclusions"):
+            artifact.split_names = artifact_utils.encode_split_names(list(splits))
+    for split, records in splits.items():
+        proto = statistics(
+            write(folder / "examples" / f"Split-{split}" / "data.gz", records), fields
+        )
         for name, file, content in (
             ("statistics", "FeatureStats.pb", proto),
-            ("anomalies", "SchemaDiff.pb", anomalies),
+            ("anomalies", "SchemaDiff.pb", tfdv.validate_statistics(proto, schema)),
         ):
-            path = tmp_path / name / f"Split-{split}" / file
+            path = folder / name / f"Split-{split}" / file
             path.parent.mkdir(parents=True)
             path.write_bytes(content.SerializeToString())
-    try:
-        component.DataGate.test_call(**artifacts, code_version="v1")
-    finally:
-        report = json.loads((tmp_path / "report" / component.REPORT_FILE).read_text())
-    return report
+    settings = vars(DataGateConfig(**{"min_pictures": 1, **config}))
+    with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
+        component.DataGate.test_call(
+            **artifacts,
+            baseline=baseline,
+            config=json.dumps(settings),
+            fields=json.dumps(vars(fields)),
+            classes=json.dumps(class_names(schema)),
+            detector="ssd128-small",
+            anchors="paper",
+            code_version="v1",
+            beam_pipeline=pipeline,
+        )
+    report = json.loads((folder / "report" / component.REPORT_FILE).read_text())
+    (file,) = (folder / "exclusions").iterdir()
+    return artifacts["report"], report, json.loads(file.read_text())
 
 
-def test_the_component_reports_clean_data(tmp_path):
-    statistics = _statistics(tmp_path, COMMON, [[_CLASSES[0]], [], _CLASSES[1::-1]])
-    report = _run(tmp_path, {"train": statistics, "eval": statistics}, read_schema(SAMPLE_SCHEMA))
+def every_class(prefix):
+    return [record(f"{prefix}{name}", [(name, BOX)]) for name in CLASSES]
+
+
+def test_the_components_pass_clean_data(tmp_path):
+    splits = {"train": every_class("t"), "test": every_class("e")}
+    artifact, report, excluded = run_gate(tmp_path, splits, SAMPLE_SCHEMA)
     counts = {
-        "pictures": 3,
-        "objects": 3,
-        "objects_per_class": {_CLASSES[0]: 2, _CLASSES[1]: 1},
+        "pictures": 6,
+        "objects": 6,
+        "objects_per_class": dict.fromkeys(CLASSES, 1),
+        "unmatchable_objects": 0,
     }
-    assert report == {
-        "code_version": "v1",
-        "splits": {"train": counts, "eval": counts},
-        "anomalies": [],
-    }
+    assert report["splits"] == {"train": counts, "test": counts}
+    assert report["anomalies"] == report["findings"] == report["leaks"] == []
+    assert {shift["check"] for shift in report["shifts"]} == {"skew"}
+    assert excluded == {"excluded_records": []}
+    component.DataVerdict.test_call(report=artifact)
 
 
-@pytest.mark.parametrize(
-    ("fields", "schema"), [(COMMON, SAMPLE_SCHEMA), (SEED, VOC_SEED_SCHEMA)], ids=["common", "seed"]
-)
-def test_the_component_stops_on_an_unknown_class_and_leaves_its_report(tmp_path, fields, schema):
-    statistics = _statistics(tmp_path, fields, [["yak"], ["yak"]])
-    with pytest.raises(DataError, match=f"test: '?{fields.text}'?: .*yak"):
-        _run(tmp_path, {"test": statistics}, read_schema(schema))
-    report = json.loads((tmp_path / "report" / component.REPORT_FILE).read_text())
-    assert any(entry["feature"].strip("'") == fields.text for entry in report["anomalies"])
-    assert report["splits"]["test"]["objects_per_class"] == {"yak": 2}
+def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_path):
+    splits = {
+        "train": [*every_class("t"), record("copy", [("star", BOX)], jpeg(5, quality=50))],
+        "test": [*every_class("e"), record("original", [("star", BOX)], jpeg(5))],
+    }
+    artifact, report, excluded = run_gate(tmp_path / "block", splits, SAMPLE_SCHEMA)
+    with pytest.raises(DataError, match="test original and train copy: the same to the eye"):
+        component.DataVerdict.test_call(report=artifact)
+    assert excluded == {"excluded_records": []}
+    artifact, report, excluded = run_gate(
+        tmp_path / "drop", splits, SAMPLE_SCHEMA, on_leak="drop_train"
+    )
+    component.DataVerdict.test_call(report=artifact)
+    assert excluded == {"excluded_records": ["copy"]}
+    assert report["excluded_records"] == ["copy"]
+
+
+def test_the_component_stops_at_an_anomaly_in_records_of_the_seed(tmp_path):
+    splits = {
+        "train": [record("a.jpg", [("cat", BOX)], fields=SEED)],
+        "eval": [record("b.jpg", [("zebra", BOX)], fields=SEED)],
+    }
+    artifact, report, _ = run_gate(tmp_path, splits, VOC_SEED_SCHEMA, SEED)
+    assert any("zebra" in anomaly["problem"] for anomaly in report["anomalies"])
+    with pytest.raises(DataError, match=f"eval: {SEED.text}: .*zebra"):
+        component.DataVerdict.test_call(report=artifact)
+
+
+def test_drift_against_an_earlier_data_set(tmp_path):
+    baseline = standard_artifacts.ExampleStatistics()
+    baseline.uri = str(tmp_path / "earlier")
+    folder = tmp_path / "earlier" / "Split-train"
+    folder.mkdir(parents=True)
+    proto = statistics(write(tmp_path / "earlier.gz", many(10)))
+    (folder / "FeatureStats.pb").write_bytes(proto.SerializeToString())
+    splits = {"train": every_class("t"), "test": every_class("e")}
+    artifact, report, _ = run_gate(
+        tmp_path / "run", splits, SAMPLE_SCHEMA, baseline=baseline, block_on=("drift",)
+    )
+    with pytest.raises(DataError, match=f"{COMMON.text} of train and the latest blessed model's"):
+        component.DataVerdict.test_call(report=artifact)
