@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from tfx.components.evaluator.constants import ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import RunOptions
 from tfx.utils import path_utils
@@ -20,9 +21,9 @@ from components.model_card.facts import IDENTITY, read_json
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.inputs import prepare
-from pipeline.pipeline import BASELINE, Inputs, create_pipeline
+from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
-from pipeline.runs.outputs import latest_outputs
+from pipeline.runs.outputs import latest_success
 from trainer.config import NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
@@ -87,23 +88,27 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
     known = [component.id for component in pipeline.components]
     if from_component not in known:
         raise DataError(f"--from {from_component}: no such component; there are {', '.join(known)}")
-    # Without this the Evaluator would compare with the baseline of the run before.
-    first = [BASELINE, from_component] if from_component == "Evaluator" else [from_component]
-    again: set[str] = set()
+    again = {from_component}
     for component in pipeline.components:
-        if component.id in first or again.intersection(n.id for n in component.upstream_nodes):
+        if again.intersection(node.id for node in component.upstream_nodes):
             again.add(component.id)
+    # What a resolver found for the run before may be something else by now.
+    resolvers = {
+        component.id
+        for component in pipeline.components
+        if isinstance(component, Resolver)
+        and again.intersection(node.id for node in component.downstream_nodes)
+    }
     with metadata.Metadata(pipeline.metadata_connection_config) as handle:
         name = pipeline.pipeline_info.pipeline_name
-        # The baseline's outputs are empty where no model is blessed yet.
-        reused = [c for c in known if c not in again and c != BASELINE]
-        missing = [c for c in reused if not latest_outputs(handle, name, c)]
+        reused = [component for component in known if component not in again | resolvers]
+        missing = [c for c in reused if latest_success(handle, name, c) is None]
     if missing:
         raise DataError(
             f"--from {from_component}: no earlier run with this --output has finished "
             f"{', '.join(missing)}. Run without --from"
         )
-    return RunOptions(from_nodes=first)
+    return RunOptions(from_nodes=[from_component, *sorted(resolvers)])
 
 
 def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:

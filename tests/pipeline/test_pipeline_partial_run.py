@@ -3,30 +3,45 @@
 from types import SimpleNamespace
 
 import pytest
+from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
 
 from data.errors import DataError
 from pipeline import local
-from pipeline.pipeline import BASELINE
 
 _UPSTREAM = {
     "ExampleGen": [],
-    "Trainer": ["ExampleGen"],
-    BASELINE: ["Trainer"],
-    "Evaluator": ["ExampleGen", "Trainer", BASELINE],
+    "blessed_data": ["ExampleGen"],
+    "DataGate": ["ExampleGen", "blessed_data"],
+    "Trainer": ["ExampleGen", "DataGate"],
+    "blessed_model": ["Trainer"],
+    "Evaluator": ["ExampleGen", "Trainer", "blessed_model"],
     "Pusher": ["Trainer", "Evaluator"],
 }
 
 
+class _Node:
+    def __init__(self, name):
+        self.id = name
+        self.upstream_nodes, self.downstream_nodes = set(), set()
+
+
+class _Lookup(_Node, Resolver):
+    """As TFX's, but connected by hand."""
+
+    upstream_nodes = downstream_nodes = id = None
+
+
 @pytest.fixture
 def pipeline(tmp_path):
-    components = {}
+    nodes = {}
     for name, upstream in _UPSTREAM.items():
-        nodes = {components[other] for other in upstream}
-        # Nodes of a pipeline are hashed by identity.
-        components[name] = type("Node", (), {"id": name, "upstream_nodes": nodes})()
+        nodes[name] = (_Lookup if name.startswith("blessed") else _Node)(name)
+        for other in upstream:
+            nodes[name].upstream_nodes.add(nodes[other])
+            nodes[other].downstream_nodes.add(nodes[name])
     return SimpleNamespace(
-        components=list(components.values()),
+        components=list(nodes.values()),
         pipeline_info=SimpleNamespace(pipeline_name="ssd"),
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(tmp_path / "metadata.sqlite")
@@ -37,9 +52,9 @@ def pipeline(tmp_path):
 @pytest.fixture
 def finished(monkeypatch):
     """Names of the components that an earlier run has finished."""
-    names = set(_UPSTREAM) - {BASELINE}
+    names = set(_UPSTREAM)
     monkeypatch.setattr(
-        local, "latest_outputs", lambda handle, pipeline, name: {"x": []} if name in names else {}
+        local, "latest_success", lambda handle, pipeline, name: 7 if name in names else None
     )
     return names
 
@@ -47,26 +62,28 @@ def finished(monkeypatch):
 @pytest.mark.parametrize(
     ("component", "first"),
     [
-        ("ExampleGen", ["ExampleGen"]),
-        ("Trainer", ["Trainer"]),
-        ("Evaluator", [BASELINE, "Evaluator"]),
+        ("ExampleGen", ["ExampleGen", "blessed_data", "blessed_model"]),
+        ("DataGate", ["DataGate", "blessed_data", "blessed_model"]),
+        ("Trainer", ["Trainer", "blessed_model"]),
+        ("Evaluator", ["Evaluator", "blessed_model"]),
         ("Pusher", ["Pusher"]),
     ],
 )
-def test_where_a_partial_run_begins(pipeline, finished, component, first):
+def test_a_partial_run_begins_there_and_looks_its_baselines_up_anew(
+    pipeline, finished, component, first
+):
     assert local._partial_run(pipeline, component).from_nodes == first
 
 
 def test_an_unknown_component_is_named_with_those_there_are(pipeline):
-    with pytest.raises(DataError, match="--from Triner: no such component; .*Trainer, latest_b"):
+    with pytest.raises(DataError, match="--from Triner: no such component; .*Trainer, blessed_m"):
         local._partial_run(pipeline, "Triner")
 
 
 def test_without_an_earlier_run_there_is_nothing_to_go_on_from(pipeline):
-    with pytest.raises(DataError, match="has finished ExampleGen, Trainer, Evaluator. Run without"):
-        local._partial_run(pipeline, "Pusher")
-    with pytest.raises(DataError, match="has finished ExampleGen. Run without"):
+    with pytest.raises(DataError, match="has finished ExampleGen, blessed_data, DataGate. Run"):
         local._partial_run(pipeline, "Trainer")
+    assert local._partial_run(pipeline, "ExampleGen")
 
 
 def test_what_an_earlier_run_did_not_reach_is_named(pipeline, finished):
