@@ -36,14 +36,33 @@ class ClassDetections(NamedTuple):
     boxes_px: np.ndarray  # float64 [detections, 4]: xmin, ymin, xmax, ymax
 
 
+class VocData(NamedTuple):
+    """Listed pictures with their objects and detections, and what a user should know of them."""
+
+    class_names: list[str]
+    image_ids: list[str]
+    truth: list[tuple[VocObject, ...]]
+    detections: list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # boxes, scores, class indices
+    warnings: list[str]
+
+
 def evaluate_folders(
     annotations: Path, image_set: Path, detections: Path
 ) -> tuple[VocResult, list[str]]:
     """Scores the detection files of a folder against the annotations of the listed pictures.
 
+    As `read_folders` reads them, whose warnings and errors it has.
+    """
+    data = read_folders(annotations, image_set, detections)
+    return evaluate(accumulate(data)), data.warnings
+
+
+def read_folders(annotations: Path, image_set: Path, detections: Path) -> VocData:
+    """Reads detection files and the annotations of the listed pictures.
+
     Classes are those with objects in these pictures and those with a detection file. A class with
     objects and no file has AP 0, as with an empty file: that, and a file of a class which has no
-    object, is told in the warnings returned beside the result.
+    object, is told in the warnings.
 
     Raises:
         DataError: a folder, an annotation or the list is missing or broken; there are no detection
@@ -63,8 +82,23 @@ def evaluate_folders(
 
     class_names = sorted(annotated | found.keys())
     rows = _by_picture(found, class_names, image_ids, detections, image_set)
-    accumulator = DetectionAccumulator(class_names)
-    for image_id, objects, (boxes, scores, classes) in zip(image_ids, truth, rows, strict=True):
+    warnings = [
+        f"{detections / _file_name(name)} is missing: no detections of {name}, its AP is 0"
+        for name in sorted(annotated - found.keys())
+    ]
+    warnings += [
+        f"{detections / _file_name(name)}: the pictures have no {name}, so it has no AP"
+        for name in sorted(found.keys() - annotated)
+    ]
+    return VocData(class_names, image_ids, truth, rows, warnings)
+
+
+def accumulate(data: VocData) -> DetectionAccumulator:
+    """The accumulator that holds the data, in pixels."""
+    accumulator = DetectionAccumulator(data.class_names)
+    for image_id, objects, (boxes, scores, classes) in zip(
+        data.image_ids, data.truth, data.detections, strict=True
+    ):
         accumulator.add(
             image_id,
             _edges([item.box_px for item in objects]),
@@ -74,15 +108,7 @@ def evaluate_folders(
             scores,
             classes,
         )
-    warnings = [
-        f"{detections / _file_name(name)} is missing: no detections of {name}, its AP is 0"
-        for name in sorted(annotated - found.keys())
-    ]
-    warnings += [
-        f"{detections / _file_name(name)}: the pictures have no {name}, so it has no AP"
-        for name in sorted(found.keys() - annotated)
-    ]
-    return evaluate(accumulator), warnings
+    return accumulator
 
 
 def read_detections(folder: Path) -> dict[str, ClassDetections]:
