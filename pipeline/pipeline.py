@@ -144,7 +144,12 @@ def _data_components(config: Config, inputs: Inputs) -> list:
         classes=json.dumps(inputs.classes),
         detector=config.trainer.detector,
         anchors=config.trainer.anchors,
-        code_version=code_version("components/data_gate", "data/fields.py", "trainer/anchors.py"),
+        code_version=code_version(
+            "components/data_gate",
+            "components/mean_average_precision/matching.py",
+            "data/fields.py",
+            "trainer/anchors.py",
+        ),
     )
     verdict = DataVerdict(report=gate.outputs["report"])
     return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from components.mean_average_precision.matching import box_iou
 from trainer.anchors import AnchorSpec, anchor_boxes
 
 SAME_OBJECT_IOU = 0.95
@@ -32,11 +33,12 @@ def box_problems(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
 
 def repeated_objects(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
     """Pairs of boxes of one class that are the same but for a hair (IoU above 0.95)."""
-    overlap = np.triu(_iou(boxes, boxes), k=1)
+    first, second = np.triu_indices(len(boxes), k=1)
+    overlap = box_iou(boxes[first], boxes[second])
     return [
-        f"objects {first + 1} and {second + 1} ({names[first]}): IoU {overlap[first, second]:.3f}"
-        for first, second in np.argwhere(overlap > SAME_OBJECT_IOU)
-        if names[first] == names[second]
+        f"objects {one + 1} and {other + 1} ({names[one]}): IoU {iou:.3f}"
+        for one, other, iou in zip(first, second, overlap, strict=True)
+        if iou > SAME_OBJECT_IOU and names[one] == names[other]
     ]
 
 
@@ -67,21 +69,8 @@ class AnchorGrid:
                 axis=-1,
             )
             for shape in range(corners.shape[1]):
-                best = np.maximum(best, _pairwise(boxes, corners[:, shape]))
+                best = np.maximum(best, box_iou(boxes, corners[:, shape]))
         return best
-
-
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU [n, m] of boxes [n, 4] and [m, 4]."""
-    return _pairwise(boxes[:, None], others[None])
-
-
-def _pairwise(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    side = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
-    shared = np.prod(np.maximum(side, 0), axis=-1)
-    area, other_area = (np.prod(b[..., 2:] - b[..., :2], axis=-1) for b in (boxes, others))
-    union = area + other_area - shared
-    return np.divide(shared, union, out=np.zeros_like(union), where=union > 0)
 
 
 def _text(box: np.ndarray) -> str:

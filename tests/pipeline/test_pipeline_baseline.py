@@ -1,0 +1,92 @@
+"""Which earlier data the data gate compares with, on a real metadata store."""
+
+import pytest
+from ml_metadata import MetadataStore
+from ml_metadata.proto import metadata_store_pb2
+from tfx.types import standard_artifacts
+
+from pipeline.baseline import LatestOtherBlessedData
+
+_EVENT = metadata_store_pb2.Event
+
+
+class History:
+    """Runs of StatisticsGen and Trainer over data sets, as TFX records them."""
+
+    def __init__(self):
+        config = metadata_store_pb2.ConnectionConfig()
+        config.fake_database.SetInParent()
+        self.store = MetadataStore(config)
+        self.artifacts = {"model": [], "model_blessing": [], "statistics": []}
+        self._step = self.store.put_execution_type(metadata_store_pb2.ExecutionType(name="Step"))
+
+    def artifact(self, kind, key=None):
+        made = kind()
+        made.type_id = self.store.put_artifact_type(made.artifact_type, can_add_fields=True)
+        made.mlmd_artifact.type_id = made.type_id
+        (made.id,) = self.store.put_artifacts([made.mlmd_artifact])
+        if key:
+            self.artifacts[key].append(made)
+        return made
+
+    def step(self, inputs, outputs):
+        step = metadata_store_pb2.Execution(type_id=self._step)
+        events = [(item, _EVENT.INPUT) for item in inputs]
+        events += [(item, _EVENT.OUTPUT) for item in outputs]
+        self.store.put_execution(
+            step,
+            [(item.mlmd_artifact, _EVENT(type=kind, artifact_id=item.id)) for item, kind in events],
+            [],
+        )
+
+    def data(self):
+        """Examples and their statistics."""
+        examples = self.artifact(standard_artifacts.Examples)
+        statistics = self.artifact(standard_artifacts.ExampleStatistics, "statistics")
+        self.step([examples], [statistics])
+        return examples, statistics
+
+    def train(self, examples, blessed=True):
+        model = self.artifact(standard_artifacts.Model, "model")
+        self.step([examples], [model])
+        blessing = standard_artifacts.ModelBlessing()
+        blessing.set_int_custom_property("current_model_id", model.id)
+        blessing.set_int_custom_property("blessed", int(blessed))
+        self.artifacts["model_blessing"].append(blessing)
+
+    def resolve(self, candidate):
+        given = {**self.artifacts, "candidate": [candidate]}
+        found = LatestOtherBlessedData().resolve_artifacts(self.store, given)
+        assert found.keys() == given.keys()
+        return [artifact.id for artifact in found["statistics"]]
+
+
+@pytest.fixture
+def history():
+    return History()
+
+
+def test_nothing_on_the_first_run_and_when_it_is_repeated(history):
+    examples, statistics = history.data()
+    assert history.resolve(statistics) == []
+    history.train(examples)
+    assert history.resolve(statistics) == []
+
+
+def test_new_data_is_compared_with_that_of_the_latest_blessed_model(history):
+    for blessed in (True, True, False):
+        examples, statistics = history.data()
+        history.train(examples, blessed)
+        if blessed:
+            expected = statistics.id
+    _, new = history.data()
+    assert history.resolve(new) == [expected]
+
+
+def test_a_repeated_run_finds_the_same_as_before(history):
+    examples, old = history.data()
+    history.train(examples)
+    examples, new = history.data()
+    assert history.resolve(new) == [old.id]
+    history.train(examples)
+    assert history.resolve(new) == [old.id]
