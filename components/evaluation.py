@@ -121,9 +121,10 @@ def _failures(validation, changes: dict[str, dict[str, Score]]) -> Iterable[str]
             threshold = failure.metric_threshold
             if threshold.HasField("change_threshold"):
                 change = changes[slice_name][tfma_metric.MAP]
+                chance = ", which chance explains" if change.value and not value else ""
                 yield (
-                    f"mAP{where} changed by {change.value:+.4f}{_interval(change)}, at least "
-                    f"{threshold.change_threshold.absolute.value:+g} is wanted"
+                    f"mAP{where} changed by {change.value:+.4f}{_interval(change)}{chance}, "
+                    f"at least {threshold.change_threshold.absolute.value:+g} is wanted"
                 )
             elif not failure.HasField("metric_value"):
                 yield f"{name}{where} was not measured"

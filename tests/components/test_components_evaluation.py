@@ -78,6 +78,26 @@ def test_bounds_that_nothing_was_measured_for(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("counted", "text"),
+    [
+        (0.0, "mAP changed by +0.0150, which chance explains, at least +0.01 is wanted"),
+        (-0.25, "mAP changed by +0.0150, at least +0.01 is wanted"),
+    ],
+)
+def test_a_change_that_chance_explains_is_no_gain(tmp_path, counted, text):
+    scores = slice_metrics(
+        mAP=(0.5, tfma.CANDIDATE_KEY, False), mAP_diff=(0.015, tfma.CANDIDATE_KEY, True)
+    )
+    validation = validation_result_pb2.ValidationResult()
+    failure = validation.metric_validations_per_slice.add().failures.add()
+    failure.metric_key.name = "mAP_significant_diff"
+    failure.metric_value.double_value.value = counted
+    failure.metric_threshold.change_threshold.absolute.value = 0.01
+    write(tmp_path, [scores], validation)
+    assert read_evaluation(tmp_path).failures == (text,)
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-3])
 
