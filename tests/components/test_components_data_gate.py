@@ -1,11 +1,10 @@
-"""The data gate: what it finds in records, what blocks, what is said, and the components."""
+"""The data gate: what blocks, what is said, how data shifts are measured, and the components."""
 
 import json
 import math
 
 import apache_beam as beam
 import pytest
-import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -13,107 +12,14 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.data_gate import component, gate
 from components.data_gate.config import DataGateConfig
-from components.data_gate.scan import Leak, Problem, Scan, SplitFacts, scan
+from components.data_gate.scan import Leak, Problem, Scan, SplitFacts
 from components.data_gate.shift import Shift, measure_shifts
 from data.errors import DataError
 from data.fields import COMMON, SEED
 from data.schema import SAMPLE_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
 from tests.components.gate_records import BOX, jpeg, record, statistics, write
-from trainer.anchors import SSD128
 
 CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
-
-
-def scan_of(folder, splits, fields=COMMON, leak_distance=40):
-    """Scans records by split."""
-    patterns = {
-        split: str(write(folder / f"Split-{split}" / "data.gz", records))
-        for split, records in splits.items()
-    }
-    pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    return scan(pipeline, patterns, fields, SSD128, leak_distance, folder)
-
-
-def leaks_of(found):
-    """Bits that differ by the pair of record ids."""
-    return {frozenset((leak.first[1], leak.second[1])): leak.distance for leak in found.leaks}
-
-
-LEAKY = {
-    "train": [
-        record("a", encoded=jpeg(1)),
-        record("b", encoded=jpeg(2, quality=60, size=(128, 96))),
-        record("c", encoded=jpeg(3)),
-        record("c again", encoded=jpeg(3)),  # twice in one split is no leak
-    ],
-    "eval": [record("d", encoded=jpeg(4))],
-    "test": [
-        record("e", encoded=jpeg(1)),
-        record("f", encoded=jpeg(2)),
-        record("g", encoded=jpeg(4)),
-    ],
-}
-
-
-def test_pictures_in_two_splits_are_found_by_bytes_and_by_looks(tmp_path):
-    found = scan_of(tmp_path, LEAKY)
-    leaks = leaks_of(found)
-    looks = leaks.pop(frozenset("bf"))
-    assert leaks == {frozenset("ae"): None, frozenset("dg"): None}
-    assert 0 <= looks <= 40
-    assert {leak.first[0] for leak in found.leaks} | {leak.second[0] for leak in found.leaks} == {
-        "train",
-        "eval",
-        "test",
-    }
-    assert found.problems == ()
-
-
-def test_bytes_only(tmp_path):
-    found = scan_of(tmp_path, LEAKY, leak_distance=-1)
-    assert leaks_of(found) == {frozenset("ae"): None, frozenset("dg"): None}
-
-
-def test_problems_name_split_record_and_object(tmp_path):
-    tiny = (0.5, 0.5, 0.51, 0.51)
-    train = [
-        record("a", [("star", BOX), ("ring", (0.5, 0.2, 0.4, 0.9)), ("star", BOX)]),
-        record("b", [("ring", (0.5, 0.5, 0.7, 1.5)), ("ring", tiny)]),
-        record("c", encoded=jpeg(9)[:300]),
-        record("d", encoded=b""),
-    ]
-    found = scan_of(tmp_path, {"train": train, "test": [record("e")]})
-    texts = {(p.check, p.split, p.record_id): p.text for p in found.problems}
-    assert (
-        texts.pop(("boxes", "train", "a"))
-        == "object 2 (ring): box [0.5, 0.2, 0.4, 0.9] has no area"
-    )
-    assert "object 1 (ring)" in texts[("boxes", "train", "b")]
-    assert texts.pop(("boxes", "train", "b")).endswith("reaches out of the picture")
-    assert texts.pop(("duplicates", "train", "a")) == "objects 1 and 3 (star): IoU 1.000"
-    assert texts.pop(("pictures", "train", "c")).startswith("cannot be decoded")
-    assert texts.pop(("pictures", "train", "d")).startswith("cannot be decoded")
-    assert texts == {}
-    # The tiny one, and the one that is mostly outside.
-    assert found.splits == {"train": SplitFacts(4, 2), "test": SplitFacts(0, 0)}
-
-
-def test_records_of_the_seed_are_known_by_their_file(tmp_path):
-    splits = {
-        "train": [record("a.jpg", [("cat", BOX)], jpeg(1), SEED)],
-        "test": [record("b.jpg", (), jpeg(1), SEED)],
-    }
-    assert leaks_of(scan_of(tmp_path, splits, SEED)) == {frozenset(("a.jpg", "b.jpg")): None}
-
-
-def test_a_record_without_an_id_or_with_uneven_lists_is_no_crash(tmp_path):
-    """Both are anomalies against the schema, which have to be listed."""
-    bare = tf.train.Example()
-    bare.features.feature[COMMON.text].bytes_list.value[:] = [b"star", b"ring"]
-    bare.features.feature[COMMON.ymin].float_list.value[:] = [0.5]
-    found = scan_of(tmp_path, {"train": [bare.SerializeToString()]})
-    ((check, split, record_id),) = {(p.check, p.split, p.record_id) for p in found.problems}
-    assert (check, split, record_id) == ("pictures", "train", "(no id)")
 
 
 def anomalies_of(**problems):
