@@ -21,16 +21,18 @@ test: $(VENV)/.ready
 $(VENV)/.ready: requirements.lock | $(UV)
 	@$(UV) venv --quiet --allow-existing --python 3.10 $(VENV) || \
 	  { echo "Python 3.10 is missing. Get it with: $(UV) python install 3.10"; exit 1; }
-	env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(VENV) --require-hashes \
+	@echo "installing the environment from requirements.lock, about a minute ..."
+	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(VENV) --require-hashes \
 	  --compile-bytecode requirements.lock
 	@touch $@
 
-# uv from PATH if there is one, else its wheel from the package index, beside the checkout's files.
+# uv from PATH if there is one, else its wheel from the package index, into the checkout.
 $(UV):
 	@mkdir -p $(dir $(UV))
 	@if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then \
 	  ln -sf "$$(command -v uv)" $(UV); \
-	else $(PYTHON) -m pip install --quiet --target .tools --upgrade uv; fi
+	else $(PYTHON) -m pip install --quiet --root-user-action=ignore \
+	  --target .tools --upgrade uv; fi
 
 # pyfarmhash has no wheel for Linux: see overrides.txt.
 lock: | $(UV)

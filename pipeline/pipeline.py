@@ -149,6 +149,7 @@ def _data_components(config: Config, inputs: Inputs) -> list:
             "components/mean_average_precision/matching.py",
             "data/fields.py",
             "trainer/anchors.py",
+            "trainer/detector.py",
         ),
     )
     verdict = DataVerdict(report=gate.outputs["report"])

@@ -91,12 +91,13 @@ class TransformedRecords:
     """Reads serialised records through the transform graph of a Transform component."""
 
     def __init__(self, tf_transform_output):
+        feature_spec = tf_transform_output.raw_feature_spec()
+        names = fields.detect(feature_spec)
         self.feature_spec = {
-            name: _optional(spec) if name != "image/encoded" else spec
-            for name, spec in tf_transform_output.raw_feature_spec().items()
+            name: spec if name == names.encoded else _optional(spec)
+            for name, spec in feature_spec.items()
         }
         self.graph = tf.saved_model.load(tf_transform_output.transform_savedmodel_dir)
-        names = fields.detect(self.feature_spec)
         self.id_feature = names.source_id or names.filename
 
     def __call__(self, serialised):
