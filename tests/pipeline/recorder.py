@@ -7,11 +7,13 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 class Recorder:
     """Writes runs the way TFX does: contexts for run and node, executions, artifacts, events."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, config=None):
+        """config: of the store, by default an SQLite file in the folder."""
         self.folder = folder
-        config = mlmd.ConnectionConfig()
-        config.sqlite.filename_uri = str(folder / "metadata.sqlite")
-        config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+        if config is None:
+            config = mlmd.ConnectionConfig()
+            config.sqlite.filename_uri = str(folder / "metadata.sqlite")
+            config.sqlite.connection_mode = mlmd.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
         self.store = metadata_store.MetadataStore(config)
         self.contexts = {
             name: self.store.put_context_type(mlmd.ContextType(name=name))
