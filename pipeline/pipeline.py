@@ -243,6 +243,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         model_run=trainer.outputs["model_run"],
         examples=examples,
         statistics=statistics_gen.outputs["statistics"],
+        infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
         split=_TEST_SPLIT,
         code_version=code_version(

@@ -15,7 +15,7 @@ from components.data_gate.component import REPORT_FILE
 from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
-from components.serving_check.component import REPORT_FILE as SERVING_REPORT
+from components.serving_check.check import REPORT_FILE as SERVING_REPORT
 from pipeline.pipeline import BASELINE, BASELINE_DATA
 from pipeline.runs.outputs import latest_outputs
 from trainer.run import SUMMARY

@@ -29,6 +29,12 @@ def preprocessing_fn(inputs, custom_config):
       an area and objects of other classes are left out; the data gate has stopped the run before
       if there were any.
     """
+    # Small steps on strings and a few numbers: a GPU would only wait for them.
+    with tf.device("/CPU:0"):
+        return _transform(inputs, custom_config["classes"])
+
+
+def _transform(inputs, classes):
     names = fields.detect(inputs)
     encoded = _scalar(inputs[names.encoded])
     text = _ragged(inputs[names.text])
@@ -36,7 +42,7 @@ def preprocessing_fn(inputs, custom_config):
         side: tf.clip_by_value(_ragged(inputs[getattr(names, side)]).flat_values, 0.0, 1.0)
         for side in BOX_SIDES
     }
-    label = _class_ids(text.flat_values, custom_config["classes"])
+    label = _class_ids(text.flat_values, classes)
     difficult = _ragged(inputs[names.difficult]).flat_values
     keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])
     rows = tf.boolean_mask(text.value_rowids(), keep)

@@ -60,12 +60,14 @@ def write_report(folder: Path) -> Path:
 
 def _places(run: Run) -> dict | None:
     """The arguments of `Sources`; None if the run did not get as far as the Pusher."""
+    serving_check = "ServingCheck" if run.step("ServingCheck") else "InfraValidator"
     wanted = {
         "card": ("ModelCard", "card"),
         "model": ("Trainer", "model"),
         "model_run": ("Trainer", "model_run"),
         "examples": ("ImportExampleGen", "examples"),
         "statistics": ("StatisticsGen", "statistics"),
+        "infra_blessing": (serving_check, "blessing"),
         "pushed": ("Pusher", "pushed_model"),
     }
     found = {}

@@ -23,6 +23,7 @@ def DetectionReport(
     model_run: InputArtifact[standard_artifacts.ModelRun],
     examples: InputArtifact[standard_artifacts.Examples],
     statistics: InputArtifact[standard_artifacts.ExampleStatistics],
+    infra_blessing: InputArtifact[standard_artifacts.InfraBlessing],
     pushed_model: InputArtifact[standard_artifacts.PushedModel],
     report: OutputArtifact[DetectionReportFile],
     split: Parameter[str],
@@ -30,13 +31,14 @@ def DetectionReport(
 ):
     """Writes the report of a run. `code_version` makes a change of its code write it again."""
     del code_version  # a key of the cache only
-    inputs = (card, model, model_run, examples, statistics, pushed_model)
+    inputs = (card, model, model_run, examples, statistics, infra_blessing, pushed_model)
     sources = Sources(
         card=card.uri,
         model=path_utils.serving_model_path(model.uri),
         model_run=model_run.uri,
         examples=artifact_utils.get_split_uri([examples], split),
         statistics=statistics.uri,
+        infra_blessing=infra_blessing.uri,
         pushed=pushed_destination(pushed_model),
         artifacts={f"{item.type_name} {item.id}": item.uri for item in inputs},
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+import tensorflow as tf
 
 from components.detection_report import (
     charts,
@@ -20,6 +21,7 @@ from components.mean_average_precision import error_types, voc
 from components.mean_average_precision.accumulator import DetectionAccumulator
 from components.mean_average_precision.tfma_metric import CURVE_RECALLS
 from components.model_card.facts import FACTS_FILE, read_json
+from components.serving_check.check import REPORT_FILE as SERVING_CHECK_FILE
 from trainer.input_pipeline import list_shards
 
 REPORT_FILE = "report.html"
@@ -44,8 +46,9 @@ _TOLERANCE = 5e-4
 class Sources:
     """Where a run left what the report is made from; folders, of any file system TensorFlow reads.
 
-    `examples` is the folder of the evaluated split, `pushed` the version that the model was pushed
-    as, or None, and `artifacts` the URIs to name in the lineage.
+    `examples` is the folder of the evaluated split, `infra_blessing` what ServingCheck or
+    InfraValidator left, `pushed` the version that the model was pushed as, or None, and `artifacts`
+    the URIs to name in the lineage.
     """
 
     card: str
@@ -53,6 +56,7 @@ class Sources:
     model_run: str
     examples: str
     statistics: str
+    infra_blessing: str
     pushed: str | None = None
     artifacts: dict[str, str] = field(default_factory=dict)
 
@@ -77,6 +81,7 @@ def build_report(sources: Sources) -> str:
             split: statistics.read_split(sources.statistics, split)
             for split in facts["data"]["splits"]
         },
+        serving=_serving_check(sources.infra_blessing),
         pushed=sources.pushed,
         artifacts=sources.artifacts,
     )
@@ -144,7 +149,15 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
     }
 
 
-def render(facts, found, pictures, *, curves, features, pushed=None, artifacts=None) -> str:
+def _serving_check(folder: str) -> dict | None:
+    """What ServingCheck measured; None after InfraValidator, which only says yes or no."""
+    path = f"{folder}/{SERVING_CHECK_FILE}"
+    return read_json(path) if tf.io.gfile.exists(path) else None
+
+
+def render(
+    facts, found, pictures, *, curves, features, serving=None, pushed=None, artifacts=None
+) -> str:
     """Fills the template; see `build_report` for where the parts come from."""
     evaluation = facts["evaluation"]
     own_map = None if np.isnan(found["map"]) else float(found["map"])
@@ -174,6 +187,7 @@ def render(facts, found, pictures, *, curves, features, pushed=None, artifacts=N
             training_charts=_training_charts(curves),
             pictures=pictures,
             features=features,
+            serving=serving,
             pushed=pushed,
             artifacts=artifacts or {},
             configuration=facts["model"]["trainer"],

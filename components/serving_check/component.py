@@ -8,11 +8,10 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.check import Limits, check
+from components.serving_check.check import REPORT_FILE, Limits, check
 from data.errors import DataError
 from trainer.input_pipeline import list_shards, read_shards
 
-REPORT_FILE = "serving_check.json"
 _log = logging.getLogger("ssd.serving_check")
 
 

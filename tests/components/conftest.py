@@ -14,6 +14,7 @@ from components.detection_report.report import Sources
 from components.mean_average_precision import tfma_metric
 from components.model_card.card import write_model_card
 from components.model_card.scores import gather_scores
+from components.serving_check.check import REPORT_FILE
 from data.fields import COMMON
 from tests.components import tfma_replay
 
@@ -90,6 +91,10 @@ def report_sources(replayed, model_facts, tmp_path_factory):
     write_records(folder / "Split-test")
     for split in ("train", "test"):
         write_statistics(folder / "statistics" / f"Split-{split}")
+    (folder / "infra_blessing").mkdir()
+    measured = {"problems": [], "pictures": 8, "equal": 8}
+    measured |= {"p50_ms": 21, "p99_ms": 34, "memory_mb": 611}
+    (folder / "infra_blessing" / REPORT_FILE).write_text(json.dumps(measured))
     with tf.summary.create_file_writer(str(folder / "model_run" / "logs")).as_default():
         for step in (1, 5, 10):
             tf.summary.scalar("loss/total", 10.0 / step, step)
@@ -100,6 +105,7 @@ def report_sources(replayed, model_facts, tmp_path_factory):
         model_run=str(folder / "model_run"),
         examples=str(folder / "Split-test"),
         statistics=str(folder / "statistics"),
+        infra_blessing=str(folder / "infra_blessing"),
         pushed="/models/ssd/17",
         artifacts={"Model 3": "/runs/model/3"},
     )

@@ -72,6 +72,7 @@ def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report,
     assert page.inner_text("#map") == f"{evaluation['map']['value']:.4f}"
     assert "Not blessed" in page.inner_text("#verdict")
     assert "pushed as /models/ssd/17" in page.inner_text("#verdict")
+    assert "8 of 8 test pictures got the detections" in page.inner_text("#verdict")
     shown = dict(zip(_column(page, "#ap-table", 1), _column(page, "#ap-table", 3), strict=True))
     for entry in evaluation["classes"]:
         value = entry["ap"]["value"]
@@ -194,6 +195,10 @@ def test_other_detections_than_those_evaluated_are_said(plain):
 def test_a_blessed_model_that_no_server_could_use_is_explained(plain):
     facts = plain() | {"blessed": True}
     found = analyse(accumulate(PICTURES))
-    for pushed, told in ((None, True), ("/models/1", False)):
-        html = render(facts, found, NO_PICTURES, curves={}, features={}, pushed=pushed)
+    slow = {"problems": ["99 % of the requests took up to 900 ms"], "pictures": 8}
+    for pushed, serving, told in ((None, slow, True), ("/models/1", None, False)):
+        html = render(
+            facts, found, NO_PICTURES, curves={}, features={}, serving=serving, pushed=pushed
+        )
         assert ("yet the model was not pushed" in html) == told
+        assert ("requests took up to 900 ms" in html) == told

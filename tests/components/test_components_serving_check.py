@@ -15,8 +15,14 @@ from tfx.proto import infra_validator_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
-from components.serving_check.check import Limits, broken_limits, check, find_difference
-from components.serving_check.component import REPORT_FILE, ServingCheck
+from components.serving_check.check import (
+    REPORT_FILE,
+    Limits,
+    broken_limits,
+    check,
+    find_difference,
+)
+from components.serving_check.component import ServingCheck
 from data.errors import DataError
 from data.fields import COMMON
 from data.schema import SAMPLE_SCHEMA

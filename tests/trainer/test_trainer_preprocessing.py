@@ -126,3 +126,13 @@ def test_transform_graph_of_a_schema_gives_the_same(transformed_records, make, s
     np.testing.assert_allclose(found["boxes"], wanted, atol=1e-6)
     assert found["encoded"].numpy().tolist() == [b"one", b"two"]
     assert found["record_id"].numpy().tolist() == [b"VOC2007/000001", b"VOC2007/000002"]
+
+
+def test_no_step_asks_for_a_gpu():
+    inputs = _inputs(COMMON, _TWO)
+    traced = tf.function(lambda inputs: preprocessing_fn(inputs, {"classes": _CLASSES}))
+    operations = traced.get_concrete_function(inputs).graph.get_operations()
+    # Inputs and what is handed back have no place of their own.
+    steps = [o for o in operations if o.type not in ("Placeholder", "Identity", "NoOp")]
+    assert len(steps) > 10
+    assert {o.device for o in steps} == {"/device:CPU:0"}
