@@ -17,27 +17,11 @@ _NAME = re.compile(r"step-(\d{8})\.npz")
 def save(folder: Path, step: int, variables, keep: int) -> Path:
     """Writes the values of `variables` after `step` steps and removes all but the last `keep`.
 
-    The file appears under its name only when it is complete and on disk.
-
     Raises:
         DataError: it cannot be written; the older ones stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:08d}.npz"
-    temporary = path.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **{_key(i, v): np.asarray(v) for i, v in enumerate(variables)})
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except OSError as error:
-        raise DataError(
-            f"{path}: the checkpoint cannot be written ({error.strerror or error}). Make room and "
-            "run again: the training goes on from the checkpoint before"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write(path, as_arrays(variables))
     for _, old in steps_on_disk(folder)[keep:]:
         old.unlink()
     return path
@@ -49,11 +33,8 @@ def restore_latest(folder: Path, variables) -> int:
     A damaged file is named in a warning and the one before it is taken.
     """
     for step, path in steps_on_disk(folder):
-        try:
-            with np.load(path) as stored:
-                values = [stored[_key(i, v)] for i, v in enumerate(variables)]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            _log.warning("checkpoint damaged, taking the one before: %s (%s)", path, error)
+        values = read(path, [key(i, v) for i, v in enumerate(variables)])
+        if values is None:
             continue
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
@@ -69,5 +50,44 @@ def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found), reverse=True)
 
 
-def _key(index: int, variable) -> str:
+def key(index: int, variable) -> str:
+    """Names a variable among those stored with it."""
     return f"{index}:{variable.path}"
+
+
+def as_arrays(variables) -> dict[str, np.ndarray]:
+    """The values of variables by `key`."""
+    return {key(i, v): np.asarray(v) for i, v in enumerate(variables)}
+
+
+def write(path: Path, arrays: dict) -> None:
+    """Writes named arrays; the file appears under its name only when it is complete and on disk.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: the checkpoint cannot be written ({error.strerror or error}). Make room and "
+            "run again: the training goes on from the checkpoint before"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, names: list[str]) -> list[np.ndarray] | None:
+    """The named arrays of a file that `write` made; None, with a warning, if it is damaged."""
+    try:
+        with np.load(path) as stored:
+            return [stored[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _log.warning("checkpoint damaged, taking the one before: %s (%s)", path, error)
+        return None

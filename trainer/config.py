@@ -23,7 +23,9 @@ class TrainerConfig:
     `learning_rate_steps` are fractions of `steps` after which the rate is divided by ten; the
     paper's 80k and 100k of 120k are 2/3 and 5/6. `backbone_weights` is `none`, `imagenet` or the
     path of a Keras or PyTorch file (`trainer.weights`). `clip_norm` 0 means no clipping. Pictures
-    are shuffled within blocks of `shuffle_buffer`, whose encoded bytes are held in memory.
+    are shuffled within blocks of `shuffle_buffer`, whose encoded bytes are held in memory. Every
+    `eval_every` steps and at the end the mAP on the eval split is measured, and the best weights
+    are exported; with 0 it is not, and the last ones are.
     """
 
     detector: str = "ssd300-vgg16"
@@ -45,6 +47,7 @@ class TrainerConfig:
     log_every: int = 10
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
+    eval_every: int = 0
 
     def __post_init__(self):
         for field, allowed in (
@@ -70,7 +73,7 @@ class TrainerConfig:
         for field in ("learning_rate", "warmup_learning_rate"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be above 0, finite")
-        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed"):
+        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed", "eval_every"):
             if not 0 <= getattr(self, field) < math.inf:
                 raise ValueError(
                     f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"

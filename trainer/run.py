@@ -5,6 +5,8 @@ import hashlib
 import json
 import logging
 import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -12,12 +14,12 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from data.errors import DataError
-from trainer import export, input_pipeline
+from trainer import export, input_pipeline, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
 from trainer.preprocessing import ENCODED
-from trainer.training import train
+from trainer.training import StepLosses, train
 from trainer.weights import load_backbone_weights
 
 _log = logging.getLogger("ssd.trainer")
@@ -37,77 +39,157 @@ def run_fn(fn_args) -> None:
     another split too.
     """
     facts = dict(fn_args.custom_config)
-    config = TrainerConfig(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts["trainer"].items()
-        }
-    )
-    spec = detector_spec(config)
-    records = input_pipeline.TransformedRecords(tft.TFTransformOutput(fn_args.transform_output))
-    shards = input_pipeline.list_shards(fn_args.train_files)
-    excluded = (fn_args.hyperparameters or {}).get("excluded_records", [])
-    keep = input_pipeline.leaving_out(excluded, records.id_feature)
-    num_records, fingerprint = input_pipeline.count_records(shards, keep)
-    keras.utils.set_random_seed(config.seed)
-    network = build_network(spec, len(facts["classes"]))
-    load_backbone_weights(network, spec, facts["classes"], config.backbone_weights)
+    job = Job.from_arguments(fn_args)
+    network = job.new_network()
+    config = job.config
     _log.info(
         "  detector=%s classes=%d parameters=%.1fM anchors=%d pictures=%d epochs=%.1f devices=%s",
         config.detector,
-        len(facts["classes"]),
+        len(job.classes),
         network.count_params() / 1e6,
         network.output_shape[0][1],
-        num_records,
-        config.steps * config.batch_size / num_records,
+        job.num_records,
+        config.steps * config.batch_size / job.num_records,
         ",".join(sorted({d.device_type for d in tf.config.list_logical_devices()})),
     )
-
-    def make_batches(first_step):
-        return input_pipeline.training_batches(
-            shards, records, config, spec.anchors.image_size, num_records, first_step, keep
-        )
-
     run_dir = Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     identity = {
         "preset": facts["preset"],
         "trainer": dataclasses.asdict(config),
         "code_version": facts["code_version"],
-        "data": {
-            "train_records": num_records,
-            "train_fingerprint": fingerprint,
-            "excluded_records": len(excluded),
-        },
+        "data": job.data_facts,
     }
-    work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": facts["classes"]})
-    try:
-        losses = train(
-            network,
-            anchor_boxes(spec.anchors),
-            make_batches,
-            config,
-            checkpoint_dir=work_dir / "checkpoints",
-            log_dir=work_dir / "logs",
-        )
-    except FloatingPointError as error:
-        raise DataError(str(error)) from error
-    served = export.ServedDetector(network, spec.anchors, facts["classes"], records)
-    export.export(
-        served, Path(fn_args.serving_model_dir), identity, _pictures(fn_args.eval_files, records)
-    )
+    work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
+    served = export.ServedDetector(network, job.spec.anchors, job.classes, job.records)
+    losses, best = job.train(network, served, work_dir)
+    if best:
+        _log.info("  exported step=%d eval_mAP=%.4f", best.step, best.score)
+    identity["exported"] = {
+        "step": best.step if best else config.steps,
+        "eval_map": best.score if best else None,
+    }
+    pictures = _pictures(job.eval_shards, job.records)
+    export.export(served, Path(fn_args.serving_model_dir), identity, pictures)
     shutil.copytree(work_dir, run_dir, dirs_exist_ok=True)
     summary = {**identity, "losses": dataclasses.asdict(losses) if losses else None}
     (run_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work_dir)
 
 
+@dataclass(frozen=True)
+class Job:
+    """A configuration and the data to train with it."""
+
+    config: TrainerConfig
+    classes: tuple[str, ...]
+    records: input_pipeline.TransformedRecords
+    shards: list[str]
+    eval_shards: list[str]
+    excluded: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arguments(cls, fn_args) -> "Job":
+        """What TFX hands to a `run_fn`; DataError for data that cannot be read."""
+        facts = fn_args.custom_config
+        fields = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in facts["trainer"].items()
+        }
+        return cls(
+            config=TrainerConfig(**fields),
+            classes=tuple(facts["classes"]),
+            records=input_pipeline.TransformedRecords(
+                tft.TFTransformOutput(fn_args.transform_graph_path)
+            ),
+            shards=input_pipeline.list_shards(fn_args.train_files),
+            eval_shards=input_pipeline.list_shards(fn_args.eval_files),
+            excluded=tuple((fn_args.hyperparameters or {}).get("excluded_records", [])),
+        )
+
+    @property
+    def spec(self):
+        """The DetectorSpec."""
+        return detector_spec(self.config)
+
+    @cached_property
+    def data_facts(self) -> dict:
+        """Sizes and fingerprints of what is trained, and if need be chosen, with."""
+        count, fingerprint = input_pipeline.count_records(self.shards, self._keep)
+        facts = {
+            "train_records": count,
+            "train_fingerprint": fingerprint,
+            "excluded_records": len(self.excluded),
+        }
+        if self.config.eval_every:
+            facts["eval_fingerprint"] = input_pipeline.count_records(self.eval_shards)[1]
+        return facts
+
+    @property
+    def num_records(self) -> int:
+        """How many pictures are trained with."""
+        return self.data_facts["train_records"]
+
+    def new_network(self) -> keras.Model:
+        """The network with the weights that training starts from."""
+        keras.utils.set_random_seed(self.config.seed)
+        network = build_network(self.spec, len(self.classes))
+        load_backbone_weights(network, self.spec, self.classes, self.config.backbone_weights)
+        return network
+
+    def train(
+        self, network: keras.Model, served: export.ServedDetector, work_dir: Path
+    ) -> tuple[StepLosses | None, selection.Best | None]:
+        """Trains `network` to the weights to export, going on from what `work_dir` holds.
+
+        served: the detector made of the network.
+
+        Returns:
+          The losses of the last step, as `training.train`, and which step was best on the eval
+          split; None where that was not asked for.
+        """
+        config, folder = self.config, work_dir / "checkpoints"
+        evaluate = None
+        if config.eval_every:
+            split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
+
+            def evaluate(step):
+                score = split.mean_average_precision(served.serving_examples)
+                best = selection.keep_if_best(folder, step, score, network.variables)
+                _log.info("  step=%d/%d eval_mAP=%.4f%s", step, config.steps, score, " best" * best)
+                return score
+
+        anchors = anchor_boxes(self.spec.anchors)
+        try:
+            losses = train(
+                network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
+            )
+        except FloatingPointError as error:
+            raise DataError(str(error)) from error
+        best = selection.restore_best(folder, network.variables) if config.eval_every else None
+        return losses, best
+
+    @property
+    def _keep(self):
+        return input_pipeline.leaving_out(self.excluded, self.records.id_feature)
+
+    def _batches(self, first_step: int) -> tf.data.Dataset:
+        return input_pipeline.training_batches(
+            self.shards,
+            self.records,
+            self.config,
+            self.spec.anchors.image_size,
+            self.num_records,
+            first_step,
+            self._keep,
+        )
+
+
 def _digest(identity: dict) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _pictures(patterns, records) -> list[bytes]:
+def _pictures(shards, records) -> list[bytes]:
     """The first encoded pictures of a split."""
-    shards = input_pipeline.list_shards(patterns)
     batch = next(iter(input_pipeline.read_shards(shards).batch(2)))
     return list(records(batch)[ENCODED].numpy())

@@ -3,10 +3,13 @@
 import logging
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from trainer import checkpoints
@@ -57,12 +60,15 @@ def train(
     config: TrainerConfig,
     checkpoint_dir: Path,
     log_dir: Path,
+    evaluate: Callable[[int], float] | None = None,
 ) -> StepLosses | None:
     """Trains to `config.steps`, going on from the newest checkpoint in `checkpoint_dir`.
 
     Args:
       make_batches: called with the first step, gives an endless dataset of batches.
       log_dir: where TensorBoard's event files go.
+      evaluate: called with the step every `config.eval_every` steps and after the last, while the
+        network has the weights that it is exported with; gives the mAP on the eval split.
 
     Returns:
       The losses of the last step, None when the checkpoint had all steps already.
@@ -91,14 +97,35 @@ def train(
         losses = step_fn(*batch)
         window.add(waited, config.batch_size)
         checkpoint_due = step % config.checkpoint_every == 0 or step == config.steps
-        if step % config.log_every == 0 or checkpoint_due:
+        evaluation_due = evaluate and (step % config.eval_every == 0 or step == config.steps)
+        if step % config.log_every == 0 or checkpoint_due or evaluation_due:
             losses = StepLosses(*(float(value) for value in losses))
             _report(step, losses, window, config, writer)
+            window = _Window()
+        # Before the checkpoint: a run that goes on from one has all evaluations up to it.
+        if evaluation_due:
+            with weights_to_serve(network, optimizer), writer.as_default(step=step):
+                tf.summary.scalar("eval/mAP", evaluate(step))
             window = _Window()
         if checkpoint_due:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
     writer.close()
     return losses
+
+
+@contextmanager
+def weights_to_serve(network: keras.Model, optimizer) -> Iterator[None]:
+    """The network with the weights that it is exported with: averaged ones where there are any."""
+    if not optimizer.use_ema:
+        yield
+        return
+    trained = [np.array(variable) for variable in network.trainable_variables]
+    optimizer.finalize_variable_values(network.trainable_variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(network.trainable_variables, trained, strict=True):
+            variable.assign(value)
 
 
 class _Window:

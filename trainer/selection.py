@@ -1,0 +1,120 @@
+"""Which weights are exported: those of the step with the best mAP on the eval split.
+
+The metric is the one the Evaluator judges by. Its numpy parts import nothing else of ours, so
+taking them from `components` here makes no circle.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from components.mean_average_precision import voc
+from components.mean_average_precision.accumulator import DetectionAccumulator
+from data.errors import DataError
+from trainer import checkpoints
+from trainer.input_pipeline import read_shards
+from trainer.preprocessing import RECORD_ID
+
+# Beside the checkpoints of the last steps.
+BEST_FILE = "best.npz"
+# Records given to the detector at a time.
+_BATCH = 64
+
+
+class Best(NamedTuple):
+    """The step whose weights are kept as the best, and their mAP on the eval split."""
+
+    step: int
+    score: float
+
+
+class EvalSplit:
+    """The eval split, to measure a detector on while it is trained."""
+
+    def __init__(self, files: Sequence[str], records, class_names: Sequence[str]):
+        """Reads the ground truth; pictures are read again each time.
+
+        Args:
+          files: TFRecord shards.
+          records: the TransformedRecords that read them.
+          class_names: in the order of their ids 1..N.
+
+        Raises:
+          DataError: no object counts, so that there is no mAP.
+        """
+        self._batches = read_shards(files).batch(_BATCH)
+        self._class_names = tuple(class_names)
+        self._truth = [truth for batch in self._batches for truth in _ground_truth(records(batch))]
+        if all(difficult.all() for *_, difficult in self._truth):
+            raise DataError(
+                f"{Path(files[0]).parent}: the eval split has no object that counts, so no "
+                "checkpoint can be chosen by it. Set trainer.eval_every=0 to export the last one"
+            )
+
+    def mean_average_precision(self, detect) -> float:
+        """VOC2007's 11-point mAP of `detect`, which answers as `ServedDetector.serving_examples`.
+
+        Raises:
+          DataError: a detection is not a box or its score not a number.
+        """
+        accumulator = DetectionAccumulator(self._class_names)
+        truths = iter(self._truth)
+        for batch in self._batches:
+            found = {name: values.numpy() for name, values in detect(batch).items()}
+            for row, count in enumerate(found["num_detections"]):
+                accumulator.add(
+                    *next(truths),
+                    found["detection_boxes"][row, :count],
+                    found["detection_scores"][row, :count],
+                    found["detection_classes"][row, :count] - 1,
+                )
+        return float(voc.evaluate(accumulator).map_11_point)
+
+
+def _ground_truth(values):
+    """(id, boxes, classes from 0, difficult) of each picture, as an accumulator takes them."""
+    ids, boxes, labels, difficult = (
+        values[name].numpy() for name in (RECORD_ID, "boxes", "labels", "difficult")
+    )
+    for row, record_id in enumerate(ids):
+        real = labels[row] > 0
+        yield record_id.decode(), boxes[row][real], labels[row][real] - 1, difficult[row][real]
+
+
+def keep_if_best(folder: Path, step: int, score: float, variables) -> bool:
+    """Keeps the weights after `step` steps unless better ones are kept; of equals the later.
+
+    Weights, step and score are one file, which is replaced whole: a killed run finds the old one
+    or the new one, and a step that is repeated after it meets its own result.
+    """
+    best = _read(folder, [])
+    if best and best[0].score > score:
+        return False
+    arrays = checkpoints.as_arrays(variables)
+    checkpoints.write(folder / BEST_FILE, {**arrays, "step": step, "score": score})
+    return True
+
+
+def restore_best(folder: Path, variables) -> Best | None:
+    """Loads the best weights into `variables`; None, and nothing loaded, if there are none.
+
+    A damaged file is named in a warning and counts as none.
+    """
+    found = _read(folder, [checkpoints.key(i, v) for i, v in enumerate(variables)])
+    if found is None:
+        return None
+    best, values = found
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return best
+
+
+def _read(folder: Path, names: list[str]) -> tuple[Best, list[np.ndarray]] | None:
+    path = folder / BEST_FILE
+    stored = checkpoints.read(path, ["step", "score", *names]) if path.exists() else None
+    if stored is None:
+        return None
+    step, score, *values = stored
+    return Best(int(step), float(score)), values
