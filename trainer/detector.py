@@ -1,6 +1,7 @@
 """The SSD network: a backbone, its anchors and a pair of heads on every feature map."""
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -53,13 +54,30 @@ def detector_spec(config: TrainerConfig) -> DetectorSpec:
     return spec
 
 
-def build_network(spec: DetectorSpec, num_classes: int) -> keras.Model:
+def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float32") -> keras.Model:
     """The network for `num_classes` classes, background not counted.
 
     Input: float [batch, size, size, 3], RGB 0-255. Outputs: box codes [batch, num_anchors, 4] and
     class logits [batch, num_anchors, 1 + num_classes], both float32 and in the order of
-    `anchors.anchor_boxes`.
+    `anchors.anchor_boxes`. `precision` is Keras' dtype policy for what lies between; the weights
+    are float32 with each of them.
     """
+    with _dtype_policy(precision):
+        return _build(spec, num_classes)
+
+
+@contextmanager
+def _dtype_policy(name: str):
+    # Layers of keras.applications take no policy but the global one.
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(spec: DetectorSpec, num_classes: int) -> keras.Model:
     size = spec.anchors.image_size
     images = keras.Input((size, size, 3), name="images")
     maps = spec.feature_maps(images)

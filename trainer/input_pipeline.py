@@ -5,6 +5,7 @@ calls nor a resumed run changes what the network sees.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from data import fields
 from data.errors import DataError
 from trainer import augmentation, sampling
 from trainer.config import TrainerConfig
-from trainer.preprocessing import BOX_SIDES, DIFFICULT, ENCODED, LABEL, RECORD_ID
+from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
 
 # Records parsed at a time: the transform graph costs as much for 64 as for one.
 _PARSE_BATCH = 64
@@ -105,7 +106,7 @@ class TransformedRecords:
 
         Returns:
           dict of `encoded` and `record_id`, strings [batch]; `boxes` float32 [batch, n, 4];
-          `labels` int32 [batch, n], 0 in padded rows; `difficult` bool [batch, n].
+          `labels` int32 [batch, n], 0 in padded rows; `difficult` and `is_crowd` bool [batch, n].
         """
         raw = tf.io.parse_example(serialised, self.feature_spec)
         values = self.graph.transform_fn(raw)
@@ -115,7 +116,8 @@ class TransformedRecords:
             RECORD_ID: values[RECORD_ID],
             "boxes": tf.stack(sides, axis=-1),
             "labels": tf.cast(values[LABEL].to_tensor(), tf.int32),
-            "difficult": values[DIFFICULT].to_tensor() > 0,
+            DIFFICULT: values[DIFFICULT].to_tensor() > 0,
+            CROWD: values[CROWD].to_tensor() > 0,
         }
 
 
@@ -135,6 +137,7 @@ def training_batches(
     num_records: int,
     first_step: int = 0,
     keep: Callable | None = None,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, boxes, labels) from step `first_step` on.
 
@@ -142,7 +145,13 @@ def training_batches(
     [batch, n], padded with zeros. Epochs follow each other without a gap, each in an order of its
     own; a run started at a later step continues the same sequence. `keep` chooses the records as
     in `count_records`, which `num_records` is of.
+
+    `context` says for which replicas of how many the batches are. Each replica then has its part of
+    every whole batch, and a worker's dataset gives the parts of its replicas in turn; what belongs
+    to other workers is read, but neither decoded nor augmented.
     """
+    context = context or tf.distribute.InputContext()
+    part = context.get_per_replica_batch_size(config.batch_size)
     first_epoch, skip = divmod(first_step * config.batch_size, num_records)
 
     def epoch_records(epoch):
@@ -175,21 +184,39 @@ def training_batches(
         tf.data.Dataset.range(first_epoch, 2**31)
         .flat_map(epoch_records)
         .skip(skip)
+        .apply(partial(_of_this_worker, batch_size=config.batch_size, context=context))
         .batch(_PARSE_BATCH)
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         .unbatch()
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .padded_batch(config.batch_size, ([size, size, 3], [None, 4], [None]), drop_remainder=True)
+        .padded_batch(part, ([size, size, 3], [None, 4], [None]), drop_remainder=True)
         .prefetch(2)
     )
 
 
+def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:
+    """Of every whole batch the records for the replicas of one worker."""
+    workers = context.num_input_pipelines
+    if workers == 1:
+        return records
+    share = batch_size // workers
+
+    def ours(index, _):
+        return index % batch_size // share == context.input_pipeline_id
+
+    return records.enumerate().filter(ours).map(lambda _, record: record)
+
+
 def augmented_example(record, config: TrainerConfig, size: int):
-    """One training example (image, boxes, labels) of one transformed record with its epoch."""
+    """One training example (image, boxes, labels) of one transformed record with its epoch.
+
+    A crowd is not learned as an object, however difficult ones are used: its box says where many
+    are, not where one is. Anchors there are background.
+    """
     recipe = augmentation.RECIPES[config.augmentation]
-    real = record["labels"] > 0
+    real = (record["labels"] > 0) & ~record[CROWD]
     if not config.use_difficult:
-        real &= ~record["difficult"]
+        real &= ~record[DIFFICULT]
     boxes, labels = tf.boolean_mask(record["boxes"], real), tf.boolean_mask(record["labels"], real)
     if recipe is None:
         window, flip = tf.constant(sampling.WHOLE_PICTURE), tf.constant(False)

@@ -1,9 +1,9 @@
 """The training step on JAX (`KERAS_BACKEND=jax`); TensorFlow is not imported."""
 
 import jax
+import keras
 
-from trainer.config import TrainerConfig
-from trainer.objective import add_weight_decay, objective
+from trainer.objective import objective
 
 
 def initial_state(network, optimizer) -> tuple[list, list, list]:
@@ -19,24 +19,27 @@ def initial_state(network, optimizer) -> tuple[list, list, list]:
     )
 
 
-def make_step(network, optimizer, anchors, config: TrainerConfig):
+def make_step(network, optimizer, anchors):
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 
     The given state's memory is used for the new one. The network itself stays as it is until its
     variables are assigned.
     """
 
-    def losses(trainable, other, images, boxes, labels):
+    def losses(trainable, other, optimizer_values, images, boxes, labels):
         outputs, other = network.stateless_call(trainable, other, images, training=True)
         total, *rest = objective(outputs, boxes, labels, anchors)
-        return total, (other, (total, *rest))
+        # The loss scale is part of the optimiser's state.
+        scale = zip(optimizer.variables, optimizer_values, strict=True)
+        with keras.StatelessScope(state_mapping=list(scale)):
+            scaled = optimizer.scale_loss(total)
+        return scaled, (other, (total, *rest))
 
     def step(state, images, boxes, labels):
         trainable, other, optimizer_values = state
         gradients, (other, results) = jax.grad(losses, has_aux=True)(
-            trainable, other, images, boxes, labels
+            trainable, other, optimizer_values, images, boxes, labels
         )
-        gradients = add_weight_decay(gradients, trainable, config.weight_decay)
         trainable, optimizer_values = optimizer.stateless_apply(
             optimizer_values, gradients, trainable
         )

@@ -1,24 +1,69 @@
 """What a training step minimises and with what, on any Keras backend."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
-from trainer.config import TrainerConfig
+from trainer.config import MIXED_FLOAT16, TrainerConfig
 from trainer.loss import multibox_loss, multibox_sums
 from trainer.matching import match
-from trainer.schedule import WarmupSteps
+from trainer.schedule import LearningRate
 
 
 def make_optimizer(config: TrainerConfig) -> keras.optimizers.Optimizer:
-    """SGD with momentum and the configured schedule; weight decay is added to the gradients."""
-    return keras.optimizers.SGD(
-        WarmupSteps(config),
-        momentum=config.momentum,
-        global_clipnorm=config.clip_norm or None,
-    )
+    """The configured optimiser, with dynamic loss scaling where the precision needs it."""
+    optimizer = CaffeSGD(config)
+    if config.precision == MIXED_FLOAT16:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
 
 
-def objective(outputs, boxes, labels, anchors):
+class CaffeSGD(keras.optimizers.SGD):
+    """SGD with momentum and weight decay in the order of Caffe's solver.
+
+    Clipped gradients get their weight decay, which the momentum sees too. Decay is on kernels
+    alone, not on biases and normalisation parameters; biases learn at twice the rate if configured
+    (the SSD release's `lr_mult`).
+
+    On several replicas `apply` wants gradients that are summed over all of them already. Keras
+    would add them up only after clipping, so what is clipped would depend on their number.
+    """
+
+    def __init__(self, config: TrainerConfig):
+        super().__init__(
+            LearningRate(config),
+            momentum=float(config.momentum),
+            global_clipnorm=config.clip_norm or None,
+            use_ema=config.ema > 0,
+            ema_momentum=config.ema,
+            name="sgd",
+        )
+        self.config = config
+
+    def build(self, variables):
+        super().build(variables)
+        self.kernels = [len(variable.shape) > 1 for variable in variables]
+        self.biases = [variable.name == "bias" for variable in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        if self.kernels[index]:
+            gradient = gradient + self.config.weight_decay * ops.convert_to_tensor(variable)
+        if self.config.double_bias_rate and self.biases[index]:
+            learning_rate = 2.0 * learning_rate
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {"config": self.config}
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return grads_and_vars
+
+
+def objective(
+    outputs, boxes, labels, anchors, over_replicas: Callable = lambda positives: positives
+):
     """(total, class, box) losses per positive anchor, and how many there are, float32 scalars.
 
     Args:
@@ -26,21 +71,11 @@ def objective(outputs, boxes, labels, anchors):
       boxes: float32 [batch, num_boxes, 4], corner boxes; padded rows are zero.
       labels: int32 [batch, num_boxes], 1..num_classes; padded rows are 0.
       anchors: float32 [num_anchors, 4], centre boxes.
+      over_replicas: sums a value over the replicas of a batch. Every replica divides by the
+        positives of all, so that their losses and gradients add up to those of the whole batch.
     """
     box_codes, class_logits = outputs
     anchor_labels, codes = match(boxes, labels, anchors)
-    sums = multibox_sums(box_codes, class_logits, anchor_labels, codes)
-    return *multibox_loss(*sums), sums[2]
-
-
-def add_weight_decay(gradients, variables, weight_decay: float) -> list:
-    """Gradients with weight decay, which the momentum sees too, as in Caffe.
-
-    The paper's rule: on weights alone, not on biases and normalisation parameters.
-    """
-    return [
-        gradient + weight_decay * ops.convert_to_tensor(variable)
-        if len(variable.shape) > 1
-        else gradient
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
+    class_sum, box_sum, positives = multibox_sums(box_codes, class_logits, anchor_labels, codes)
+    positives = over_replicas(positives)
+    return *multibox_loss(class_sum, box_sum, positives), positives

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from data.errors import DataError
-from trainer import export, input_pipeline, selection
+from trainer import devices, export, input_pipeline, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
@@ -50,7 +50,7 @@ def run_fn(fn_args) -> None:
         network.output_shape[0][1],
         job.num_records,
         config.steps * config.batch_size / job.num_records,
-        ",".join(sorted({d.device_type for d in tf.config.list_logical_devices()})),
+        devices.describe(job.strategy),
     )
     run_dir = Path(fn_args.model_run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -61,8 +61,10 @@ def run_fn(fn_args) -> None:
         "data": job.data_facts,
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
-    served = export.ServedDetector(network, job.spec.anchors, job.classes, job.records)
+    served = job.new_detector()
     losses, best = job.train(network, served, work_dir)
+    if not devices.is_chief(job.strategy):
+        return
     if best:
         _log.info("  exported step=%d eval_mAP=%.4f", best.step, best.score)
     identity["exported"] = {
@@ -86,18 +88,24 @@ class Job:
     records: input_pipeline.TransformedRecords
     shards: list[str]
     eval_shards: list[str]
+    strategy: tf.distribute.Strategy
     excluded: tuple[str, ...] = ()
 
     @classmethod
     def from_arguments(cls, fn_args) -> "Job":
         """What TFX hands to a `run_fn`; DataError for data that cannot be read."""
+        # First: the devices of several workers are joined before anything is computed.
+        strategy = devices.choose_strategy()
         facts = fn_args.custom_config
         fields = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in facts["trainer"].items()
         }
+        config = TrainerConfig(**fields)
+        devices.check_fit(config, strategy)
         return cls(
-            config=TrainerConfig(**fields),
+            config=config,
+            strategy=strategy,
             classes=tuple(facts["classes"]),
             records=input_pipeline.TransformedRecords(
                 tft.TFTransformOutput(fn_args.transform_graph_path)
@@ -133,16 +141,24 @@ class Job:
     def new_network(self) -> keras.Model:
         """The network with the weights that training starts from."""
         keras.utils.set_random_seed(self.config.seed)
-        network = build_network(self.spec, len(self.classes))
-        load_backbone_weights(network, self.spec, self.classes, self.config.backbone_weights)
+        with self.strategy.scope():
+            network = build_network(self.spec, len(self.classes), self.config.precision)
+            load_backbone_weights(network, self.spec, self.classes, self.config.backbone_weights)
+        devices.synchronise_normalisation(network, self.strategy)
         return network
+
+    def new_detector(self) -> export.ServedDetector:
+        """The detector to export, float32 and on one device, for weights that training gives."""
+        network = build_network(self.spec, len(self.classes))
+        return export.ServedDetector(network, self.spec.anchors, self.classes, self.records)
 
     def train(
         self, network: keras.Model, served: export.ServedDetector, work_dir: Path
     ) -> tuple[StepLosses | None, selection.Best | None]:
-        """Trains `network` to the weights to export, going on from what `work_dir` holds.
+        """Trains `network` and gives `served` the weights to export.
 
-        served: the detector made of the network.
+        It goes on from what `work_dir` holds. Of several workers only the chief's `served` has the
+        best weights.
 
         Returns:
           The losses of the last step, as `training.train`, and which step was best on the eval
@@ -150,30 +166,33 @@ class Job:
         """
         config, folder = self.config, work_dir / "checkpoints"
         evaluate = None
-        if config.eval_every:
+        if config.eval_every and devices.is_chief(self.strategy):
             split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
 
             def evaluate(step):
+                served.network.set_weights(network.get_weights())
                 score = split.mean_average_precision(served.serving_examples)
-                best = selection.keep_if_best(folder, step, score, network.variables)
+                best = selection.keep_if_best(folder, step, score, served.network.variables)
                 _log.info("  step=%d/%d eval_mAP=%.4f%s", step, config.steps, score, " best" * best)
                 return score
 
         anchors = anchor_boxes(self.spec.anchors)
         try:
-            losses = train(
-                network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
-            )
+            with self.strategy.scope():
+                losses = train(
+                    network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
+                )
         except FloatingPointError as error:
             raise DataError(str(error)) from error
-        best = selection.restore_best(folder, network.variables) if config.eval_every else None
+        served.network.set_weights(network.get_weights())
+        best = selection.restore_best(folder, served.network.variables) if evaluate else None
         return losses, best
 
     @property
     def _keep(self):
         return input_pipeline.leaving_out(self.excluded, self.records.id_feature)
 
-    def _batches(self, first_step: int) -> tf.data.Dataset:
+    def _batches(self, first_step: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return input_pipeline.training_batches(
             self.shards,
             self.records,
@@ -182,6 +201,7 @@ class Job:
             self.num_records,
             first_step,
             self._keep,
+            context,
         )
 
 

@@ -1,13 +1,19 @@
 """The learning rate over the steps of a run."""
 
+import math
+
 import keras
 from keras import ops
 
 from trainer.config import TrainerConfig
 
 
-class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to the base rate, then a tenth at each of the given fractions of the run."""
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up to the base rate, then down by the configured schedule.
+
+    `steps`: a tenth at each of the given fractions of the run. `cosine`: half a cosine from the end
+    of the warm-up to 0 after the last step.
+    """
 
     def __init__(self, config: TrainerConfig):
         self.config = config
@@ -15,14 +21,24 @@ class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         config = self.config
         step = ops.cast(step, "float32")
-        rate = config.learning_rate
-        for fraction in config.learning_rate_steps:
-            rate = rate * ops.where(step >= fraction * config.steps, 0.1, 1.0)
         share = ops.minimum(step / max(config.warmup_steps, 1), 1.0)
         warmup = config.warmup_learning_rate + share * (
             config.learning_rate - config.warmup_learning_rate
         )
-        return ops.where(step < config.warmup_steps, warmup, rate)
+        fall = _cosine(step, config) if config.schedule == "cosine" else _tenths(step, config)
+        return ops.where(step < config.warmup_steps, warmup, config.learning_rate * fall)
 
     def get_config(self):
         return {"config": self.config}
+
+
+def _tenths(step, config: TrainerConfig):
+    factor = 1.0
+    for fraction in config.learning_rate_steps:
+        factor = factor * ops.where(step >= fraction * config.steps, 0.1, 1.0)
+    return factor
+
+
+def _cosine(step, config: TrainerConfig):
+    share = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    return 0.5 * (1.0 + ops.cos(math.pi * ops.clip(share, 0.0, 1.0)))

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer import checkpoints
+from data.errors import DataError
+from trainer import checkpoints, devices
 from trainer.config import TrainerConfig
-from trainer.objective import add_weight_decay, make_optimizer, objective
-from trainer.schedule import WarmupSteps
+from trainer.objective import make_optimizer, objective
+from trainer.schedule import LearningRate
 
 _log = logging.getLogger("ssd.trainer")
 
@@ -30,25 +32,41 @@ class StepLosses:
     positives: float
 
 
-def make_step(network, optimizer, anchors, config: TrainerConfig):
-    """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives."""
+def make_step(network, optimizer, anchors, config: TrainerConfig, batch_spec=None):
+    """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, *network.input_shape[1:]], tf.float32),
-            tf.TensorSpec([None, None, 4], tf.float32),
-            tf.TensorSpec([None, None], tf.int32),
-        ]
-    )
-    def step(images, boxes, labels):
+    It is the same step of the same whole batch on however many replicas the strategy has in whose
+    scope this is called; losses and positives are the whole batch's on each of them.
+
+    Args:
+      batch_spec: the batches' `element_spec`; needed where a batch is in parts for replicas.
+    """
+    strategy = tf.distribute.get_strategy()
+
+    def replica_step(images, boxes, labels):
+        def over_replicas(values):
+            replica = tf.distribute.get_replica_context()
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
         with tf.GradientTape() as tape:
             outputs = network(images, training=True)
-            total, class_loss, box_loss, positives = objective(outputs, boxes, labels, anchors)
+            *losses, positives = objective(outputs, boxes, labels, anchors, over_replicas)
+            scaled = optimizer.scale_loss(losses[0])
         variables = network.trainable_variables
-        gradients = tape.gradient(total, variables)
-        gradients = add_weight_decay(gradients, variables, config.weight_decay)
+        gradients = over_replicas(tape.gradient(scaled, variables))
         optimizer.apply(gradients, variables)
-        return total, class_loss, box_loss, positives
+        return *over_replicas(losses), positives
+
+    one_device = (
+        tf.TensorSpec([None, *network.input_shape[1:]], tf.float32),
+        tf.TensorSpec([None, None, 4], tf.float32),
+        tf.TensorSpec([None, None], tf.int32),
+    )
+
+    @tf.function(input_signature=batch_spec or one_device, jit_compile=config.xla or None)
+    def step(images, boxes, labels):
+        results = strategy.run(replica_step, (images, boxes, labels))
+        return tuple(strategy.experimental_local_results(result)[0] for result in results)
 
     return step
 
@@ -64,8 +82,13 @@ def train(
 ) -> StepLosses | None:
     """Trains to `config.steps`, going on from the newest checkpoint in `checkpoint_dir`.
 
+    It trains on the devices of the strategy in whose scope it is called and the network was built.
+    Of several workers the chief alone writes; the others need to see its `checkpoint_dir`. At the
+    end the network has the weights that it is exported with.
+
     Args:
-      make_batches: called with the first step, gives an endless dataset of batches.
+      make_batches: called with the first step and a `tf.distribute.InputContext`, gives an endless
+        dataset of the batches of the replicas that the context names, in their order.
       log_dir: where TensorBoard's event files go.
       evaluate: called with the step every `config.eval_every` steps and after the last, while the
         network has the weights that it is exported with; gives the mAP on the eval split.
@@ -75,19 +98,31 @@ def train(
 
     Raises:
       FloatingPointError: the loss is no longer finite; the last checkpoint stays.
+      DataError: the workers do not see the same checkpoints.
     """
+    strategy = tf.distribute.get_strategy()
+    is_chief = devices.is_chief(strategy)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
     state = [*network.variables, *optimizer.variables]
     first_step = checkpoints.restore_latest(checkpoint_dir, state)
-    if first_step:
+    if not devices.same_everywhere(strategy, first_step):
+        raise DataError(
+            f"{checkpoint_dir}: the workers do not see the same checkpoints, this one sees that of "
+            f"step {first_step}. Let all of them mount the same storage there"
+        )
+    if first_step and is_chief:
         _log.info("train resume step=%d checkpoint=%s", first_step, checkpoint_dir)
     if first_step >= config.steps:
+        optimizer.finalize_variable_values(network.trainable_variables)
         return None
 
-    step_fn = make_step(network, optimizer, anchors, config)
-    batches = iter(make_batches(first_step))
-    writer = tf.summary.create_file_writer(str(log_dir))
+    batches = iter(strategy.distribute_datasets_from_function(partial(make_batches, first_step)))
+    batch_spec = batches.element_spec if strategy.num_replicas_in_sync > 1 else None
+    step_fn = make_step(network, optimizer, anchors, config, batch_spec)
+    writer = tf.summary.create_noop_writer()
+    if is_chief:
+        writer = tf.summary.create_file_writer(str(log_dir))
     window = _Window()
     losses = None
     for step in range(first_step + 1, config.steps + 1):
@@ -100,25 +135,25 @@ def train(
         evaluation_due = evaluate and (step % config.eval_every == 0 or step == config.steps)
         if step % config.log_every == 0 or checkpoint_due or evaluation_due:
             losses = StepLosses(*(float(value) for value in losses))
-            _report(step, losses, window, config, writer)
+            _check_finite(step, losses)
+            if is_chief:
+                _report(step, losses, window, config, writer)
             window = _Window()
         # Before the checkpoint: a run that goes on from one has all evaluations up to it.
         if evaluation_due:
             with weights_to_serve(network, optimizer), writer.as_default(step=step):
                 tf.summary.scalar("eval/mAP", evaluate(step))
             window = _Window()
-        if checkpoint_due:
+        if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
     writer.close()
+    optimizer.finalize_variable_values(network.trainable_variables)
     return losses
 
 
 @contextmanager
 def weights_to_serve(network: keras.Model, optimizer) -> Iterator[None]:
     """The network with the weights that it is exported with: averaged ones where there are any."""
-    if not optimizer.use_ema:
-        yield
-        return
     trained = [np.array(variable) for variable in network.trainable_variables]
     optimizer.finalize_variable_values(network.trainable_variables)
     try:
@@ -146,14 +181,17 @@ class _Window:
         return self.images / seconds, self.waited / seconds
 
 
-def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:
+def _check_finite(step, losses: StepLosses) -> None:
     if not math.isfinite(losses.total):
         raise FloatingPointError(
             f"the loss at step {step} is {losses.total}. Lower trainer.learning_rate or set "
             "trainer.clip_norm"
         )
+
+
+def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:
     images_per_second, waiting = window.rates()
-    rate = float(WarmupSteps(config)(step - 1))
+    rate = float(LearningRate(config)(step - 1))
     _log.info(
         "  step=%d/%d loss=%.3f class=%.3f box=%.3f positives=%d lr=%.2g images/s=%.1f wait=%.0f%%",
         step,

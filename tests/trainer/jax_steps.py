@@ -39,7 +39,7 @@ def main(source: str, target: str) -> None:
     network.set_weights([given[f"weight{i}"] for i in range(len(network.weights))])
     optimizer = make_optimizer(CONFIG)
     state = initial_state(network, optimizer)
-    step = make_step(network, optimizer, anchors, CONFIG)
+    step = make_step(network, optimizer, anchors)
     losses = []
     for _ in range(int(given["steps"])):
         state, results = step(state, given["images"], given["boxes"], given["labels"])

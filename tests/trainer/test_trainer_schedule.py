@@ -1,7 +1,7 @@
 import pytest
 
 from trainer.config import TrainerConfig
-from trainer.schedule import WarmupSteps
+from trainer.schedule import LearningRate
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_warm_up_plateau_and_steps(step, rate):
         warmup_learning_rate=0.01,
         learning_rate_steps=(0.5, 0.8),
     )
-    assert float(WarmupSteps(config)(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(LearningRate(config)(step)) == pytest.approx(rate, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_warm_up_plateau_and_steps(step, rate):
     [(0, 1e-4), (500, 1e-3), (79_999, 1e-3), (80_000, 1e-4), (99_999, 1e-4), (100_000, 1e-5)],
 )
 def test_the_defaults_are_the_papers(step, rate):
-    assert float(WarmupSteps(TrainerConfig())(step)) == pytest.approx(rate, rel=1e-5)
+    assert float(LearningRate(TrainerConfig())(step)) == pytest.approx(rate, rel=1e-5)
 
 
 def test_no_warm_up_and_no_steps():
-    schedule = WarmupSteps(
+    schedule = LearningRate(
         TrainerConfig(steps=10, learning_rate=0.5, warmup_steps=0, learning_rate_steps=())
     )
     assert [float(schedule(step)) for step in (0, 5, 9)] == [0.5] * 3

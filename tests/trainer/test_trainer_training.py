@@ -67,7 +67,7 @@ def _pictures(n, size):
     return images, boxes, labels
 
 
-def _batches(first_step, batch=4, size=32, objects=True):
+def _batches(first_step, context=None, batch=4, size=32, objects=True):
     images, boxes, labels = _pictures(16, size)
     if not objects:
         boxes, labels = boxes[:, :0], labels[:, :0]
@@ -103,7 +103,9 @@ def uninterrupted(tmp_path_factory):
 
 def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     config = _config(steps=25, batch_size=16, warmup_steps=5, log_every=5, checkpoint_every=25)
-    _, last = _train(tmp_path, config, lambda first: _batches(first, 16, 128), spec=_SMALL)
+    _, last = _train(
+        tmp_path, config, lambda first, context: _batches(first, batch=16, size=128), spec=_SMALL
+    )
     losses = _scalars(tmp_path, "loss/total")
     assert list(losses) == [5, 10, 15, 20, 25]
     assert losses[25] == pytest.approx(last.total)
@@ -118,7 +120,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
     class Killed(Exception):
         pass
 
-    def killed_after_five(first_step):
+    def killed_after_five(first_step, context):
         for number, batch in enumerate(_batches(first_step)):
             if number == 5:
                 raise Killed
@@ -128,7 +130,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
         _train(tmp_path, _config(), killed_after_five)
     started_at = []
 
-    def batches(first_step):
+    def batches(first_step, context):
         started_at.append(first_step)
         return _batches(first_step)
 
@@ -143,7 +145,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
 
 def test_a_finished_run_does_nothing_more(uninterrupted):
     folder, network, _ = uninterrupted
-    again, losses = _train(folder, _config(), lambda first: pytest.fail("no batch is needed"))
+    again, losses = _train(folder, _config(), lambda *_: pytest.fail("no batch is needed"))
     assert losses is None
     for value, other in zip(network.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(value, other)
@@ -159,7 +161,7 @@ def test_logs_tell_rate_and_speed(uninterrupted):
 
 def test_pictures_without_objects_train(tmp_path):
     network, losses = _train(
-        tmp_path, _config(steps=3), lambda first: _batches(first, objects=False)
+        tmp_path, _config(steps=3), lambda first, context: _batches(first, objects=False)
     )
     assert losses.positives == 0
     assert losses.boxes == 0
@@ -169,7 +171,7 @@ def test_pictures_without_objects_train(tmp_path):
 
 @pytest.mark.parametrize("log_every", [1, 10])
 def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_every):
-    def spoilt(first_step):
+    def spoilt(first_step, context):
         for number, (images, boxes, labels) in enumerate(_batches(first_step), start=1):
             yield (images * np.nan if number == 5 else images), boxes, labels
 

@@ -1,7 +1,8 @@
 """Backbones: each module has `feature_maps(images)` for pictures [batch, size, size, 3], RGB 0-255.
 
-A backbone scales the pictures as its weights want them and returns the maps that the detector's
-anchors stand on, finest first. One with published weights has their `PRETRAINED` beside it.
+A backbone scales the pictures as its weights want them, in float32 whatever the precision of the
+rest, and returns the maps that the detector's anchors stand on, finest first. One with published
+weights has their `PRETRAINED` beside it.
 """
 
 from collections.abc import Callable

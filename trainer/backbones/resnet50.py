@@ -17,7 +17,7 @@ def _application(**inputs):
 
 def feature_maps(images):
     """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""
-    x = CaffePreprocessing(name="preprocessing")(images)
+    x = CaffePreprocessing(name="preprocessing", dtype="float32")(images)
     model = _application(input_tensor=x)
     maps = [model.get_layer(name).output for name in _MAPS]
     return maps + extra_maps(maps[-1], _EXTRAS)

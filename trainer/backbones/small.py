@@ -17,7 +17,7 @@ def _conv(x, filters, stride, name):
 
 def feature_maps(images):
     """Maps at strides 8, 16, 32 and 64 of RGB pictures in 0-255."""
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(images)
+    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing", dtype="float32")(images)
     maps = []
     for stage, (filters, repeats) in enumerate(_STAGES):
         x = _conv(x, filters, 2, f"stage{stage}_down")

@@ -55,7 +55,7 @@ def _conv(inputs, filters, kernel, name, **kwargs):
 
 def feature_maps(images):
     """Maps of conv4_3 (normalised), fc7 and the extra layers; `images` are 300 or 512 px square."""
-    x = CaffePreprocessing(name="preprocessing")(images)
+    x = CaffePreprocessing(name="preprocessing", dtype="float32")(images)
     maps = []
     for block, channels in enumerate(_BLOCKS, start=1):
         for index, filters in enumerate(channels, start=1):

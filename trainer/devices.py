@@ -1,0 +1,89 @@
+"""Which devices a training runs on: one, several of this machine, or those of several machines."""
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+from data.errors import DataError
+from trainer.config import TrainerConfig
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """The strategy for what is there, to build and train a network in the scope of.
+
+    Several workers in the environment's `TF_CONFIG`: MultiWorkerMirroredStrategy over their
+    devices, which waits for all of them. Several devices here (GPUs, or CPUs where there is no
+    GPU): MirroredStrategy. One: TensorFlow's default. To be called before anything is computed:
+    the devices of several workers are joined when TensorFlow starts.
+
+    Raises:
+        DataError: `TF_CONFIG` cannot be read.
+    """
+    if _cluster_size() > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) > 1:
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return tf.distribute.get_strategy()
+
+
+def _cluster_size() -> int:
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = json.loads(text).get("cluster", {})
+        return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"TF_CONFIG cannot be read ({error}): {text}. Write "
+            '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": N}}'
+        ) from error
+
+
+def check_fit(config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:
+    """Raises DataError unless a training can be dealt out to the strategy's devices."""
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        lower = config.batch_size // replicas * replicas
+        near = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+        raise DataError(
+            f"trainer.batch_size: {config.batch_size} pictures cannot be dealt out evenly to "
+            f"{replicas} devices. Set it to a multiple, such as {near}, or hide devices with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if config.xla and replicas > 1:
+        raise DataError(
+            f"trainer.xla: works on one device, not on {replicas}. Set trainer.xla=false, or hide "
+            "devices with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Number and kind of the devices, as in `2xGPU`."""
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    return f"{strategy.num_replicas_in_sync}x{kind}"
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes checkpoints, logs and the model, as one of all workers does."""
+    return strategy.extended.should_checkpoint
+
+
+def synchronise_normalisation(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Lets batch normalisation see the whole batch, not each replica's part, as on one device."""
+    if strategy.num_replicas_in_sync == 1:
+        return
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def same_everywhere(strategy: tf.distribute.Strategy, value: int) -> bool:
+    """Whether all workers have the same whole number, 0 to 2^24. All have to ask."""
+    if strategy.num_replicas_in_sync == 1:
+        return True
+    values = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant([value], tf.int64)
+    )
+    return len(set(strategy.gather(values, axis=0).numpy().tolist())) == 1
