@@ -42,10 +42,12 @@ class TrainerConfig:
 
     `backbone_weights` is `none`, `imagenet` or the path of a Keras or PyTorch file
     (`trainer.weights`). Pictures are shuffled within blocks of `shuffle_buffer`, whose encoded
-    bytes are held in memory. Every `eval_every` steps and at the end the mAP on the eval split is
-    measured, and the best weights are exported; with 0 it is not, and the last ones are. `warm_start` is empty, the path of a
-    model that was exported before, or `latest` for the latest blessed one
-    (`trainer.weights.saved_model`); where there is none yet, `backbone_weights` counts.
+    bytes are held in memory.
+
+    Every `eval_every` steps and at the end the mAP on the eval split is measured, and the best
+    weights are exported; with 0 it is not, and the last ones are. `warm_start` is empty, the path
+    of a model that was exported before (`trainer.weights.saved_model`), or `latest` for the latest
+    blessed one; where there is none yet, `backbone_weights` counts.
     """
 
     detector: str = "ssd300-vgg16"

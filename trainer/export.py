@@ -7,12 +7,16 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from data.errors import DataError
-from trainer import sampling
+from trainer import checkpoints, sampling
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
 from trainer.postprocessing import OUTPUTS, detect
 from trainer.preprocessing import ENCODED
 
 MODEL_NAME = "ssd"
+# What says what the model is, in its folder.
+IDENTITY = "assets.extra/model.json"
+# Under this name the SavedModel has the network's variables, each by its path.
+WEIGHTS = "weights"
 # Pictures that go through the network at a time. An evaluator may send a thousand records at
 # once, whose activations would not fit into memory.
 _CHUNK = 16
@@ -106,7 +110,7 @@ def _in_chunks(answer, inputs):
 
 
 def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures) -> None:
-    """Writes the SavedModel with its warm-up requests and `assets.extra/model.json`.
+    """Writes the SavedModel with its warm-up requests and IDENTITY.
 
     Args:
       facts: JSON values that say what the model is (preset, versions); image size, anchors hash
@@ -117,7 +121,9 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
     saved.transform_graph = detector.records.graph
     # A Keras variable that is saved itself is restored into a copy by all but
     # `tf.saved_model.load`: TensorFlow Serving's functions would find the original empty.
-    saved.weights = [variable.value for variable in detector.network.variables]
+    variables = detector.network.variables
+    named = {checkpoints.key(i, v): v.value for i, v in enumerate(variables)}
+    setattr(saved, WEIGHTS, named)
     tf.saved_model.save(
         saved,
         str(folder),
@@ -135,7 +141,7 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
         "anchors_hash": anchors_hash(detector.spec),
         "classes": list(detector.class_names),
     }
-    (extra / "model.json").write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    (folder / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for picture in warmup_pictures[:_WARMUP_PICTURES]:
             writer.write(_warmup_request(picture))

@@ -21,6 +21,7 @@ from trainer.detector import build_network, detector_spec
 from trainer.preprocessing import ENCODED
 from trainer.training import StepLosses, train
 from trainer.weights import load_backbone_weights
+from trainer.weights.saved_model import load_base_model
 
 _log = logging.getLogger("ssd.trainer")
 
@@ -35,8 +36,8 @@ def run_fn(fn_args) -> None:
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
     checkpoints of unfinished runs wait. A run with the same configuration, data and code goes on
     from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's logs.
-    `fn_args.hyperparameters`, if given, holds `excluded_records`, which the data gate found in
-    another split too.
+    `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` holds
+    `excluded_records`, which the data gate found in another split too.
     """
     facts = dict(fn_args.custom_config)
     job = Job.from_arguments(fn_args)
@@ -59,6 +60,7 @@ def run_fn(fn_args) -> None:
         "trainer": dataclasses.asdict(config),
         "code_version": facts["code_version"],
         "data": job.data_facts,
+        "base_model": job.base_model,
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
     served = job.new_detector()
@@ -90,6 +92,7 @@ class Job:
     eval_shards: list[str]
     strategy: tf.distribute.Strategy
     excluded: tuple[str, ...] = ()
+    base_model: str | None = None
 
     @classmethod
     def from_arguments(cls, fn_args) -> "Job":
@@ -113,6 +116,7 @@ class Job:
             shards=input_pipeline.list_shards(fn_args.train_files),
             eval_shards=input_pipeline.list_shards(fn_args.eval_files),
             excluded=tuple((fn_args.hyperparameters or {}).get("excluded_records", [])),
+            base_model=fn_args.base_model,
         )
 
     @property
@@ -143,7 +147,12 @@ class Job:
         keras.utils.set_random_seed(self.config.seed)
         with self.strategy.scope():
             network = build_network(self.spec, len(self.classes), self.config.precision)
-            load_backbone_weights(network, self.spec, self.classes, self.config.backbone_weights)
+            if self.base_model:
+                load_base_model(network, self.config, self.classes, self.base_model)
+            else:
+                load_backbone_weights(
+                    network, self.spec, self.classes, self.config.backbone_weights
+                )
         devices.synchronise_normalisation(network, self.strategy)
         return network
 

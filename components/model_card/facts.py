@@ -8,11 +8,11 @@ import tensorflow as tf
 from components.data_gate.component import REPORT_FILE
 from components.model_card.scores import gather_scores
 from data.errors import DataError
+from trainer.export import IDENTITY
 from trainer.input_pipeline import count_records, list_shards
 from trainer.run import SUMMARY
 
 FACTS_FILE = "facts.json"
-IDENTITY = "assets.extra/model.json"
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 

@@ -1,0 +1,120 @@
+"""Starts from a model that was exported before: a pushed version, or what a Trainer has made."""
+
+import json
+import logging
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from data.errors import DataError
+from trainer.anchors import anchors_hash
+from trainer.config import TrainerConfig
+from trainer.detector import detector_spec
+from trainer.export import IDENTITY, WEIGHTS
+
+_log = logging.getLogger("ssd.trainer")
+
+# Where TFX's Trainer puts the model below its artifact, and looks for one that was imported.
+_TFX_FOLDER = "Format-Serving"
+_HEAD = re.compile(r"(box|class)_head\d+/")
+
+
+def check_base_model(path: str, config: TrainerConfig) -> str:
+    """The folder of the SavedModel at `path`, whose backbone fits the configured detector.
+
+    Args:
+      path: of a pushed version, of a Trainer's model artifact, or of the SavedModel in it.
+
+    Raises:
+        DataError: there is no such model, or it is another detector or has other anchors.
+    """
+    folder = _locate(path)
+    facts = _read_facts(folder)
+    spec = detector_spec(config)
+    own = {"detector": config.detector, "anchors hash": anchors_hash(spec.anchors)}
+    try:
+        found = {"detector": facts["trainer"]["detector"], "anchors hash": facts["anchors_hash"]}
+    except KeyError as error:
+        raise DataError(f"{folder}/{IDENTITY}: has no {error}. Give a newer model") from error
+    for name, wanted in own.items():
+        if found[name] != wanted:
+            raise DataError(
+                f"{folder}: cannot start from it: its {name} is {found[name]}, this run's is "
+                f"{wanted}. Set trainer.detector and trainer.anchors as it was trained with "
+                f"(anchors {facts['trainer']['anchors']}), or leave trainer.warm_start empty"
+            )
+    return folder
+
+
+def load_base_model(network: keras.Model, config: TrainerConfig, class_names, path: str) -> None:
+    """Puts the weights of an exported model into a new network and logs which.
+
+    The heads are taken only where the classes are the same, in the same order of their ids.
+
+    Raises:
+        DataError: as `check_base_model`; or a layer is missing or of another shape. The network is
+          unchanged then.
+    """
+    folder = check_base_model(path, config)
+    same_classes = list(class_names) == _read_facts(folder)["classes"]
+    stored = _read_weights(folder)
+    wanted = [v for v in network.variables if same_classes or not _HEAD.match(v.path)]
+    for variable in wanted:
+        found = stored[variable.path].shape if variable.path in stored else "none"
+        if found != tuple(variable.shape):
+            raise DataError(
+                f"{folder}: {variable.path}: the network has weights of {tuple(variable.shape)}, "
+                f"the model {found}. It was made by other code; leave trainer.warm_start empty"
+            )
+    for variable in wanted:
+        variable.assign(stored[variable.path])
+    loaded = {path.rpartition("/")[0] for path in (v.path for v in wanted)}
+    heads = {layer for layer in loaded if _HEAD.match(f"{layer}/")}
+    _log.info(
+        "  warm start: backbone %d layers from %s, heads %s",
+        len(loaded - heads),
+        folder,
+        f"{len(heads)} layers from there too" if same_classes else "new (classes differ)",
+    )
+
+
+def _locate(path: str) -> str:
+    folder = str(path).rstrip("/")
+    candidates = (folder, f"{folder}/{_TFX_FOLDER}", folder.removesuffix(f"/{_TFX_FOLDER}"))
+    for candidate in candidates:
+        if tf.io.gfile.exists(f"{candidate}/saved_model.pb"):
+            return candidate
+    raise DataError(
+        f"trainer.warm_start: {path}: no SavedModel there. Give the folder of a pushed version "
+        "(with saved_model.pb in it), or `latest` for the latest blessed model"
+    )
+
+
+def _read_facts(folder: str) -> dict:
+    try:
+        with tf.io.gfile.GFile(f"{folder}/{IDENTITY}", "r") as file:
+            return json.loads(file.read())
+    except (tf.errors.OpError, ValueError) as error:
+        raise DataError(
+            f"{folder}/{IDENTITY}: cannot be read ({error}), so what the model is is not known. "
+            "Give a model that this pipeline has exported"
+        ) from error
+
+
+def _read_weights(folder: str) -> dict[str, np.ndarray]:
+    """{path of a variable: its value} of what `export` wrote."""
+    try:
+        reader = tf.train.load_checkpoint(f"{folder}/variables/variables")
+        keys = [key for key in reader.get_variable_to_shape_map() if key.startswith(f"{WEIGHTS}/")]
+        return {_variable_path(key): reader.get_tensor(key) for key in keys}
+    except (tf.errors.OpError, ValueError) as error:
+        raise DataError(f"{folder}/variables: cannot be read ({error})") from error
+
+
+def _variable_path(key: str) -> str:
+    """Of `WEIGHTS/12:conv1.Skernel/.ATTRIBUTES/VARIABLE_VALUE`: `conv1/kernel`."""
+    # TensorFlow writes a dot of a name as two and a slash as `.S`.
+    name = re.sub(r"\.(.)", lambda found: "/" if found[1] == "S" else found[1], key.split("/")[1])
+    return name.partition(":")[2]
