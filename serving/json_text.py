@@ -135,4 +135,22 @@ def decimals(values: np.ndarray) -> list[str]:
     return [t if "." in t or "e" in t else _SPECIAL.get(t) or t + ".0" for t in texts]
 
 
+def nine_digits(values: np.ndarray) -> np.ndarray | None:
+    """The float64s whose shortest spelling is that of `decimals`; None for some, to be spelled out.
+
+    That is for float32 numbers which need no exponent: many times as fast where there are many.
+    """
+    size = np.abs(values, dtype=np.float64)
+    plain = (size >= 1e-4) & (size < 1e6)
+    if not (plain | (size == 0)).all():
+        return None
+    exact = values.astype(np.float64)
+    # Both products and quotients by a power of ten up to 1e22 are rounded once.
+    leading = np.floor(np.log10(size, out=np.zeros_like(size), where=plain))
+    unit6, unit9 = 10.0 ** (5 - leading), 10.0 ** (8 - leading)
+    six = np.rint(exact * unit6) / unit6
+    nine = np.rint(exact * unit9) / unit9
+    return np.where(six.astype(np.float32) == values, six, nine)
+
+
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import re
 import threading
 import time
@@ -33,12 +32,6 @@ _CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-
-
-# What a client sends that is not HTTP is the client's fault: answered with 400, and not logged.
-logging.getLogger("aiohttp.server").addFilter(
-    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-)
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class _Bodiless(StatusError):
 
 
 class RestApi:
-    """Answers HTTP requests; `handle` is aiohttp's low-level handler."""
+    """Answers HTTP requests."""
 
     def __init__(
         self,
@@ -100,28 +93,9 @@ class RestApi:
         self._page = page
         self._headers = _CORS if cors else {}
         self._places = places
-        self._in_flight = 0
-        self._draining = False
 
-    async def drain(self, timeout_s: float) -> None:
-        """Waits until what is in flight is answered; connections close with their answers."""
-        self._draining = True
-        deadline = time.monotonic() + timeout_s
-        while self._in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-
-    async def handle(self, request: web.BaseRequest) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         """The answer to one request, whatever it is."""
-        self._in_flight += 1
-        try:
-            response = await self._dispatch(request)
-            if self._draining:
-                response.force_close()
-            return response
-        finally:
-            self._in_flight -= 1
-
-    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
         path = request.raw_path
         if path == self._metrics_path:
             return web.Response(text=self._metrics.page())

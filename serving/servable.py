@@ -7,7 +7,7 @@ shapes, and words its errors as TensorFlow Serving's users see them.
 import gc
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -24,8 +24,8 @@ _SAVED_MODEL = "saved_model.pb"
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 _DEFAULT_SIGNATURE = "serving_default"
 _PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
-# A picture is decoded to 3 bytes a pixel before the model scales it down.
-MAX_PICTURE_PIXELS = 100_000_000
+# Of all pictures in a request: they are decoded to 3 bytes a pixel before they are scaled down.
+MAX_PIXELS = 100_000_000
 
 
 class Servable:
@@ -89,8 +89,7 @@ class Servable:
         signature = self.signatures[name]
         _check_inputs(signature, inputs)
         wanted = _wanted_outputs(signature, outputs)
-        for array in inputs.values():
-            _check_pictures(array)
+        _check_pictures(inputs.values())
         call = self._call(name, signature, wanted)
         try:
             results = call(*(inputs[key] for key in sorted(signature.inputs)))
@@ -161,24 +160,43 @@ def _wanted_outputs(signature: meta_graph_pb2.SignatureDef, outputs: Sequence[st
     return list(outputs) or known
 
 
-def _check_pictures(array: np.ndarray) -> None:
-    """Refuses encoded pictures whose header promises more pixels than memory should be given."""
-    if array.dtype != object:
+def _check_pictures(arrays: Iterable[np.ndarray]) -> None:
+    """Refuses encoded pictures whose headers promise more pixels than memory should be given."""
+    total = 0
+    for array in arrays:
+        if array.dtype == object:
+            total += sum(_pixels(picture) for value in array.ravel() for picture in _encoded(value))
+    if total > MAX_PIXELS:
+        raise invalid(
+            f"pictures of {total} pixels refused: {MAX_PIXELS} at most in a request. "
+            "Send fewer or smaller ones"
+        )
+
+
+def _encoded(value: object) -> Iterator[bytes]:
+    """What may be an encoded picture: the value itself, or those in it if it is a `tf.Example`."""
+    if not isinstance(value, bytes):
         return
-    for value in array.ravel():
-        if not isinstance(value, bytes) or not value.startswith(_PICTURE_STARTS):
-            continue
-        try:
-            with warnings.catch_warnings(), Image.open(BytesIO(value)) as picture:
-                width, height = picture.size
-        except Image.DecompressionBombError as error:
-            raise invalid(f"picture refused: {error}") from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            continue  # TensorFlow's own decoder has the say, and the better message.
-        if width * height > MAX_PICTURE_PIXELS:
-            raise invalid(
-                f"picture of {width} x {height} pixels refused: {MAX_PICTURE_PIXELS} at most"
-            )
+    if value.startswith(_PICTURE_STARTS):
+        yield value
+        return
+    try:
+        features = tf.train.Example.FromString(value).features.feature
+    except DecodeError:
+        return
+    for feature in features.values():
+        yield from (v for v in feature.bytes_list.value if v.startswith(_PICTURE_STARTS))
+
+
+def _pixels(picture: bytes) -> int:
+    """Width times height by the header; 0 where there is none that Pillow can read."""
+    try:
+        with warnings.catch_warnings(), Image.open(BytesIO(picture)) as opened:
+            return opened.width * opened.height
+    except Image.DecompressionBombError as error:
+        raise invalid(f"picture refused: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+        return 0  # TensorFlow's own decoder has the say, and the better message.
 
 
 def _code(error: tf.errors.OpError) -> str:

@@ -40,7 +40,7 @@ def parse_flags(arguments: list[str]) -> argparse.Namespace:
     flag("--model_config_file_poll_wait_seconds", type=float, default=0, help="0: read it once")
     flag("--rest_api_port", type=int, default=0, help="0: no REST")
     flag("--port", type=int, default=0, help="for gRPC; 0: none")
-    flag("--rest_api_num_threads", type=int, default=os.cpu_count(), help="models run at once")
+    flag("--rest_api_num_threads", type=int, default=4 * os.cpu_count(), help="runs at a time")
     flag("--rest_api_timeout_in_ms", type=int, default=30_000)
     flag("--rest_api_enable_cors_support", **_SWITCH)
     flag("--monitoring_config_file", type=Path, help="turns the Prometheus metrics on")
@@ -135,6 +135,8 @@ class Server:
         """Serves until SIGTERM or SIGINT, and then finishes what was begun."""
         from aiohttp import web
 
+        from serving.http_server import HttpServer
+
         flags = self._flags
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -151,10 +153,8 @@ class Server:
                 self._limits,
                 self._places,
             )
-        runner = web.ServerRunner(
-            web.Server(self._rest.handle, auto_decompress=False, access_log=None),
-            shutdown_timeout=0.5,
-        )
+        http_server = HttpServer(self._rest.answer, self._limits.timeout_s)
+        runner = web.ServerRunner(http_server, shutdown_timeout=0.5)
         await runner.setup()
         if flags.rest_api_port:
             await web.TCPSite(runner, flags.host, flags.rest_api_port).start()
@@ -171,7 +171,7 @@ class Server:
             grpc_stopped = grpc_server.stop(flags.drain_seconds)
         for site in runner.sites:
             await site.stop()
-        await self._rest.drain(flags.drain_seconds)
+        await http_server.drain(flags.drain_seconds)
         await runner.cleanup()
         if grpc_server:
             await asyncio.to_thread(grpc_stopped.wait)

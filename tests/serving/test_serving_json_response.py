@@ -3,11 +3,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.json_response import write_response
+from serving.json_text import decimals
 from serving.status import StatusError
 
 _ARRAYS = st.sampled_from(
@@ -42,8 +43,29 @@ def test_rows_hold_the_values(array):
     _same([row["z"] for row in named], array)
 
 
+_PLAIN = st.floats(2**-13, 999_999, width=32) | st.just(0.0) | st.integers(0, 999_999)
+
+
+@settings(max_examples=300)
+@given(st.lists(_PLAIN | _PLAIN.map(lambda value: -value), min_size=1))
+def test_many_floats_are_spelled_as_one_by_one(values):
+    array = np.array(values, np.float32)
+    answer = write_response({"y": array}, False)
+    assert answer == b'{"outputs":[' + ",".join(decimals(array)).encode() + b"]}"
+    # One number that needs an exponent, and all are spelled out.
+    array = np.append(array, np.float32(3e-7))
+    answer = write_response({"y": array}, False)
+    assert answer == b'{"outputs":[' + ",".join(decimals(array)).encode() + b"]}"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_json_has_no_number_for(value):
+    answer = write_response({"y": np.array([0.5, value], np.float32)}, True)
+    np.testing.assert_array_equal(json.loads(answer)["predictions"], [0.5, value])
+
+
 def test_a_scalar_column():
-    assert write_response({"y": np.array(7.5, np.float32)}, False) == b'{"outputs": 7.5}'
+    assert write_response({"y": np.array(7.5, np.float32)}, False) == b'{"outputs":7.5}'
 
 
 def test_bytes_go_out_as_base64_only_under_their_suffix():

@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import gzip
+import http.client
 import io
 import json
 import socket
@@ -12,6 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -190,7 +192,7 @@ def test_a_client_that_waits_for_continue(server):
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         connection.sendall(body)
-        assert b'{"predictions": [3.0]}' in connection.recv(1000)
+        assert b'{"predictions":[3.0]}' in connection.recv(1000)
 
 
 def test_requests_cut_off_in_the_middle_free_their_places(server):
@@ -227,6 +229,32 @@ def test_pictures_of_absurd_size_are_refused(server, size):
     instance = {"b64": base64.b64encode(_png(*size)).decode()}
     answer = server.predict("blobs", instances=[instance])
     assert "refused" in answer["error"] or "PNG" in answer["error"]
+
+
+@pytest.mark.parametrize("field", ["image/encoded", "other"])
+def test_pictures_of_absurd_size_inside_examples_are_refused(server, field):
+    feature = {field: tf.train.Feature(bytes_list=tf.train.BytesList(value=[_png(20_000, 20_000)]))}
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    instance = {"b64": base64.b64encode(example.SerializeToString()).decode()}
+    answer = server.predict("blobs", signature_name="serving_examples", instances=[instance])
+    assert "refused" in answer["error"]
+
+
+def test_a_head_that_never_ends_is_given_up(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.settimeout(10)
+        start = time.monotonic()
+        connection.sendall(_HEAD)
+        assert connection.recv(100) == b""
+        assert 2 < time.monotonic() - start < 8
+
+
+def test_a_connection_waits_longer_between_requests_than_for_the_first(server):
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    for pause in (3.0, 0.0):
+        connection.request("GET", "/v1/models/adder")
+        assert connection.getresponse().read()
+        time.sleep(pause)
 
 
 @settings(max_examples=60)

@@ -98,8 +98,16 @@ def test_a_warm_up_file_that_is_no_tfrecord(adder):
 def test_the_limit_of_pixels(blob_model, picture, monkeypatch):
     loaded = Servable(blob_model / "20")
     inputs = {"image_bytes": np.array([picture.read_bytes()], object)}
-    monkeypatch.setattr(servable_module, "MAX_PICTURE_PIXELS", 200 * 100)
+    monkeypatch.setattr(servable_module, "MAX_PIXELS", 200 * 100)
     loaded.run("", inputs)
-    monkeypatch.setattr(servable_module, "MAX_PICTURE_PIXELS", 200 * 100 - 1)
-    with pytest.raises(StatusError, match="picture of 200 x 100 pixels refused: 19999 at most"):
+    monkeypatch.setattr(servable_module, "MAX_PIXELS", 200 * 100 - 1)
+    with pytest.raises(StatusError, match="pictures of 20000 pixels refused: 19999 at most"):
+        loaded.run("", inputs)
+
+
+def test_the_limit_counts_all_pictures_of_a_request(blob_model, picture, monkeypatch):
+    loaded = Servable(blob_model / "20")
+    inputs = {"image_bytes": np.array([picture.read_bytes()] * 2, object)}
+    monkeypatch.setattr(servable_module, "MAX_PIXELS", 2 * 200 * 100 - 1)
+    with pytest.raises(StatusError, match="pictures of 40000 pixels refused"):
         loaded.run("", inputs)

@@ -128,7 +128,7 @@ def test_sigterm_finishes_requests_in_flight_in_bounded_time(start_server, save_
         socket.create_connection(("127.0.0.1", server.port))
     late.sendall(body[5:])
     late.settimeout(10)
-    assert b'{"predictions": [0.0]}' in late.recv(1000)
+    assert b'{"predictions":[0.0]}' in late.recv(1000)
     asking.join()
     assert answers == [{"predictions": [1.5]}]
     assert server.process.wait(20) == 0

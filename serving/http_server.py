@@ -1,0 +1,61 @@
+"""HTTP connections on aiohttp: heads in bounded time, and an end that finishes what was begun."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+# What a client sends that is not HTTP is the client's fault: answered with 400, and not logged.
+logging.getLogger("aiohttp.server").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+)
+
+
+class HttpServer(web.Server):
+    """Hands requests to a function. A connection without a first request in time is closed."""
+
+    def __init__(
+        self, answer: Callable[[web.BaseRequest], Awaitable[web.Response]], timeout_s: float
+    ):
+        super().__init__(self._handle, auto_decompress=False, access_log=None)
+        self._answer = answer
+        self._timeout_s = timeout_s
+        # aiohttp waits for ever for the first head; between requests, it has a limit of its own.
+        self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._in_flight = 0
+        self._draining = False
+
+    def connection_made(self, handler, transport) -> None:
+        super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
+        self._awaited[handler] = loop.call_later(self._timeout_s, transport.close)
+
+    def connection_lost(self, handler, exc=None) -> None:
+        self._stop_waiting(handler)
+        super().connection_lost(handler, exc)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Waits until what is in flight is answered; connections close with their answers."""
+        self._draining = True
+        deadline = time.monotonic() + timeout_s
+        while self._in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def _handle(self, request: web.BaseRequest) -> web.Response:
+        self._stop_waiting(request.protocol)
+        self._in_flight += 1
+        try:
+            response = await self._answer(request)
+            if self._draining:
+                response.force_close()
+            return response
+        finally:
+            self._in_flight -= 1
+
+    def _stop_waiting(self, handler) -> None:
+        timer = self._awaited.pop(handler, None)
+        if timer:
+            timer.cancel()
