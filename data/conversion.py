@@ -1,4 +1,4 @@
-"""The Beam pipeline that turns VOC pictures into shuffled, sharded, compressed TFRecords.
+"""The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
 Only what is known about a picture travels between the workers; the JPEG bytes are read once to
 check them and once more by the worker that writes the shard, so memory hardly grows with the data.
@@ -19,11 +19,8 @@ from data.errors import DataError
 from data.jpeg import read_header
 from data.lists import SPLITS, Picture
 from data.progress import Marks
-from data.records import build_example, find_problems
+from data.records import build_example, find_problems, find_voc_box_problems
 from data.voc import Annotation, read_annotation
-
-# Beam's own default would first look for a binary to download. A user's options come later and win.
-_DEFAULT_RUNNER = "--runner=FnApiRunner"
 
 # About 50 MB of VOC pictures a shard.
 _PICTURES_PER_SHARD = 500
@@ -75,7 +72,7 @@ class Result:
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
     """Checks all pictures, then writes those that passed; with `plan.strict`, all or none."""
     rejected_path, written_path = plan.marks / "rejected.jsonl", plan.marks / "written.jsonl"
-    options = PipelineOptions([_DEFAULT_RUNNER, *beam_options])
+    options = PipelineOptions(list(beam_options))
     with beam.Pipeline(options=options) as pipeline:
         checked, rejected = (
             pipeline
@@ -121,13 +118,16 @@ def shard_numbers(pictures: Iterable[Picture], eval_fraction: float) -> dict[str
 
 def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
     """Reads annotation and JPEG and collects everything that is wrong with them."""
-    problems = []
-    annotation = header = None
+    problems = list(picture.problems)
+    annotation, header = picture.annotation, None
+    is_voc = isinstance(annotation, Path)
     jpeg = b""
-    try:
-        annotation = read_annotation(picture.annotation_path)
-    except DataError as error:
-        problems.append(str(error))
+    if is_voc:
+        try:
+            annotation = read_annotation(annotation)
+        except DataError as error:
+            annotation = None
+            problems.append(str(error))
     try:
         jpeg = picture.jpeg_path.read_bytes()
         header = read_header(jpeg)
@@ -140,6 +140,8 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
         problems.append(f"{picture.jpeg_path}: {error}")
     if annotation and header:
         problems += find_problems(annotation, header, plan.classes)
+        if is_voc:
+            problems += find_voc_box_problems(annotation, header)
     if problems:
         return Rejected(picture.source_id, picture.split, tuple(problems))
     sha256 = hashlib.sha256(jpeg).hexdigest()

@@ -1,8 +1,11 @@
-"""Command line: VOC folders in, sharded and shuffled TFRecords out.
+"""Command line: VOC folders or COCO annotations in, sharded and shuffled TFRecords out.
 
     python -m data.convert --voc VOCROOT --output DIR
+    python -m data.convert --output DIR \
+      --coco-annotations train=instances_train2017.json --images train2017 \
+      --coco-annotations test=instances_val2017.json --images val2017
 
-By default the paper's 07+12: the trainval lists of VOC2007 and VOC2012 (16,551 pictures) for
+Of VOC by default the paper's 07+12: the trainval lists of VOC2007 and VOC2012 (16,551 pictures) for
 training, VOC2007's test list (4,952) for testing. Two in a hundred training pictures are held out
 for eval, chosen by a hash of their content; `--eval LIST` names a list instead, and
 `--eval-fraction 0` trains on all 16,551 and writes no eval split.
@@ -18,14 +21,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+from google.protobuf import text_format
 from rich.console import Console
 
+from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
+from data.coco import CocoSource, select_coco
 from data.console import quiet
 from data.errors import DataError
 from data.lists import SPLITS, Selection, select
 from data.output import whole_folder
 from data.report import Report, count_split
-from data.schema import VOC_SCHEMA, class_names, read_schema
+from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 
 DEFAULT_EVAL_FRACTION = 0.02
 _PROBLEMS_SHOWN = 20
@@ -42,10 +48,12 @@ def convert(
     classes: Sequence[str] | None = None,
     on_error: Literal["fail", "skip"] = "fail",
     seed: int = 0,
-    beam_options: Sequence[str] = (),
+    beam_options: Sequence[str] = IN_PROCESS,
     console: Console | None = None,
 ) -> Report:
-    """Writes DIR/{train,eval,test}/*.tfrecord.gz and DIR/report.json, whole or not at all.
+    """Writes DIR/{train,eval,test}/*.tfrecord.gz, DIR/schema.pbtxt and DIR/report.json.
+
+    They appear together or not at all.
 
     Args:
         voc_root: a VOCdevkit or the folder above it.
@@ -58,19 +66,58 @@ def convert(
         on_error: `fail` writes nothing if any picture is unusable; `skip` leaves such pictures out
             and lists them in DIR/rejected.jsonl.
         seed: of the shuffling.
-        beam_options: further Beam options, such as `--direct_num_workers=4`.
+        beam_options: of `data.beam_runner.beam_arguments`.
         console: where to show progress; None: nowhere.
 
     Raises:
         DataError: bad input or an unusable output folder.
     """
-    output = Path(output)
+    _check(eval_fraction, on_error)
+    selection = select(Path(voc_root), train=train, eval=eval, test=test)
+    schema = make_schema(classes or class_names(read_schema(VOC_SCHEMA)), with_crowds=False)
+    return _write(
+        selection, schema, Path(output), eval_fraction, on_error, seed, beam_options, console
+    )
+
+
+def convert_coco(
+    sources: Sequence[CocoSource],
+    output: Path | str,
+    *,
+    eval_fraction: float = DEFAULT_EVAL_FRACTION,
+    classes: Sequence[str] | None = None,
+    on_error: Literal["fail", "skip"] = "fail",
+    seed: int = 0,
+    beam_options: Sequence[str] = IN_PROCESS,
+    console: Console | None = None,
+) -> Report:
+    """As `convert`, of COCO's annotation files; without `classes`, of all their categories."""
+    _check(eval_fraction, on_error)
+    selection, categories = select_coco(sources)
+    schema = make_schema(classes or categories, with_crowds=True)
+    return _write(
+        selection, schema, Path(output), eval_fraction, on_error, seed, beam_options, console
+    )
+
+
+def _check(eval_fraction: float, on_error: str) -> None:
     if not 0 <= eval_fraction < 1:
         raise DataError(f"--eval-fraction {eval_fraction:g}: give a share of at least 0, below 1")
     if on_error not in ("fail", "skip"):
         raise DataError(f"--on-error {on_error}: give fail or skip")
-    classes = tuple(classes) if classes else class_names(read_schema(VOC_SCHEMA))
-    selection = select(Path(voc_root), train=train, eval=eval, test=test)
+
+
+def _write(
+    selection: Selection,
+    schema,
+    output: Path,
+    eval_fraction: float,
+    on_error: str,
+    seed: int,
+    beam_options: Sequence[str],
+    console: Console | None,
+) -> Report:
+    """Converts what was selected into a folder that appears when it is complete."""
     fraction = 0.0 if selection.lists["eval"] else eval_fraction
     with whole_folder(output) as folder:
         # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
@@ -80,7 +127,7 @@ def convert(
         plan = conversion.Plan(
             folder=folder,
             marks=marks,
-            classes=classes,
+            classes=class_names(schema),
             eval_fraction=fraction,
             strict=on_error == "fail",
             seed=seed,
@@ -103,6 +150,7 @@ def convert(
             with (folder / "rejected.jsonl").open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(asdict(item)) + "\n" for item in result.rejected)
         report.save(folder / "report.json")
+        (folder / "schema.pbtxt").write_text(text_format.MessageToString(schema), encoding="utf-8")
     return report
 
 
@@ -110,25 +158,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    stray = [word for word in options.beam_options if not word.startswith("--")]
-    if stray:
-        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+    lists = {split: getattr(options, split) for split in SPLITS}
+    if options.voc and options.images:
+        parser.error("--images goes with --coco-annotations")
+    if options.coco_annotations and any(lists.values()):
+        parser.error(
+            "--train, --eval and --test go with --voc. Write --coco-annotations SPLIT=FILE"
+        )
     quiet(options.verbose)
     try:
-        classes = options.classes or class_names(read_schema(options.schema))
-        report = convert(
-            options.voc,
-            options.output,
-            train=options.train,
-            eval=options.eval,
-            test=options.test,
-            eval_fraction=options.eval_fraction,
-            classes=classes,
-            on_error=options.on_error,
-            seed=options.seed,
-            beam_options=options.beam_options,
-            console=Console(stderr=True),
-        )
+        named = class_names(read_schema(options.schema)) if options.schema else None
+        common = {
+            "eval_fraction": options.eval_fraction,
+            "classes": options.classes or named,
+            "on_error": options.on_error,
+            "seed": options.seed,
+            "beam_options": arguments_of(options),
+            "console": Console(stderr=True),
+        }
+        if options.voc:
+            report = convert(options.voc, options.output, **lists, **common)
+        else:
+            sources = _coco_sources(options.coco_annotations, options.images)
+            report = convert_coco(sources, options.output, **common)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -147,20 +199,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _coco_sources(annotations: Sequence[str], images: Sequence[Path]) -> list[CocoSource]:
+    """Pairs the files of the command line, [SPLIT=]FILE, with the folders of their pictures."""
+    if len(images) not in (1, len(annotations)):
+        raise DataError(
+            f"there are {len(annotations)} --coco-annotations and {len(images)} --images. Give one "
+            "folder for all, or one for each in the same order"
+        )
+    sources = []
+    for number, word in enumerate(annotations):
+        split, _, file = word.partition("=")
+        if split not in SPLITS or not file:
+            if len(annotations) > 1:
+                raise DataError(
+                    f"--coco-annotations {word}: say what each of several files is for: "
+                    f"{', '.join(f'{split}=FILE' for split in SPLITS)}"
+                )
+            split, file = "train", word
+        sources.append(CocoSource(split, Path(file), images[number if len(images) > 1 else 0]))
+    return sources
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data.convert",
         allow_abbrev=False,
-        description="Converts Pascal VOC folders to sharded, shuffled TFRecords.",
-        epilog="Options after -- go to Beam, such as: -- --direct_running_mode=multi_processing "
-        "--direct_num_workers=4",
+        description="Converts Pascal VOC folders or COCO annotations to sharded, shuffled "
+        "TFRecords.",
+        epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--voc", type=Path, metavar="VOCROOT", help="VOCdevkit, or the folder above it"
+    )
+    source.add_argument(
+        "--coco-annotations",
+        action="append",
+        default=[],
+        metavar="[SPLIT=]FILE",
+        help="a file such as instances_train2017.json and the split that it is for (default: "
+        "train); repeatable",
     )
     parser.add_argument(
-        "--voc",
+        "--images",
         type=Path,
-        required=True,
-        metavar="VOCROOT",
-        help="VOCdevkit, or the folder above it",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of the pictures of --coco-annotations: one for each file, or one for all",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder to create"
@@ -175,23 +261,23 @@ def _parser() -> argparse.ArgumentParser:
             action="append",
             default=[],
             metavar="LIST",
-            help=f"a list of ImageSets/Main such as VOC2007/val; repeatable (default: {default})",
+            help=f"of --voc: a list of ImageSets/Main such as VOC2007/val; repeatable (default: "
+            f"{default})",
         )
     parser.add_argument(
         "--eval-fraction",
         type=float,
         default=DEFAULT_EVAL_FRACTION,
         metavar="SHARE",
-        help="of the training pictures, held out for eval by content where no --eval list is "
-        "named (default: %(default)s)",
+        help="of the training pictures, held out for eval by content where no list or file is for "
+        "eval (default: %(default)s)",
     )
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--schema",
         type=Path,
-        default=VOC_SCHEMA,
         metavar="FILE",
-        help="schema that lists the classes (default: the 20 of VOC)",
+        help="schema that lists the classes (default: the 20 of VOC, COCO's categories)",
     )
     classes.add_argument(
         "--classes", nargs="+", metavar="NAME", help="the classes, where there is no schema yet"
@@ -206,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
-    parser.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help=argparse.SUPPRESS)
+    add_arguments(parser)
     return parser
 
 
@@ -249,7 +335,7 @@ def _report(selection: Selection, fraction: float, result) -> Report:
 def _check_splits(report: Report, fraction: float) -> None:
     wanted = {split for split in SPLITS if report.lists[split]} | ({"eval"} if fraction else set())
     for split in sorted(wanted - set(report.splits)):
-        hint = "Name a list by --eval, or raise --eval-fraction" if split == "eval" else "Check it"
+        hint = "Name one for eval, or raise --eval-fraction" if split == "eval" else "Check it"
         raise DataError(f"no picture is left for {split}, so nothing was written. {hint}")
 
 

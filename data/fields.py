@@ -11,7 +11,8 @@ class Fields:
     """Feature names of a `tf.Example` that holds one annotated picture.
 
     `encoded` to `width` hold one value each, `xmin` to `label` one per object. Boxes are floats
-    relative to the picture. None marks what records of this kind do not have.
+    relative to the picture. None marks what records of this kind do not have. `is_crowd` is there
+    where the data set marks boxes around many objects, as COCO does; they are difficult as well.
     """
 
     encoded: str
@@ -30,6 +31,7 @@ class Fields:
     difficult: str
     truncated: str
     occluded: str | None
+    is_crowd: str | None
 
 
 # The names that the TensorFlow Object Detection API made common.
@@ -50,6 +52,7 @@ COMMON = Fields(
     difficult="image/object/difficult",
     truncated="image/object/truncated",
     occluded="image/object/occluded",
+    is_crowd="image/object/is_crowd",
 )
 
 # The names that HiKapok/SSD.TensorFlow wrote.
@@ -70,6 +73,7 @@ SEED = Fields(
     difficult="image/object/bbox/difficult",
     truncated="image/object/bbox/truncated",
     occluded=None,
+    is_crowd=None,
 )
 
 

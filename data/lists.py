@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.errors import DataError
-from data.voc import read_image_set
+from data.voc import Annotation, read_image_set
 
 SPLITS = ("train", "eval", "test")
 
@@ -28,8 +28,9 @@ class Picture:
 
     source_id: str  # such as VOC2007/000012
     split: str
-    annotation_path: Path
+    annotation: Path | Annotation  # of VOC the file, which is read where the picture is checked
     jpeg_path: Path
+    problems: tuple[str, ...] = ()  # found when the annotation was read
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _pictures(devkit: Path, split: str, name: str) -> list[Picture]:
         Picture(
             source_id=f"{year}/{image_id}",
             split=split,
-            annotation_path=devkit / year / "Annotations" / f"{image_id}.xml",
+            annotation=devkit / year / "Annotations" / f"{image_id}.xml",
             jpeg_path=devkit / year / "JPEGImages" / f"{image_id}.jpg",
         )
         for image_id in ids

@@ -15,8 +15,7 @@ from data.voc import Annotation, relative_boxes
 def find_problems(annotation: Annotation, header: JpegHeader, classes: Sequence[str]) -> list[str]:
     """Says what keeps an annotation from becoming a record; empty if nothing does.
 
-    A box may reach over the border by less than a pixel: the fractions in VOC2011 and later are
-    the annotators' rounding.
+    The boxes are for the data set's own rule, such as `find_voc_box_problems`.
     """
     problems = []
     width, height = header.width, header.height
@@ -28,18 +27,35 @@ def find_problems(annotation: Annotation, header: JpegHeader, classes: Sequence[
             else ""
         )
         problems.append(
-            f"{annotation.path}: <size> is {annotation.width} x {annotation.height}, the JPEG is "
-            f"{width} x {height} pixels.{hint} Correct the size, after a look at the boxes"
+            f"{annotation.source}: the size is {annotation.width} x {annotation.height}, but the "
+            f"JPEG has {width} x {height} pixels.{hint} Correct the size, after a look at the boxes"
         )
     for number, item in enumerate(annotation.objects, start=1):
-        where = f"{annotation.path}: object {number} ({item.name})"
         if item.name not in classes:
             problems.append(
-                f"{where}: not one of the {len(classes)} classes ({_nearest(item.name, classes)}). "
-                "Correct it, or say which classes there are: --classes NAME... or --schema FILE"
+                f"{annotation.source}: object {number} ({item.name}): not one of the "
+                f"{len(classes)} classes ({_nearest(item.name, classes)}). Correct it, or say "
+                "which classes there are: --classes NAME... or --schema FILE"
             )
-        problems += _box_problems(where, item.box_px, width, height)
     return problems
+
+
+def find_voc_box_problems(annotation: Annotation, header: JpegHeader) -> list[str]:
+    """Says what is wrong with the boxes of a VOC file; empty if nothing is.
+
+    A box may reach over the border by less than a pixel: the fractions in VOC2011 and later are
+    the annotators' rounding.
+    """
+    return [
+        problem
+        for number, item in enumerate(annotation.objects, start=1)
+        for problem in _box_problems(
+            f"{annotation.source}: object {number} ({item.name})",
+            item.box_px,
+            header.width,
+            header.height,
+        )
+    ]
 
 
 def build_example(
@@ -84,6 +100,8 @@ def build_example(
         COMMON.truncated: _integers([item.truncated for item in objects]),
         COMMON.occluded: _integers([item.occluded for item in objects]),
     }
+    if any(item.is_crowd is not None for item in objects):
+        features[COMMON.is_crowd] = _integers([bool(item.is_crowd) for item in objects])
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 

@@ -1,5 +1,6 @@
-"""Reading the schema, the one place where class names and their order come from."""
+"""The schema: the one place where class names and their order come from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -33,6 +34,25 @@ def read_schema(path: Path | str) -> schema_pb2.Schema:
         raise DataError(
             f"{path}: not a TensorFlow Metadata schema in text form ({error})"
         ) from error
+
+
+def make_schema(classes: Sequence[str], *, with_crowds: bool) -> schema_pb2.Schema:
+    """The schema of records with the common names and these classes.
+
+    with_crowds: whether the data set marks crowds.
+    """
+    schema = read_schema(VOC_SCHEMA)
+    (domain,) = schema.string_domain
+    domain.value[:] = classes
+    features = {feature.name: feature for feature in schema.feature}
+    features[fields.COMMON.label].int_domain.max = len(classes)
+    if with_crowds:
+        crowd = schema.feature.add()
+        crowd.CopyFrom(features[fields.COMMON.difficult])
+        crowd.name = fields.COMMON.is_crowd
+        # A split may have no object.
+        crowd.ClearField("presence")
+    return schema
 
 
 def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:

@@ -18,22 +18,24 @@ from data.errors import DataError
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass(frozen=True)
+# With slots, for COCO's 860,000 objects are in memory at once.
+@dataclass(frozen=True, slots=True)
 class VocObject:
-    """One annotated object; flags that the XML does not state are False."""
+    """One annotated object; flags that the data does not state are False."""
 
     name: str
     box_px: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: 1-based inclusive pixels
     difficult: bool
     truncated: bool
     occluded: bool
+    is_crowd: bool | None = None  # None where the data set does not mark crowds
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one XML file says; `width` and `height` are 0 where it does not say."""
+    """What is said of one picture; `width` and `height` are 0 where they are not said."""
 
-    path: Path
+    source: str  # names the file, and in a file of many pictures the picture, in errors
     filename: str
     width: int
     height: int
@@ -58,7 +60,7 @@ def read_annotation(path: Path | str) -> Annotation:
         )
     size = root.find("size")
     return Annotation(
-        path=path,
+        source=str(path),
         filename=filename,
         width=_side(path, size, "width"),
         height=_side(path, size, "height"),

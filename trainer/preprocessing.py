@@ -14,6 +14,7 @@ RECORD_ID = "record_id"
 BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
 LABEL = "label"
 DIFFICULT = "difficult"
+CROWD = "is_crowd"
 
 
 def preprocessing_fn(inputs, custom_config):
@@ -25,8 +26,8 @@ def preprocessing_fn(inputs, custom_config):
 
     Returns:
       `encoded` and `record_id`, strings [batch]; the sides of the boxes, float32, clipped to the
-      picture, `label`, int64, and `difficult`, int64, all ragged [batch, objects]. Boxes without
-      an area and objects of other classes are left out; the data gate has stopped the run before
+      picture, and `label`, `difficult` and `is_crowd`, int64, all ragged [batch, objects]; where
+      records do not say what is a crowd, nothing is. Boxes without an area and objects of other classes are left out; the data gate has stopped the run before
       if there were any.
     """
     # Small steps on strings and a few numbers: a GPU would only wait for them.
@@ -44,6 +45,9 @@ def _transform(inputs, classes):
     }
     label = _class_ids(text.flat_values, classes)
     difficult = _ragged(inputs[names.difficult]).flat_values
+    crowd = tf.zeros_like(difficult)
+    if names.is_crowd in inputs:
+        crowd = _ragged(inputs[names.is_crowd]).flat_values
     keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])
     rows = tf.boolean_mask(text.value_rowids(), keep)
 
@@ -55,6 +59,7 @@ def _transform(inputs, classes):
     outputs = {side: kept(values) for side, values in sides.items()}
     outputs[LABEL] = kept(label)
     outputs[DIFFICULT] = kept(difficult)
+    outputs[CROWD] = kept(crowd)
     outputs[ENCODED] = encoded
     outputs[RECORD_ID] = _scalar(inputs[names.source_id or names.filename])
     return outputs

@@ -40,6 +40,7 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
                 found.boxes_px,
                 found.scores,
                 found.classes,
+                gt_crowd=truth.crowd,
                 gt_truncated=truth.truncated,
                 gt_occluded=truth.occluded,
             )

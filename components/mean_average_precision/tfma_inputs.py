@@ -23,6 +23,7 @@ class GroundTruth(NamedTuple):
     difficult: list[int]
     truncated: list[int]
     occluded: list[int]
+    crowd: list[int]
 
 
 class Detections(NamedTuple):
@@ -66,7 +67,7 @@ def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
     no_flags = [0] * len(classes)
     flags = [
         _values(features, name) or no_flags
-        for name in (fields.difficult, fields.truncated, fields.occluded)
+        for name in (fields.difficult, fields.truncated, fields.occluded, fields.is_crowd)
     ]
     boxes = np.array(edges, np.float64).T * (height, width, height, width)
     return GroundTruth(image_id, (height, width), boxes, classes, *flags)

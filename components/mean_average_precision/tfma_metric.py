@@ -106,7 +106,7 @@ class MeanAveragePrecision(metric_types.Metric):
     Ground truth comes from the features of the raw `tf.Example`, detections from the model's
     answer: `detection_boxes` [n, 4], `detection_scores` [n], `detection_class_names` [n] and
     `num_detections`, rows after which are padding. A record without object features is a picture
-    without objects; one without flags has no difficult, truncated or occluded objects.
+    without objects; one without flags has no difficult, truncated, occluded or crowd objects.
 
     A candidate that names an unknown class is an error. A baseline may come from data with other
     classes: what it finds of classes unknown here is left out, and of those that it does not know
@@ -227,6 +227,7 @@ class _ReadPicture(metric_types.Preprocessor):
             found.boxes_px,
             found.scores,
             found.classes,
+            gt_crowd=truth.crowd,
             gt_truncated=truth.truncated,
             gt_occluded=truth.occluded,
         )

@@ -91,6 +91,15 @@ def test_any_partition_through_pickled_accumulators_gives_the_same():
     assert len(set(outputs[0].values())) > 5
 
 
+def test_crowds_come_with_the_record():
+    def crowds(**flags):
+        (columns,) = Computation()._reader.process(inputs(record(**flags), answer()).extracts)
+        return columns.gt_crowd.tolist()
+
+    assert crowds(**{"image/object/is_crowd": np.array([1])}) == [True]
+    assert crowds() == [False]
+
+
 ABSENT = ["class/text", "difficult", "bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax"]
 
 

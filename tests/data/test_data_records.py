@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data.jpeg import JpegHeader
-from data.records import build_example, find_problems
+from data.records import build_example, find_problems, find_voc_box_problems
 from data.voc import read_annotation
 
 _CLASSES = ("cat", "dog")
@@ -86,7 +86,7 @@ def test_fractions_at_the_border_are_clipped(build):
 
 @pytest.mark.parametrize("box", [(1, 1, 40, 36), (0.4, 1, 40.5, 36.9), (1, 1, 2, 2)])
 def test_boxes_up_to_the_border_are_fine(annotate, box):
-    assert find_problems(annotate(("dog", box)), JpegHeader(40, 36, 3), _CLASSES) == []
+    assert find_voc_box_problems(annotate(("dog", box)), JpegHeader(40, 36, 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -102,17 +102,23 @@ def test_boxes_up_to_the_border_are_fine(annotate, box):
 )
 def test_bad_boxes_name_file_object_and_class(annotate, box, message):
     annotation = annotate(("cat", (1, 1, 9, 9)), ("dog", box))
-    (problem,) = find_problems(annotation, JpegHeader(40, 36, 3), _CLASSES)
-    assert problem.startswith(f"{annotation.path}: object 2 (dog): ")
+    (problem,) = find_voc_box_problems(annotation, JpegHeader(40, 36, 3))
+    assert problem.startswith(f"{annotation.source}: object 2 (dog): ")
     assert re.search(message, problem)
     assert "Correct" in problem
 
 
 def test_all_problems_are_listed(annotate):
     annotation = annotate(("dgo", (1, 1, 9, 9)), ("dog", (30, 30, 90, 20)))
-    problems = find_problems(annotation, JpegHeader(36, 40, 3), _CLASSES)
+    header = JpegHeader(36, 40, 3)
+    problems = [
+        *find_problems(annotation, header, _CLASSES),
+        *find_voc_box_problems(annotation, header),
+    ]
     assert len(problems) == 4
-    assert "<size> is 40 x 36, the JPEG is 36 x 40 pixels. The sides are swapped" in problems[0]
+    assert (
+        "the size is 40 x 36, but the JPEG has 36 x 40 pixels. The sides are swapped" in problems[0]
+    )
     assert "object 1 (dgo): not one of the 2 classes (the nearest is dog)" in problems[1]
     assert "--classes" in problems[1]
     assert "ymin 30 >= ymax 20" in problems[2]
@@ -121,5 +127,5 @@ def test_all_problems_are_listed(annotate):
 
 def test_other_size_without_swap(annotate):
     (problem,) = find_problems(annotate(width=0, height=0), JpegHeader(36, 40, 3), _CLASSES)
-    assert "<size> is 0 x 0, the JPEG is 36 x 40 pixels" in problem
+    assert "the size is 0 x 0, but the JPEG has 36 x 40 pixels" in problem
     assert "swapped" not in problem

@@ -9,7 +9,14 @@ from tensorflow_transform.tf_metadata import schema_utils
 from data.errors import DataError
 from data.fields import COMMON, SEED, detect
 from data.records import build_example
-from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from data.schema import (
+    SAMPLE_SCHEMA,
+    VOC_SCHEMA,
+    VOC_SEED_SCHEMA,
+    class_names,
+    make_schema,
+    read_schema,
+)
 from data.shapes import SHAPES
 from data.voc import read_annotation
 
@@ -49,7 +56,9 @@ def test_sample_classes_are_the_shapes():
 def test_schema_describes_the_fields(path, fields):
     schema = read_schema(path)
     extra = {"image/channels", "image/shape"} if fields is SEED else set()
-    assert {feature.name for feature in schema.feature} == _names(fields) | extra
+    names = {feature.name for feature in schema.feature}
+    # VOC and the sample mark no crowds.
+    assert names == (_names(fields) | extra) - {COMMON.is_crowd}
 
     spec = schema_utils.schema_as_feature_spec(schema).feature_spec
     assert spec[fields.encoded] == tf.io.FixedLenFeature([1], tf.string)
@@ -58,6 +67,16 @@ def test_schema_describes_the_fields(path, fields):
     number = len(class_names(schema))
     label = next(feature for feature in schema.feature if feature.name == fields.label)
     assert (label.int_domain.min, label.int_domain.max) == (1, number)
+
+
+@pytest.mark.parametrize("with_crowds", [False, True])
+def test_schema_of_other_classes(with_crowds):
+    schema = make_schema(["emu", "cat"], with_crowds=with_crowds)
+    assert class_names(schema) == ("emu", "cat")
+    features = {feature.name: feature for feature in schema.feature}
+    assert features[COMMON.label].int_domain.max == 2
+    voc = {feature.name for feature in read_schema(VOC_SCHEMA).feature}
+    assert features.keys() - voc == ({COMMON.is_crowd} if with_crowds else set())
 
 
 @pytest.fixture

@@ -21,15 +21,19 @@ _LABELS = [3, 1, 2]
 def example(make):
     """Makes what `TransformedRecords` gives for one record, with the epoch."""
 
-    def example(number=0, epoch=0, boxes=_BOXES, labels=_LABELS, difficult=(), **picture):
+    def example(
+        number=0, epoch=0, boxes=_BOXES, labels=_LABELS, difficult=(), crowds=(), **picture
+    ):
         encoded = make.encode(make.smooth_picture(_HEIGHT, _WIDTH, seed=number), **picture)
         difficult = [n in difficult for n in range(len(boxes))]
+        crowds = [n in crowds for n in range(len(boxes))]
         return {
             "encoded": tf.constant(encoded),
             "record_id": tf.constant(f"VOC2007/{number:06d}"),
             "boxes": tf.reshape(tf.constant(boxes, tf.float32), [-1, 4]),
             "labels": tf.constant(labels, tf.int32),
             "difficult": tf.constant(difficult, tf.bool),
+            "is_crowd": tf.constant(crowds, tf.bool),
             "epoch": tf.constant(epoch, tf.int64),
         }
 
@@ -195,6 +199,14 @@ def test_difficult_objects_can_be_left_out(example, use, labels):
     found = _augmented(record, augmentation="none", use_difficult=use)
     assert found[2].tolist() == labels
     assert len(found[1]) == len(labels)
+
+
+@pytest.mark.parametrize("use_difficult", [True, False])
+def test_crowds_are_not_learned(example, use_difficult):
+    record = example(crowds=[1], difficult=[1])
+    found = _augmented(record, augmentation="none", use_difficult=use_difficult)
+    assert found[2].tolist() == [3, 2]
+    assert len(found[1]) == 2
 
 
 def test_grey_pictures_become_three_equal_channels(monkeypatch, example):

@@ -66,6 +66,15 @@ def test_record_ids_are_the_source_or_the_filename():
     assert _process(SEED, _TWO)["record_id"] == [b"0.jpg", b"1.jpg"]
 
 
+def test_crowds_are_marked_where_records_know_them():
+    assert _process(COMMON, _TWO)["is_crowd"] == [[0, 0], [0, 0]]
+    no_area = ("cat", (0.5, 0.5, 0.5, 0.5), 0)
+    inputs = _inputs(COMMON, [*_TWO, [no_area]])
+    inputs[COMMON.is_crowd] = tf.ragged.constant([[0, 1], [1, 0], [1]], tf.int64).to_sparse()
+    found = preprocessing_fn(inputs, {"classes": _CLASSES})
+    assert found["is_crowd"].to_list() == [[0, 1], [1, 0], []]
+
+
 def test_boxes_are_clipped_to_the_picture():
     found = _process(COMMON, [[("cat", (-0.5, 0.25, 0.5, 1.25), 0)]])
     sides = [found[side] for side in ("ymin", "xmin", "ymax", "xmax")]
