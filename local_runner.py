@@ -5,6 +5,7 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import find_data_error
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
@@ -16,6 +17,7 @@ def main(arguments=None) -> int:
     quiet(options.verbose)
     try:
         config = load_config(options.preset, options.set)
+        beam_args = arguments_of(options)
         # TFX takes seconds to import; mistakes in the options are answered at once.
         from pipeline.local import run
 
@@ -25,6 +27,7 @@ def main(arguments=None) -> int:
             output=options.output or Path("output") / config.preset,
             from_component=options.from_component,
             enable_cache=not options.no_cache,
+            beam_args=beam_args,
         )
         if options.open and report:
             webbrowser.open(report.as_uri())
@@ -40,7 +43,8 @@ def main(arguments=None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out."
+        description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out.",
+        epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
     )
     parser.add_argument(
         "--preset",
@@ -65,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-cache", action="store_true", help="run every component again")
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    add_arguments(parser)
     return parser
 
 

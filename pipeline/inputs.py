@@ -2,11 +2,12 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from data.beam_runner import IN_PROCESS
 from data.convert import convert
 from data.errors import DataError
 from data.fields import COMMON, SEED, Fields
@@ -26,12 +27,15 @@ _YEARS = ("*", "*/*")
 _SAMPLE = ("data/sample.py", "data/shapes.py", "data/textures.py")
 
 
-def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
+def prepare(
+    config: Config, data: Path | None, output: Path, beam_args: Sequence[str] = IN_PROCESS
+) -> Inputs:
     """Finds, and where needed draws or converts, the records of a run and reads its schema.
 
     Args:
       data: a VOC root or a folder of TFRecords; None draws the sample data set.
       output: folder of the run; drawn and converted data is kept under it for the next run.
+      beam_args: for a conversion.
 
     Raises:
       DataError: the data is missing or unusable.
@@ -40,7 +44,7 @@ def prepare(config: Config, data: Path | None, output: Path) -> Inputs:
         data = _sample(config, output)
     if not data.is_dir():
         raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
-    folder = open_record_folder(_records(config, data, output))
+    folder = open_record_folder(_records(config, data, output, beam_args))
     path = _schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
     # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
@@ -62,7 +66,7 @@ def _sample(config: Config, output: Path) -> Path:
     return root
 
 
-def _records(config: Config, data: Path, output: Path) -> Path:
+def _records(config: Config, data: Path, output: Path, beam_args: Sequence[str]) -> Path:
     """`data` itself if it holds TFRecords, else the folder its VOC pictures are converted to."""
     if not _is_voc_root(data):
         return data
@@ -75,7 +79,14 @@ def _records(config: Config, data: Path, output: Path) -> Path:
     records = output / "records" / _fingerprint(data, classes)
     if not records.exists():
         lists = SPLIT_LISTS if data.parent == output / "sample" else {}
-        report = convert(data, records, classes=classes, console=Console(), **lists)
+        report = convert(
+            data,
+            records,
+            classes=classes,
+            beam_options=beam_args,
+            console=Console(),
+            **lists,
+        )
         for note in report.notes:
             _log.info("  %s", note)
     return records

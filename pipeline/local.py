@@ -18,6 +18,7 @@ from components.detection_report.report import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import tfma_metric
 from components.model_card.facts import IDENTITY, read_json
+from data.beam_runner import IN_PROCESS
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.inputs import prepare
@@ -38,8 +39,12 @@ def run(
     output: Path,
     from_component: str | None = None,
     enable_cache: bool = True,
+    beam_args: Sequence[str] = IN_PROCESS,
 ) -> Path | None:
     """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
+
+    Args:
+      beam_args: of `data.beam_runner.beam_arguments`, for every step that Beam does.
 
     Returns:
       The report of the run; None when only a schema was inferred.
@@ -53,7 +58,7 @@ def run(
         check_weights(build_network(spec, num_classes=1), spec, config.trainer.backbone_weights)
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    inputs = prepare(config, data, output)
+    inputs = prepare(config, data, output, beam_args)
     pipeline = create_pipeline(
         config,
         inputs,
@@ -66,6 +71,7 @@ def run(
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(output / "metadata.sqlite")
         ),
+        beam_args=beam_args,
     )
     options = _partial_run(pipeline, from_component) if from_component else None
     outputs = run_with_progress(pipeline, options)

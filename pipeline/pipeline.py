@@ -37,6 +37,7 @@ from components.data_gate.config import DROP_TRAIN
 from components.detection_report.component import DetectionReport
 from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
+from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.schema import read_schema
 from pipeline.baseline import LatestOtherBlessedData, LatestOtherBlessedModel
@@ -55,10 +56,6 @@ _REPORT_TEMPLATES = tuple(
 )
 # The image that the manifests in serving/ deploy.
 _TF_SERVING_TAG = "2.16.1"
-
-# Beam's own runner by name: its default would first look for a binary to download. And no
-# container image: without this each component packs TFX's source, which only a cluster needs.
-LOCAL_BEAM_ARGS = ("--runner=FnApiRunner", "--sdk_container_image=none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,7 @@ def create_pipeline(
     work_dir: str,
     enable_cache: bool = True,
     metadata_connection_config=None,
-    beam_args: Sequence[str] = LOCAL_BEAM_ARGS,
+    beam_args: Sequence[str] = IN_PROCESS,
 ) -> Pipeline:
     """The components from TFRecords to the pushed model.
 

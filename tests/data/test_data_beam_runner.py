@@ -1,0 +1,131 @@
+"""Presets as Beam itself understands them, and what workers do to their environment."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+
+from data import beam_runner
+from data.beam_runner import PRESETS, add_arguments, arguments_of, beam_arguments
+from data.errors import DataError
+
+_ROOT = Path(__file__).resolve().parents[2]
+_DATAFLOW = ("--project=p", "--region=r", "--temp_location=gs://b/t", "--sdk_container_image=i")
+_NEEDED = {
+    "flink": ("--job_endpoint=flink:8099",),
+    "spark": ("--job_endpoint=spark:8099",),
+    "dataflow": _DATAFLOW,
+}
+
+
+def _parse(*words):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return PipelineOptions(arguments_of(parser.parse_args(words)))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends that this machine has some cores and memory."""
+    monkeypatch.setenv("PYTHONPATH", "")
+
+    def pretend(cores, gigabytes):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(beam_runner, "_memory", lambda: int(gigabytes * 2**30))
+
+    return pretend
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_beam_knows_every_option_and_the_users_win(preset):
+    needed = _NEEDED.get(preset, ())
+    words = beam_arguments(preset, [*needed, "--runner=OtherRunner"])
+    options = PipelineOptions(words)
+    known = options.get_all_options()
+    assert all(word[2:].partition("=")[0] in {*known, "beam_plugin"} for word in words)
+    assert options.view_as(StandardOptions).runner == "OtherRunner"
+
+
+def test_the_default_stays_in_this_process():
+    options = _parse()
+    assert options.view_as(StandardOptions).runner == "FnApiRunner"
+    assert options.view_as(DirectOptions).direct_running_mode == "in_memory"
+    assert options.view_as(DirectOptions).direct_num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "gigabytes", "workers"), [(1, 64, 1), (16, 64, 16), (16, 9, 4), (4, 0.5, 1)]
+)
+def test_workers_fit_cores_and_memory(machine, cores, gigabytes, workers):
+    machine(cores, gigabytes)
+    options = _parse("--beam", "multiprocess")
+    assert options.view_as(DirectOptions).direct_num_workers == workers
+    assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    options = _parse("--beam", "multiprocess", "--", "--direct_num_workers=7")
+    assert options.view_as(DirectOptions).direct_num_workers == 7
+
+
+def test_worker_processes_see_no_gpu_and_take_one_core(tmp_path, machine):
+    machine(2, 64)
+    options = _parse("--beam", "multiprocess")
+    (plugin,) = options.view_as(SetupOptions).beam_plugins
+    program = f"import {plugin}, json, os; print(json.dumps(dict(os.environ)))"
+    # As Beam starts them: by their name, in the folder of the moment.
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    environment = json.loads(process.stdout)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert environment["TF_NUM_INTRAOP_THREADS"] == "1"
+    # This process may train on a GPU.
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") != "-1"
+
+
+@pytest.mark.parametrize("preset", ["flink", "spark"])
+def test_a_job_server_gets_the_job_and_this_code(preset):
+    options = _parse("--beam", preset, "--", "--job_endpoint=host:8099")
+    assert options.view_as(StandardOptions).runner == "PortableRunner"
+    assert options.view_as(PortableOptions).job_endpoint == "host:8099"
+    assert options.view_as(PortableOptions).environment_type == "EXTERNAL"
+    assert options.view_as(SetupOptions).setup_file == str(_ROOT / "setup.py")
+    options = _parse("--beam", preset, "--", "--job_endpoint=host:8099", "--setup_file=mine.py")
+    assert options.view_as(SetupOptions).setup_file == "mine.py"
+
+
+def test_dataflow_gets_this_code_and_an_image_to_run_it_in():
+    options = _parse("--beam", "dataflow", "--", *_DATAFLOW)
+    assert options.view_as(SetupOptions).setup_file == str(_ROOT / "setup.py")
+    assert options.view_as(WorkerOptions).sdk_container_image == "i"
+
+
+@pytest.mark.parametrize(
+    ("preset", "words", "message"),
+    [
+        ("flink", (), "--beam flink needs --job_endpoint: end the command with --"),
+        ("spark", ("--parallelism=2",), "--beam spark needs --job_endpoint"),
+        ("dataflow", _DATAFLOW[:1], "needs --region, --temp_location, --sdk_container_image"),
+        ("direct", ("word",), "word: is no option"),
+        ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: is no option"),
+    ],
+)
+def test_what_only_the_user_knows_is_demanded(preset, words, message):
+    with pytest.raises(DataError, match=message):
+        beam_arguments(preset, words)
+
+
+def test_code_that_cannot_travel_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(beam_runner, "_ROOT", tmp_path)
+    with pytest.raises(DataError, match="setup.py: missing.*--setup_file=PATH"):
+        beam_arguments("flink", ["--job_endpoint=host:1"])
