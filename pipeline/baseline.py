@@ -5,10 +5,12 @@ from tfx.components.evaluator.constants import (
     ARTIFACT_PROPERTY_BLESSED_KEY,
     ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY,
 )
-from tfx.dsl.components.common.resolver import ResolverStrategy
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
+from tfx.types import Channel
+from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 MODEL = "model"
 BLESSING = "model_blessing"
@@ -78,3 +80,26 @@ def _made_from(store, artifact_id: int) -> set[int]:
 
 
 _EVENT = metadata_store_pb2.Event
+
+
+class MetadataBaselines:
+    """Baselines by resolvers, which ask ML Metadata. Open-source Kubeflow Pipelines has none."""
+
+    def data(self, statistics: Channel) -> Resolver:
+        """Finds the statistics of the data that the latest blessed model was trained on."""
+        return Resolver(
+            strategy_class=LatestOtherBlessedData,
+            model=Channel(type=Model),
+            model_blessing=Channel(type=ModelBlessing),
+            statistics=Channel(type=ExampleStatistics),
+            candidate=statistics,
+        )
+
+    def model(self, model: Channel) -> Resolver:
+        """Finds the latest blessed model."""
+        return Resolver(
+            strategy_class=LatestOtherBlessedModel,
+            model=Channel(type=Model),
+            model_blessing=Channel(type=ModelBlessing),
+            candidate=model,
+        )

@@ -2,14 +2,18 @@
 
 import dataclasses
 import difflib
+import re
+import types
 import typing
 from dataclasses import dataclass, field
 
 from components.data_gate.config import DataGateConfig
 from data.errors import DataError
+from pipeline.resources import Resources
 from trainer.config import TrainerConfig
 
 INFER_SCHEMA = "infer"
+_RESOURCES = "resources"
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,21 @@ class ServingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run of the pipeline."""
+    """One run of the pipeline.
+
+    `resources` says by component, or for `all`, what is asked of a cluster; a run on one machine
+    has no use for it.
+    """
 
     preset: str
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    resources: typing.Mapping[str, Resources] = field(default_factory=dict)
 
 
-_VOC = Config(preset="ssd300-voc")
+_VOC = Config(preset="ssd300-voc", resources={"Trainer": Resources(gpu_count=1)})
 
 
 def _voc(preset: str, detector: str) -> Config:
@@ -183,23 +192,38 @@ def load_config(preset: str, overrides: typing.Sequence[str] = ()) -> Config:
     # Fields of a part are checked together, once all of them are set.
     for part, values in changes.items():
         try:
-            config = dataclasses.replace(
-                config, **{part: dataclasses.replace(getattr(config, part), **values)}
-            )
+            config = _with_part(config, part, dataclasses.replace(_part(config, part), **values))
         except ValueError as error:
-            raise DataError(f"--set: {error}") from error
+            where = f" {part}" if part.startswith(_RESOURCES) else ""
+            raise DataError(f"--set{where}: {error}") from error
     return config
+
+
+def _part(config: Config, name: str):
+    """The part of a configuration that `name` names; `resources.COMPONENT` is one too."""
+    head, dot, component = name.partition(".")
+    if head == _RESOURCES and dot:
+        return config.resources.get(component, Resources())
+    return getattr(config, name)
+
+
+def _with_part(config: Config, name: str, part) -> Config:
+    head, dot, component = name.partition(".")
+    if head == _RESOURCES and dot:
+        name, part = head, {**config.resources, component: part}
+    return dataclasses.replace(config, **{name: part})
 
 
 def _parse(config: Config, override: str) -> tuple[str, str, object]:
     key, equals, text = override.partition("=")
-    part_name, dot, name = key.partition(".")
+    part_name, dot, name = key.rpartition(".")
     if not equals or not dot:
         raise DataError(f"--set {override}: write part.field=value, as in trainer.batch_size=16")
-    parts = {f.name for f in dataclasses.fields(config) if f.name != "preset"}
-    if part_name not in parts:
-        raise DataError(f"--set {override}: {_unknown(part_name, parts)}")
-    hints = typing.get_type_hints(type(getattr(config, part_name)))
+    parts = {f.name for f in dataclasses.fields(config) if f.name not in ("preset", _RESOURCES)}
+    if not re.fullmatch(rf"{_RESOURCES}\.\w+", part_name) and part_name not in parts:
+        known = {*parts, f"{_RESOURCES}.COMPONENT"}
+        raise DataError(f"--set {override}: {_unknown(part_name, known)}")
+    hints = typing.get_type_hints(type(_part(config, part_name)))
     if name not in hints:
         raise DataError(f"--set {override}: {_unknown(name, hints)}")
     try:
@@ -210,6 +234,8 @@ def _parse(config: Config, override: str) -> tuple[str, str, object]:
 
 def _convert(text: str, wanted):
     """A command-line value as the type of its field."""
+    if isinstance(wanted, types.UnionType):
+        wanted = typing.get_args(wanted)[0]
     if typing.get_origin(wanted) is tuple:
         item = typing.get_args(wanted)[0]
         return tuple(_convert(part, item) for part in text.split(",") if part.strip())

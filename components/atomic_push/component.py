@@ -12,6 +12,9 @@ from components.atomic_push.push import push
 from components.model_card.component import ModelCardFolder
 
 CARD_KEY = "card"
+STATISTICS_KEY = "statistics"
+# Travels with the model, so that the next data can be compared with what it has learnt.
+TRAIN_STATISTICS = "assets.extra/train_statistics.pb"
 
 
 class Executor(executor.Executor):
@@ -40,6 +43,10 @@ class Executor(executor.Executor):
             for name in fileio.listdir(card):
                 target = f"{pushed_model.uri}/assets.extra/{name}"
                 io_utils.copy_file(f"{card}/{name}", target, overwrite=True)
+        if input_dict.get(STATISTICS_KEY):
+            train = artifact_utils.get_split_uri(input_dict[STATISTICS_KEY], "train")
+            target = f"{pushed_model.uri}/{TRAIN_STATISTICS}"
+            io_utils.copy_file(f"{train}/FeatureStats.pb", target, overwrite=True)
         version = push(pushed_model.uri, base)
         self._MarkPushed(
             pushed_model,
@@ -49,16 +56,17 @@ class Executor(executor.Executor):
 
 
 class PusherSpec(standard_component_specs.PusherSpec):
-    """TFX's, with a model card as an optional input."""
+    """TFX's, with a model card and the data's statistics as optional inputs."""
 
     INPUTS = {
         **standard_component_specs.PusherSpec.INPUTS,
         CARD_KEY: ChannelParameter(type=ModelCardFolder, optional=True),
+        STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics, optional=True),
     }
 
 
 class Pusher(base_component.BaseComponent):
-    """Takes and gives what TFX's Pusher does; the files of `card` go into `assets.extra`."""
+    """Takes and gives what TFX's Pusher does; card and statistics go into `assets.extra`."""
 
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
@@ -70,12 +78,14 @@ class Pusher(base_component.BaseComponent):
         model_blessing: channel.BaseChannel | None = None,
         infra_blessing: channel.BaseChannel | None = None,
         card: channel.BaseChannel | None = None,
+        statistics: channel.BaseChannel | None = None,
     ):
         spec = PusherSpec(
             model=model,
             model_blessing=model_blessing,
             infra_blessing=infra_blessing,
             card=card,
+            statistics=statistics,
             push_destination=push_destination,
             custom_config="null",
             pushed_model=channel.Channel(type=standard_artifacts.PushedModel),

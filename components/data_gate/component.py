@@ -35,7 +35,8 @@ _TRAIN = "train"
 class DataGateReport(Artifact):
     """A folder with data_gate.json: counts per split, anomalies, findings, leaks and shifts."""
 
-    TYPE_NAME = "DataGateReport"
+    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
+    TYPE_NAME = "ssd.DataGateReport"
 
 
 @component(use_beam=True)

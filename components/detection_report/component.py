@@ -13,7 +13,8 @@ from components.model_card.component import ModelCardFolder
 class DetectionReportFile(Artifact):
     """A folder with report.html."""
 
-    TYPE_NAME = "DetectionReportFile"
+    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
+    TYPE_NAME = "ssd.DetectionReportFile"
 
 
 @component

@@ -21,7 +21,8 @@ BLESSED_PROPERTY = "blessed"
 class ModelCardFolder(Artifact):
     """A folder with model_card.md, model_card.html and facts.json."""
 
-    TYPE_NAME = "ModelCardFolder"
+    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
+    TYPE_NAME = "ssd.ModelCardFolder"
 
 
 @component

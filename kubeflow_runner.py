@@ -1,0 +1,218 @@
+"""The pipeline on Kubeflow Pipelines 2: `python kubeflow_runner.py compile`, `submit` and more."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import find_data_error
+from data.fields import COMMON, SEED
+from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+
+# How the files of a split are found: as `python -m data.convert` and as SSD.TensorFlow name them.
+_PATTERNS = {"common": "{split}/*", "seed": "{split}-*"}
+_FIELDS = {"common": COMMON, "seed": SEED}
+
+
+def main(arguments=None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    quiet(options.verbose)
+    try:
+        return options.run(options) or 0
+    except Exception as error:
+        found = find_data_error(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
+        return 2
+
+
+def _compile(options) -> None:
+    config = load_config(options.preset, options.set)
+    # TFX takes seconds to import; mistakes in the options are answered at once.
+    from pipeline.kubeflow.compile import compile_pipeline
+
+    spec = compile_pipeline(
+        config,
+        options.output,
+        image=options.image,
+        root=options.pipeline_root,
+        data=options.data,
+        pattern=options.pattern or _PATTERNS[options.fields],
+        fields=_FIELDS[options.fields],
+        serving_dir=options.serving_dir,
+        work_dir=options.work_dir,
+        vertex=options.vertex,
+    )
+    print(f"wrote {options.output}: {len(spec['root']['dag']['tasks'])} tasks")
+    for name, parameter in sorted(spec["root"]["inputDefinitions"]["parameters"].items()):
+        print(f"  parameter {name}={parameter['defaultValue']}")
+
+
+def _submit(options) -> int:
+    cluster = _connect(options)
+    run = cluster.submit(
+        options.package,
+        experiment=options.experiment,
+        run_name=options.run_name,
+        parameters=dict(options.param),
+        cron=options.cron,
+        version=options.version,
+        cache=not options.no_cache,
+    )
+    if options.cron:
+        print(f"recurring run {run}: {options.cron}")
+        return 0
+    print(f"run {run}\n  {options.host.rstrip('/')}/#/runs/details/{run}")
+    if not options.wait:
+        return 0
+    state = cluster.wait(run, lambda task: print(_line(task), flush=True))
+    print(f"run {run}: {state}")
+    return 0 if state == "SUCCEEDED" else 1
+
+
+def _status(options) -> None:
+    state, tasks = _connect(options).status(options.run_id)
+    print(f"run {options.run_id}: {state}")
+    for task in tasks:
+        print(_line(task))
+
+
+def _logs(options) -> None:
+    for component, text in _connect(options).logs(options.run_id, options.component):
+        print(f"==> {component}\n{text.rstrip()}")
+
+
+def _connect(options):
+    from pipeline.kubeflow.client import Cluster, Connection
+
+    names = [field.name for field in dataclasses.fields(Connection)]
+    return Cluster(Connection(**{name: getattr(options, name) for name in names}))
+
+
+def _line(task) -> str:
+    return f"  {task.name} {task.state.lower()}" + (f": {task.error}" if task.error else "")
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r}: write name=value")
+    return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The pipeline on Kubeflow Pipelines 2.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_compile(commands)
+    _add_submit(commands)
+    status = commands.add_parser("status", help="what a run has done")
+    status.set_defaults(run=_status)
+    logs = commands.add_parser("logs", help="what a run's containers have printed")
+    logs.set_defaults(run=_logs)
+    for command in (status, logs):
+        command.add_argument("run_id", metavar="RUN", help="as submit prints it")
+        _add_connection(command)
+    logs.add_argument("component", nargs="?", help="only of this component, as in Trainer")
+    for command in commands.choices.values():
+        command.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
+def _add_compile(commands) -> None:
+    parser = commands.add_parser("compile", help="write the pipeline to a file")
+    parser.set_defaults(run=_compile)
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, help=f"{', '.join(PRESETS)} (default: %(default)s)"
+    )
+    parser.add_argument("--image", required=True, help="container image with this project")
+    parser.add_argument(
+        "--pipeline-root", required=True, metavar="URI", help="s3://, minio:// or gs://"
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="URI|PATH",
+        help="folder of TFRecords in an object store, or on a volume; a run can name another",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--fields",
+        choices=_FIELDS,
+        default="common",
+        help="how records name their fields: as data.convert writes them or as SSD.TensorFlow did",
+    )
+    parser.add_argument(
+        "--pattern",
+        help="files of a split under --data, as in span-{SPAN}/{split}/* "
+        "(default: {split}/*, and {split}-* for SSD.TensorFlow's)",
+    )
+    parser.add_argument(
+        "--serving-dir",
+        default="/serving",
+        metavar="PATH",
+        help="where models are pushed to, on a volume (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--work-dir",
+        default="/tmp/unfinished",
+        metavar="PATH",
+        help="checkpoints of unfinished trainings; on a volume a retried training goes on from "
+        "them (default: %(default)s)",
+    )
+    parser.add_argument("--vertex", action="store_true", help="for Vertex AI, as JSON")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="override a value of the preset, as in trainer.batch_size=16 or "
+        "resources.Trainer.gpu_count=2; repeatable",
+    )
+
+
+def _add_submit(commands) -> None:
+    parser = commands.add_parser("submit", help="run a compiled pipeline")
+    parser.set_defaults(run=_submit)
+    parser.add_argument("package", type=Path, metavar="FILE", help="what compile has written")
+    _add_connection(parser)
+    parser.add_argument("--experiment", default="ssd", help="(default: %(default)s)")
+    parser.add_argument("--run-name", metavar="NAME", help="(default: the pipeline's and the time)")
+    parser.add_argument("--version", metavar="NAME", help="of the pipeline, must be new")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=_parameter,
+        metavar="NAME=VALUE",
+        help="a parameter of the run, as compile lists them; repeatable",
+    )
+    parser.add_argument(
+        "--cron",
+        metavar="FIELDS",
+        help="run again and again: second minute hour day month weekday, as in '0 0 3 * * *'",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every component")
+    parser.add_argument("--wait", action="store_true", help="follow the run to its end")
+
+
+def _add_connection(parser) -> None:
+    parser.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines' API")
+    parser.add_argument("--namespace", help="yours, where Kubeflow has several users")
+    parser.add_argument(
+        "--existing-token",
+        metavar="TOKEN",
+        default=os.environ.get("KFP_TOKEN"),
+        help="bearer token (default: the environment variable KFP_TOKEN)",
+    )
+    parser.add_argument("--cookies", help="of a login in the browser")
+    parser.add_argument("--ssl-ca-cert", metavar="FILE", help="authority to trust")
+    parser.add_argument("--client-cert", metavar="FILE", help="client certificate")
+    parser.add_argument("--client-key", metavar="FILE", help="its key")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Submits compiled pipelines to Kubeflow Pipelines and follows their runs, by kfp's own client."""
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import kfp
+import kfp_server_api
+import yaml
+
+from data.errors import DataError
+from pipeline.kubeflow.failures import check_image, explained
+
+_FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+_POLL_SECONDS = 10
+_HEALTH_TIMEOUT = 10
+# Where the API server reads a pod's log; the one call that kfp's client does not know.
+_LOG_PATH = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
+# The executor's pod, as Kubeflow names it, beside the pod of its driver.
+_EXECUTOR_POD = "-impl-"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How the API server is reached, with the names of kfp's client where it has them."""
+
+    host: str
+    namespace: str | None = None
+    existing_token: str | None = None
+    cookies: str | None = None
+    ssl_ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A component in a run; `error` is empty unless it has one."""
+
+    name: str
+    state: str
+    error: str
+
+
+class Cluster:
+    """Kubeflow Pipelines at a host. Every method raises DataError for what a user can put right."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        settings = kfp_server_api.Configuration()
+        settings.cert_file, settings.key_file = connection.client_cert, connection.client_key
+        settings.retries = False
+        # kfp's client makes its configuration from this default and has no argument for these.
+        kfp_server_api.Configuration.set_default(settings)
+        try:
+            with explained(connection.host), _muted():
+                self._check_health()
+                self._client = kfp.Client(
+                    host=connection.host,
+                    # kfp takes this default for "none given".
+                    namespace=connection.namespace or "kubeflow",
+                    existing_token=connection.existing_token,
+                    cookies=connection.cookies,
+                    ssl_ca_cert=connection.ssl_ca_cert,
+                )
+        finally:
+            kfp_server_api.Configuration.set_default(None)
+
+    def submit(
+        self,
+        package: Path,
+        *,
+        experiment: str,
+        run_name: str | None,
+        parameters: dict,
+        cron: str | None = None,
+        version: str | None = None,
+        cache: bool = True,
+    ) -> str:
+        """Uploads a compiled pipeline and starts a run of it, or with `cron` a recurring one.
+
+        Args:
+          version: name of the pipeline's version; by default one made of the file's content, so
+            that what is there already is not uploaded again.
+          cron: six fields, seconds first.
+
+        Returns:
+          The id of the run or recurring run.
+        """
+        spec = _read(package)
+        values = _typed(spec, parameters)
+        with explained(self._connection.host), _muted():
+            if cache:
+                source = self._upload(package, spec["pipelineInfo"]["name"], version)
+            else:
+                # kfp's client can turn caching off only in what it sends along.
+                source = {"pipeline_package_path": str(package), "enable_caching": False}
+            namespace = self._connection.namespace
+            found = self._client.create_experiment(experiment, namespace=namespace)
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            run = {
+                "experiment_id": found.experiment_id,
+                "job_name": run_name or f"{spec['pipelineInfo']['name']} {now}",
+                "params": values,
+                **source,
+            }
+            if not cron:
+                return self._client.run_pipeline(**run).run_id
+            # A run takes whatever is newest: missed ones need not be made up for.
+            return self._client.create_recurring_run(
+                cron_expression=cron, no_catchup=True, max_concurrency=1, **run
+            ).recurring_run_id
+
+    def status(self, run_id: str) -> tuple[str, list[Task]]:
+        """The state of a run and of its tasks, in the order in which they began."""
+        with explained(self._connection.host, f"run {run_id}"):
+            run = self._client.get_run(run_id)
+        state = run.state or "PENDING"
+        if run.error and run.error.message:
+            state = f"{state}: {run.error.message}"
+        details = (run.run_details and run.run_details.task_details) or []
+        tasks = []
+        for detail in sorted(details, key=lambda d: str(d.start_time or d.create_time or "")):
+            if _is_component(detail.display_name):
+                error = detail.error.message if detail.error else ""
+                tasks.append(Task(detail.display_name, detail.state or "PENDING", error or ""))
+        return state, tasks
+
+    def wait(self, run_id: str, on_change: Callable[[Task], None]) -> str:
+        """Follows a run to its end and returns its state.
+
+        Raises:
+          DataError: an image cannot be pulled, for which a run would wait in vain.
+        """
+        seen = {}
+        while True:
+            state, tasks = self.status(run_id)
+            for task in tasks:
+                if seen.get(task.name) != task.state:
+                    seen[task.name] = task.state
+                    on_change(task)
+                check_image(task.name, task.error)
+            if state.partition(":")[0] in _FINAL:
+                return state
+            time.sleep(_POLL_SECONDS)
+
+    def logs(self, run_id: str, component: str | None = None) -> Iterator[tuple[str, str]]:
+        """Components and what their containers have printed, as far as the pods still exist."""
+        with explained(self._connection.host, f"run {run_id}"):
+            run = self._client.get_run(run_id)
+        details = (run.run_details and run.run_details.task_details) or []
+        names = [detail.display_name for detail in details if _is_component(detail.display_name)]
+        if component and component not in names:
+            raise DataError(
+                f"run {run_id} has no task {component}; it has {', '.join(names) or 'none yet'}"
+            )
+        for name in [component] if component else names:
+            for pod in _executor_pods(details, name):
+                yield name, self._log(run_id, pod)
+
+    def _log(self, run_id: str, pod: str) -> str:
+        api = self._client._run_api.api_client
+        path = _LOG_PATH.format(run_id=run_id, pod=pod)
+        with explained(self._connection.host, f"log of {pod}"):
+            return api.call_api(
+                path,
+                "GET",
+                response_type="str",
+                auth_settings=["Bearer"],
+                _return_http_data_only=True,
+            )
+
+    def _check_health(self) -> None:
+        """Asks once, with a short timeout: kfp's client would try for half a minute."""
+        quick = kfp_server_api.Configuration()
+        quick.host = self._connection.host.rstrip("/")
+        quick.ssl_ca_cert = self._connection.ssl_ca_cert
+        if self._connection.existing_token:
+            quick.api_key["authorization"] = self._connection.existing_token
+            quick.api_key_prefix["authorization"] = "Bearer"
+        client = kfp_server_api.ApiClient(quick, cookie=self._connection.cookies)
+        kfp_server_api.HealthzServiceApi(client).get_healthz(_request_timeout=_HEALTH_TIMEOUT)
+
+    def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
+        """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
+        pipeline_id = self._client.get_pipeline_id(name)
+        if pipeline_id is None:
+            namespace = self._connection.namespace
+            pipeline_id = self._client.upload_pipeline(
+                str(package), pipeline_name=name, namespace=namespace
+            ).pipeline_id
+            found = self._client.list_pipeline_versions(pipeline_id).pipeline_versions
+            return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+        wanted = version or hashlib.sha256(package.read_bytes()).hexdigest()[:12]
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": wanted}
+        found = self._client.list_pipeline_versions(
+            pipeline_id, filter=json.dumps({"predicates": [predicate]})
+        ).pipeline_versions
+        if found and version:
+            raise DataError(
+                f"pipeline {name} has a version {version} already. Give another --version, or "
+                "none: it is then named by the file's content"
+            )
+        if not found:
+            found = [
+                self._client.upload_pipeline_version(str(package), wanted, pipeline_id=pipeline_id)
+            ]
+        return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+
+
+def _is_component(name: str | None) -> bool:
+    """Whether a task is a component and not one of Kubeflow's own steps around it."""
+    return bool(name) and not re.search(r"-driver$|^(executor|root|ssd-.*)$", name)
+
+
+def _executor_pods(details, name: str) -> list[str]:
+    """Pods of a component's containers: a task's children are its driver and its executor."""
+    by_pod = {detail.pod_name: detail for detail in details if detail.pod_name}
+    pending = [detail for detail in details if detail.display_name == name]
+    found = []
+    while pending:
+        detail = pending.pop()
+        if _EXECUTOR_POD in (detail.pod_name or ""):
+            found.append(detail.pod_name)
+        for child in detail.child_tasks or ():
+            if child.pod_name in by_pod:
+                pending.append(by_pod[child.pod_name])
+            elif _EXECUTOR_POD in (child.pod_name or ""):
+                found.append(child.pod_name)
+    return sorted(set(found))
+
+
+def _read(package: Path) -> dict:
+    if package.suffix not in (".yaml", ".yml"):
+        raise DataError(
+            f"{package}: give a file that `kubeflow_runner.py compile` has written as YAML"
+        )
+    try:
+        spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
+        spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
+    except OSError as error:
+        raise DataError(f"{package}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise DataError(f"{package}: not a compiled pipeline. Write it with compile") from error
+    return spec
+
+
+def _typed(spec: dict, parameters: dict[str, str]) -> dict:
+    """A run's parameters as the types that the pipeline declares."""
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    values = {}
+    for name, text in parameters.items():
+        if name not in declared:
+            raise DataError(
+                f"--param {name}: no such parameter; there is {', '.join(sorted(declared))}"
+            )
+        kind = declared[name]["parameterType"]
+        convert = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}.get(kind, str)
+        try:
+            values[name] = convert(text)
+        except ValueError:
+            raise DataError(f"--param {name}={text}: not a {kind.lower()}") from None
+    return values
+
+
+@contextlib.contextmanager
+def _muted():
+    """kfp's client prints links and warnings of its own."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

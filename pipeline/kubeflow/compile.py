@@ -1,0 +1,145 @@
+"""Compiles the pipeline into the file that Kubeflow Pipelines or Vertex AI runs."""
+
+import json
+from pathlib import Path
+
+import yaml
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
+    KubeflowV2DagRunner,
+    KubeflowV2DagRunnerConfig,
+)
+
+from data.errors import DataError
+from data.fields import Fields
+from data.record_folder import SPLITS
+from data.schema import class_names, read_schema
+from pipeline.config import Config
+from pipeline.inputs import schema_path
+from pipeline.kubeflow.document import adapt
+from pipeline.kubeflow.pushed import PushedBaselines
+from pipeline.kubeflow.uris import MOUNTS, to_path
+from pipeline.pipeline import BASELINE, BASELINE_DATA, Inputs, create_pipeline
+from pipeline.resources import resources_of
+from trainer.export import MODEL_NAME
+
+COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
+
+# Stands in the compiled pipeline until the run's parameter takes its place.
+_RECORDS_AT_RUN_TIME = "records"
+
+# Who writes to the folder of pushed models, or reads it.
+_AT_SERVING_DIR = ("Pusher", BASELINE, BASELINE_DATA)
+
+
+def compile_pipeline(
+    config: Config,
+    output: Path,
+    *,
+    image: str,
+    root: str,
+    data: str,
+    pattern: str,
+    fields: Fields,
+    serving_dir: str,
+    work_dir: str,
+    vertex: bool = False,
+) -> dict:
+    """Writes the compiled pipeline and returns its specification.
+
+    Nothing is looked up on the cluster: the data can be remote or not exist yet.
+
+    Args:
+      image: holds this project, installed, and what requirements.lock names.
+      root: URI of the object store under which artifacts are kept.
+      data: folder of the TFRecords, a URI or a path in the containers; a run can name another of
+        the same kind.
+      pattern: of the files of a split in it, with `{split}` for its name; `{SPAN}` and `{VERSION}`
+        as ImportExampleGen has them.
+      fields: how the records name their fields.
+      serving_dir: where models are pushed to, a path in the containers (on Vertex AI a URI).
+      work_dir: of unfinished trainings, the same.
+
+    Raises:
+      DataError: the configuration asks for what such a cluster does not have.
+    """
+    _check(config, root, data, pattern, serving_dir, vertex)
+    schema = schema_path(config, fields)
+    inputs = Inputs(
+        records=Path(_RECORDS_AT_RUN_TIME),
+        patterns={split: pattern.replace("{split}", split) for split in SPLITS},
+        fields=fields,
+        schema_path=schema,
+        classes=() if schema is None else class_names(read_schema(schema)),
+    )
+    pipeline = create_pipeline(
+        config,
+        inputs,
+        name=f"ssd-{config.preset}",
+        root=root,
+        serving_dir=serving_dir,
+        work_dir=to_path(work_dir),
+        baselines=PushedBaselines(f"{serving_dir}/{MODEL_NAME}"),
+    )
+    runner = KubeflowV2DagRunner(
+        KubeflowV2DagRunnerConfig(
+            default_image=image, default_commands=list(COMMAND), use_pipeline_spec_2_1=True
+        )
+    )
+    job = runner.run(pipeline, write_out=False)
+    platform = adapt(
+        job["pipelineSpec"], config, root=root, data=data, schema=schema, vertex=vertex
+    )
+    if vertex:
+        text = json.dumps(job, indent=2, sort_keys=True) + "\n"
+    else:
+        documents = [job["pipelineSpec"], *([platform] if platform else [])]
+        text = yaml.safe_dump_all(documents, sort_keys=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(output)
+    return job["pipelineSpec"]
+
+
+def _check(config, root, data, pattern, serving_dir, vertex) -> None:
+    if config.serving.infra_validator:
+        raise DataError(
+            f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "
+            "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out: the embedded server then "
+            "checks the model in its own container"
+        )
+    if not root.startswith(tuple(MOUNTS)):
+        raise DataError(
+            f"--pipeline-root {root}: artifacts are kept in an object store; write a URI that "
+            f"begins with {', '.join(MOUNTS)}"
+        )
+    if "://" in data and not data.startswith(tuple(MOUNTS)):
+        raise DataError(
+            f"--data {data}: write a path in the containers, or a URI that begins with "
+            f"{', '.join(MOUNTS)}"
+        )
+    if "{split}" not in pattern:
+        raise DataError(f"--pattern {pattern}: write {{split}} where a split's name is")
+    if vertex:
+        for name, uri in (
+            ("--pipeline-root", root),
+            ("--data", data),
+            ("--serving-dir", serving_dir),
+        ):
+            if not uri.startswith("gs://"):
+                raise DataError(f"{name} {uri}: Vertex AI needs a URI of Cloud Storage, gs://...")
+        return
+    if not serving_dir.startswith("/"):
+        raise DataError(
+            f"--serving-dir {serving_dir}: write a path in the containers, on a volume that the "
+            "model server mounts too"
+        )
+    for component in _AT_SERVING_DIR:
+        volumes = resources_of(component, config.resources).volumes
+        mounts = [entry.split(":", 1)[1] for entry in volumes]
+        if not any(Path(serving_dir).is_relative_to(mount) for mount in mounts):
+            raise DataError(
+                f"--serving-dir {serving_dir}: no volume is mounted there in {component}, and what "
+                "is pushed would be lost with its container. Name a persistent volume claim: "
+                f"--set resources.all.volumes=CLAIM:{serving_dir}"
+            )

@@ -1,0 +1,200 @@
+"""Puts right what TFX emits and Kubeflow Pipelines cannot run, on the parsed document.
+
+All differences between what KubeflowV2DagRunner writes and what is submitted are made here:
+
+- The pipeline root is written into the specification; TFX leaves it out of its YAML.
+- ImportExampleGen's look for its newest span is a hook that only Vertex AI calls: elsewhere the
+  entry point of the container is told to do it.
+- The schema is a file of the machine that compiles: it travels in the document, as a `data:` URL.
+- The folder of the records becomes a parameter of the run. In an object store it is imported as an
+  artifact, since open-source Kubeflow brings only artifacts into a container.
+- Settings that TFX packs into JSON become parameters of the run (`pipeline.kubeflow.parameters`).
+- The latest pushed model is looked for in every run, never taken from the cache.
+- Resources per component, and what only Kubernetes knows in the document's second part.
+
+What else an open-source cluster cannot run is solved elsewhere: baselines without a resolver in
+`pipeline.kubeflow.pushed`, URIs and unknown artifacts in `pipeline.kubeflow.entrypoint`.
+"""
+
+import difflib
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+
+from data.errors import DataError
+from pipeline.config import Config
+from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
+from pipeline.kubeflow.parameters import PARAMETERS
+from pipeline.pipeline import BASELINE, BASELINE_DATA
+from pipeline.resources import ALL, GPU, Resources, resources_of
+
+DATA = "data"
+RECORDS = "records"
+# Left as they are in a URL, so that a schema can be read there.
+_READABLE = " \n:;,{}[]()<>\"'/_-.=#"
+_EXAMPLE_GEN, _INPUT_BASE = "ImportExampleGen", "input_base"
+
+
+def adapt(
+    spec: dict, config: Config, *, root: str, data: str, schema: Path | None, vertex: bool
+) -> dict:
+    """Changes a pipeline's specification in place; returns the part that is for Kubernetes.
+
+    Args:
+      data: default of the run's parameter `data`, a path in the containers or a URI.
+      schema: file on this machine, None if it is to be inferred.
+
+    Raises:
+      DataError: Vertex AI cannot give what the configuration asks for.
+    """
+    spec["defaultPipelineRoot"] = root
+    root_inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    root_inputs[DATA] = {"parameterType": "STRING", "defaultValue": data}
+    if schema is not None:
+        task = spec["root"]["dag"]["tasks"]["ImportSchemaGen"]
+        url = DATA_URL + urllib.parse.quote(schema.read_text(encoding="utf-8"), safe=_READABLE)
+        task["inputs"]["parameters"]["schema_file"] = {"runtimeValue": {"constant": url}}
+    if not vertex:
+        container = _container(spec, _EXAMPLE_GEN)
+        del container["lifecycle"]
+        container["args"].append(RESOLVE_SPAN)
+    if "://" in data and not vertex:
+        _import_records(spec)
+    else:
+        parameters = spec["root"]["dag"]["tasks"][_EXAMPLE_GEN]["inputs"]["parameters"]
+        parameters[_INPUT_BASE] = {"componentInputParameter": DATA}
+    _add_parameters(spec, config)
+    for name in (BASELINE, BASELINE_DATA):
+        if name in spec["root"]["dag"]["tasks"]:
+            spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
+    return _set_resources(spec, config.resources, vertex)
+
+
+def _container(spec: dict, component: str) -> dict:
+    label = spec["components"][component]["executorLabel"]
+    return spec["deploymentSpec"]["executors"][label]["container"]
+
+
+def _import_records(spec: dict) -> None:
+    """A task that makes an artifact of the run's data, in place of ImportExampleGen's parameter."""
+    kind = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
+    label = f"{RECORDS}_executor"
+    spec["components"][RECORDS] = {
+        "executorLabel": label,
+        "inputDefinitions": {"parameters": {"uri": {"parameterType": "STRING"}}},
+        "outputDefinitions": {"artifacts": {"artifact": {"artifactType": kind}}},
+    }
+    spec["deploymentSpec"]["executors"][label] = {
+        "importer": {"artifactUri": {"runtimeParameter": "uri"}, "typeSchema": kind}
+    }
+    tasks = spec["root"]["dag"]["tasks"]
+    tasks[RECORDS] = {
+        "taskInfo": {"name": RECORDS},
+        "componentRef": {"name": RECORDS},
+        "inputs": {"parameters": {"uri": {"componentInputParameter": DATA}}},
+        "cachingOptions": {},
+    }
+    task = tasks[_EXAMPLE_GEN]
+    del task["inputs"]["parameters"][_INPUT_BASE]
+    task["inputs"]["artifacts"] = {
+        _INPUT_BASE: {
+            "taskOutputArtifact": {"producerTask": RECORDS, "outputArtifactKey": "artifact"}
+        }
+    }
+    task["dependentTasks"] = [RECORDS]
+    definitions = spec["components"][_EXAMPLE_GEN]["inputDefinitions"]
+    del definitions["parameters"][_INPUT_BASE]
+    definitions["artifacts"] = {_INPUT_BASE: {"artifactType": kind}}
+
+
+def _add_parameters(spec: dict, config: Config) -> None:
+    for parameter in PARAMETERS:
+        task = spec["root"]["dag"]["tasks"].get(parameter.component)
+        if task is None:
+            continue
+        kind = {"parameterType": parameter.type}
+        default = {"defaultValue": parameter.default(config)}
+        spec["root"]["inputDefinitions"]["parameters"][parameter.name] = kind | default
+        task["inputs"]["parameters"][parameter.name] = {"componentInputParameter": parameter.name}
+        component = spec["components"][parameter.component]
+        component["inputDefinitions"]["parameters"][parameter.name] = kind
+
+
+def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool) -> dict:
+    """Puts resources where the specification has them; returns what it has no place for."""
+    tasks = spec["root"]["dag"]["tasks"]
+    for name in resources:
+        if name not in (ALL, *tasks):
+            near = difflib.get_close_matches(name, tasks, n=3) or sorted(tasks)
+            raise DataError(f"resources.{name}: no such component; there is {', '.join(near)}")
+    executors = {}
+    for name, task in tasks.items():
+        if name == RECORDS:
+            continue
+        wanted = resources_of(name, resources)
+        if wanted.cache is False:
+            task["cachingOptions"] = {}
+        if wanted.retries:
+            # Doubling pauses: what is retried is a node that went away or a full cluster.
+            task["retryPolicy"] = {
+                "maxRetryCount": wanted.retries,
+                "backoffDuration": "30s",
+                "backoffFactor": 2.0,
+                "backoffMaxDuration": "3600s",
+            }
+        if asked := _container_resources(wanted):
+            _container(spec, name)["resources"] = asked
+        if asked := _kubernetes(wanted):
+            executors[spec["components"][name]["executorLabel"]] = asked
+    if not executors:
+        return {}
+    if vertex:
+        first = sorted(executors)[0].removesuffix("_executor")
+        raise DataError(
+            f"resources.{first}: Vertex AI has none of Kubernetes' volumes, secrets, node "
+            "selectors, tolerations and timeouts. Leave them out with --vertex"
+        )
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _container_resources(wanted: Resources) -> dict:
+    asked = {}
+    if wanted.cpu:
+        asked |= {"cpuLimit": wanted.cpu, "cpuRequest": wanted.cpu}
+    if wanted.memory_gb:
+        asked |= {"memoryLimit": wanted.memory_gb, "memoryRequest": wanted.memory_gb}
+    if wanted.gpu_count:
+        asked["accelerator"] = {"type": wanted.gpu_type or GPU, "count": str(wanted.gpu_count)}
+    return asked
+
+
+def _kubernetes(wanted: Resources) -> dict:
+    """The KubernetesExecutorConfig of a component, with the names that KFP 2.0 and later read."""
+    asked = {}
+    if wanted.node_selector:
+        labels = dict(entry.split("=", 1) for entry in wanted.node_selector)
+        asked["nodeSelector"] = {"labels": labels}
+    if wanted.tolerations:
+        asked["tolerations"] = [_toleration(entry) for entry in wanted.tolerations]
+    if wanted.volumes:
+        pairs = (entry.split(":", 1) for entry in wanted.volumes)
+        asked["pvcMount"] = [{"constant": claim, "mountPath": path} for claim, path in pairs]
+    if wanted.secrets:
+        asked["secretAsEnv"] = [_secret(entry) for entry in wanted.secrets]
+    if wanted.timeout_s:
+        asked["activeDeadlineSeconds"] = str(wanted.timeout_s)
+    return asked
+
+
+def _toleration(entry: str) -> dict:
+    taint, _, effect = entry.rpartition(":")
+    key, equals, value = taint.partition("=")
+    if not equals:
+        return {"key": key, "operator": "Exists", "effect": effect}
+    return {"key": key, "operator": "Equal", "value": value, "effect": effect}
+
+
+def _secret(entry: str) -> dict:
+    variable, _, place = entry.partition("=")
+    secret, _, key = place.partition("/")
+    return {"secretName": secret, "keyToEnv": [{"secretKey": key, "envVar": variable}]}

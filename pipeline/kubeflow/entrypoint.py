@@ -1,0 +1,143 @@
+"""What runs in a component's container: TFX's own entry point, between two translations.
+
+TFX hands a component what it is given. On a cluster that has to be translated: URIs of object
+stores to the paths where their content lies, and back; a run's parameters into TFX's; and away
+with what TFX does not know, artifacts of type `system.*`, and with baselines there are none of.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import urllib.parse
+from pathlib import Path
+
+import yaml
+
+from data.console import quiet
+from data.errors import find_data_error
+
+# Made by the compiler for the component that has to find its newest data: TFX does this in a hook
+# which only Vertex AI calls.
+RESOLVE_SPAN = "--resolve_span"
+
+# Marks an artifact that stands for nothing: a component cannot leave an output away.
+NO_BASELINE = "no_baseline.txt"
+
+# Begins a parameter that is a file: the compiler has put its content in place of its name.
+DATA_URL = "data:,"
+
+# Types that TFX does not know by their title.
+ARTIFACT_TYPES = {
+    "ssd.DataGateReport": "components.data_gate.component.DataGateReport",
+    "ssd.DetectionReportFile": "components.detection_report.component.DetectionReportFile",
+    "ssd.ModelCardFolder": "components.model_card.component.ModelCardFolder",
+}
+
+
+def main(arguments=None) -> int:
+    """Runs an executor as the compiled pipeline says; returns the exit status."""
+    options, beam_args = _parser().parse_known_args(arguments)
+    quiet(options.verbose)
+    try:
+        _run(options, beam_args)
+    except Exception as error:
+        found = find_data_error(error)
+        if found is None:
+            raise
+        print(f"error: {found}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
+    from tfx.orchestration.kubeflow.v2 import compiler_utils
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+    from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
+
+    from pipeline.kubeflow.uris import map_strings, to_uri
+
+    compiler_utils.TITLE_TO_CLASS_PATH.update(ARTIFACT_TYPES)
+    executor_input = translate_input(json.loads(options.json_serialized_invocation_args))
+    output_file = Path(executor_input["outputs"]["outputFile"])
+
+    if options.resolve_span:
+        options.json_serialized_invocation_args = json.dumps(executor_input)
+        driver.main(options)
+        _keep_metadata(executor_input, json.loads(output_file.read_text(encoding="utf-8")))
+    options.json_serialized_invocation_args = json.dumps(executor_input)
+    kubeflow_v2_run_executor.main((options, beam_args))
+    found = json.loads(output_file.read_text(encoding="utf-8"))
+    output_file.write_text(json.dumps(map_strings(found, to_uri)), encoding="utf-8")
+
+
+def translate_input(executor_input: dict) -> dict:
+    """An ExecutorInput of Kubeflow Pipelines (as JSON) as TFX can work with it."""
+    from pipeline.kubeflow.parameters import write_parameters
+    from pipeline.kubeflow.uris import map_strings, to_path
+
+    executor_input = map_strings(executor_input, to_path)
+    inputs = executor_input.setdefault("inputs", {})
+    parameters = inputs.setdefault("parameterValues", {})
+    artifacts = {}
+    for key, found in inputs.get("artifacts", {}).items():
+        (artifact,) = found["artifacts"]
+        if _title(artifact).startswith("system."):
+            # Imported data: it stands for the parameter of its name.
+            parameters[key] = artifact["uri"]
+        elif not Path(artifact["uri"], NO_BASELINE).exists():
+            artifacts[key] = found
+    inputs["artifacts"] = artifacts
+    for key, value in parameters.items():
+        if str(value).startswith(DATA_URL):
+            parameters[key] = _unpacked(value)
+    write_parameters(parameters)
+    outputs = executor_input.setdefault("outputs", {})
+    outputs["artifacts"] = {
+        key: found
+        for key, found in outputs.get("artifacts", {}).items()
+        if not _title(found["artifacts"][0]).startswith("system.")
+    }
+    for side in (inputs, outputs):
+        for found in side["artifacts"].values():
+            (artifact,) = found["artifacts"]
+            # TFX makes an artifact's number of its name, which not every Kubeflow gives.
+            artifact["name"] = artifact.get("name") or artifact["uri"]
+    return executor_input
+
+
+def _unpacked(url: str) -> str:
+    """A temporary file with what a `data:` URL holds."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(urllib.parse.unquote_to_bytes(url.removeprefix(DATA_URL)))
+    return file.name
+
+
+def _title(artifact: dict) -> str:
+    """The title of an artifact's type, which stands alone or in a schema."""
+    kind = artifact.get("type", {})
+    if "instanceSchema" in kind:
+        return yaml.safe_load(kind["instanceSchema"]).get("title", "")
+    return kind.get("schemaTitle", "")
+
+
+def _keep_metadata(executor_input: dict, found: dict) -> None:
+    """Gives outputs the metadata (span, fingerprint) that was found before the component ran."""
+    for key, artifacts in found.get("artifacts", {}).items():
+        (artifact,) = executor_input["outputs"]["artifacts"][key]["artifacts"]
+        more = artifacts["artifacts"][0].get("metadata", {})
+        artifact["metadata"] = {**artifact.get("metadata", {}), **more}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Runs one component in its container.")
+    parser.add_argument("--executor_class_path", required=True)
+    parser.add_argument("--json_serialized_invocation_args", required=True)
+    parser.add_argument("--json_serialized_inputs_spec_args")
+    parser.add_argument(RESOLVE_SPAN, action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What can be chosen when a run starts, without compiling anew.
+
+TFX packs most settings into JSON, in which Kubeflow Pipelines cannot put a run's parameters. So a
+task takes them beside its own parameters, and the entry point of its container writes them in.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow_model_analysis as tfma
+from google.protobuf import json_format
+from tfx.types.standard_component_specs import (
+    CUSTOM_CONFIG_KEY,
+    EVAL_CONFIG_KEY,
+    TRAIN_ARGS_KEY,
+)
+
+from components.mean_average_precision import tfma_metric
+from data.errors import DataError
+from pipeline.config import Config, EvaluatorConfig
+from trainer.config import TrainerConfig
+
+INTEGER, DOUBLE = "NUMBER_INTEGER", "NUMBER_DOUBLE"
+
+
+@dataclass(frozen=True)
+class RunParameter:
+    """`write` puts a value into the parameters of `component`, a dict that it changes.
+
+    `type` is that of Kubeflow's pipeline specification.
+    """
+
+    name: str
+    component: str
+    type: str
+    default: Callable[[Config], object]
+    write: Callable[[dict, object], None]
+
+
+def _write_steps(parameters: dict, steps: float) -> None:
+    _write_trainer(parameters, "steps", int(steps))
+    arguments = json.loads(parameters[TRAIN_ARGS_KEY])
+    parameters[TRAIN_ARGS_KEY] = json.dumps({**arguments, "num_steps": int(steps)})
+
+
+def _write_trainer(parameters: dict, field: str, value) -> None:
+    settings = json.loads(parameters[CUSTOM_CONFIG_KEY])
+    settings["trainer"][field] = value
+    _check(TrainerConfig, field, value)
+    parameters[CUSTOM_CONFIG_KEY] = json.dumps(settings)
+
+
+def _write_min_map(parameters: dict, value: float) -> None:
+    _check(EvaluatorConfig, "min_map", value)
+    config, threshold = _overall_threshold(parameters, tfma_metric.MAP)
+    threshold.value_threshold.lower_bound.value = value
+    parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
+
+
+def _write_min_map_change(parameters: dict, value: float) -> None:
+    _check(EvaluatorConfig, "min_map_change", value)
+    config, threshold = _overall_threshold(parameters, tfma_metric.SIGNIFICANT)
+    threshold.change_threshold.absolute.value = value
+    parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
+
+
+def _overall_threshold(parameters: dict, metric: str):
+    """The Evaluator's configuration, and in it the threshold of a metric over all pictures."""
+    config = json_format.Parse(parameters[EVAL_CONFIG_KEY], tfma.EvalConfig())
+    (spec,) = config.metrics_specs
+    for found in spec.per_slice_thresholds[metric].thresholds:
+        if list(found.slicing_specs) == [tfma.SlicingSpec()]:
+            return config, found.threshold
+    raise DataError(f"the compiled pipeline has no bound on {metric}. Compile it anew")
+
+
+def _check(part: type, field: str, value) -> None:
+    try:
+        part(**{field: value})
+    except ValueError as error:
+        raise DataError(f"a run's parameter {field}: {error}") from error
+
+
+PARAMETERS = (
+    RunParameter("steps", "Trainer", INTEGER, lambda c: c.trainer.steps, _write_steps),
+    RunParameter(
+        "learning_rate",
+        "Trainer",
+        DOUBLE,
+        lambda config: config.trainer.learning_rate,
+        lambda parameters, value: _write_trainer(parameters, "learning_rate", value),
+    ),
+    RunParameter("min_map", "Evaluator", DOUBLE, lambda c: c.evaluator.min_map, _write_min_map),
+    RunParameter(
+        "min_map_change",
+        "Evaluator",
+        DOUBLE,
+        lambda config: config.evaluator.min_map_change,
+        _write_min_map_change,
+    ),
+)
+
+
+def write_parameters(parameters: dict) -> None:
+    """Moves a run's choices to where TFX reads them, in place; DataError for one out of range."""
+    for parameter in PARAMETERS:
+        if parameter.name in parameters:
+            parameter.write(parameters, parameters.pop(parameter.name))

@@ -1,0 +1,42 @@
+"""URIs of object stores and the paths at which a container finds what they name."""
+
+import os
+from collections.abc import Callable
+
+# Kubeflow's launcher downloads inputs to these folders before a component starts and uploads
+# outputs from them when it is done; Vertex AI mounts Cloud Storage at /gcs.
+MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
+
+# A folder that takes the place of `/`, to run containers' commands where there are no containers.
+MOUNT_ROOT = "SSD_MOUNT_ROOT"
+
+
+def to_path(uri: str) -> str:
+    """The path in a container of a URI; anything else as it is."""
+    for scheme, mount in MOUNTS.items():
+        if uri.startswith(scheme):
+            return _root() + mount + uri.removeprefix(scheme)
+    return uri
+
+
+def to_uri(path: str) -> str:
+    """The URI of a path in a container, the opposite of `to_path`."""
+    for scheme, mount in MOUNTS.items():
+        if path.startswith(_root() + mount):
+            return scheme + path.removeprefix(_root() + mount)
+    return path
+
+
+def map_strings(value, change: Callable[[str], str]):
+    """A JSON value with every string in it, but for keys, changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [map_strings(item, change) for item in value]
+    if isinstance(value, dict):
+        return {key: map_strings(item, change) for key, item in value.items()}
+    return value
+
+
+def _root() -> str:
+    return os.environ.get(MOUNT_ROOT, "").rstrip("/")

@@ -1,0 +1,149 @@
+"""A server that answers what kfp's client asks of Kubeflow Pipelines 2, from memory."""
+
+import json
+import threading
+import urllib.parse
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TOKEN = "let-me-in"
+
+
+class KubeflowApi:
+    """What the server holds and what it was asked; `host` is its address."""
+
+    def __init__(self):
+        self.pipelines, self.versions, self.experiments = {}, {}, {}
+        self.runs, self.recurring, self.logs = {}, {}, {}
+        self.namespaces = set()
+        self.uploads = []
+        self.token = None
+        self.host = None
+
+    def answer(self, method: str, path: str, query: dict, body: bytes):
+        """Status and content of an answer."""
+        if path == "/apis/v2beta1/healthz":
+            return 200, {"multi_user": False}
+        kind, *rest = path.removeprefix("/apis/v2beta1/").split("/")
+        self.namespaces.add(query.get("namespace"))
+        if path.startswith("/apis/v1alpha1/"):
+            return 200, self.logs[path.split("/")[6]]
+        if kind == "pipelines" and rest[:1] == ["upload"]:
+            self.uploads.append(body)
+            name = query["name"]
+            self.pipelines[name] = {"pipeline_id": f"p-{name}", "display_name": name}
+            self._add_version(f"p-{name}", name)
+            return 200, self.pipelines[name]
+        if kind == "pipelines" and rest[:1] == ["upload_version"]:
+            self.uploads.append(body)
+            return 200, self._add_version(query["pipelineid"], query["name"])
+        if kind == "pipelines" and rest:
+            found = self.versions[rest[0]]
+            return 200, {"pipeline_versions": _matching(found, query)}
+        if kind == "pipelines":
+            return 200, {"pipelines": _matching(self.pipelines.values(), query)}
+        if kind == "experiments" and method == "GET":
+            return 200, {"experiments": _matching(self.experiments.values(), query)}
+        if kind == "experiments":
+            new = json.loads(body)
+            new["experiment_id"] = f"e-{new['display_name']}"
+            self.experiments[new["display_name"]] = new
+            return 200, new
+        if kind == "runs" and method == "GET":
+            if rest[0] not in self.runs:
+                return 404, {"message": f"Run {rest[0]} not found"}
+            states = self.runs[rest[0]]["states"]
+            return 200, states.pop(0) if len(states) > 1 else states[0]
+        if kind == "runs":
+            run = json.loads(body) | {"run_id": f"r-{len(self.runs) + 1}"}
+            self.runs[run["run_id"]] = run | {"states": [run_state(run["run_id"], "PENDING")]}
+            return 200, run
+        if kind == "recurringruns":
+            run = json.loads(body) | {"recurring_run_id": "c-1"}
+            self.recurring["c-1"] = run
+            return 200, run
+        return 404, {"message": f"{method} {path} is not known"}
+
+    def _add_version(self, pipeline_id: str, name: str) -> dict:
+        version = {
+            "pipeline_id": pipeline_id,
+            "pipeline_version_id": f"v-{name}",
+            "display_name": name,
+        }
+        self.versions.setdefault(pipeline_id, []).append(version)
+        return version
+
+
+def run_state(run_id: str, state: str, **tasks) -> dict:
+    """A run as the server tells of it; each task is a state, or state and error."""
+    details = [{"display_name": "root", "state": state}]
+    for number, (name, task) in enumerate(tasks.items()):
+        task_state, _, error = task.partition(":")
+        begun = f"2026-01-01T00:00:{number:02}Z"
+        details += [
+            {
+                "display_name": name,
+                "state": task_state,
+                "start_time": begun,
+                "error": {"code": 1, "message": error} if error else None,
+                "pod_name": f"ssd-{name}-dag",
+                "child_tasks": [
+                    {"pod_name": f"ssd-{name}-driver"},
+                    {"pod_name": f"ssd-{name}-executor"},
+                ],
+            },
+            {"display_name": f"{name}-driver", "pod_name": f"ssd-{name}-driver"},
+            {
+                "display_name": "executor",
+                "pod_name": f"ssd-{name}-executor",
+                "child_tasks": [{"pod_name": f"ssd-{name}-impl-1"}],
+            },
+        ]
+    return {"run_id": run_id, "state": state, "run_details": {"task_details": details}}
+
+
+def _matching(found, query: dict) -> list:
+    if "filter" not in query:
+        return list(found)
+    (predicate,) = json.loads(query["filter"])["predicates"]
+    wanted = predicate["stringValue"]
+    return [entry for entry in found if entry[predicate["key"]] == wanted]
+
+
+@contextmanager
+def serving():
+    """Runs the server on a free port; gives its KubeflowApi."""
+    api = KubeflowApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _handle(self):
+            url = urllib.parse.urlsplit(self.path)
+            query = dict(urllib.parse.parse_qsl(url.query))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            wanted = api.token and f"Bearer {api.token}"
+            if wanted and self.headers.get("Authorization") != wanted:
+                status, content = 401, {"message": "Request not authenticated"}
+            else:
+                status, content = api.answer(self.command, url.path, query, body)
+            text = content if isinstance(content, str) else json.dumps(content)
+            self.send_response(status)
+            kind = "text/plain" if isinstance(content, str) else "application/json"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST = _handle
+
+        def log_message(self, *_):
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    api.host = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,225 @@
+"""submit, status and logs against a server that speaks as Kubeflow Pipelines 2 does."""
+
+import socket
+import time
+
+import pytest
+import yaml
+
+import kubeflow_runner
+from pipeline.kubeflow import client
+from tests.pipeline.kubeflow_api import TOKEN, run_state, serving
+
+_SPEC = {
+    "pipelineInfo": {"name": "ssd-tiny"},
+    "schemaVersion": "2.1.0",
+    "sdkVersion": "tfx",
+    "deploymentSpec": {},
+    "components": {},
+    "root": {
+        "dag": {"tasks": {}},
+        "inputDefinitions": {
+            "parameters": {
+                "data": {"parameterType": "STRING", "defaultValue": "s3://b/records"},
+                "steps": {"parameterType": "NUMBER_INTEGER", "defaultValue": 8},
+                "min_map": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.5},
+            }
+        },
+    },
+}
+
+
+@pytest.fixture
+def api():
+    with serving() as api:
+        yield api
+
+
+@pytest.fixture
+def package(tmp_path):
+    path = tmp_path / "ssd.yaml"
+    path.write_text(yaml.safe_dump(_SPEC))
+    return path
+
+
+@pytest.fixture
+def call(api, capsys):
+    """Runs a command against the server; gives status, output and errors."""
+
+    def call(command, *arguments, host=None):
+        options = (command, "--host", host or api.host, *map(str, arguments))
+        status = kubeflow_runner.main(options)
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_a_run_is_submitted_with_typed_parameters(api, call, package):
+    arguments = ("--experiment", "trial", "--run-name", "first", "--namespace", "team")
+    values = ("--param", "steps=20", "--param", "min_map=0.25", "--param", "data=s3://b/new")
+    status, out, _ = call("submit", package, *arguments, *values)
+    assert status == 0
+    assert out.startswith("run r-1\n")
+    run = api.runs["r-1"]
+    assert run["display_name"] == "first"
+    assert run["experiment_id"] == "e-trial"
+    assert api.experiments["trial"]["namespace"] == "team"
+    assert run["runtime_config"]["parameters"] == {
+        "steps": 20,
+        "min_map": 0.25,
+        "data": "s3://b/new",
+    }
+    assert run["pipeline_version_reference"] == {
+        "pipeline_id": "p-ssd-tiny",
+        "pipeline_version_id": "v-ssd-tiny",
+    }
+    assert b"ssd-tiny" in api.uploads[0]
+
+
+def test_the_same_file_is_uploaded_once_and_another_as_a_new_version(api, call, package):
+    for _ in range(3):
+        assert call("submit", package)[0] == 0
+    # The first upload makes the pipeline, whose first version Kubeflow names like it.
+    assert len(api.uploads) == 2
+    package.write_text(package.read_text() + "# changed\n")
+    assert call("submit", package)[0] == 0
+    assert len(api.uploads) == 3
+    used = [run["pipeline_version_reference"]["pipeline_version_id"] for run in api.runs.values()]
+    assert used[1] == used[2]
+    assert len(set(used)) == 3
+
+
+def test_a_version_that_exists_is_an_error(call, package):
+    assert call("submit", package)[0] == 0
+    assert call("submit", package, "--version", "one")[0] == 0
+    status, _, err = call("submit", package, "--version", "one")
+    assert status == 2
+    assert err.startswith("error: pipeline ssd-tiny has a version one already.")
+
+
+def test_without_cache_the_file_travels_with_the_run(api, call, package):
+    assert call("submit", package, "--no-cache")[0] == 0
+    assert api.uploads == []
+    assert api.runs["r-1"]["pipeline_spec"]["pipelineInfo"]["name"] == "ssd-tiny"
+
+
+def test_cron_makes_a_recurring_run(api, call, package):
+    status, out, _ = call("submit", package, "--cron", "0 0 3 * * *", "--param", "steps=9")
+    assert (status, out) == (0, "recurring run c-1: 0 0 3 * * *\n")
+    recurring = api.recurring["c-1"]
+    assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert recurring["mode"] == "ENABLE"
+    assert recurring["no_catchup"] is True
+    assert recurring["runtime_config"]["parameters"] == {"steps": 9}
+    assert api.runs == {}
+
+
+def test_status_lists_components_in_order(api, call):
+    state = run_state("r-7", "RUNNING", ImportExampleGen="SUCCEEDED", Trainer="RUNNING")
+    api.runs["r-7"] = {"states": [state]}
+    status, out, _ = call("status", "r-7")
+    assert status == 0
+    assert out == "run r-7: RUNNING\n  ImportExampleGen succeeded\n  Trainer running\n"
+
+
+@pytest.mark.parametrize("last, expected", [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 1)])
+def test_wait_follows_a_run_to_its_end(api, call, package, monkeypatch, last, expected):
+    def told(run_id):
+        states = [
+            run_state(run_id, "RUNNING", Trainer="RUNNING"),
+            run_state(run_id, "RUNNING", Trainer="RUNNING"),
+            run_state(run_id, last, Trainer=last),
+        ]
+        monkeypatch.setattr(time, "sleep", lambda _: None)
+        return {"states": states}
+
+    answer = api.answer
+
+    def answer_with_states(method, path, query, body):
+        found = answer(method, path, query, body)
+        if method == "POST" and path.endswith("/runs"):
+            api.runs["r-1"] = told("r-1")
+        return found
+
+    api.answer = answer_with_states
+    status, out, _ = call("submit", package, "--wait")
+    assert status == expected
+    lines = out.splitlines()[2:]
+    assert lines == [f"  Trainer {state}" for state in ("running", last.lower())] + [
+        f"run r-1: {last}"
+    ]
+
+
+def test_wait_ends_when_an_image_cannot_be_pulled(api, package):
+    problem = "PENDING:ImagePullBackOff: Back-off pulling image reg/ssd:1"
+    api.runs["r-1"] = {"states": [run_state("r-1", "RUNNING", Transform=problem)]}
+    cluster = client.Cluster(client.Connection(api.host))
+    with pytest.raises(client.DataError, match=r"Transform: its image cannot be pulled .*--image"):
+        cluster.wait("r-1", lambda task: None)
+
+
+def test_logs_are_those_of_the_executors(api, call):
+    api.runs["r-7"] = {
+        "states": [run_state("r-7", "FAILED", Transform="SUCCEEDED", Trainer="FAILED")]
+    }
+    api.logs = {"ssd-Transform-impl-1": "transformed\n", "ssd-Trainer-impl-1": "step=1\n"}
+    assert call("logs", "r-7")[1] == "==> Transform\ntransformed\n==> Trainer\nstep=1\n"
+    assert call("logs", "r-7", "Trainer")[1] == "==> Trainer\nstep=1\n"
+    status, _, err = call("logs", "r-7", "Trainr")
+    assert status == 2
+    assert err == "error: run r-7 has no task Trainr; it has Transform, Trainer\n"
+
+
+def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
+    api.token = TOKEN
+    status, _, err = call("submit", package)
+    assert status == 2
+    assert err.startswith(f"error: {api.host}: 401, not signed in. Give --existing-token")
+    assert call("submit", package, "--existing-token", TOKEN)[0] == 0
+    monkeypatch.setenv("KFP_TOKEN", TOKEN)
+    assert call("submit", package)[0] == 0
+
+
+def test_a_host_that_nobody_answers_at_is_said_at_once(call, package):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"http://127.0.0.1:{free.getsockname()[1]}"
+    begun = time.monotonic()
+    status, _, err = call("submit", package, host=host)
+    assert status == 2
+    assert err.startswith(f"error: {host}: not reached (")
+    assert "Connection refused" in err and "port-forward" in err
+    assert time.monotonic() - begun < 5
+
+
+def test_an_unknown_run_is_said(api, call):
+    status, _, err = call("status", "r-9")
+    assert status == 2
+    assert err.startswith(f"error: {api.host}: run r-9 was not found (Run r-9 not found).")
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("stepz=1", "--param stepz: no such parameter; there is data, min_map, steps"),
+        ("steps=many", "--param steps=many: not a number_integer"),
+        ("min_map=high", "--param min_map=high: not a number_double"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_uploaded(
+    api, call, package, value, expected
+):
+    status, _, err = call("submit", package, "--param", value)
+    assert (status, err) == (2, f"error: {expected}\n")
+    assert api.uploads == []
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "pipelineInfo: {name: x}", "{:"])
+def test_a_file_that_is_no_pipeline_is_refused(call, tmp_path, text):
+    path = tmp_path / "ssd.yaml"
+    path.write_text(text)
+    status, _, err = call("submit", path)
+    assert status == 2
+    assert err.startswith(f"error: {path}: not a compiled pipeline")
+    status, _, err = call("submit", tmp_path / "none.yaml")
+    assert err.startswith(f"error: {tmp_path}/none.yaml: cannot be read")
