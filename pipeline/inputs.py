@@ -45,7 +45,7 @@ def prepare(
     if not data.is_dir():
         raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
     folder = open_record_folder(_records(config, data, output, beam_args))
-    path = _schema_path(config, folder.fields)
+    path = schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
     # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
     picture = max(_voc_files(data, "JPEGImages"), default=None)
@@ -75,7 +75,7 @@ def _records(config: Config, data: Path, output: Path, beam_args: Sequence[str])
             f"{data}: to infer a schema, convert first and give the TFRecords: "
             "python -m data.convert --voc VOCROOT --output DIR --classes NAME [NAME ...]"
         )
-    classes = class_names(read_schema(_schema_path(config, COMMON)))
+    classes = class_names(read_schema(schema_path(config, COMMON)))
     records = output / "records" / _fingerprint(data, classes)
     if not records.exists():
         lists = SPLIT_LISTS if data.parent == output / "sample" else {}
@@ -114,7 +114,7 @@ def _fingerprint(voc_root: Path, classes: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _schema_path(config: Config, fields: Fields) -> Path | None:
+def schema_path(config: Config, fields: Fields) -> Path | None:
     """The schema's file; None when it is to be inferred."""
     schema = config.data.schema
     if schema == INFER_SCHEMA:

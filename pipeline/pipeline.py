@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
@@ -19,7 +20,7 @@ from tfx.components import (
     Transform,
 )
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import (
     example_gen_pb2,
@@ -29,7 +30,6 @@ from tfx.proto import (
     transform_pb2,
 )
 from tfx.types import Channel
-from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate, DataVerdict
@@ -40,7 +40,7 @@ from components.serving_check.component import ServingCheck
 from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.schema import read_schema
-from pipeline.baseline import LatestOtherBlessedData, LatestOtherBlessedModel
+from pipeline.baseline import MetadataBaselines
 from pipeline.code_version import code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
@@ -74,6 +74,21 @@ class Inputs:
     picture: Path | None = None
 
 
+class Baselines(Protocol):
+    """Where the latest blessed model and the data it has learnt from are found.
+
+    Each answers with a node that has the output `model` or `statistics`; what it gets is of this
+    run and never the answer.
+    """
+
+    def data(self, statistics: Channel) -> BaseNode: ...
+
+    def model(self, model: Channel) -> BaseNode: ...
+
+
+_METADATA_BASELINES = MetadataBaselines()
+
+
 def create_pipeline(
     config: Config,
     inputs: Inputs,
@@ -85,6 +100,7 @@ def create_pipeline(
     enable_cache: bool = True,
     metadata_connection_config=None,
     beam_args: Sequence[str] = IN_PROCESS,
+    baselines: Baselines = _METADATA_BASELINES,
 ) -> Pipeline:
     """The components from TFRecords to the pushed model.
 
@@ -93,9 +109,11 @@ def create_pipeline(
       serving_dir: base path that TensorFlow Serving watches; versions are pushed into it.
       work_dir: where unfinished trainings keep their checkpoints.
     """
-    components = _data_components(config, inputs)
+    components = _data_components(config, inputs, baselines)
     if inputs.schema_path is not None:
-        components += _model_components(config, inputs, components, serving_dir, work_dir)
+        components += _model_components(
+            config, inputs, components, serving_dir, work_dir, baselines
+        )
     return Pipeline(
         pipeline_name=name,
         pipeline_root=root,
@@ -106,7 +124,7 @@ def create_pipeline(
     )
 
 
-def _data_components(config: Config, inputs: Inputs) -> list:
+def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> list:
     splits = [
         example_gen_pb2.Input.Split(name=split, pattern=pattern)
         for split, pattern in inputs.patterns.items()
@@ -122,13 +140,7 @@ def _data_components(config: Config, inputs: Inputs) -> list:
         return [example_gen, statistics_gen, schema_gen]
     schema_gen = ImportSchemaGen(schema_file=str(inputs.schema_path))
     validator = ExampleValidator(statistics, schema_gen.outputs["schema"])
-    baseline = Resolver(
-        strategy_class=LatestOtherBlessedData,
-        model=Channel(type=Model),
-        model_blessing=Channel(type=ModelBlessing),
-        statistics=Channel(type=ExampleStatistics),
-        candidate=statistics,
-    ).with_id(BASELINE_DATA)
+    baseline = baselines.data(statistics).with_id(BASELINE_DATA)
     settings = dataclasses.asdict(config.data)
     settings.pop("schema")
     gate = DataGate(
@@ -153,7 +165,9 @@ def _data_components(config: Config, inputs: Inputs) -> list:
     return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]
 
 
-def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, work_dir) -> list:
+def _model_components(
+    config: Config, inputs: Inputs, upstream, serving_dir, work_dir, baselines: Baselines
+) -> list:
     example_gen, statistics_gen, schema_gen, *_, gate, verdict = upstream
     examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
     classes = list(inputs.classes)
@@ -192,12 +206,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
     )
     model = trainer.outputs["model"]
 
-    baseline = Resolver(
-        strategy_class=LatestOtherBlessedModel,
-        model=Channel(type=Model),
-        model_blessing=Channel(type=ModelBlessing),
-        candidate=model,
-    ).with_id(BASELINE)
+    baseline = baselines.model(model).with_id(BASELINE)
     evaluator = Evaluator(
         examples=examples,
         example_splits=[_TEST_SPLIT],
@@ -228,6 +237,7 @@ def _model_components(config: Config, inputs: Inputs, upstream, serving_dir, wor
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         card=card.outputs["card"],
+        statistics=statistics_gen.outputs["statistics"],
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(
                 base_directory=f"{serving_dir}/{MODEL_NAME}"
