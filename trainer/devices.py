@@ -79,8 +79,13 @@ def synchronise_normalisation(network: keras.Model, strategy: tf.distribute.Stra
             layer.synchronized = True
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Returns when all workers have called it: one that ends earlier counts as lost."""
+    same_everywhere(strategy, 0)
+
+
 def same_everywhere(strategy: tf.distribute.Strategy, value: int) -> bool:
-    """Whether all workers have the same whole number, 0 to 2^24. All have to ask."""
+    """Whether all workers have the same whole number. All have to ask."""
     if strategy.num_replicas_in_sync == 1:
         return True
     values = strategy.experimental_distribute_values_from_function(
