@@ -1,6 +1,6 @@
 """What the embedded server costs, beside the same model called in the same process.
 
-    python -m benchmarks.serving [--json FILE] [--seconds S]
+    python -m benchmarks.serving [--json FILE]
 
 The two ways are measured in turns, so that what else the machine does weighs on both. The models
 have random weights: their answers say nothing, their times do.
@@ -83,8 +83,7 @@ def main() -> int:
 
 def _added_latency() -> Measurement:
     """SSD300 and one client: a call in process and one over REST, again and again."""
-    picture = _picture(375, 500)
-    with _Both("ssd300-voc", 20, picture) as both:
+    with _Both("ssd300-voc", 20, picture(375, 500)) as both:
         ways = (both.in_process, both.ask(both.connect()))
         for way in ways:
             _timed(way)
@@ -105,8 +104,7 @@ def _added_latency() -> Measurement:
 
 def _throughput(seconds: float) -> Measurement:
     """The sample model and 8 clients, against as many threads in process, in turns."""
-    picture = _picture(240, 280)
-    with _Both("sample", 6, picture) as both:
+    with _Both("sample", 6, picture(240, 280)) as both:
         ways = (
             [both.in_process] * _CLIENTS,
             [both.ask(both.connect()) for _ in range(_CLIENTS)],
@@ -134,8 +132,8 @@ def _throughput(seconds: float) -> Measurement:
 class _Both:
     """A model twice: in this process, and behind a server in another."""
 
-    def __init__(self, preset: str, num_classes: int, picture: bytes):
-        self._preset, self._num_classes, self._picture = preset, num_classes, picture
+    def __init__(self, preset: str, num_classes: int, image: bytes):
+        self._preset, self._num_classes, self._image = preset, num_classes, image
 
     def __enter__(self):
         from benchmarks.serving_models import export_untrained
@@ -144,8 +142,8 @@ class _Both:
 
         self._folder = tempfile.TemporaryDirectory()
         base = Path(self._folder.name, _MODEL)
-        export_untrained(self._preset, self._num_classes, base / "1", self._picture)
-        self._inputs = {"image_bytes": np.array([self._picture], object)}
+        export_untrained(self._preset, self._num_classes, base / "1", self._image)
+        self._inputs = {"image_bytes": np.array([self._image], object)}
         self._servable = Servable(base / "1")
         self.server = start_server(
             Path(self._folder.name, "log.txt"),
@@ -167,7 +165,7 @@ class _Both:
 
     def ask(self, connection: http.client.HTTPConnection) -> Callable[[], None]:
         """A function that sends the picture over an open connection and reads the answer."""
-        encoded = b64encode(self._picture).decode()
+        encoded = b64encode(self._image).decode()
         body = json.dumps({"instances": [{"b64": encoded}]}).encode()
 
         def ask():
@@ -218,11 +216,11 @@ def _figures(times: list[float], span: float, cpu: float) -> dict[str, float]:
     }
 
 
-def _picture(height: int, width: int) -> bytes:
+def picture(height: int, width: int, seed: int = 0) -> bytes:
     """A JPEG of soft patches, which packs about as well as a photograph."""
     from PIL import Image
 
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 255, (height // 8, width // 8, 3), np.uint8))
     stream = io.BytesIO()
     coarse.resize((width, height), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)

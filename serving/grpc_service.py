@@ -81,7 +81,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 self._places.release()
         except StatusError as error:
             code = error.code
-            context.abort(grpc.StatusCode[code], error.message)
+            _abort(context, error)
         finally:
             name = request.model_spec.name
             if name in self._manager.model_names:
@@ -119,7 +119,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 raise invalid(f"metadata_field must be signature_def, found: {fields}")
             return metadata(self._manager, *_named(request.model_spec))
         except StatusError as error:
-            return context.abort(grpc.StatusCode[error.code], error.message)
+            return _abort(context, error)
 
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "Classify is not supported: use Predict")
@@ -140,7 +140,13 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
             name, number, _ = _named(request.model_spec)
             return status(self._manager, name, number)
         except StatusError as error:
-            return context.abort(grpc.StatusCode[error.code], error.message)
+            return _abort(context, error)
+
+
+def _abort(context, error: StatusError):
+    """Ends the call; bytes in the message that are not text are shown as their codes."""
+    details = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    context.abort(grpc.StatusCode[error.code], details)
 
 
 def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:

@@ -95,6 +95,9 @@ class Servable:
             results = call(*(inputs[key] for key in sorted(signature.inputs)))
         except tf.errors.OpError as error:
             raise StatusError(_code(error), error.message) from error
+        except UnicodeDecodeError as error:
+            # The message quotes an input that is not text, and TensorFlow fails to show it.
+            raise invalid(error.object.decode("utf-8", "surrogateescape")) from error
         return {key: np.asarray(result) for key, result in zip(wanted, results, strict=True)}
 
     def close(self) -> None:
