@@ -221,15 +221,16 @@ def _evaluate_by_tfma(num_classes: int, records: Path) -> float:
     import apache_beam as beam
     import tensorflow_model_analysis as tfma
     from apache_beam.options.pipeline_options import PipelineOptions
+    from tensorflow_model_analysis.proto import config_pb2
 
     from components.evaluation import OVERALL, read_evaluation
     from components.mean_average_precision import tfma_metric
     from data.fields import COMMON
 
     names = [f"class{index}" for index in range(num_classes)]
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec()],
-        metrics_specs=[tfma.MetricsSpec(metrics=[tfma_metric.metric_config(names, COMMON)])],
+    config = config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec()],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[tfma_metric.metric_config(names, COMMON)])],
     )
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     with tempfile.TemporaryDirectory() as folder:

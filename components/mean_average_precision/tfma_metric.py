@@ -1,6 +1,6 @@
 """The detection metric for TensorFlow Model Analysis.
 
-Put `metric_config(...)` into a `tfma.MetricsSpec`, and bounds on the metrics named here into its
+Put `metric_config(...)` into a `MetricsSpec`, and bounds on the metrics named here into its
 `per_slice_thresholds`. (Not into `MetricConfig.threshold`, which TFMA looks up under the name of
 the metric only, while this one reports many; and not into `thresholds`, which TFMA holds against
 every slice.)
@@ -19,6 +19,7 @@ from scipy import stats
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
 from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
+from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
 from components.mean_average_precision import coco, object_slices, tfma_inputs
@@ -81,7 +82,7 @@ def slice_names(fields: Fields) -> tuple[str, ...]:
 
 def metric_config(
     class_names: Sequence[str], fields: Fields, code_version: str = "", with_coco: bool = False
-) -> tfma.MetricConfig:
+) -> config_pb2.MetricConfig:
     """Configures the metric.
 
     class_names: every class that records and model can name, in the order of their ids 1..N.
@@ -95,7 +96,7 @@ def metric_config(
         "code_version": code_version,
         "with_coco": with_coco,
     }
-    return tfma.MetricConfig(
+    return config_pb2.MetricConfig(
         class_name=MeanAveragePrecision.__name__, module=__name__, config=json.dumps(config)
     )
 
@@ -166,7 +167,7 @@ def _computations(
     fields: dict[str, str | None],
     with_coco: bool,
     name: str,
-    eval_config: tfma.EvalConfig | None = None,
+    eval_config: config_pb2.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
 ) -> list[metric_types.MetricComputation]:
     del name  # the keys have their own

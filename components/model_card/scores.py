@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import OVERALL, Evaluation, Score, read_evaluation
 from components.mean_average_precision import tfma_metric
@@ -72,12 +73,12 @@ def _plain(score: Score | None) -> dict | None:
     return {"value": value, "low": low, "high": high}
 
 
-def _class_names(config: tfma.EvalConfig) -> list[str]:
+def _class_names(config: config_pb2.EvalConfig) -> list[str]:
     (metric,) = config.metrics_specs[0].metrics
     return json.loads(metric.config)["class_names"]
 
 
-def _curves(folder: str, config: tfma.EvalConfig) -> tuple[dict, dict]:
+def _curves(folder: str, config: config_pb2.EvalConfig) -> tuple[dict, dict]:
     """Precisions of each class of candidate and baseline; without classes that have no objects."""
     found: dict[bool, dict] = {False: {}, True: {}}
     for spec in config.model_specs:
@@ -92,7 +93,7 @@ def _curves(folder: str, config: tfma.EvalConfig) -> tuple[dict, dict]:
     return found[False], found[True]
 
 
-def _baseline_model(folder: str, config: tfma.EvalConfig) -> str | None:
+def _baseline_model(folder: str, config: config_pb2.EvalConfig) -> str | None:
     for spec in config.model_specs:
         if spec.is_baseline:
             return tfma.load_eval_result(folder, model_name=spec.name).model_location
@@ -109,7 +110,7 @@ def _slices(scores: Evaluation, names: Iterable[str]) -> Iterator[dict]:
             yield {"name": name, "map": _compared(scores, tfma_metric.MAP, name)}
 
 
-def _thresholds(config: tfma.EvalConfig, scores: Evaluation) -> Iterator[dict]:
+def _thresholds(config: config_pb2.EvalConfig, scores: Evaluation) -> Iterator[dict]:
     """The bounds of the configuration beside what was measured."""
     for spec in config.metrics_specs:
         for metric, thresholds in spec.per_slice_thresholds.items():

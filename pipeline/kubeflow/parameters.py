@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tensorflow_model_analysis as tfma
 from google.protobuf import json_format
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.types.standard_component_specs import (
     CUSTOM_CONFIG_KEY,
     EVAL_CONFIG_KEY,
@@ -67,10 +67,10 @@ def _write_min_map_change(parameters: dict, value: float) -> None:
 
 def _overall_threshold(parameters: dict, metric: str):
     """The Evaluator's configuration, and in it the threshold of a metric over all pictures."""
-    config = json_format.Parse(parameters[EVAL_CONFIG_KEY], tfma.EvalConfig())
+    config = json_format.Parse(parameters[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
     (spec,) = config.metrics_specs
     for found in spec.per_slice_thresholds[metric].thresholds:
-        if list(found.slicing_specs) == [tfma.SlicingSpec()]:
+        if list(found.slicing_specs) == [config_pb2.SlicingSpec()]:
             return config, found.threshold
     raise DataError(f"the compiled pipeline has no bound on {metric}. Compile it anew")
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from PIL import Image
 from tensorflow_metadata.proto.v0 import statistics_pb2
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.detection_report.report import Sources
 from components.mean_average_precision import tfma_metric
@@ -27,18 +28,18 @@ def replayed(tmp_path_factory):
         tfma.CANDIDATE_KEY: tfma_replay.save_model(folder / "candidate"),
         tfma.BASELINE_KEY: tfma_replay.save_model(folder / "baseline", tfma_replay.WEAK),
     }
-    least = tfma.GenericValueThreshold(lower_bound={"value": 0.2})
-    too_much = tfma.GenericValueThreshold(lower_bound={"value": 0.99})
-    change = tfma.GenericChangeThreshold(
+    least = config_pb2.GenericValueThreshold(lower_bound={"value": 0.2})
+    too_much = config_pb2.GenericValueThreshold(lower_bound={"value": 0.99})
+    change = config_pb2.GenericChangeThreshold(
         direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": -0.01}
     )
     config = tfma_replay.eval_config(
         tfma_metric.metric_config(tfma_replay.CLASSES, COMMON),
         {
-            tfma_metric.MAP: tfma.MetricThreshold(value_threshold=least),
-            tfma_metric.SIGNIFICANT: tfma.MetricThreshold(change_threshold=change),
-            tfma_metric.ap_name("cat"): tfma.MetricThreshold(value_threshold=too_much),
-            tfma_metric.ap_name("ghost"): tfma.MetricThreshold(value_threshold=least),
+            tfma_metric.MAP: config_pb2.MetricThreshold(value_threshold=least),
+            tfma_metric.SIGNIFICANT: config_pb2.MetricThreshold(change_threshold=change),
+            tfma_metric.ap_name("cat"): config_pb2.MetricThreshold(value_threshold=too_much),
+            tfma_metric.ap_name("ghost"): config_pb2.MetricThreshold(value_threshold=least),
         },
         baseline=True,
         slices=["size"],

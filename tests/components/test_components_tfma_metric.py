@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
 from scipy import stats
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import coco, object_slices, picture_slices, tfma_metric
@@ -112,14 +113,14 @@ def test_records_of_the_seed_and_no_coco(tmp_path, models, monkeypatch):
 
 
 def least(value):
-    return tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(lower_bound={"value": value})
+    return config_pb2.MetricThreshold(
+        value_threshold=config_pb2.GenericValueThreshold(lower_bound={"value": value})
     )
 
 
 def least_change(value):
-    return tfma.MetricThreshold(
-        change_threshold=tfma.GenericChangeThreshold(
+    return config_pb2.MetricThreshold(
+        change_threshold=config_pb2.GenericChangeThreshold(
             direction=tfma.MetricDirection.HIGHER_IS_BETTER, absolute={"value": value}
         )
     )
@@ -161,13 +162,13 @@ def plain_bootstrap(samples=200):
 
 def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     metric = tfma_metric.metric_config(CLASSES, COMMON)
-    methods = tfma.ConfidenceIntervalOptions.ConfidenceIntervalMethod
+    methods = config_pb2.ConfidenceIntervalOptions.ConfidenceIntervalMethod
     config = eval_config(
         metric,
         {tfma_metric.SIGNIFICANT: least_change(0.0)},
         baseline=True,
         compute_confidence_intervals={"value": True},
-        confidence_intervals=tfma.ConfidenceIntervalOptions(
+        confidence_intervals=config_pb2.ConfidenceIntervalOptions(
             method=methods.Value("POISSON_BOOTSTRAP")
         ),
     )

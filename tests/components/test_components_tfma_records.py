@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision import picture_slices, tfma_metric
 from components.mean_average_precision.voc import evaluate
@@ -20,8 +21,10 @@ class Computation:
 
     def __init__(self, baseline=False):
         metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON))
-        models = [tfma.ModelSpec(is_baseline=True)] if baseline else []
-        (computation,) = metric.computations(tfma.EvalConfig(model_specs=models), model_names=[""])
+        models = [config_pb2.ModelSpec(is_baseline=True)] if baseline else []
+        (computation,) = metric.computations(
+            config_pb2.EvalConfig(model_specs=models), model_names=[""]
+        )
         (self._reader,) = computation.preprocessors
         self._combiner = computation.combiner
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision.accumulator import DetectionAccumulator
 from data.fields import COMMON
@@ -155,24 +156,28 @@ def schema(fields):
 
 
 def eval_config(metric, bounds=(), baseline=False, slices=(), **options):
-    """bounds: tfma.MetricThreshold of the whole split by name of the metric."""
-    models = [tfma.ModelSpec(name="candidate", signature_name="serving_examples")]
+    """bounds: config_pb2.MetricThreshold of the whole split by name of the metric."""
+    models = [config_pb2.ModelSpec(name="candidate", signature_name="serving_examples")]
     if baseline:
         models.append(
-            tfma.ModelSpec(name="baseline", signature_name="serving_examples", is_baseline=True)
+            config_pb2.ModelSpec(
+                name="baseline", signature_name="serving_examples", is_baseline=True
+            )
         )
-    overall = tfma.SlicingSpec()
+    overall = config_pb2.SlicingSpec()
     thresholds = {
-        name: tfma.PerSliceMetricThresholds(
-            thresholds=[tfma.PerSliceMetricThreshold(slicing_specs=[overall], threshold=threshold)]
+        name: config_pb2.PerSliceMetricThresholds(
+            thresholds=[
+                config_pb2.PerSliceMetricThreshold(slicing_specs=[overall], threshold=threshold)
+            ]
         )
         for name, threshold in dict(bounds).items()
     }
-    return tfma.EvalConfig(
+    return config_pb2.EvalConfig(
         model_specs=models,
-        slicing_specs=[overall, *(tfma.SlicingSpec(feature_keys=[name]) for name in slices)],
-        metrics_specs=[tfma.MetricsSpec(metrics=[metric], per_slice_thresholds=thresholds)],
-        options=tfma.Options(**options),
+        slicing_specs=[overall, *(config_pb2.SlicingSpec(feature_keys=[name]) for name in slices)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[metric], per_slice_thresholds=thresholds)],
+        options=config_pb2.Options(**options),
     )
 
 

@@ -3,6 +3,7 @@
 import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.metrics import metric_specs
+from tensorflow_model_analysis.proto import config_pb2
 
 from data.errors import DataError
 from data.fields import COMMON, SEED
@@ -26,7 +27,7 @@ def bounds_of(config):
         for spec, threshold in pairs:
             least = (
                 threshold.absolute.value
-                if isinstance(threshold, tfma.GenericChangeThreshold)
+                if isinstance(threshold, config_pb2.GenericChangeThreshold)
                 else threshold.lower_bound.value
             )
             found[(key.name, key.is_diff, *sorted(spec.feature_values.items()))] = least
@@ -36,7 +37,7 @@ def bounds_of(config):
 def test_bounds_of_the_defaults_are_on_the_whole_split():
     config = config_of()
     assert bounds_of(config) == {("mAP", False): 0.7, ("mAP_significant", True): -0.01}
-    assert list(config.slicing_specs) == [tfma.SlicingSpec()]
+    assert list(config.slicing_specs) == [config_pb2.SlicingSpec()]
 
 
 def test_every_bound_of_the_configuration():
