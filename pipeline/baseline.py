@@ -1,4 +1,6 @@
-"""The model that a new one is compared with, and the data that new data is compared with."""
+"""Earlier models and data: what a new model starts from and is compared with, and its data."""
+
+import json
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator.constants import (
@@ -16,6 +18,8 @@ MODEL = "model"
 BLESSING = "model_blessing"
 STATISTICS = "statistics"
 CANDIDATE = "candidate"
+EXAMPLES = "examples"
+GRAPH = "transform_graph"
 
 
 class LatestOtherBlessedModel(LatestBlessedModelStrategy):
@@ -35,6 +39,52 @@ class LatestOtherBlessedModel(LatestBlessedModelStrategy):
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
         return {**input_dict, **found}
+
+
+class LatestBlessedBaseModel(LatestBlessedModelStrategy):
+    """TFX's latest blessed model, but none that this very training has made.
+
+    A repeated run would otherwise start from what the first has blessed, and so never be cached.
+    With other data or another configuration it does start from that.
+    """
+
+    def __init__(self, custom_config: str):
+        """custom_config: the Trainer's, as JSON."""
+        self._custom_config = json.loads(custom_config)
+
+    def resolve_artifacts(self, store, input_dict):
+        """Artifacts under MODEL and BLESSING, none where no other model is blessed.
+
+        Args:
+          input_dict: all models and blessings, and under EXAMPLES and GRAPH what is trained with.
+        """
+        current = {a.id for key in (EXAMPLES, GRAPH) for a in input_dict[key]}
+        others = [m for m in input_dict[MODEL] if not self._has_made(store, m.id, current)]
+        found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
+        return {**input_dict, **found}
+
+    def _has_made(self, store, model_id: int, current: set[int]) -> bool:
+        if not current <= _made_from(store, model_id):
+            return False
+        trainings = store.get_executions_by_id(_makers(store, model_id))
+        configs = (t.custom_properties["custom_config"].string_value for t in trainings)
+        return any(config and json.loads(config) == self._custom_config for config in configs)
+
+
+def latest_base_model(custom_config: dict, data: dict) -> Resolver:
+    """Finds the model that a training starts from.
+
+    Args:
+      custom_config: the Trainer's.
+      data: channels of what it is trained with, EXAMPLES and GRAPH.
+    """
+    return Resolver(
+        strategy_class=LatestBlessedBaseModel,
+        config={"custom_config": json.dumps(custom_config)},
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
+        **data,
+    )
 
 
 class LatestOtherBlessedData(ResolverStrategy):
@@ -61,10 +111,13 @@ class LatestOtherBlessedData(ResolverStrategy):
             if statistics.id not in current
         }
         nothing = {key: [] for key in input_dict}
+        models = {model.id for model in input_dict[MODEL]}
         for model in sorted(input_dict[MODEL], key=lambda model: model.id, reverse=True):
             if model.id not in blessed:
                 continue
-            seen = _made_from(store, model.id)
+            seen = _made_from(store, model.id) - models
+            # Leaks may have been taken out of the examples that the statistics are of.
+            seen = seen.union(*(_made_from(store, artifact_id) for artifact_id in seen))
             for statistics in input_dict[STATISTICS]:
                 if seen & sources.get(statistics.id, set()):
                     return {**nothing, STATISTICS: [statistics]}
@@ -73,10 +126,15 @@ class LatestOtherBlessedData(ResolverStrategy):
 
 def _made_from(store, artifact_id: int) -> set[int]:
     """Ids of the artifacts that an artifact's component read."""
-    events = store.get_events_by_artifact_ids([artifact_id])
-    executions = [event.execution_id for event in events if event.type == _EVENT.OUTPUT]
+    executions = _makers(store, artifact_id)
     inputs = store.get_events_by_execution_ids(executions) if executions else []
     return {event.artifact_id for event in inputs if event.type == _EVENT.INPUT}
+
+
+def _makers(store, artifact_id: int) -> list[int]:
+    """Ids of the executions that an artifact is the output of."""
+    events = store.get_events_by_artifact_ids([artifact_id])
+    return [event.execution_id for event in events if event.type == _EVENT.OUTPUT]
 
 
 _EVENT = metadata_store_pb2.Event

@@ -81,6 +81,24 @@ def parse_bounds(entries: typing.Iterable[str]) -> dict[str, float]:
     return bounds
 
 
+@dataclass(frozen=True)
+class TunerConfig:
+    """A search for learning rate, weight decay and warm-up before the training; off by default.
+
+    `trials` trainings of `steps` steps each are measured on the eval split (`trainer.tuning`), and
+    the training takes the best values in place of the configured ones.
+    """
+
+    enabled: bool = False
+    trials: int = 10
+    steps: int = 1000
+
+    def __post_init__(self):
+        for name in ("trials", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"tuner.{name}: {getattr(self, name)} must be at least 1")
+
+
 INFRA_VALIDATORS = ("", "docker", "kubernetes")
 
 
@@ -131,12 +149,17 @@ class Config:
     preset: str
     data: DataConfig = field(default_factory=DataConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tuner: TunerConfig = field(default_factory=TunerConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     resources: typing.Mapping[str, Resources] = field(default_factory=dict)
 
 
-_VOC = Config(preset="ssd300-voc", resources={"Trainer": Resources(gpu_count=1)})
+_VOC = Config(
+    preset="ssd300-voc",
+    trainer=TrainerConfig(eval_every=5000),
+    resources={"Trainer": Resources(gpu_count=1)},
+)
 
 
 def _voc(preset: str, detector: str) -> Config:
@@ -164,6 +187,7 @@ PRESETS = {
                 log_every=50,
                 checkpoint_every=200,
             ),
+            tuner=TunerConfig(steps=200),
             evaluator=EvaluatorConfig(min_map=0.75),
             serving=ServingConfig(max_latency_ms=2_000.0, max_memory_mb=2_000.0),
         ),

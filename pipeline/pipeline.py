@@ -18,9 +18,11 @@ from tfx.components import (
     StatisticsGen,
     Trainer,
     Transform,
+    Tuner,
 )
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import (
     example_gen_pb2,
@@ -30,25 +32,35 @@ from tfx.proto import (
     transform_pb2,
 )
 from tfx.types import Channel
+from tfx.types.standard_artifacts import Model
 
 from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate, DataVerdict
 from components.data_gate.config import DROP_TRAIN
+from components.data_gate.drop_leaks import DropLeaks
 from components.detection_report.component import DetectionReport
 from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.schema import read_schema
-from pipeline.baseline import MetadataBaselines
+from pipeline.baseline import MetadataBaselines, latest_base_model
 from pipeline.code_version import code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
+from trainer.config import LATEST
 from trainer.export import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
 BASELINE_DATA = "latest_blessed_data"
+BASE_MODEL = "base_model"
 _TEST_SPLIT = "test"
+# What the Trainer runs of other folders, and what it chooses its checkpoint by.
+_TRAINER_SOURCE = ("trainer", "data/fields.py", "data/errors.py")
+_METRIC_SOURCE = tuple(
+    f"components/mean_average_precision/{name}.py"
+    for name in ("accumulator", "average_precision", "matching", "voc")
+)
 _CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
 _REPORT_TEMPLATES = tuple(
     f"components/detection_report/{name}"
@@ -187,23 +199,7 @@ def _model_components(
     )
     transform.add_upstream_node(verdict)
 
-    trainer = Trainer(
-        run_fn="trainer.run.run_fn",
-        examples=examples,
-        transform_graph=transform.outputs["transform_graph"],
-        schema=schema,
-        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
-        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-        # Only then: otherwise each new look at the data would train again.
-        hyperparameters=gate.outputs["exclusions"] if config.data.on_leak == DROP_TRAIN else None,
-        custom_config={
-            "preset": config.preset,
-            "trainer": dataclasses.asdict(config.trainer),
-            "classes": classes,
-            "code_version": code_version("trainer", "data/fields.py", "data/errors.py"),
-            "work_dir": work_dir,
-        },
-    )
+    before, trainer = _training_components(config, inputs, examples, gate, transform, work_dir)
     model = trainer.outputs["model"]
 
     baseline = baselines.model(model).with_id(BASELINE)
@@ -260,7 +256,64 @@ def _model_components(
             "trainer/input_pipeline.py",
         ),
     )
-    return [transform, trainer, baseline, evaluator, card, serving_check, pusher, report]
+    return [
+        *(transform, *before, trainer, baseline, evaluator),
+        *(card, serving_check, pusher, report),
+    ]
+
+
+def _training_components(config: Config, inputs: Inputs, examples, gate, transform, work_dir):
+    """(what the configuration wants before the training, the Trainer)."""
+    before = []
+    if config.data.on_leak == DROP_TRAIN:
+        # Only then: otherwise each new look at the data would train again.
+        kept = DropLeaks(
+            examples=examples,
+            report=gate.outputs["report"],
+            id_feature=inputs.fields.source_id or inputs.fields.filename,
+        )
+        before.append(kept)
+        examples = kept.outputs["kept"]
+    by_metric = config.trainer.eval_every or config.tuner.enabled
+    custom_config = {
+        "preset": config.preset,
+        "trainer": dataclasses.asdict(config.trainer),
+        "classes": list(inputs.classes),
+        "code_version": code_version(*_TRAINER_SOURCE, *(_METRIC_SOURCE if by_metric else ())),
+        "work_dir": work_dir,
+    }
+    data = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
+    if base_model := _base_model(config.trainer.warm_start, custom_config, data):
+        before.append(base_model)
+        data["base_model"] = next(iter(base_model.outputs.values()))
+    hyperparameters = None
+    if config.tuner.enabled:
+        tuner = Tuner(
+            tuner_fn="trainer.tuning.tuner_fn",
+            custom_config={**custom_config, "tuner": dataclasses.asdict(config.tuner)},
+            **data,
+        )
+        before.append(tuner)
+        hyperparameters = tuner.outputs["best_hyperparameters"]
+    trainer = Trainer(
+        run_fn="trainer.run.run_fn",
+        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
+        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        hyperparameters=hyperparameters,
+        custom_config=custom_config,
+        **data,
+    )
+    return before, trainer
+
+
+def _base_model(warm_start: str, custom_config: dict, data: dict):
+    """The node that gives the model to start from, or None for none."""
+    if not warm_start:
+        return None
+    if warm_start == LATEST:
+        return latest_base_model(custom_config, data).with_id(BASE_MODEL)
+    uri = warm_start if "://" in warm_start else str(Path(warm_start).resolve())
+    return Importer(source_uri=uri, artifact_type=Model).with_id(BASE_MODEL)
 
 
 def _serving_check(config: ServingConfig, model: Channel, examples: Channel):

@@ -16,7 +16,7 @@ from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import tfma_metric
 from components.serving_check.check import REPORT_FILE as SERVING_REPORT
-from pipeline.pipeline import BASELINE, BASELINE_DATA
+from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.runs.outputs import latest_outputs
 from trainer.run import SUMMARY
 
@@ -50,6 +50,8 @@ def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
                 state, text = "done", _baseline(execution)
             elif node == BASELINE_DATA:
                 state, text = "done", _baseline_data(execution)
+            elif node == BASE_MODEL:
+                state, text = "done", _base_model(execution)
             else:
                 state = "done" if self.executed else "cached"
                 with self._mlmd_connection as handle:
@@ -94,8 +96,12 @@ def _gate(outputs) -> str:
 def _training(outputs) -> str:
     summary = json.loads((_path(outputs, "model_run") / SUMMARY).read_text(encoding="utf-8"))
     losses = summary["losses"]
-    steps = summary["trainer"]["steps"]
-    return f"{steps} steps" + (f", loss {losses['total']:.3f}" if losses else "")
+    text = f"{summary['trainer']['steps']} steps"
+    text += f", loss {losses['total']:.3f}" if losses else ""
+    chosen = summary["exported"]
+    if chosen["eval_map"] is not None:
+        text += f", exported step {chosen['step']} with mAP {chosen['eval_map']:.4f} on eval"
+    return text
 
 
 def _baseline(execution) -> str:
@@ -106,6 +112,12 @@ def _baseline(execution) -> str:
 def _baseline_data(execution) -> str:
     found = (execution.output_dict or {}).get("statistics") if execution else None
     return f"baseline {found[0].uri}" if found else "no other data has made a blessed model"
+
+
+def _base_model(execution) -> str:
+    outputs = (execution.output_dict or {}) if execution else {}
+    models = outputs.get("model") or outputs.get("result")
+    return f"start from {models[0].uri}" if models else "no blessed model yet to start from"
 
 
 def _evaluation(outputs) -> str:

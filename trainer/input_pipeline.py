@@ -4,7 +4,7 @@ Every picture's augmentation is drawn from (seed, epoch, record), so neither the
 calls nor a resumed run changes what the network sees.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,24 +43,8 @@ def read_shards(files) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(files, compression_type="GZIP")
 
 
-def leaving_out(record_ids: Sequence[str], id_feature: str) -> Callable | None:
-    """Which serialised records to keep: all but those with these ids. None keeps all."""
-    if not record_ids:
-        return None
-    left_out = tf.constant(list(record_ids))
-
-    def keep(record):
-        spec = {id_feature: tf.io.FixedLenFeature([], tf.string)}
-        record_id = tf.io.parse_single_example(record, spec)[id_feature]
-        return tf.reduce_all(record_id != left_out)
-
-    return keep
-
-
-def count_records(files: Sequence[str], keep: Callable | None = None) -> tuple[int, str]:
+def count_records(files: Sequence[str]) -> tuple[int, str]:
     """Number of records in the shards and a fingerprint of them, whatever their order.
-
-    keep: as `leaving_out` returns it.
 
     Raises:
         DataError: there are none, or a shard is not a whole TFRecord file.
@@ -72,8 +56,7 @@ def count_records(files: Sequence[str], keep: Callable | None = None) -> tuple[i
 
     start = (tf.constant(0), tf.constant(0, tf.uint64))
     try:
-        records = _kept(read_shards(files), keep)
-        count, fingerprint = records.batch(_PARSE_BATCH).reduce(start, add)
+        count, fingerprint = read_shards(files).batch(_PARSE_BATCH).reduce(start, add)
     except tf.errors.OpError as error:
         folder = Path(files[0]).parent
         raise DataError(
@@ -82,10 +65,6 @@ def count_records(files: Sequence[str], keep: Callable | None = None) -> tuple[i
     if not count:
         raise DataError(f"{Path(files[0]).parent}: the split has no records")
     return int(count), f"{int(fingerprint):016x}"
-
-
-def _kept(records: tf.data.Dataset, keep: Callable | None) -> tf.data.Dataset:
-    return records.filter(keep) if keep else records
 
 
 class TransformedRecords:
@@ -99,7 +78,6 @@ class TransformedRecords:
             for name, spec in feature_spec.items()
         }
         self.graph = tf.saved_model.load(tf_transform_output.transform_savedmodel_dir)
-        self.id_feature = names.source_id or names.filename
 
     def __call__(self, serialised):
         """Strings [batch] -> the outputs of `preprocessing.preprocessing_fn`, boxes padded.
@@ -136,15 +114,13 @@ def training_batches(
     size: int,
     num_records: int,
     first_step: int = 0,
-    keep: Callable | None = None,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of (images, boxes, labels) from step `first_step` on.
 
     images float32 [batch, size, size, 3], RGB 0-255; boxes float32 [batch, n, 4] and labels int32
     [batch, n], padded with zeros. Epochs follow each other without a gap, each in an order of its
-    own; a run started at a later step continues the same sequence. `keep` chooses the records as
-    in `count_records`, which `num_records` is of.
+    own; a run started at a later step continues the same sequence.
 
     `context` says for which replicas of how many the batches are. Each replica then has its part of
     every whole batch, and a worker's dataset gives the parts of its replicas in turn; what belongs
@@ -157,13 +133,10 @@ def training_batches(
     def epoch_records(epoch):
         seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
         shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
-        chosen = _kept(
-            tf.data.Dataset.from_tensor_slices(shards).interleave(
-                read_shards, cycle_length=min(_OPEN_SHARDS, len(files))
-            ),
-            keep,
+        in_turn = tf.data.Dataset.from_tensor_slices(shards).interleave(
+            read_shards, cycle_length=min(_OPEN_SHARDS, len(files))
         )
-        blocks = chosen.batch(config.shuffle_buffer).prefetch(1)
+        blocks = in_turn.batch(config.shuffle_buffer).prefetch(1)
 
         # Whole blocks instead of Dataset.shuffle, which cannot take a seed that depends on the
         # epoch and so could not start at any epoch but the first.

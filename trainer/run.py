@@ -36,8 +36,8 @@ def run_fn(fn_args) -> None:
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
     checkpoints of unfinished runs wait. A run with the same configuration, data and code goes on
     from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's logs.
-    `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` holds
-    `excluded_records`, which the data gate found in another split too.
+    `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` is
+    what a Tuner has found, whose values take the place of the configured ones.
     """
     facts = dict(fn_args.custom_config)
     job = Job.from_arguments(fn_args)
@@ -64,8 +64,12 @@ def run_fn(fn_args) -> None:
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
     served = job.new_detector()
-    losses, best = job.train(network, served, work_dir)
+    try:
+        losses, best = job.train(network, served, work_dir)
+    except FloatingPointError as error:
+        raise DataError(str(error)) from error
     if not devices.is_chief(job.strategy):
+        devices.wait_for_all(job.strategy)
         return
     if best:
         _log.info("  exported step=%d eval_mAP=%.4f", best.step, best.score)
@@ -79,6 +83,7 @@ def run_fn(fn_args) -> None:
     summary = {**identity, "losses": dataclasses.asdict(losses) if losses else None}
     (run_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work_dir)
+    devices.wait_for_all(job.strategy)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,6 @@ class Job:
     shards: list[str]
     eval_shards: list[str]
     strategy: tf.distribute.Strategy
-    excluded: tuple[str, ...] = ()
     base_model: str | None = None
 
     @classmethod
@@ -104,7 +108,7 @@ class Job:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in facts["trainer"].items()
         }
-        config = TrainerConfig(**fields)
+        config = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
         devices.check_fit(config, strategy)
         return cls(
             config=config,
@@ -115,7 +119,6 @@ class Job:
             ),
             shards=input_pipeline.list_shards(fn_args.train_files),
             eval_shards=input_pipeline.list_shards(fn_args.eval_files),
-            excluded=tuple((fn_args.hyperparameters or {}).get("excluded_records", [])),
             base_model=fn_args.base_model,
         )
 
@@ -127,12 +130,8 @@ class Job:
     @cached_property
     def data_facts(self) -> dict:
         """Sizes and fingerprints of what is trained, and if need be chosen, with."""
-        count, fingerprint = input_pipeline.count_records(self.shards, self._keep)
-        facts = {
-            "train_records": count,
-            "train_fingerprint": fingerprint,
-            "excluded_records": len(self.excluded),
-        }
+        count, fingerprint = input_pipeline.count_records(self.shards)
+        facts = {"train_records": count, "train_fingerprint": fingerprint}
         if self.config.eval_every:
             facts["eval_fingerprint"] = input_pipeline.count_records(self.eval_shards)[1]
         return facts
@@ -172,6 +171,9 @@ class Job:
         Returns:
           The losses of the last step, as `training.train`, and which step was best on the eval
           split; None where that was not asked for.
+
+        Raises:
+          FloatingPointError: the loss is no longer finite.
         """
         config, folder = self.config, work_dir / "checkpoints"
         evaluate = None
@@ -186,20 +188,13 @@ class Job:
                 return score
 
         anchors = anchor_boxes(self.spec.anchors)
-        try:
-            with self.strategy.scope():
-                losses = train(
-                    network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
-                )
-        except FloatingPointError as error:
-            raise DataError(str(error)) from error
+        with self.strategy.scope():
+            losses = train(
+                network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
+            )
         served.network.set_weights(network.get_weights())
         best = selection.restore_best(folder, served.network.variables) if evaluate else None
         return losses, best
-
-    @property
-    def _keep(self):
-        return input_pipeline.leaving_out(self.excluded, self.records.id_feature)
 
     def _batches(self, first_step: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return input_pipeline.training_batches(
@@ -209,9 +204,13 @@ class Job:
             self.spec.anchors.image_size,
             self.num_records,
             first_step,
-            self._keep,
             context,
         )
+
+
+def with_values(config: TrainerConfig, hyperparameters: dict | None) -> TrainerConfig:
+    """The configuration with the values that a Tuner's hyperparameters hold."""
+    return dataclasses.replace(config, **(hyperparameters or {}).get("values", {}))
 
 
 def _digest(identity: dict) -> str:

@@ -29,7 +29,7 @@ from trainer.detector import detector_spec
 REPORT_FILE = "data_gate.json"
 EXCLUDED_RECORDS = "excluded_records"
 
-_TRAIN = "train"
+TRAIN = "train"
 
 
 class DataGateReport(Artifact):
@@ -45,7 +45,6 @@ def DataGate(
     statistics: InputArtifact[standard_artifacts.ExampleStatistics],
     anomalies: InputArtifact[standard_artifacts.ExampleAnomalies],
     report: OutputArtifact[DataGateReport],
-    exclusions: OutputArtifact[standard_artifacts.HyperParameters],
     config: Parameter[str],
     fields: Parameter[str],
     classes: Parameter[str],
@@ -61,8 +60,6 @@ def DataGate(
         and the names of the schema.
     detector, anchors: whose anchors have to match the objects.
     baseline: statistics of the latest blessed model's data.
-    exclusions: a file with `excluded_records`, ids of the training records that the Trainer has to
-        leave out. It reads it as its hyperparameters, TFX's way to tell it what was found before.
     code_version: makes a change of the gate's code run it again.
     """
     settings = json.loads(config)
@@ -85,13 +82,12 @@ def DataGate(
         )
     shifts = measure_shifts(
         protos,
-        baseline and _read_statistics(baseline, _TRAIN),
+        baseline and _read_statistics(baseline, TRAIN),
         names,
         settings.max_skew,
         settings.max_drift,
     )
     findings = gate.judge(found_anomalies, counts, scanned, shifts, json.loads(classes), settings)
-    excluded = gate.excluded_records(scanned.leaks, settings)
     for split, facts in scanned.splits.items():
         counts[split]["unmatchable_objects"] = facts.unmatchable
     _write(
@@ -104,10 +100,9 @@ def DataGate(
             "findings": [asdict(finding) for finding in findings],
             "leaks": [asdict(leak) for leak in scanned.leaks],
             "shifts": [asdict(shift) for shift in shifts],
-            EXCLUDED_RECORDS: excluded,
+            EXCLUDED_RECORDS: gate.excluded_records(scanned.leaks, settings),
         },
     )
-    _write(exclusions, "exclusions.json", {EXCLUDED_RECORDS: excluded})
 
 
 @component

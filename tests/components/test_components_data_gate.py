@@ -5,6 +5,7 @@ import math
 
 import apache_beam as beam
 import pytest
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import anomalies_pb2
@@ -12,6 +13,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from components.data_gate import component, gate
 from components.data_gate.config import DataGateConfig
+from components.data_gate.drop_leaks import DropLeaks
 from components.data_gate.scan import Leak, Problem, Scan, SplitFacts
 from components.data_gate.shift import Shift, measure_shifts
 from data.errors import DataError
@@ -195,18 +197,17 @@ def test_counts_of_a_split_without_any_object(tmp_path):
 
 
 def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config):
-    """Runs both components on records by split; returns the report and the ids to leave out."""
+    """Runs the gate on records by split; gives its report as artifact and content, and examples."""
     schema = read_schema(schema_path)
     artifacts = {
         "examples": standard_artifacts.Examples(),
         "statistics": standard_artifacts.ExampleStatistics(),
         "anomalies": standard_artifacts.ExampleAnomalies(),
         "report": component.DataGateReport(),
-        "exclusions": standard_artifacts.HyperParameters(),
     }
     for name, artifact in artifacts.items():
         artifact.uri = str(folder / name)
-        if name not in ("report", "exclusions"):
+        if name != "report":
             artifact.split_names = artifact_utils.encode_split_names(list(splits))
     for split, records in splits.items():
         proto = statistics(
@@ -233,8 +234,7 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
             beam_pipeline=pipeline,
         )
     report = json.loads((folder / "report" / component.REPORT_FILE).read_text())
-    (file,) = (folder / "exclusions").iterdir()
-    return artifacts["report"], report, json.loads(file.read_text())
+    return artifacts["report"], report, artifacts["examples"]
 
 
 def every_class(prefix):
@@ -243,7 +243,7 @@ def every_class(prefix):
 
 def test_the_components_pass_clean_data(tmp_path):
     splits = {"train": every_class("t"), "test": every_class("e")}
-    artifact, report, excluded = run_gate(tmp_path, splits, SAMPLE_SCHEMA)
+    artifact, report, _ = run_gate(tmp_path, splits, SAMPLE_SCHEMA)
     counts = {
         "pictures": 6,
         "objects": 6,
@@ -253,25 +253,33 @@ def test_the_components_pass_clean_data(tmp_path):
     assert report["splits"] == {"train": counts, "test": counts}
     assert report["anomalies"] == report["findings"] == report["leaks"] == []
     assert {shift["check"] for shift in report["shifts"]} == {"skew"}
-    assert excluded == {"excluded_records": []}
+    assert report["excluded_records"] == []
     component.DataVerdict.test_call(report=artifact)
 
 
 def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_path):
     splits = {
         "train": [*every_class("t"), record("copy", [("star", BOX)], jpeg(5, quality=50))],
+        "eval": [record("e", [("star", BOX)], jpeg(6))],
         "test": [*every_class("e"), record("original", [("star", BOX)], jpeg(5))],
     }
-    artifact, report, excluded = run_gate(tmp_path / "block", splits, SAMPLE_SCHEMA)
+    artifact, report, _ = run_gate(tmp_path / "block", splits, SAMPLE_SCHEMA)
     with pytest.raises(DataError, match="test original and train copy: the same to the eye"):
         component.DataVerdict.test_call(report=artifact)
-    assert excluded == {"excluded_records": []}
-    artifact, report, excluded = run_gate(
+    assert report["excluded_records"] == []
+    artifact, report, examples = run_gate(
         tmp_path / "drop", splits, SAMPLE_SCHEMA, on_leak="drop_train"
     )
     component.DataVerdict.test_call(report=artifact)
-    assert excluded == {"excluded_records": ["copy"]}
     assert report["excluded_records"] == ["copy"]
+    kept = standard_artifacts.Examples()
+    kept.uri = str(tmp_path / "kept")
+    DropLeaks.test_call(examples=examples, report=artifact, kept=kept, id_feature=COMMON.source_id)
+    assert artifact_utils.decode_split_names(kept.split_names) == ["train", "eval"]
+    for split, wanted in (("train", splits["train"][:-1]), ("eval", splits["eval"])):
+        (shard,) = (tmp_path / "kept" / f"Split-{split}").iterdir()
+        found = tf.data.TFRecordDataset(str(shard), "GZIP").as_numpy_iterator()
+        assert list(found) == wanted
 
 
 def test_the_component_stops_at_an_anomaly_in_records_of_the_seed(tmp_path):

@@ -33,7 +33,7 @@ def test_presets_are_named_after_themselves_and_exist(name):
 
 def test_the_voc_preset_is_the_papers_recipe():
     trainer = load_config("ssd300-voc").trainer
-    assert trainer == TrainerConfig()
+    assert trainer == TrainerConfig(eval_every=5000)
     assert (trainer.detector, trainer.batch_size, trainer.steps) == ("ssd300-vgg16", 32, 120_000)
     assert (trainer.momentum, trainer.weight_decay, trainer.learning_rate) == (0.9, 5e-4, 1e-3)
 

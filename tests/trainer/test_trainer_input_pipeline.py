@@ -128,33 +128,6 @@ def test_fingerprint_depends_on_the_records_and_not_on_their_order(tmp_path, mak
     assert plain != fingerprint("twice", [*serialised, serialised[0]], 1)
 
 
-def test_records_left_out_are_neither_counted_nor_seen(
-    tmp_path, make, serialised, shards, transformed_records
-):
-    """As if they were not there: the same fingerprint, and the other ten in every epoch."""
-    keep = input_pipeline.leaving_out(
-        ["VOC2007/000003", "VOC2007/000008", "VOC2007/999999"], transformed_records.id_feature
-    )
-    others = [n for n in range(_RECORDS) if n not in (3, 8)]
-    without = make.write_shards(tmp_path, [serialised[n] for n in others])
-    counted = input_pipeline.count_records(shards, keep)
-    assert counted == input_pipeline.count_records(without)
-    assert counted[0] == len(others)
-    dataset = input_pipeline.training_batches(
-        shards, transformed_records, _config(), _SIZE, len(others), first_step=2, keep=keep
-    )
-    seen = [
-        n
-        for images, *_ in itertools.islice(dataset.as_numpy_iterator(), 4)
-        for n in _numbers(images)
-    ]
-    assert sorted(seen) == sorted(others * 2)
-
-
-def test_nothing_to_leave_out_keeps_all():
-    assert input_pipeline.leaving_out([], "image/source_id") is None
-
-
 def test_shards_are_listed_in_order(shards):
     patterns = [f"{shards[0].rpartition('/')[0]}/*"]
     assert input_pipeline.list_shards(patterns) == sorted(shards)

@@ -1,0 +1,106 @@
+"""TFX's way to tune: short trainings with other learning rates, weight decays and warm-ups."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import keras_tuner
+from tfx.components.tuner.component import TunerFnResult
+
+from trainer.config import TrainerConfig
+from trainer.run import Job, with_values
+
+_log = logging.getLogger("ssd.trainer")
+
+_OBJECTIVE = "eval_mAP"
+# How far from the configured value is searched, both ways.
+_SPREAD = 10.0
+# The middle of the search where no weight decay is configured: the paper's.
+_WEIGHT_DECAY = TrainerConfig().weight_decay
+
+
+def tuner_fn(fn_args) -> TunerFnResult:
+    """A search for what brings the best mAP on the eval split (TFX's Tuner contract).
+
+    `fn_args.custom_config` holds what `trainer.run.run_fn` finds there and `tuner`: the number of
+    `trials`, and the `steps` of each. The best values are named as the fields of a TrainerConfig,
+    so that `run_fn` takes them as its hyperparameters. The first trial has the configured values.
+    """
+    settings = fn_args.custom_config["tuner"]
+    job = Job.from_arguments(fn_args)
+    oracle = FromConfigured(
+        objective=keras_tuner.Objective(_OBJECTIVE, "max"),
+        max_trials=settings["trials"],
+        hyperparameters=search_space(job.config, settings["steps"]),
+        seed=job.config.seed,
+    )
+    tuner = ShortTrainings(job, settings, oracle, Path(fn_args.working_dir))
+    return TunerFnResult(tuner=tuner, fit_kwargs={"verbose": 0})
+
+
+def search_space(config: TrainerConfig, steps: int) -> keras_tuner.HyperParameters:
+    """Rate and decay up to ten times the configured ones either way, warm-up to half the steps."""
+    space = keras_tuner.HyperParameters()
+    for name, middle in (
+        ("learning_rate", config.learning_rate),
+        ("weight_decay", config.weight_decay or _WEIGHT_DECAY),
+    ):
+        space.Float(name, middle / _SPREAD, middle * _SPREAD, sampling="log", default=middle)
+    longest = steps // 2
+    space.Int("warmup_steps", 0, longest, default=min(config.warmup_steps, longest))
+    return space
+
+
+class FromConfigured(keras_tuner.oracles.BayesianOptimizationOracle):
+    """Bayesian optimisation whose first trial has the values that are configured."""
+
+    def populate_space(self, trial_id):
+        """The values of the next trial, and whether there is one."""
+        if not self.trials:
+            return {"status": "RUNNING", "values": dict(self.hyperparameters.values)}
+        return super().populate_space(trial_id)
+
+
+class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
+    """Trains from the same start for each trial and measures on the eval split."""
+
+    def __init__(self, job: Job, settings: dict, oracle, folder: Path):
+        super().__init__(oracle=oracle, directory=str(folder), project_name="tuning")
+        self._job = job
+        self._settings = settings
+        self._folder = folder
+        self._served = job.new_detector()
+
+    def run_trial(self, trial, verbose):
+        """The mAP that a trial's values lead to; 0 where the loss does not stay finite."""
+        values = trial.hyperparameters.values
+        steps = self._settings["steps"]
+        try:
+            config = dataclasses.replace(
+                with_values(self._job.config, {"values": values}),
+                steps=steps,
+                checkpoint_every=steps,
+                eval_every=steps,
+            )
+            job = dataclasses.replace(self._job, config=config)
+            _, best = job.train(job.new_network(), self._served, self._folder / trial.trial_id)
+            score = best.score
+        except FloatingPointError:
+            score = 0.0
+        # KerasTuner goes on with the next trial after any other kind of error.
+        except Exception as error:
+            raise keras_tuner.errors.FatalError(str(error)) from error
+        _log.info(
+            "  trial=%d/%d %s eval_mAP=%.4f",
+            int(trial.trial_id) + 1,
+            self._settings["trials"],
+            " ".join(f"{name}={value:.3g}" for name, value in values.items()),
+            score,
+        )
+        return {_OBJECTIVE: score}
+
+    def search_space_summary(self, extended=False):
+        """Nothing: each trial says its values."""
+
+    def results_summary(self, num_trials=10):
+        """Nothing: each trial says its score."""
