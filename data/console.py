@@ -8,6 +8,9 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
 
 # Loggers whose INFO and WARNING lines a user of the pipeline cannot act on.
 _NOISY_LOGGERS = ("tensorflow", "apache_beam", "tfx", "grpc", "google", "h5py", "jax")
@@ -40,6 +43,46 @@ def quiet(verbose: bool = False) -> None:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # Libraries call warnings.simplefilter("default") on import, so filters would not last.
     warnings.showwarning = lambda *args, **kwargs: None
+    if not any(isinstance(finder, _SilentTensorFlow) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SilentTensorFlow())
+
+
+class _SilentTensorFlow(MetaPathFinder):
+    """Loads TensorFlow with its standard error shut.
+
+    While they are loaded, TensorFlow 2.21's libraries log what they find on the machine, before
+    they read TF_CPP_MIN_LOG_LEVEL.
+    """
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                with _no_stderr():
+                    load(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+@contextmanager
+def _no_stderr():
+    """Drops what native code writes, which no Python object sees; exceptions come through."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _StdoutHandler(logging.Handler):
