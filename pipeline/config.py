@@ -139,6 +139,32 @@ class ServingConfig:
 
 
 @dataclass(frozen=True)
+class TrainingJob(Resources):
+    """Training on several hosts: a TFJob of the Kubeflow Training Operator, started by the Trainer.
+
+    With `workers` 0 the Trainer trains itself. Otherwise each worker is a pod of `image` in
+    `namespace` that gets these resources, and the Trainer, which only waits, needs no GPU
+    (`resources.Trainer.gpu_count=0`). `retries` bounds how often workers are started again. The
+    folder of unfinished trainings has to lie on one of `volumes`.
+    """
+
+    workers: int = 0
+    image: str = ""
+    namespace: str = "kubeflow"
+    retries: int | None = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.workers < 0:
+            raise ValueError(f"training_job.workers: {self.workers} must not be negative")
+        if self.workers and not (self.image and self.namespace and self.volumes):
+            raise ValueError(
+                "training_job: workers need training_job.image, training_job.namespace and "
+                "training_job.volumes"
+            )
+
+
+@dataclass(frozen=True)
 class Config:
     """One run of the pipeline.
 
@@ -152,6 +178,7 @@ class Config:
     tuner: TunerConfig = field(default_factory=TunerConfig)
     evaluator: EvaluatorConfig = field(default_factory=EvaluatorConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    training_job: TrainingJob = field(default_factory=TrainingJob)
     resources: typing.Mapping[str, Resources] = field(default_factory=dict)
 
 
@@ -220,6 +247,12 @@ def load_config(preset: str, overrides: typing.Sequence[str] = ()) -> Config:
         except ValueError as error:
             where = f" {part}" if part.startswith(_RESOURCES) else ""
             raise DataError(f"--set{where}: {error}") from error
+    devices = config.training_job.workers * (config.training_job.gpu_count or 1)
+    if devices and config.trainer.batch_size % devices:
+        raise DataError(
+            f"trainer.batch_size: {config.trainer.batch_size} pictures cannot be dealt out evenly "
+            f"to the {devices} devices of training_job. Set it to a multiple"
+        )
     return config
 
 

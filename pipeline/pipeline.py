@@ -295,12 +295,13 @@ def _training_components(config: Config, inputs: Inputs, examples, gate, transfo
         )
         before.append(tuner)
         hyperparameters = tuner.outputs["best_hyperparameters"]
+    job = dataclasses.asdict(config.training_job) if config.training_job.workers else None
     trainer = Trainer(
-        run_fn="trainer.run.run_fn",
+        run_fn=f"{'components.distributed_trainer.launch' if job else 'trainer.run'}.run_fn",
         train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
         eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
         hyperparameters=hyperparameters,
-        custom_config=custom_config,
+        custom_config={**custom_config, **({"training_job": job} if job else {})},
         **data,
     )
     return before, trainer
