@@ -1,0 +1,96 @@
+"""Command line: a picture of the augmented training pictures, with objects and matched anchors.
+
+python -m pipeline.contact_sheet --data RECORDS --preset ssd300-voc --output sheet.png
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import DataError
+from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status."""
+    options = _parser().parse_args(arguments)
+    quiet(options.verbose)
+    try:
+        _draw(options)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.output}")
+    return 0
+
+
+def _draw(options: argparse.Namespace) -> None:
+    if options.output.suffix.lower() != ".png":
+        raise DataError(f"--output {options.output}: give a name that ends in .png")
+    if options.count < 1 or options.epoch < 0:
+        raise DataError("--count is at least 1, and epochs are counted from 0")
+    config = load_config(options.preset, options.set)
+    # TFX and TensorFlow take seconds to import; mistakes up to here are answered at once.
+    from data.schema import read_schema
+    from pipeline.inputs import prepare
+    from trainer.contact_sheet import draw_contact_sheet
+    from trainer.input_pipeline import list_shards
+    from trainer.schema_records import SchemaRecords
+
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = prepare(config, options.data, Path(folder))
+        if inputs.schema_path is None:
+            raise DataError("the classes are unknown. Name a schema: --set data.schema=PATH")
+        sheet = draw_contact_sheet(
+            list_shards([str(inputs.records / inputs.patterns["train"])]),
+            SchemaRecords(read_schema(inputs.schema_path)),
+            inputs.classes,
+            config.trainer,
+            options.count,
+            options.epoch,
+        )
+    partial = options.output.with_name(f".{options.output.name}.partial.png")
+    try:
+        sheet.save(partial)
+        partial.rename(options.output)
+    except OSError as error:
+        raise DataError(f"{options.output}: cannot write there ({error.strerror})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.contact_sheet",
+        description="Draws training pictures as the network gets them: augmented, with the boxes "
+        "of their objects (thick) and the anchors that answer for them (thin).",
+    )
+    parser.add_argument("--data", type=Path, help="a VOC root or a folder of TFRecords")
+    parser.add_argument("--output", type=Path, required=True, metavar="PNG", help="file to write")
+    parser.add_argument(
+        "--preset",
+        default=DEFAULT_PRESET,
+        help=f"{', '.join(PRESETS)} (default: %(default)s, which draws its own pictures)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="override a value of the preset, as in trainer.augmentation=seed; repeatable",
+    )
+    parser.add_argument(
+        "--count", type=int, default=16, help="number of pictures (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epoch", type=int, default=0, help="as which they are drawn (default: %(default)s)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.convert import convert
+from data.sample import SPLIT_LISTS, draw_sample
+from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from pipeline.contact_sheet import main
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sheet")
+    draw_sample(folder / "sample", images=11)
+    classes = class_names(read_schema(SAMPLE_SCHEMA))
+    convert(folder / "sample", folder / "records", classes=classes, **SPLIT_LISTS)
+    return folder / "records"
+
+
+def test_draws_a_sheet(tmp_path, records, capsys):
+    path = tmp_path / "sheet.png"
+    arguments = ["--data", str(records), "--output", str(path), "--count", "3"]
+    sheets = []
+    for more in ([], [], ["--epoch", "2"], ["--set", "trainer.augmentation=none"]):
+        assert main([*arguments, *more]) == 0
+        sheets.append(np.asarray(Image.open(path)))
+    assert capsys.readouterr().out.splitlines() == [f"wrote {path}"] * 4
+    assert list(tmp_path.iterdir()) == [path]
+    first, again, *others = sheets
+    np.testing.assert_array_equal(first, again)
+    assert not any(np.array_equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "sheet.jpg"], "--output sheet.jpg: give a name that ends in .png"),
+        (["--output", "a.png", "--count", "0"], "--count is at least 1"),
+        (["--output", "a.png", "--epoch", "-1"], "epochs are counted from 0"),
+        (["--output", "a.png", "--preset", "sampel"], "--preset sampel"),
+        (["--output", "a.png", "--data", "none"], "none: no such folder"),
+        (["--output", "none/a.png"], "none/a.png: cannot write there (No such file"),
+        (["--output", "a.png", "--set", "data.schema=infer"], "the classes are unknown"),
+    ],
+)
+def test_mistakes_are_answered(tmp_path, records, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    if "--data" not in arguments:
+        arguments = [*arguments, "--data", str(records)]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

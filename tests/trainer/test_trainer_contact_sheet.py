@@ -1,0 +1,99 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from data.errors import DataError
+from data.schema import SAMPLE_SCHEMA, read_schema
+from trainer.config import TrainerConfig
+from trainer.contact_sheet import draw_contact_sheet
+from trainer.input_pipeline import training_batches
+from trainer.schema_records import SchemaRecords
+
+_RECORDS = 5
+_CONFIG = TrainerConfig(detector="ssd128-small", augmentation="none", batch_size=2)
+_BOX = (0.25, 0.5, 0.75, 1.0)
+_TILE_PX, _LEFT_PX, _TOP_PX = 300, 8, 32
+
+
+@pytest.fixture(scope="module")
+def serialised(make, sample_classes):
+    """Grey pictures, each of another shade, with an object in the odd ones."""
+    return [
+        make.record(
+            number,
+            make.encode(np.full((40, 60, 3), 40 * number, np.uint8)),
+            [_BOX] * (number % 2),
+            [sample_classes[2]] * (number % 2),
+        )
+        for number in range(_RECORDS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, make, serialised):
+    return make.write_shards(tmp_path_factory.mktemp("shards"), serialised)
+
+
+@pytest.fixture(scope="module")
+def schema_records():
+    return SchemaRecords(read_schema(SAMPLE_SCHEMA))
+
+
+def _tiles(sheet, count, columns):
+    pixels = np.asarray(sheet)
+    for number in range(count):
+        row, column = divmod(number, columns)
+        top, left = _TOP_PX + row * (_TILE_PX + 8), _LEFT_PX + column * (_TILE_PX + 8)
+        yield pixels[top : top + _TILE_PX, left : left + _TILE_PX].astype(int)
+
+
+def test_records_are_those_of_the_transform_graph(serialised, schema_records, transformed_records):
+    found, expected = schema_records(serialised), transformed_records(serialised)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_pictures_are_those_of_the_training_in_its_order(
+    shards, schema_records, sample_classes, epoch
+):
+    """The corner of a picture is always free of boxes and text here."""
+    config = dataclasses.replace(_CONFIG, augmentation="paper", seed=7)
+    sheet = draw_contact_sheet(shards, schema_records, sample_classes, config, _RECORDS, epoch)
+    # The batches as the Trainer would have them, up to the same epoch.
+    one = dataclasses.replace(config, batch_size=_RECORDS)
+    batches = training_batches(shards, schema_records, one, 128, _RECORDS)
+    images, *_ = next(itertools.islice(batches.as_numpy_iterator(), epoch, None))
+    assert not np.allclose(images[0], images[1], atol=2)
+    for tile, image in zip(_tiles(sheet, _RECORDS, 3), images, strict=True):
+        np.testing.assert_allclose(tile[2, -3], image[0, -1], atol=2)
+
+
+def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_classes):
+    sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, _RECORDS)
+    assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
+    with_object = 0
+    for tile in _tiles(sheet, _RECORDS, 3):
+        left, top = int(_BOX[1] * _TILE_PX), int(_BOX[0] * _TILE_PX)
+        coloured = np.ptp(tile, axis=-1) > 30
+        # All pixels of the box's left and top edge, or none of a picture without objects.
+        edges = [coloured[top + 5 : 2 * top, left], coloured[top, left + 60 :]]
+        assert all(edge.all() for edge in edges) or not coloured.any()
+        if coloured.any():
+            with_object += 1
+            assert coloured[: top - 20].any() or coloured[:, : left - 5].any()
+    assert with_object == 2
+
+
+def test_no_more_pictures_than_there_are(shards, schema_records, sample_classes):
+    sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 100)
+    assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
+
+
+def test_damaged_shards_are_named(tmp_path, schema_records, sample_classes):
+    (tmp_path / "data.gz").write_bytes(b"no TFRecord")
+    with pytest.raises(DataError, match="a shard cannot be read"):
+        draw_contact_sheet([str(tmp_path / "data.gz")], schema_records, sample_classes, _CONFIG, 4)

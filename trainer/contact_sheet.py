@@ -1,0 +1,118 @@
+"""A picture of training pictures as the network gets them, to be looked at."""
+
+import colorsys
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from trainer.anchors import anchor_boxes
+from trainer.boxes import to_corners
+from trainer.config import TrainerConfig
+from trainer.detector import detector_spec
+from trainer.input_pipeline import count_records, training_batches
+from trainer.matching import match
+
+_TILE_PX = 300
+_GAP_PX = 8
+_CAPTION_PX = 24
+_ANCHOR_ALPHA = 130
+_FONT = ImageFont.load_default(size=13)
+# Turns the hue so far from class to class that neighbours in the list differ.
+_GOLDEN_RATIO = 0.618034
+
+
+def draw_contact_sheet(
+    shards: Sequence[str],
+    records,
+    classes: Sequence[str],
+    config: TrainerConfig,
+    count: int,
+    epoch: int = 0,
+) -> Image.Image:
+    """Draws the first `count` pictures of an epoch with objects (thick) and their anchors (thin).
+
+    A picture's augmentation depends on the seed, the epoch and the record's id alone, so these are
+    the pixels and boxes that a training with this configuration gets, whatever its batch size.
+
+    Args:
+      shards: TFRecord files of the train split.
+      records: a TransformedRecords that reads them.
+      classes: names in the order of their ids 1..N.
+
+    Raises:
+      DataError: the shards cannot be read.
+    """
+    spec = detector_spec(config).anchors
+    num_records, _ = count_records(shards)
+    anchors = anchor_boxes(spec)
+    # One picture a batch, so that an epoch begins with a batch of its own.
+    one = dataclasses.replace(config, batch_size=1)
+    examples = training_batches(
+        shards, records, one, spec.image_size, num_records, first_step=epoch * num_records
+    )
+    count = min(count, num_records)
+    tiles = [
+        _tile(image, boxes, labels, *_matched(boxes, labels, anchors), classes)
+        for (image,), (boxes,), (labels,) in itertools.islice(examples.as_numpy_iterator(), count)
+    ]
+    caption = (
+        f"{count} of {num_records:,} pictures, epoch {epoch}, seed {config.seed}, augmentation "
+        f"{config.augmentation}, {config.detector}; thick: objects, thin: matched anchors"
+    )
+    return _arrange(tiles, caption)
+
+
+def _matched(boxes, labels, anchors) -> tuple[np.ndarray, np.ndarray]:
+    """Corner boxes and class ids of the anchors that answer for an object."""
+    (anchor_labels,), _ = match(boxes[None], labels[None], anchors)
+    anchor_labels = np.asarray(anchor_labels)
+    positive = anchor_labels > 0
+    return np.asarray(to_corners(anchors))[positive], anchor_labels[positive]
+
+
+def _tile(image, boxes, labels, anchors, anchor_labels, classes) -> Image.Image:
+    """One picture, labelled with its classes and the number of its anchors."""
+    pixels = Image.fromarray(np.clip(image.round(), 0, 255).astype(np.uint8))
+    tile = pixels.resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
+    overlay = Image.new("RGBA", tile.size)
+    draw = ImageDraw.Draw(overlay)
+    for box, label in zip(anchors, anchor_labels, strict=True):
+        draw.rectangle(_edges_px(box), outline=(*_colour(label), _ANCHOR_ALPHA))
+    for box, label in zip(boxes, labels, strict=True):
+        left, top, right, bottom = _edges_px(box)
+        draw.rectangle((left, top, right, bottom), outline=_colour(label), width=2)
+        # Above the box where there is room, else in it.
+        corner = (left, top - 16 if top >= 16 else top)
+        draw.rectangle(draw.textbbox(corner, classes[label - 1], font=_FONT), fill=_colour(label))
+        draw.text(corner, classes[label - 1], fill="black", font=_FONT)
+    draw.text((4, _TILE_PX - 18), f"{len(anchors)} anchors", fill="white", font=_FONT,
+              stroke_width=2, stroke_fill="black")  # fmt: skip
+    return Image.alpha_composite(tile.convert("RGBA"), overlay).convert("RGB")
+
+
+def _edges_px(box) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom in the tile; edges that reach out of it stay outside."""
+    top, left, bottom, right = (round(float(side) * _TILE_PX) for side in box)
+    return left, top, max(right - 1, left), max(bottom - 1, top)
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    rgb = colorsys.hsv_to_rgb(int(label) * _GOLDEN_RATIO % 1, 0.75, 1.0)
+    return tuple(round(255 * part) for part in rgb)
+
+
+def _arrange(tiles: list[Image.Image], caption: str) -> Image.Image:
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    step = _TILE_PX + _GAP_PX
+    width = max(columns * step + _GAP_PX, math.ceil(_FONT.getlength(caption)) + 2 * _GAP_PX)
+    sheet = Image.new("RGB", (width, rows * step + _GAP_PX + _CAPTION_PX), "white")
+    ImageDraw.Draw(sheet).text((_GAP_PX, _GAP_PX), caption, fill="black", font=_FONT)
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (_GAP_PX + column * step, _CAPTION_PX + _GAP_PX + row * step))
+    return sheet

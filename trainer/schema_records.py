@@ -1,0 +1,18 @@
+"""Reading records as the Trainer does where no Transform component has run."""
+
+from types import SimpleNamespace
+
+from tensorflow_transform.tf_metadata import schema_utils
+
+from data.schema import class_names
+from trainer.input_pipeline import TransformedRecords
+from trainer.preprocessing import preprocessing_fn
+
+
+class SchemaRecords(TransformedRecords):
+    """As TransformedRecords; the transform follows from a schema, since it depends on no data."""
+
+    def __init__(self, schema):
+        classes = {"classes": class_names(schema)}
+        self.feature_spec = schema_utils.schema_as_feature_spec(schema).feature_spec
+        self.graph = SimpleNamespace(transform_fn=lambda raw: preprocessing_fn(raw, classes))
