@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from trainer.config import TrainerConfig
@@ -42,3 +44,21 @@ def test_no_warm_up_and_no_steps():
         TrainerConfig(steps=10, learning_rate=0.5, warmup_steps=0, learning_rate_steps=())
     )
     assert [float(schedule(step)) for step in (0, 5, 9)] == [0.5] * 3
+
+
+def test_cosine_after_the_warm_up():
+    config = TrainerConfig(
+        schedule="cosine",
+        steps=300,
+        learning_rate=0.2,
+        warmup_steps=100,
+        warmup_learning_rate=0.1,
+        learning_rate_steps=(0.5,),
+    )
+    schedule = LearningRate(config)
+    assert [float(schedule(step)) for step in (0, 50, 100)] == pytest.approx([0.1, 0.15, 0.2])
+    for step in (101, 150, 200, 250, 299):
+        wanted = 0.2 * (1 + math.cos(math.pi * (step - 100) / 200)) / 2
+        assert float(schedule(step)) == pytest.approx(wanted, rel=1e-3)
+    assert float(schedule(200)) == pytest.approx(0.1)
+    assert float(schedule(300)) == float(schedule(400)) == pytest.approx(0, abs=1e-8)

@@ -1,0 +1,121 @@
+"""The optimiser against the same steps in numpy."""
+
+import keras
+import numpy as np
+import pytest
+
+from trainer.config import TrainerConfig
+from trainer.objective import make_optimizer
+
+_STEPS = 4
+
+
+def _config(**fields):
+    return TrainerConfig(
+        **{
+            "steps": 10,
+            "learning_rate": 0.1,
+            "warmup_steps": 2,
+            "warmup_learning_rate": 0.05,
+            "learning_rate_steps": (0.3,),
+            "weight_decay": 0.2,
+            **fields,
+        }
+    )
+
+
+_RATES = (0.05, 0.075, 0.1, 0.01)
+
+
+def _variables():
+    """A kernel, its bias and the scale of a normalisation."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (3, 2), "bias": (2,), "gamma": (2,)}
+    return [
+        keras.Variable(rng.normal(size=shape).astype(np.float32), name=name)
+        for name, shape in shapes.items()
+    ]
+
+
+def _gradients():
+    rng = np.random.default_rng(1)
+    shapes = ((3, 2), (2,), (2,))
+    return [[rng.normal(size=s).astype(np.float32) for s in shapes] for _ in range(_STEPS)]
+
+
+def _expected(config):
+    """(values, averages) after the steps: clipping, decay, momentum, average, in this order."""
+    values = [np.array(v, np.float64) for v in _variables()]
+    speeds, averages = [0.0] * 3, None
+    for rate, gradients in zip(_RATES, _gradients(), strict=True):
+        norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
+        scale = min(1.0, config.clip_norm / norm) if config.clip_norm else 1.0
+        for index, gradient in enumerate(gradients):
+            decay = config.weight_decay * values[index] if index == 0 else 0.0
+            own_rate = rate * (2 if index == 1 and config.double_bias_rate else 1)
+            speeds[index] = 0.9 * speeds[index] - own_rate * (scale * gradient + decay)
+            values[index] = values[index] + speeds[index]
+        if averages is None:
+            averages = [value.copy() for value in values]
+        averages = [
+            config.ema * average + (1 - config.ema) * value
+            for average, value in zip(averages, values, strict=True)
+        ]
+    return values, averages
+
+
+def _step_all(config, loss_scale=1.0):
+    variables = _variables()
+    optimizer = make_optimizer(config)
+    optimizer.build(variables)
+    for gradients in _gradients():
+        optimizer.apply([g * np.float32(loss_scale) for g in gradients], variables)
+    return optimizer, variables
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"double_bias_rate": True}, {"clip_norm": 1.5, "double_bias_rate": True, "ema": 0.7}],
+    ids=["plain", "biases", "all"],
+)
+def test_steps_as_in_numpy(fields):
+    config = _config(**fields)
+    optimizer, variables = _step_all(config)
+    values, averages = _expected(config)
+    for variable, value in zip(variables, values, strict=True):
+        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+    optimizer.finalize_variable_values(variables)
+    for variable, value in zip(variables, averages if config.ema else values, strict=True):
+        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+
+
+def test_scaled_losses_give_the_same_steps():
+    config = _config(precision="mixed_float16", ema=0.7, clip_norm=1.5)
+    scale = float(make_optimizer(config).scale_loss(1.0))
+    assert scale > 1
+    optimizer, variables = _step_all(config, scale)
+    values, averages = _expected(config)
+    for variable, value in zip(variables, values, strict=True):
+        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+    optimizer.finalize_variable_values(variables)
+    for variable, value in zip(variables, averages, strict=True):
+        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_step_that_overflows_is_left_out_and_the_scale_halved(bad):
+    optimizer, variables = _step_all(_config(precision="mixed_float16", ema=0.7), 2.0**15)
+    before = [np.array(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
+    scale = float(optimizer.scale_loss(1.0))
+    gradients = _gradients()[0]
+    gradients[1] = gradients[1] * np.float32(bad)
+    optimizer.apply(gradients, variables)
+    after = [np.array(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert float(optimizer.scale_loss(1.0)) == scale / 2
+
+
+def test_other_precisions_do_not_scale():
+    for precision in ("float32", "mixed_bfloat16"):
+        assert float(make_optimizer(_config(precision=precision)).scale_loss(3.0)) == 3.0
