@@ -21,7 +21,7 @@ setup(
         "data": ["schemas/*.pbtxt"],
         "serving": ["page.html", "kubernetes/*", "monitoring/*", "tensorflow_serving/*"],
     },
-    py_modules=["local_runner"],
+    py_modules=["kubeflow_runner", "local_runner"],
     install_requires=[
         "aiohttp",
         "defusedxml",

@@ -1,0 +1,56 @@
+# The image in which every part of the pipeline runs on a cluster (docs/delivery.md):
+#   docker build --tag ssd .
+#   docker build --tag ssd:gpu --build-arg VARIANT=gpu .
+#   docker build --target check .           imports, converts, trains, evaluates, predicts
+#   docker build --tag ssd:beam --target beam-worker .
+
+# Debian 12 with the Python that TFX 1.16 needs; Debian's own is 3.11.
+ARG BASE=docker.io/library/python:3.10.21-slim-bookworm@sha256:7ed92b32353e8d8bd865b5ba811e0315d3999c3b57b1c2df2b504a359d4a1707
+# Its boot program starts workers as Beam's cluster runners ask; the Beam of requirements.lock.
+ARG BEAM=docker.io/apache/beam_python3.10_sdk:2.74.0
+
+
+FROM ${BASE} AS environment
+ARG VARIANT=cpu
+RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9
+WORKDIR /source
+COPY requirements.in requirements.lock overrides.txt ./
+COPY docker ./docker
+RUN --mount=type=cache,target=/root/.cache/uv \
+    UV_LINK_MODE=copy sh docker/install.sh environment /opt/ssd "$VARIANT"
+
+
+FROM environment AS package
+COPY . .
+RUN UV_NO_CACHE=1 sh docker/install.sh package /opt/ssd
+
+
+FROM ${BASE} AS runtime
+RUN groupadd --gid 10001 ssd && useradd --uid 10001 --gid ssd --no-log-init --create-home ssd
+COPY --from=environment /opt/ssd/venv /opt/ssd/venv
+COPY --from=package /opt/ssd/code /opt/ssd/code
+# What NVIDIA's container runtime is to bring along where a GPU was asked for. Which GPUs those are,
+# it learns from the cluster: named here, the CPU's image would take GPUs of others.
+ENV PATH=/opt/ssd/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# A number, so that Kubernetes can tell that it is not root.
+USER 10001:10001
+WORKDIR /home/ssd
+
+
+FROM runtime AS check
+COPY docker/check.py /tmp/check.py
+RUN python /tmp/check.py
+
+
+FROM ${BEAM} AS beam-sdk
+
+
+FROM runtime AS beam-worker
+COPY --from=beam-sdk /opt/apache/beam /opt/apache/beam
+ENTRYPOINT ["/opt/apache/beam/boot"]
+
+
+FROM runtime AS pipeline
+CMD ["python", "-m", "local_runner", "--help"]

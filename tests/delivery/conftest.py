@@ -1,0 +1,34 @@
+"""The source as an image build sees it."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from docker.utils.build import exclude_paths
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return _ROOT
+
+
+@pytest.fixture(scope="session")
+def build_context(tmp_path_factory) -> Path:
+    """What the last commit and .dockerignore leave of the project, as Docker's client sends it."""
+    clone = tmp_path_factory.mktemp("clone") / "source"
+    subprocess.run(["git", "clone", "--quiet", _ROOT, clone], check=True)
+    context = tmp_path_factory.mktemp("context")
+    patterns = (_ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in patterns if line and not line.startswith("#")]
+    for name in exclude_paths(clone, patterns):
+        source, target = clone / name, context / name
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    return context
