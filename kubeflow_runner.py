@@ -152,7 +152,7 @@ def _add_compile(commands) -> None:
     )
     parser.add_argument(
         "--serving-dir",
-        default="/serving",
+        default="/models",
         metavar="PATH",
         help="where models are pushed to, on a volume (default: %(default)s)",
     )

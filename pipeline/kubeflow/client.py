@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kfp
-import kfp_server_api
 import yaml
 
 from data.errors import DataError
@@ -49,29 +48,40 @@ class Task:
     error: str
 
 
+class _Client(kfp.Client):
+    """kfp's client, with a client certificate, and an answer at once when nobody listens."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        super().__init__(
+            host=connection.host,
+            # kfp takes this default for "none given".
+            namespace=connection.namespace or "kubeflow",
+            existing_token=connection.existing_token,
+            cookies=connection.cookies,
+            ssl_ca_cert=connection.ssl_ca_cert,
+        )
+
+    def _load_config(self, *args, **kwargs):
+        config = super()._load_config(*args, **kwargs)
+        config.cert_file = self._connection.client_cert
+        config.key_file = self._connection.client_key
+        config.retries = 0
+        return config
+
+    def get_kfp_healthz(self, sleep_duration=0):
+        """Asks once; kfp would try for half a minute."""
+        return self._healthz_api.get_healthz(_request_timeout=_HEALTH_TIMEOUT)
+
+
 class Cluster:
     """Kubeflow Pipelines at a host. Every method raises DataError for what a user can put right."""
 
     def __init__(self, connection: Connection):
         self._connection = connection
-        settings = kfp_server_api.Configuration()
-        settings.cert_file, settings.key_file = connection.client_cert, connection.client_key
-        settings.retries = False
-        # kfp's client makes its configuration from this default and has no argument for these.
-        kfp_server_api.Configuration.set_default(settings)
-        try:
-            with explained(connection.host), _muted():
-                self._check_health()
-                self._client = kfp.Client(
-                    host=connection.host,
-                    # kfp takes this default for "none given".
-                    namespace=connection.namespace or "kubeflow",
-                    existing_token=connection.existing_token,
-                    cookies=connection.cookies,
-                    ssl_ca_cert=connection.ssl_ca_cert,
-                )
-        finally:
-            kfp_server_api.Configuration.set_default(None)
+        with explained(connection.host), _muted():
+            self._client = _Client(connection)
+            self._client.get_kfp_healthz()
 
     def submit(
         self,
@@ -176,17 +186,6 @@ class Cluster:
                 auth_settings=["Bearer"],
                 _return_http_data_only=True,
             )
-
-    def _check_health(self) -> None:
-        """Asks once, with a short timeout: kfp's client would try for half a minute."""
-        quick = kfp_server_api.Configuration()
-        quick.host = self._connection.host.rstrip("/")
-        quick.ssl_ca_cert = self._connection.ssl_ca_cert
-        if self._connection.existing_token:
-            quick.api_key["authorization"] = self._connection.existing_token
-            quick.api_key_prefix["authorization"] = "Bearer"
-        client = kfp_server_api.ApiClient(quick, cookie=self._connection.cookies)
-        kfp_server_api.HealthzServiceApi(client).get_healthz(_request_timeout=_HEALTH_TIMEOUT)
 
     def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
         """The ids of the pipeline and of its version that holds the file, as kfp takes them."""

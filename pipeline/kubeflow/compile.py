@@ -15,20 +15,18 @@ from data.record_folder import SPLITS
 from data.schema import class_names, read_schema
 from pipeline.config import Config
 from pipeline.inputs import schema_path
-from pipeline.kubeflow.document import adapt
+from pipeline.kubeflow.document import LOOKED_UP, adapt
 from pipeline.kubeflow.pushed import PushedBaselines
 from pipeline.kubeflow.uris import MOUNTS, to_path
-from pipeline.pipeline import BASELINE, BASELINE_DATA, Inputs, create_pipeline
+from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.resources import resources_of
+from trainer.config import LATEST
 from trainer.export import MODEL_NAME
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
 # Stands in the compiled pipeline until the run's parameter takes its place.
 _RECORDS_AT_RUN_TIME = "records"
-
-# Who writes to the folder of pushed models, or reads it.
-_AT_SERVING_DIR = ("Pusher", BASELINE, BASELINE_DATA)
 
 
 def compile_pipeline(
@@ -108,6 +106,12 @@ def _check(config, root, data, pattern, serving_dir, vertex) -> None:
             "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out: the embedded server then "
             "checks the model in its own container"
         )
+    start = config.trainer.warm_start
+    if start not in ("", LATEST) and not start.startswith(tuple(MOUNTS)):
+        raise DataError(
+            f"trainer.warm_start={start}: a cluster imports a model from an object store; write "
+            f"{LATEST}, or a URI that begins with {', '.join(MOUNTS)}"
+        )
     if not root.startswith(tuple(MOUNTS)):
         raise DataError(
             f"--pipeline-root {root}: artifacts are kept in an object store; write a URI that "
@@ -134,7 +138,7 @@ def _check(config, root, data, pattern, serving_dir, vertex) -> None:
             f"--serving-dir {serving_dir}: write a path in the containers, on a volume that the "
             "model server mounts too"
         )
-    for component in _AT_SERVING_DIR:
+    for component in ("Pusher", *LOOKED_UP):
         volumes = resources_of(component, config.resources).volumes
         mounts = [entry.split(":", 1)[1] for entry in volumes]
         if not any(Path(serving_dir).is_relative_to(mount) for mount in mounts):

@@ -25,11 +25,13 @@ from data.errors import DataError
 from pipeline.config import Config
 from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
-from pipeline.pipeline import BASELINE, BASELINE_DATA
+from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.resources import ALL, GPU, Resources, resources_of
 
 DATA = "data"
 RECORDS = "records"
+# Tasks that look for the latest pushed model.
+LOOKED_UP = (BASELINE, BASELINE_DATA, BASE_MODEL)
 # Left as they are in a URL, so that a schema can be read there.
 _READABLE = " \n:;,{}[]()<>\"'/_-.=#"
 _EXAMPLE_GEN, _INPUT_BASE = "ImportExampleGen", "input_base"
@@ -64,15 +66,16 @@ def adapt(
         parameters = spec["root"]["dag"]["tasks"][_EXAMPLE_GEN]["inputs"]["parameters"]
         parameters[_INPUT_BASE] = {"componentInputParameter": DATA}
     _add_parameters(spec, config)
-    for name in (BASELINE, BASELINE_DATA):
+    for name in LOOKED_UP:
         if name in spec["root"]["dag"]["tasks"]:
             spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
     return _set_resources(spec, config.resources, vertex)
 
 
-def _container(spec: dict, component: str) -> dict:
+def _container(spec: dict, component: str) -> dict | None:
+    """The container of a component, None for an importer."""
     label = spec["components"][component]["executorLabel"]
-    return spec["deploymentSpec"]["executors"][label]["container"]
+    return spec["deploymentSpec"]["executors"][label].get("container")
 
 
 def _import_records(spec: dict) -> None:
@@ -129,7 +132,7 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
             raise DataError(f"resources.{name}: no such component; there is {', '.join(near)}")
     executors = {}
     for name, task in tasks.items():
-        if name == RECORDS:
+        if _container(spec, name) is None:
             continue
         wanted = resources_of(name, resources)
         if wanted.cache is False:

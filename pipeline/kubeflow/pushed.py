@@ -19,12 +19,12 @@ from pipeline.kubeflow.entrypoint import NO_BASELINE
 
 @component
 def LatestPushedModel(
-    candidate: InputArtifact[standard_artifacts.Model],
     model: OutputArtifact[standard_artifacts.Model],
     model_dir: Parameter[str],
+    candidate: InputArtifact[standard_artifacts.Model] = None,
 ):
     """Copies the latest version under `model_dir` that is not the candidate of this run."""
-    own = Path(path_utils.serving_model_path(candidate.uri), IDENTITY).read_bytes()
+    own = candidate and Path(path_utils.serving_model_path(candidate.uri), IDENTITY).read_bytes()
     for version in _versions(model_dir):
         if (version / IDENTITY).read_bytes() != own:
             shutil.copytree(version, path_utils.serving_model_dir(model.uri), dirs_exist_ok=True)
@@ -62,6 +62,11 @@ class PushedBaselines:
     def model(self, model: Channel):
         """Finds the latest pushed model."""
         return LatestPushedModel(candidate=model, model_dir=self._model_dir)
+
+    def base_model(self, custom_config: dict, data: dict):
+        """Finds the latest pushed model."""
+        del custom_config, data  # the same training again starts from what it has pushed
+        return LatestPushedModel(model_dir=self._model_dir)
 
 
 def _versions(model_dir: str) -> list[Path]:

@@ -1,6 +1,7 @@
 """A server that answers what kfp's client asks of Kubeflow Pipelines 2, from memory."""
 
 import json
+import ssl
 import threading
 import urllib.parse
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def _matching(found, query: dict) -> list:
 
 
 @contextmanager
-def serving():
+def serving(tls: ssl.SSLContext | None = None):
     """Runs the server on a free port; gives its KubeflowApi."""
     api = KubeflowApi()
 
@@ -139,9 +140,11 @@ def serving():
             """Says nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    api.host = f"http://127.0.0.1:{server.server_port}"
+    api.host = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield api
     finally:

@@ -1,10 +1,16 @@
 """submit, status and logs against a server that speaks as Kubeflow Pipelines 2 does."""
 
+import datetime
+import ipaddress
 import socket
+import ssl
 import time
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import kubeflow_runner
 from pipeline.kubeflow import client
@@ -178,6 +184,49 @@ def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
     assert call("submit", package, "--existing-token", TOKEN)[0] == 0
     monkeypatch.setenv("KFP_TOKEN", TOKEN)
     assert call("submit", package)[0] == 0
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate that is server's, client's and authority's at once, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    folder = tmp_path_factory.mktemp("tls")
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    private = serialization.PrivateFormat.PKCS8
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, private, plain))
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+def test_a_client_certificate_is_shown(call, package, certificate):
+    cert, key = certificate
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    tls.load_verify_locations(cert)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    with serving(tls) as api:
+        trust = ("--ssl-ca-cert", cert)
+        mine = ("--client-cert", cert, "--client-key", key)
+        assert call("submit", package, *trust, *mine, host=api.host)[0] == 0
+        assert list(api.runs) == ["r-1"]
+        # Of one connection nothing is left for the next.
+        for options in (trust, mine):
+            status, _, err = call("submit", package, *options, host=api.host)
+            assert status == 2
+            assert err.startswith(f"error: {api.host}: not reached (")
+        assert list(api.runs) == ["r-1"]
 
 
 def test_a_host_that_nobody_answers_at_is_said_at_once(call, package):

@@ -1,0 +1,279 @@
+"""The compiled pipeline: what is in the file, and what is refused before it is written."""
+
+import json
+from pathlib import Path
+
+import kfp
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+import kubeflow_runner
+from data.schema import SAMPLE_SCHEMA
+from pipeline.kubeflow.entrypoint import ARTIFACT_TYPES, translate_input
+
+_SNAPSHOT = Path(__file__).with_name("kubeflow_voc.txt")
+_VOLUMES = "resources.all.volumes=ssd-models:/models"
+_VOC = (
+    "--preset",
+    "ssd300-voc",
+    "--image",
+    "registry/ssd:1",
+    "--pipeline-root",
+    "s3://bucket/root",
+)
+_IMAGE = "registry/ssd:1"
+
+
+def _compile(folder, *arguments, settings=(_VOLUMES,), name="ssd.yaml"):
+    options = [word for setting in settings for word in ("--set", setting)]
+    status = kubeflow_runner.main(["compile", *arguments, "-o", str(folder / name), *options])
+    assert status == 0
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The VOC pipeline's file, with all kinds of resources."""
+    settings = (
+        _VOLUMES,
+        "resources.all.cpu=2",
+        "resources.all.memory_gb=8",
+        "resources.all.secrets=REGISTRY_TOKEN=registry/token",
+        "resources.Trainer.cpu=8",
+        "resources.Trainer.gpu_count=2",
+        "resources.Trainer.node_selector=cloud.google.com/gke-accelerator=nvidia-l4",
+        "resources.Trainer.tolerations=nvidia.com/gpu:NoSchedule,team=vision:NoExecute",
+        "resources.Trainer.volumes=work:/work",
+        "resources.Trainer.timeout_s=86400",
+        "resources.Trainer.retries=2",
+        "resources.ModelCard.cache=false",
+    )
+    folder = tmp_path_factory.mktemp("compiled")
+    arguments = ("--data", "s3://bucket/records", "--work-dir", "/work")
+    return _compile(folder, *_VOC, *arguments, settings=settings)
+
+
+@pytest.fixture(scope="module")
+def documents(compiled):
+    spec, platform = yaml.safe_load_all(compiled.read_text())
+    return spec, platform
+
+
+def _containers(spec):
+    executors = spec["deploymentSpec"]["executors"]
+    return {
+        name: executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
+        for name, task in spec["root"]["dag"]["tasks"].items()
+    }
+
+
+def test_kfp_reads_the_file(compiled, documents):
+    component = kfp.components.load_component_from_file(str(compiled))
+    assert component.pipeline_spec.pipeline_info.name == "ssd-ssd300-voc"
+    assert set(component.platform_spec.platforms) == {"kubernetes"}
+    assert set(component.component_spec.inputs) == {
+        *("data", "steps", "learning_rate", "min_map", "min_map_change")
+    }
+    spec, platform = documents
+    assert json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec()).schema_version == "2.1.0"
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+
+
+def test_every_task_has_the_image_and_the_entry_point(documents):
+    spec, _ = documents
+    for name, executor in _containers(spec).items():
+        if name == "records":
+            continue
+        container = executor["container"]
+        assert container["image"] == _IMAGE
+        assert container["command"] == ["python", "-m", "pipeline.kubeflow.entrypoint"]
+        assert container["args"][:1] == ["--executor_class_path"]
+        # Ignored by open-source Kubeflow, and none of its executors is a resolver.
+        assert "lifecycle" not in container
+        assert "{{$}}" in container["args"]
+
+
+def test_gpus_go_where_they_are_asked_for(documents, tmp_path):
+    def gpus(spec):
+        return {
+            name: executor["container"]["resources"]["accelerator"]
+            for name, executor in _containers(spec).items()
+            if "accelerator" in executor.get("container", {}).get("resources", {})
+        }
+
+    assert gpus(documents[0]) == {"Trainer": {"type": "nvidia.com/gpu", "count": "2"}}
+    arguments = ("--data", "/volume/records")
+    voc = yaml.safe_load_all(_compile(tmp_path, *_VOC, *arguments).read_text())
+    assert gpus(next(voc)) == {"Trainer": {"type": "nvidia.com/gpu", "count": "1"}}
+    sample = ("--image", _IMAGE, "--pipeline-root", "minio://bucket/root")
+    spec = next(yaml.safe_load_all(_compile(tmp_path, *sample, *arguments).read_text()))
+    assert gpus(spec) == {}
+    # A path needs no importer: it is on a volume.
+    example_gen = spec["root"]["dag"]["tasks"]["ImportExampleGen"]
+    assert "records" not in spec["root"]["dag"]["tasks"]
+    assert example_gen["inputs"]["parameters"]["input_base"] == {"componentInputParameter": "data"}
+
+
+def test_what_kubernetes_has_to_know_is_in_the_second_document(documents):
+    spec, platform = documents
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["Trainer_executor"] == {
+        "nodeSelector": {"labels": {"cloud.google.com/gke-accelerator": "nvidia-l4"}},
+        "tolerations": [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+            {"key": "team", "operator": "Equal", "value": "vision", "effect": "NoExecute"},
+        ],
+        "pvcMount": [
+            {"constant": "work", "mountPath": "/work"},
+            {"constant": "ssd-models", "mountPath": "/models"},
+        ],
+        "secretAsEnv": [
+            {
+                "secretName": "registry",
+                "keyToEnv": [{"secretKey": "token", "envVar": "REGISTRY_TOKEN"}],
+            }
+        ],
+        "activeDeadlineSeconds": "86400",
+    }
+    assert set(executors["Pusher_executor"]) == {"pvcMount", "secretAsEnv"}
+    resources = _containers(spec)["Trainer"]["container"]["resources"]
+    assert (resources["cpuLimit"], resources["memoryLimit"]) == (8, 8)
+    assert _containers(spec)["Pusher"]["container"]["resources"]["cpuRequest"] == 2
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["Trainer"]["retryPolicy"]["maxRetryCount"] == 2
+    assert "retryPolicy" not in tasks["Transform"]
+    uncached = {name for name, task in tasks.items() if not task["cachingOptions"]}
+    assert uncached == {"records", "ModelCard", "latest_blessed_model", "latest_blessed_data"}
+
+
+def test_the_schema_travels_in_the_file(tmp_path):
+    arguments = ("--image", _IMAGE, "--pipeline-root", "gs://b/root", "--data", "gs://b/records")
+    spec = next(yaml.safe_load_all(_compile(tmp_path, *arguments).read_text()))
+    given = spec["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
+    url = given["schema_file"]["runtimeValue"]["constant"]
+    found = translate_input({"inputs": {"parameterValues": {"schema_file": url}}})
+    path = Path(found["inputs"]["parameterValues"]["schema_file"])
+    assert path.read_bytes() == SAMPLE_SCHEMA.read_bytes()
+    path.unlink()
+
+
+def test_the_entry_point_knows_every_artifact_type(documents):
+    spec, _ = documents
+    titles = {
+        yaml.safe_load(artifact["artifactType"]["instanceSchema"])["title"]
+        for component in spec["components"].values()
+        for side in ("inputDefinitions", "outputDefinitions")
+        for artifact in component.get(side, {}).get("artifacts", {}).values()
+        if "instanceSchema" in artifact["artifactType"]
+    }
+    assert {title for title in titles if not title.startswith("tfx.")} == set(ARTIFACT_TYPES)
+    for path in ARTIFACT_TYPES.values():
+        module, _, name = path.rpartition(".")
+        assert getattr(__import__(module, fromlist=[name]), name).TYPE_NAME in ARTIFACT_TYPES
+
+
+def test_nothing_changed_by_accident(documents, tmp_path):
+    actual = _summary(*documents)
+    path = tmp_path / _SNAPSHOT.name
+    path.write_text(actual)
+    assert actual == _SNAPSHOT.read_text(), f"if this change is meant: cp {path} {_SNAPSHOT}"
+
+
+def _summary(spec, platform) -> str:
+    """The compiled pipeline for a reader: one block a task."""
+    lines = [
+        f"{spec['pipelineInfo']['name']} {spec['schemaVersion']} {spec['defaultPipelineRoot']}"
+    ]
+    for name, parameter in sorted(spec["root"]["inputDefinitions"]["parameters"].items()):
+        kind, default = parameter["parameterType"], parameter["defaultValue"]
+        lines.append(f"  {name}: {kind} = {default}")
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, task in sorted(spec["root"]["dag"]["tasks"].items()):
+        component = spec["components"][name]
+        executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
+        lines += ["", name]
+        container = executor.get("container")
+        if container:
+            runs = container["args"][container["args"].index("--executor_class_path") + 1]
+            flags = [word for word in container["args"][4:] if word.startswith("--")]
+            lines.append(f"  runs {container['image']}: {' '.join(container['command'])} {runs}")
+            lines.append(f"  with {' '.join(flags)}")
+        else:
+            lines.append(f"  imports {json.dumps(executor['importer'], sort_keys=True)}")
+        inputs = task.get("inputs", {})
+        for key, source in sorted(inputs.get("artifacts", {}).items()):
+            output = source["taskOutputArtifact"]
+            lines.append(f"  takes {key} of {output['producerTask']}.{output['outputArtifactKey']}")
+        for key, source in sorted(inputs.get("parameters", {}).items()):
+            kind = component["inputDefinitions"]["parameters"][key]["parameterType"]
+            origin = source.get("componentInputParameter")
+            lines.append(f"  takes {key}: {kind}" + (f" = {origin} of the run" if origin else ""))
+        for key in sorted(component.get("outputDefinitions", {}).get("artifacts", {})):
+            lines.append(f"  makes {key}")
+        lines.append(f"  after {', '.join(task.get('dependentTasks', ())) or 'nothing'}")
+        lines.append(f"  cached {task['cachingOptions'].get('enableCache', False)}")
+        for what, asked in (
+            ("retries", task.get("retryPolicy")),
+            ("asks", container and container.get("resources")),
+            ("pod", kubernetes.get(component["executorLabel"])),
+        ):
+            if asked:
+                lines.append(f"  {what} {json.dumps(asked, sort_keys=True)}")
+    return "\n".join(lines) + "\n"
+
+
+def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
+    where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records")
+    place = ("--serving-dir", "gs://b/serving", "--work-dir", "gs://b/work")
+    arguments = ("--image", _IMAGE, *where, *place, "--vertex")
+    job = json.loads(_compile(tmp_path, *arguments, settings=(), name="ssd.json").read_text())
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://b/root"
+    spec = job["pipelineSpec"]
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    example_gen = _containers(spec)["ImportExampleGen"]["container"]
+    assert "preCacheCheck" in example_gen["lifecycle"]
+    assert "records" not in spec["root"]["dag"]["tasks"]
+    trainer = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    custom_config = json.loads(trainer["custom_config"]["runtimeValue"]["constant"])
+    assert custom_config["work_dir"] == "/gcs/b/work"
+
+
+@pytest.mark.parametrize(
+    "arguments, settings, expected",
+    [
+        ((), (), "--serving-dir /models: no volume is mounted there in Pusher"),
+        (("--serving-dir", "models"), (_VOLUMES,), "--serving-dir models: write a path"),
+        (("--pipeline-root", "/root"), (_VOLUMES,), "--pipeline-root /root: artifacts are kept in"),
+        (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: write a path in the"),
+        (("--pattern", "train/*"), (_VOLUMES,), "--pattern train/*: write {split} where"),
+        (
+            (),
+            (_VOLUMES, "serving.infra_validator=kubernetes"),
+            "serving.infra_validator=kubernetes: TFX's InfraValidator does not run",
+        ),
+        (
+            (),
+            (_VOLUMES, "resources.Trainr.gpu_count=2"),
+            "resources.Trainr: no such component; there is Trainer",
+        ),
+        (
+            ("--vertex", "--pipeline-root", "gs://b/r", "--serving-dir", "gs://b/s", "--data"),
+            (_VOLUMES,),
+            None,
+        ),
+        (("--vertex",), (), "--pipeline-root s3://b/root: Vertex AI needs a URI of Cloud Storage"),
+    ],
+)
+def test_what_a_cluster_cannot_run_is_refused(tmp_path, capsys, arguments, settings, expected):
+    if expected is None:
+        arguments = (*arguments, "gs://b/records")
+        expected = "Vertex AI has none of Kubernetes' volumes"
+    given = ("--image", _IMAGE, "--pipeline-root", "s3://b/root", "--data", "s3://b/records")
+    options = [word for setting in settings for word in ("--set", setting)]
+    output = tmp_path / "ssd.yaml"
+    status = kubeflow_runner.main(["compile", *given, *arguments, "-o", str(output), *options])
+    assert status == 2
+    assert expected in capsys.readouterr().err
+    assert not output.exists()
