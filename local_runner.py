@@ -51,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_PRESET,
         help=f"{', '.join(PRESETS)} (default: %(default)s, which draws its own pictures)",
     )
-    parser.add_argument("--data", type=Path, help="a VOC root or a folder of TFRecords")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="a VOC root, a folder of TFRecords, or spans as records/span-{SPAN}/version-{VERSION}",
+    )
     parser.add_argument("--output", type=Path, help="folder of the run (default: output/PRESET)")
     parser.add_argument(
         "--set",

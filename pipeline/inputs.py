@@ -17,6 +17,7 @@ from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names,
 from pipeline.code_version import code_version
 from pipeline.config import INFER_SCHEMA, Config
 from pipeline.pipeline import Inputs
+from pipeline.spans import find_spans
 
 _log = logging.getLogger("ssd")
 
@@ -33,7 +34,8 @@ def prepare(
     """Finds, and where needed draws or converts, the records of a run and reads its schema.
 
     Args:
-      data: a VOC root or a folder of TFRecords; None draws the sample data set.
+      data: a VOC root, a folder of TFRecords or a pattern of `find_spans`; None draws the sample
+        data set.
       output: folder of the run; drawn and converted data is kept under it for the next run.
       beam_args: for a conversion.
 
@@ -42,14 +44,20 @@ def prepare(
     """
     if data is None:
         data = _sample(config, output)
-    if not data.is_dir():
+    if spans := find_spans(data):
+        folder = open_record_folder(spans.newest)
+        records = spans.base
+        patterns = {split: f"{spans.pattern}/{rest}" for split, rest in folder.patterns.items()}
+    elif data.is_dir():
+        folder = open_record_folder(_records(config, data, output, beam_args))
+        records, patterns = folder.path, folder.patterns
+    else:
         raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
-    folder = open_record_folder(_records(config, data, output, beam_args))
     path = schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
     # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
     picture = max(_voc_files(data, "JPEGImages"), default=None)
-    return Inputs(folder.path, folder.patterns, folder.fields, path, classes, picture)
+    return Inputs(records, patterns, folder.fields, path, classes, picture)
 
 
 def _sample(config: Config, output: Path) -> Path:

@@ -58,13 +58,16 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         "run": summary(run),
         "data": {
             "records": example_gen and example_gen.parameters.get("input_base"),
+            **_span(run),
             "splits": _splits(facts),
         },
         "code_versions": code_versions(run),
         "packages": facts["packages"],
         "configuration": facts["model"]["trainer"],
         "base_weights": facts["model"]["trainer"]["backbone_weights"],
+        "base_model": facts["model"].get("base_model"),
         "checkpoint": facts["training"]["checkpoint"],
+        "exported": facts["model"].get("exported"),
         "blessed": facts["blessed"],
         "baseline": facts["evaluation"]["baseline_model"],
         "mAP": facts["evaluation"]["map"],
@@ -77,6 +80,13 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
             for artifact in artifacts
         },
     }
+
+
+def _span(run: Run) -> dict[str, int | None]:
+    """Which span of the data a run has read, and which version of it; None without one."""
+    examples = _output(run, "ImportExampleGen", "examples")
+    known = examples.properties if examples else {}
+    return {name: known.get(name) for name in ("span", "version")}
 
 
 def diff(first: Run, second: Run) -> dict:

@@ -43,8 +43,12 @@ def print_trace(console: Console, trace: dict) -> None:
         "pushed as": trace["pushed"] or "-",
         "run": f"{run['number']} of {_when(run)}, preset {run['preset']}",
         "records": data["records"],
+        "span": "-" if data["span"] is None else data["span"],
+        "version": "-" if data["version"] is None else data["version"],
         "base weights": trace["base_weights"],
+        "base model": trace["base_model"] or "-",
         "checkpoint": trace["checkpoint"] or "-",
+        "exported": _exported(trace["exported"]),
         "compared with": trace["baseline"] or "no blessed model",
         "blessed": _yes(trace["blessed"]),
         "mAP": _interval(trace["mAP"]),
@@ -119,6 +123,13 @@ def _interval(score: dict) -> str:
     if score["low"] is None:
         return _number(score["value"])
     return f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})"
+
+
+def _exported(chosen: dict | None) -> str:
+    if chosen is None:
+        return "-"
+    score = chosen["eval_map"]
+    return f"step {chosen['step']}" + ("" if score is None else f", mAP {score:.4f} on eval")
 
 
 def _yes(value: bool | None) -> str:

@@ -25,7 +25,11 @@ def _facts(ap, fingerprint, steps):
             "thresholds": [bound | {"why": ""}],
             "baseline_model": None,
         },
-        "model": {"trainer": {"steps": steps, "backbone_weights": "vgg.h5"}},
+        "model": {
+            "trainer": {"steps": steps, "backbone_weights": "vgg.h5"},
+            "base_model": "/serving/1",
+            "exported": {"step": steps - 1, "eval_map": ap},
+        },
         "training": {"checkpoint": f"step-{steps}.npz"},
         "data": {"splits": {"train": {"pictures": 9, "objects": 12}}},
         "fingerprints": {"train": fingerprint},
@@ -38,7 +42,7 @@ def _record_run(recorder, name, ap, fingerprint, steps, version):
     folder = recorder.folder / name
     folder.mkdir()
     (folder / "facts.json").write_text(json.dumps(_facts(ap, fingerprint, steps)))
-    examples = recorder.artifact("Examples", folder / "examples")
+    examples = recorder.artifact("Examples", folder / "examples", span=3, version=1)
     recorder.step("ImportExampleGen", (), {"examples": examples}, input_base="/records")
     model = recorder.artifact("Model", folder / "model")
     training = {"preset": "tiny", "trainer": {"steps": steps}, "code_version": f"code{steps}"}
@@ -117,10 +121,13 @@ def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted
     trace = questions.trace(runs, wanted.format(output))
     assert trace["run"]["number"] == 1
     assert trace["data"]["records"] == "/records"
+    assert (trace["data"]["span"], trace["data"]["version"]) == (3, 1)
     assert trace["data"]["splits"] == {"train": {"pictures": 9, "objects": 12, "fingerprint": "f1"}}
     assert trace["code_versions"] == {"Trainer": "code100", "Evaluator": "metric1"}
     assert trace["configuration"]["steps"] == 100
     assert (trace["base_weights"], trace["checkpoint"]) == ("vgg.h5", "step-100.npz")
+    assert trace["base_model"] == "/serving/1"
+    assert trace["exported"]["step"] == 99
     assert trace["thresholds"][0]["measured"] == 0.75
     assert trace["artifacts"]["Trainer.model"] == str(output / "2026-01-01/model")
 
