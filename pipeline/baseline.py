@@ -71,22 +71,6 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
         return any(config and json.loads(config) == self._custom_config for config in configs)
 
 
-def latest_base_model(custom_config: dict, data: dict) -> Resolver:
-    """Finds the model that a training starts from.
-
-    Args:
-      custom_config: the Trainer's.
-      data: channels of what it is trained with, EXAMPLES and GRAPH.
-    """
-    return Resolver(
-        strategy_class=LatestBlessedBaseModel,
-        config={"custom_config": json.dumps(custom_config)},
-        model=Channel(type=Model),
-        model_blessing=Channel(type=ModelBlessing),
-        **data,
-    )
-
-
 class LatestOtherBlessedData(ResolverStrategy):
     """Statistics of the data that the latest blessed model was trained on, but never this run's.
 
@@ -160,4 +144,19 @@ class MetadataBaselines:
             model=Channel(type=Model),
             model_blessing=Channel(type=ModelBlessing),
             candidate=model,
+        )
+
+    def base_model(self, custom_config: dict, data: dict[str, Channel]) -> Resolver:
+        """Finds the model that a training starts from.
+
+        Args:
+          custom_config: the Trainer's.
+          data: channels of what it is trained with, EXAMPLES and GRAPH.
+        """
+        return Resolver(
+            strategy_class=LatestBlessedBaseModel,
+            config={"custom_config": json.dumps(custom_config)},
+            model=Channel(type=Model),
+            model_blessing=Channel(type=ModelBlessing),
+            **data,
         )

@@ -44,7 +44,7 @@ from components.serving_check.component import ServingCheck
 from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.schema import read_schema
-from pipeline.baseline import MetadataBaselines, latest_base_model
+from pipeline.baseline import MetadataBaselines
 from pipeline.code_version import code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
@@ -90,12 +90,15 @@ class Baselines(Protocol):
     """Where the latest blessed model and the data it has learnt from are found.
 
     Each answers with a node that has the output `model` or `statistics`; what it gets is of this
-    run and never the answer.
+    run and never the answer. `base_model` is what a training with these settings and data starts
+    from.
     """
 
     def data(self, statistics: Channel) -> BaseNode: ...
 
     def model(self, model: Channel) -> BaseNode: ...
+
+    def base_model(self, custom_config: dict, data: dict[str, Channel]) -> BaseNode: ...
 
 
 _METADATA_BASELINES = MetadataBaselines()
@@ -199,7 +202,9 @@ def _model_components(
     )
     transform.add_upstream_node(verdict)
 
-    before, trainer = _training_components(config, inputs, examples, gate, transform, work_dir)
+    before, trainer = _training_components(
+        config, inputs, examples, gate, transform, work_dir, baselines
+    )
     model = trainer.outputs["model"]
 
     baseline = baselines.model(model).with_id(BASELINE)
@@ -262,7 +267,9 @@ def _model_components(
     ]
 
 
-def _training_components(config: Config, inputs: Inputs, examples, gate, transform, work_dir):
+def _training_components(
+    config: Config, inputs: Inputs, examples, gate, transform, work_dir, baselines: Baselines
+):
     """(what the configuration wants before the training, the Trainer)."""
     before = []
     if config.data.on_leak == DROP_TRAIN:
@@ -283,7 +290,7 @@ def _training_components(config: Config, inputs: Inputs, examples, gate, transfo
         "work_dir": work_dir,
     }
     data = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
-    if base_model := _base_model(config.trainer.warm_start, custom_config, data):
+    if base_model := _base_model(config.trainer.warm_start, custom_config, data, baselines):
         before.append(base_model)
         data["base_model"] = next(iter(base_model.outputs.values()))
     hyperparameters = None
@@ -307,12 +314,12 @@ def _training_components(config: Config, inputs: Inputs, examples, gate, transfo
     return before, trainer
 
 
-def _base_model(warm_start: str, custom_config: dict, data: dict):
+def _base_model(warm_start: str, custom_config: dict, data: dict, baselines: Baselines):
     """The node that gives the model to start from, or None for none."""
     if not warm_start:
         return None
     if warm_start == LATEST:
-        return latest_base_model(custom_config, data).with_id(BASE_MODEL)
+        return baselines.base_model(custom_config, data).with_id(BASE_MODEL)
     uri = warm_start if "://" in warm_start else str(Path(warm_start).resolve())
     return Importer(source_uri=uri, artifact_type=Model).with_id(BASE_MODEL)
 
