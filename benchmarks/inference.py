@@ -1,0 +1,82 @@
+"""What a picture costs SSD300-VGG16 on a CPU core: the network, and what makes detections of it.
+
+    python -m benchmarks.inference [--rounds N] [--json FILE]
+
+Post-processing depends on how many anchors reach the score threshold. `usual` is a network that has
+learnt what background is; with `worst` every class reaches the threshold at every anchor.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.side_by_side import Bound, Task, cpu_ratio, measure, report
+
+_CLASSES = 20
+# Background's logit over the classes'; about one in a hundred scores reaches 0.01 with it.
+_USUAL_MARGIN = 7.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.inference")
+    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
+    options = parser.parse_args()
+    tasks = {
+        "network": Task(_network, cores=1),
+        "post-processing, usual": Task(_post_processing, (_USUAL_MARGIN,), cores=1),
+        "post-processing, worst": Task(_post_processing, (0.0,), cores=1),
+    }
+    measured = measure(tasks, options.rounds)
+    network = measured["network"]
+    rows, bounds = [], []
+    for name, found in measured.items():
+        quotient = cpu_ratio(found, network)
+        rows.append(
+            {
+                "what": name,
+                "milliseconds": 1000 * found.median,
+                "CPU milliseconds": 1000 * found.cpu_median,
+                "peak memory MiB": found.peak_mib,
+            }
+        )
+        if found is not network:
+            share = quotient / (1 + quotient)
+            bounds.append(Bound(f"{name}, share of the whole", share, most=0.05))
+    return report("SSD300-VGG16, one picture on one core", rows, bounds, options.json)
+
+
+def _network():
+    import tensorflow as tf
+
+    from trainer.config import TrainerConfig
+    from trainer.detector import build_network, detector_spec
+
+    spec = detector_spec(TrainerConfig())
+    network = build_network(spec, _CLASSES)
+    images = tf.random.uniform([1, *network.input_shape[1:]], 0, 255, seed=0)
+    forward = tf.function(lambda images: network(images, training=False))
+    return lambda: [output.numpy() for output in forward(images)]
+
+
+def _post_processing(margin: float):
+    import tensorflow as tf
+
+    from trainer.anchors import SSD300, anchor_boxes
+    from trainer.postprocessing import SCORE_THRESHOLD, detect
+
+    anchors = anchor_boxes(SSD300)
+    names = [f"class{number}" for number in range(_CLASSES)]
+    codes = tf.random.normal([1, len(anchors), 4], seed=0)
+    logits = tf.random.normal([1, len(anchors), 1 + _CLASSES], seed=1)
+    if margin:
+        logits += tf.one_hot(0, 1 + _CLASSES) * margin
+    else:
+        logits *= 0.1
+        assert bool(tf.reduce_all(tf.nn.softmax(logits) > SCORE_THRESHOLD))
+    find = tf.function(lambda codes, logits: detect(codes, logits, tf.constant(anchors), names))
+    return lambda: [output.numpy() for output in find(codes, logits).values()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
