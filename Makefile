@@ -1,10 +1,21 @@
 # Two commands do all the set-up: `make run` (the main job) and `make test`.
-# uv resolves nothing here: it installs exactly what requirements.lock names, checked by hash.
+# uv resolves nothing here: it installs exactly what a lock file names, checked by hash.
 
 PYTHON ?= python3
 UV := .tools/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
+
+# TFX 1.21's wheels need glibc 2.39, else it is TFX 1.16. `make TFX=1.16 run` overrides that, and
+# `make TFX_PYTHON=3.11 run` the Python.
+TFX ?= $(shell printf '2.39\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" | \
+  sort -CV && echo 1.21 || echo 1.16)
+LOCK_1.16 := requirements.lock
+PYTHONS_1.16 := 3.10
+LOCK_1.21 := requirements-tfx-1.21.lock
+PYTHONS_1.21 := >=3.11,<3.14
+LOCK := $(or $(LOCK_$(TFX)),$(error TFX=$(TFX): there are lock files for 1.16 and 1.21))
+TFX_PYTHON ?= $(PYTHONS_$(TFX))
 
 .PHONY: run test lint lock clean
 
@@ -18,13 +29,19 @@ test: $(VENV)/.ready
 
 # A new lock file means a new environment. Byte-compiling costs seconds once and saves 20 at
 # every start of TFX.
-$(VENV)/.ready: requirements.lock | $(UV)
-	@$(UV) venv --quiet --allow-existing --python 3.10 $(VENV) || \
-	  { echo "Python 3.10 is missing. Get it with: $(UV) python install 3.10"; exit 1; }
-	@echo "installing the environment from requirements.lock, about a minute ..."
+CHOICE := TFX $(TFX), Python $(TFX_PYTHON)
+ifneq ($(CHOICE),$(shell cat $(VENV)/.ready 2>/dev/null))
+.PHONY: $(VENV)/.ready
+OTHER := --clear
+endif
+$(VENV)/.ready: $(LOCK) | $(UV)
+	@$(UV) venv --quiet $(or $(OTHER),--allow-existing) --python '$(TFX_PYTHON)' $(VENV) || \
+	  { echo "Python $(TFX_PYTHON) is missing. Get it with: $(UV) python install '$(TFX_PYTHON)'"; \
+	    exit 1; }
+	@echo "installing the environment from $(LOCK), about a minute ..."
 	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(VENV) --require-hashes \
-	  --compile-bytecode requirements.lock
-	@touch $@
+	  --compile-bytecode $(LOCK)
+	@echo '$(CHOICE)' > $@
 
 # uv from PATH if there is one, else its wheel from the package index, into the checkout.
 $(UV):
@@ -34,10 +51,13 @@ $(UV):
 	else $(PYTHON) -m pip install --quiet --root-user-action=ignore \
 	  --target .tools --upgrade uv; fi
 
-# pyfarmhash has no wheel for Linux: see overrides.txt.
+# pyfarmhash has no wheel for Linux: see overrides.txt. --universal makes one lock file for all
+# Pythons of TFX 1.21.
+COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --override overrides.txt
 lock: | $(UV)
-	$(UV) pip compile --quiet --python-version 3.10 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --override overrides.txt --output-file requirements.lock requirements.in
+	$(COMPILE) --python-version 3.10 --output-file $(LOCK_1.16) requirements.in
+	$(COMPILE) --python-version 3.11 --universal --output-file $(LOCK_1.21) requirements.in
 
 clean:
 	rm -rf $(VENV) .tools output
