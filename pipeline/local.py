@@ -25,9 +25,10 @@ from pipeline.inputs import prepare
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
 from pipeline.runs.outputs import latest_success
-from trainer.config import NO_WEIGHTS
+from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
+from trainer.weights.saved_model import check_base_model
 
 _log = logging.getLogger("ssd")
 
@@ -56,6 +57,8 @@ def run(
     if config.trainer.backbone_weights != NO_WEIGHTS:
         # A file that does not fit would otherwise come to light only when the Trainer starts.
         check_weights(build_network(spec, num_classes=1), spec, config.trainer.backbone_weights)
+    if config.trainer.warm_start not in ("", LATEST):
+        check_base_model(config.trainer.warm_start, config.trainer)
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     inputs = prepare(config, data, output, beam_args)

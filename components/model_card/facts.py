@@ -11,6 +11,7 @@ from data.errors import DataError
 from trainer.export import IDENTITY
 from trainer.input_pipeline import count_records, list_shards
 from trainer.run import SUMMARY
+from trainer.selection import BEST_FILE
 
 FACTS_FILE = "facts.json"
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
@@ -28,9 +29,9 @@ def gather_facts(
 
     Returns:
       `blessed`; `evaluation` as `gather_scores` returns it; `model`, the identity that the export
-      carries; `training` with the last `losses` and the `checkpoint`; `data`, what the gate found;
-      `fingerprints` of the records of each split, whatever their order; `packages`, the versions of
-      the main libraries.
+      carries; `training` with the last `losses` and the `checkpoint` that was exported; `data`,
+      what the gate found; `fingerprints` of the records of each split, whatever their order;
+      `packages`, the versions of the main libraries.
 
     Raises:
       DataError: one of them is missing or damaged.
@@ -40,7 +41,7 @@ def gather_facts(
         "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
         "evaluation": gather_scores(evaluation),
         "model": read_json(f"{model}/{IDENTITY}"),
-        "training": {"losses": summary["losses"], "checkpoint": _last_checkpoint(model_run)},
+        "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
         "data": read_json(f"{gate}/{REPORT_FILE}"),
         "fingerprints": {
             split: count_records(list_shards([f"{folder}/*"]))[1]
@@ -61,7 +62,9 @@ def read_json(path: str) -> dict:
         ) from error
 
 
-def _last_checkpoint(model_run: str) -> str | None:
-    """The newest file by its name, which holds the step; None if none was kept."""
-    files = tf.io.gfile.glob(f"{model_run}/checkpoints/step-*")
-    return max(files, default=None)
+def _exported_checkpoint(model_run: str) -> str | None:
+    """The best where it was chosen, else the newest; None if none was kept."""
+    best = f"{model_run}/checkpoints/{BEST_FILE}"
+    # Their names hold the step.
+    steps = tf.io.gfile.glob(f"{model_run}/checkpoints/step-*")
+    return best if tf.io.gfile.exists(best) else max(steps, default=None)

@@ -70,6 +70,8 @@ def model_facts(replayed):
             "image_size": 64,
             "anchors_hash": "abcd",
             "classes": classes,
+            "base_model": None,
+            "exported": {"step": 8, "eval_map": 0.4321},
         },
         "training": {"losses": {"total": 1.5}, "checkpoint": "checkpoints/step-00000010.npz"},
         "data": {

@@ -85,6 +85,9 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
     facts = gather_facts(**folders, splits={"test": str(tmp_path / "records")})
     assert facts["blessed"] is True
     assert facts["training"]["checkpoint"].endswith("step-00000010.npz")
+    (tmp_path / "model_run" / "checkpoints" / "best.npz").touch()
+    again = gather_facts(**folders, splits={})
+    assert again["training"]["checkpoint"].endswith("checkpoints/best.npz")
     assert re.fullmatch("[0-9a-f]{16}", facts["fingerprints"]["test"])
     tf.io.gfile.remove(str(tmp_path / "gate/data_gate.json"))
     with pytest.raises(DataError, match="data_gate.json.*again"):
@@ -107,6 +110,8 @@ def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path
     assert f"lowest AP are {weakest['name']} (" in text
     assert "no object of ghost" in text
     assert "| test | 24 | 48 | f2 |" in text
+    assert "| exported step | 8, the best on the eval split: mAP 0.432 |" in text
+    assert "| starting weights | none |" in text
     assert json.loads((tmp_path / "facts.json").read_text()) == model_facts
     page = (tmp_path / "model_card.html").read_text(encoding="utf-8")
     assert page.count("<table>") == len(re.findall(r"^(\|-+)+\|$", text, re.MULTILINE)) == 5

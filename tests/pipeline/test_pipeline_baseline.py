@@ -5,7 +5,7 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import standard_artifacts
 
-from pipeline.baseline import LatestOtherBlessedData
+from pipeline.baseline import LatestBlessedBaseModel, LatestOtherBlessedData
 
 _EVENT = metadata_store_pb2.Event
 
@@ -17,6 +17,7 @@ class History:
         config = metadata_store_pb2.ConnectionConfig()
         config.fake_database.SetInParent()
         self.store = MetadataStore(config)
+        self._graphs = {}
         self.artifacts = {"model": [], "model_blessing": [], "statistics": []}
         self._step = self.store.put_execution_type(metadata_store_pb2.ExecutionType(name="Step"))
 
@@ -29,8 +30,9 @@ class History:
             self.artifacts[key].append(made)
         return made
 
-    def step(self, inputs, outputs):
+    def step(self, inputs, outputs, custom_config=""):
         step = metadata_store_pb2.Execution(type_id=self._step)
+        step.custom_properties["custom_config"].string_value = custom_config
         events = [(item, _EVENT.INPUT) for item in inputs]
         events += [(item, _EVENT.OUTPUT) for item in outputs]
         self.store.put_execution(
@@ -46,19 +48,34 @@ class History:
         self.step([examples], [statistics])
         return examples, statistics
 
-    def train(self, examples, blessed=True):
+    def train(self, examples, blessed=True, custom_config="", base_model=()):
         model = self.artifact(standard_artifacts.Model, "model")
-        self.step([examples], [model])
+        self.step([examples, self.graph(examples), *base_model], [model], custom_config)
         blessing = standard_artifacts.ModelBlessing()
         blessing.set_int_custom_property("current_model_id", model.id)
         blessing.set_int_custom_property("blessed", int(blessed))
         self.artifacts["model_blessing"].append(blessing)
+        return model
+
+    def graph(self, examples):
+        """The transform graph of examples; the same each time."""
+        if examples.id not in self._graphs:
+            self._graphs[examples.id] = self.artifact(standard_artifacts.TransformGraph)
+            self.step([examples], [self._graphs[examples.id]])
+        return self._graphs[examples.id]
 
     def resolve(self, candidate):
         given = {**self.artifacts, "candidate": [candidate]}
         found = LatestOtherBlessedData().resolve_artifacts(self.store, given)
         assert found.keys() == given.keys()
         return [artifact.id for artifact in found["statistics"]]
+
+    def base_model(self, examples, custom_config):
+        given = {key: list(self.artifacts[key]) for key in ("model", "model_blessing")}
+        given |= {"examples": [examples], "transform_graph": [self.graph(examples)]}
+        strategy = LatestBlessedBaseModel(custom_config=custom_config)
+        found = strategy.resolve_artifacts(self.store, given)
+        return [artifact.id for artifact in found["model"]]
 
 
 @pytest.fixture
@@ -90,3 +107,34 @@ def test_a_repeated_run_finds_the_same_as_before(history):
     assert history.resolve(new) == [old.id]
     history.train(examples)
     assert history.resolve(new) == [old.id]
+
+
+def test_data_is_traced_through_the_removal_of_leaks_but_not_through_the_base_model(history):
+    examples, old = history.data()
+    kept = history.artifact(standard_artifacts.Examples)
+    history.step([examples], [kept])
+    first = history.train(kept)
+    examples, new = history.data()
+    assert history.resolve(new) == [old.id]
+    history.train(examples, base_model=[first])
+    _, newest = history.data()
+    assert history.resolve(newest) == [new.id]
+
+
+def test_a_training_starts_from_the_latest_blessed_model(history):
+    examples, _ = history.data()
+    assert history.base_model(examples, '{"a": 1}') == []
+    blessed = history.train(examples, custom_config='{"a": 0}')
+    history.train(examples, blessed=False, custom_config='{"a": 0}')
+    assert history.base_model(examples, '{"a": 1}') == [blessed.id]
+
+
+def test_a_repeated_training_starts_from_the_same_model_as_before(history):
+    examples, _ = history.data()
+    first = history.train(examples, custom_config='{"a": 0, "b": [1]}')
+    # The order of the names is no other configuration.
+    assert history.base_model(examples, '{"b": [1], "a": 0}') == []
+    second = history.train(examples, custom_config='{"a": 1}', base_model=[first])
+    assert history.base_model(examples, '{"a": 1}') == [first.id]
+    others, _ = history.data()
+    assert history.base_model(others, '{"a": 1}') == [second.id]

@@ -33,6 +33,9 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
         ("evaluator.min_class_ap=dog", "evaluator.min_class_ap: 'dog': write name:least"),
         ("data.on_leak=ignore", "data.on_leak: 'ignore' is not block or drop_train"),
         ("data.block_on=box", "data.block_on: 'box' is not known"),
+        ("tuner.trials=0", "tuner.trials: 0 must be at least 1"),
+        ("trainer.eval_every=-1", "trainer.eval_every: -1 must not be negative"),
+        ("trainer.warm_start=/none/1", "trainer.warm_start: /none/1: no SavedModel there"),
     ],
 )
 def test_settings_of_gate_and_evaluator_are_checked_at_once(setting, message, capsys):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_transform as tft
 from PIL import Image
 
 from data.fields import COMMON
@@ -84,7 +85,6 @@ def write_shards(folder, serialised, shards: int = 1) -> list[str]:
 
 def make_transform_graph(folder, schema, classes):
     """What a Transform component writes for records of a schema (TFT alone, without TFX)."""
-    import tensorflow_transform as tft
     import tensorflow_transform.beam as tft_beam
     from apache_beam import Create, Pipeline
     from tensorflow_transform.tf_metadata import dataset_metadata
@@ -119,12 +119,17 @@ def sample_classes():
 
 
 @pytest.fixture(scope="session")
-def transformed_records(tmp_path_factory) -> TransformedRecords:
-    """The transform graph of the sample schema."""
+def transform_folder(tmp_path_factory):
+    """What a Transform component writes for the sample schema."""
     folder = tmp_path_factory.mktemp("transform")
-    return TransformedRecords(
-        make_transform_graph(folder, read_schema(SAMPLE_SCHEMA), SAMPLE_CLASSES)
-    )
+    make_transform_graph(folder, read_schema(SAMPLE_SCHEMA), SAMPLE_CLASSES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def transformed_records(transform_folder) -> TransformedRecords:
+    """The transform graph of the sample schema."""
+    return TransformedRecords(tft.TFTransformOutput(str(transform_folder)))
 
 
 def _tiny_maps(images):

@@ -1,0 +1,242 @@
+"""The Tuner and the Trainer as TFX runs them, with a tiny network."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from tfx.components.trainer.executor import GenericExecutor
+from tfx.components.tuner.executor import Executor as TunerExecutor
+from tfx.dsl.components.base.base_executor import BaseExecutor
+from tfx.types import artifact_utils
+from tfx.types.standard_artifacts import (
+    Examples,
+    HyperParameters,
+    Model,
+    ModelRun,
+    TransformGraph,
+    TunerResults,
+)
+from tfx.utils import json_utils
+
+from data.errors import DataError
+from trainer import checkpoints, tuning
+from trainer.config import TrainerConfig
+from trainer.run import with_values
+
+pytestmark = pytest.mark.usefixtures("tiny_detector")
+
+CONFIG = TrainerConfig(
+    detector="ssd128-small",
+    augmentation="none",
+    batch_size=4,
+    steps=6,
+    learning_rate=0.02,
+    warmup_learning_rate=0.002,
+    warmup_steps=2,
+    log_every=2,
+    checkpoint_every=2,
+    eval_every=2,
+)
+TUNER = {"trials": 2, "steps": 4}
+
+
+@pytest.fixture
+def messages(caplog):
+    """Gives what the trainer has logged."""
+    log = logging.getLogger("ssd.trainer")
+    level = log.level
+    log.addHandler(caplog.handler)
+    log.setLevel(logging.INFO)
+    yield lambda: caplog.messages
+    log.removeHandler(caplog.handler)
+    log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def inputs(make, transform_folder, sample_classes, tmp_path_factory):
+    """What Tuner and Trainer read: squares on grey in two splits, and the transform graph."""
+    folder = tmp_path_factory.mktemp("inputs")
+    rng = np.random.default_rng(0)
+    examples, graph = Examples(), TransformGraph()
+    examples.uri, graph.uri = str(folder / "examples"), str(transform_folder)
+    examples.split_names = artifact_utils.encode_split_names(["train", "eval"])
+    for split, number in (("train", 12), ("eval", 4)):
+        records = []
+        for index in range(number):
+            picture = rng.normal(120, 10, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+            y, x = rng.integers(0, 20, 2)
+            picture[y : y + 12, x : x + 12] = 240
+            box = np.array([y, x, y + 12, x + 12]) / 32
+            records.append(make.record(index, make.encode(picture), [box], sample_classes[:1]))
+        make.write_shards(folder / "examples" / f"Split-{split}", records)
+    return {"examples": [examples], "transform_graph": [graph]}
+
+
+def _properties(folder, sample_classes, config=CONFIG):
+    custom_config = {
+        "preset": "tiny",
+        "trainer": dataclasses.asdict(config),
+        "classes": list(sample_classes),
+        "code_version": "c0de",
+        "work_dir": str(folder / "work"),
+        "tuner": TUNER,
+    }
+    return {
+        "train_args": "{}",
+        "eval_args": "{}",
+        "tuner_fn": "trainer.tuning.tuner_fn",
+        "run_fn": "trainer.run.run_fn",
+        "custom_config": json_utils.dumps(custom_config),
+    }
+
+
+def _outputs(folder, **kinds):
+    outputs = {}
+    for name, kind in kinds.items():
+        artifact = kind()
+        artifact.uri = str(folder / name)
+        (folder / name).mkdir(parents=True)
+        outputs[name] = [artifact]
+    return outputs
+
+
+def _tune(folder, inputs, outputs, properties):
+    context = BaseExecutor.Context(tmp_dir=str(folder / "temp"), unique_id="1")
+    TunerExecutor(context).Do(inputs, outputs, properties)
+
+
+@pytest.fixture(scope="module")
+def tuned(inputs, sample_classes, tiny_detector, tmp_path_factory):
+    """What two trials have left: the outputs of the real executor."""
+    folder = tmp_path_factory.mktemp("tuner")
+    outputs = _outputs(folder, best_hyperparameters=HyperParameters, tuner_results=TunerResults)
+    _tune(folder, inputs, outputs, _properties(folder, sample_classes))
+    return outputs
+
+
+def _read(artifacts):
+    (artifact,) = artifacts
+    (path,) = Path(artifact.uri).iterdir()
+    return json.loads(path.read_text())
+
+
+def test_trials_search_around_the_configured_values(tuned):
+    results = _read(tuned["tuner_results"])
+    assert len(results) == 2
+    wanted = {name: getattr(CONFIG, name) for name in results[0] if hasattr(CONFIG, name)}
+    assert set(wanted) == {"learning_rate", "weight_decay", "warmup_steps"}
+    found = [{name: row[name] for name in wanted} for row in results]
+    assert wanted in found
+    (other,) = (row for row in found if row != wanted)
+    for name in ("learning_rate", "weight_decay"):
+        assert wanted[name] / 10 <= other[name] <= wanted[name] * 10
+    assert 0 <= other["warmup_steps"] <= TUNER["steps"] // 2
+    assert all(0 <= row["score"] <= 1 for row in results)
+
+
+def test_the_trainer_takes_the_best_values(tuned, inputs, sample_classes, tmp_path, messages):
+    best = _read(tuned["best_hyperparameters"])["values"]
+    results = _read(tuned["tuner_results"])
+    assert max(row["score"] for row in results) in [
+        row["score"] for row in results if all(row[name] == best[name] for name in best)
+    ]
+    given = {**inputs, "hyperparameters": tuned["best_hyperparameters"]}
+    outputs = _outputs(tmp_path, model=Model, model_run=ModelRun)
+    GenericExecutor().Do(given, outputs, _properties(tmp_path, sample_classes))
+    summary = json.loads((tmp_path / "model_run" / "summary.json").read_text())
+    for name, value in dataclasses.asdict(CONFIG).items():
+        value = list(value) if isinstance(value, tuple) else value
+        assert summary["trainer"][name] == best.get(name, value)
+    exported = summary["exported"]
+    scores = {
+        int(text.split("step=")[1].split("/")[0]): float(text.split("eval_mAP=")[1].split()[0])
+        for text in messages()
+        if "eval_mAP" in text and "/6" in text
+    }
+    assert set(scores) == {2, 4, 6}
+    assert exported["eval_map"] == pytest.approx(max(scores.values()), abs=1e-4)
+    assert scores[exported["step"]] == pytest.approx(exported["eval_map"], abs=1e-4)
+    kept = sorted(path.name for path in (tmp_path / "model_run" / "checkpoints").iterdir())
+    assert kept == ["best.npz", "step-00000004.npz", "step-00000006.npz"]
+
+
+class Killed(Exception):
+    """What happens to a training at any time."""
+
+
+def _train(folder, inputs, sample_classes, patch=None):
+    """Runs the Trainer; gives what it exported and the best checkpoint's arrays."""
+    outputs = _outputs(folder, model=Model, model_run=ModelRun)
+    properties = _properties(folder, sample_classes)
+    if patch:
+        with patch, pytest.raises(Killed):
+            GenericExecutor().Do(inputs, outputs, properties)
+        (work,) = (folder / "work").iterdir()
+        left = sorted(path.name for path in (work / "checkpoints").iterdir())
+        assert left == ["best.npz", "step-00000002.npz"]
+    GenericExecutor().Do(inputs, outputs, properties)
+    summary = json.loads((folder / "model_run" / "summary.json").read_text())
+    with np.load(folder / "model_run" / "checkpoints" / "best.npz") as best:
+        return summary["exported"], {key: best[key] for key in best}
+
+
+def test_a_killed_training_chooses_as_one_that_was_not(inputs, sample_classes, tmp_path):
+    """Killed after the evaluation of a step and before its checkpoint."""
+    save = checkpoints.save
+
+    def until_four(folder, step, *rest):
+        if step == 4:
+            raise Killed
+        return save(folder, step, *rest)
+
+    killing = mock.patch.object(checkpoints, "save", until_four)
+    exported, weights = _train(tmp_path / "whole", inputs, sample_classes)
+    resumed, resumed_weights = _train(tmp_path / "killed", inputs, sample_classes, killing)
+    assert exported == resumed
+    for key, value in weights.items():
+        np.testing.assert_array_equal(value, resumed_weights[key])
+
+
+def test_the_trainer_starts_from_the_base_model(inputs, sample_classes, tmp_path, messages):
+    config = dataclasses.replace(CONFIG, steps=1, eval_every=0)
+    outputs = _outputs(tmp_path / "first", model=Model, model_run=ModelRun)
+    GenericExecutor().Do(inputs, outputs, _properties(tmp_path, sample_classes, config))
+    again = _outputs(tmp_path / "second", model=Model, model_run=ModelRun)
+    given = {**inputs, "base_model": outputs["model"]}
+    GenericExecutor().Do(given, again, _properties(tmp_path, sample_classes, config))
+    base = f"{tmp_path}/first/model/Format-Serving"
+    assert any(f"backbone 4 layers from {base}, heads 4 layers" in text for text in messages())
+    summary = json.loads((tmp_path / "second" / "model_run" / "summary.json").read_text())
+    assert summary["base_model"] == base
+    assert summary["exported"] == {"step": 1, "eval_map": None}
+
+
+def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
+    inputs, sample_classes, tmp_path, monkeypatch
+):
+    outputs = _outputs(tmp_path, best_hyperparameters=HyperParameters, tuner_results=TunerResults)
+    properties = _properties(tmp_path, sample_classes)
+
+    def fails(error):
+        def train(*_):
+            raise error
+
+        monkeypatch.setattr(tuning.Job, "train", train)
+
+    fails(FloatingPointError("the loss is nan"))
+    _tune(tmp_path, inputs, outputs, properties)
+    assert [row["score"] for row in _read(outputs["tuner_results"])] == [0, 0]
+    fails(DataError("no room"))
+    with pytest.raises(Exception, match="no room"):
+        _tune(tmp_path, inputs, outputs, properties)
+
+
+def test_values_take_the_place_of_configured_ones():
+    assert with_values(CONFIG, None) == CONFIG
+    assert with_values(CONFIG, {"space": [], "values": {"weight_decay": 0.5}}) == (
+        dataclasses.replace(CONFIG, weight_decay=0.5)
+    )
