@@ -1,5 +1,6 @@
 import importlib.metadata
 import re
+import sys
 
 import pytest
 from docker.utils.build import exclude_paths
@@ -88,6 +89,7 @@ def test_git_environment_and_output_stay_out(root, tmp_path):
     assert {name for name in sent if (tmp_path / name).is_file()} == set(wanted)
 
 
+@pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="the image is for Python 3.10")
 def test_the_gpu_variant_adds_what_tensorflow_asks_for(root):
     wanted = {}
     for text in importlib.metadata.requires("tensorflow"):
