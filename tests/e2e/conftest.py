@@ -1,12 +1,20 @@
-"""Command lines as a user runs them, each in a process of its own."""
+"""Command lines as a user runs them, each in a process of its own, and a run to share."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from data.sample import draw_sample
+from pipeline.code_version import code_version
+
 _ROOT = Path(__file__).resolve().parents[2]
+_PICTURES = 44
+_QUICK = ("trainer.steps=6", "trainer.batch_size=4", "trainer.log_every=3")
+_LINE = re.compile(r"^(\w+) (done|cached|failed) (?:in|after) ([\d.]+) s", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +26,35 @@ def run_python():
         return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
 
     return run_python
+
+
+@pytest.fixture(scope="session")
+def run(run_python):
+    """Runs local_runner.py for few steps; gives status, outputs and components by their state."""
+
+    def run(output, *arguments, settings=()):
+        options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
+        process = run_python("local_runner.py", "--output", output, *options, *arguments)
+        assert "Traceback" not in process.stderr, process.stderr
+        lines = _LINE.findall(process.stdout)
+        return SimpleNamespace(
+            status=process.returncode,
+            stdout=process.stdout,
+            stderr=process.stderr,
+            states={name: state for name, state, _ in lines},
+            seconds=sum(float(seconds) for *_, seconds in lines),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def first(run, tmp_path_factory):
+    """A first run of everything; `output` is its folder."""
+    output = tmp_path_factory.mktemp("sample")
+    # Where the run would draw the whole data set.
+    sources = ("data/sample.py", "data/shapes.py", "data/textures.py")
+    draw_sample(output / "sample" / code_version(*sources), images=_PICTURES)
+    found = run(output, settings=["evaluator.min_map=0"])
+    found.output = output
+    return found

@@ -2,57 +2,19 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
 from data.fields import COMMON, SEED
-from data.sample import draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
-from pipeline.code_version import code_version
 
 pytestmark = pytest.mark.e2e
 
-_PICTURES = 44
 _SPLITS = {"train": 32, "eval": 4, "test": 8}
 _CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
-_QUICK = ("trainer.steps=6", "trainer.batch_size=4", "trainer.log_every=3")
 # Looked up in every run.
 _BASELINES = {"latest_blessed_model", "latest_blessed_data"}
-_LINE = re.compile(r"^(\w+) (done|cached|failed) (?:in|after) ([\d.]+) s", re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def run(run_python):
-    """Runs local_runner.py for few steps; gives status, outputs and components by their state."""
-
-    def run(output, *arguments, settings=()):
-        options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
-        process = run_python("local_runner.py", "--output", output, *options, *arguments)
-        assert "Traceback" not in process.stderr, process.stderr
-        lines = _LINE.findall(process.stdout)
-        return SimpleNamespace(
-            status=process.returncode,
-            stdout=process.stdout,
-            stderr=process.stderr,
-            states={name: state for name, state, _ in lines},
-            seconds=sum(float(seconds) for *_, seconds in lines),
-        )
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def first(run, tmp_path_factory):
-    """A first run of everything; `output` is its folder."""
-    output = tmp_path_factory.mktemp("sample")
-    # Where the run would draw the whole data set.
-    sources = ("data/sample.py", "data/shapes.py", "data/textures.py")
-    draw_sample(output / "sample" / code_version(*sources), images=_PICTURES)
-    found = run(output, settings=["evaluator.min_map=0"])
-    found.output = output
-    return found
 
 
 @pytest.fixture(scope="module")
