@@ -82,6 +82,20 @@ def test_the_card_goes_along(model, tmp_path):
     assert contents(version) == contents(Path(pushed.uri)) == expected
 
 
+def test_the_training_datas_statistics_go_along(model, tmp_path):
+    statistics = standard_artifacts.ExampleStatistics()
+    statistics.uri = str(tmp_path / "statistics")
+    statistics.split_names = '["train", "test"]'
+    for split in ("train", "test"):
+        folder = Path(statistics.uri) / f"Split-{split}"
+        folder.mkdir(parents=True)
+        (folder / "FeatureStats.pb").write_text(split)
+    _, base = run_pusher(Executor, tmp_path, model, statistics=[statistics])
+    expected = {**contents(model), "assets.extra/train_statistics.pb": b"train"}
+    (version,) = numbered(base).values()
+    assert contents(version) == expected
+
+
 @pytest.mark.parametrize("blessed, infra_blessed", [(0, 1), (1, 0), (0, 0)])
 def test_without_both_blessings_nothing_is_pushed(model, tmp_path, blessed, infra_blessed):
     pushed, base = run_pusher(Executor, tmp_path, model, blessed, infra_blessed)
