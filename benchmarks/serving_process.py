@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-_START_S = 120.0
+_START_S = 600.0
 _STOP_S = 60.0
 
 

@@ -28,7 +28,7 @@ _MODEL = "ssd"
 _CLIENTS = 8
 _MODELS = 5  # with weights of their own, pushed in turns
 _PUSH_S = 5.0
-_KEEP = 3
+_KEEP = 6
 _MALFORMED = 0.01
 # Memory is judged after the first fifth, when all threads and pools have got theirs.
 _SETTLED = 0.2

@@ -1,7 +1,6 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
 import math
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,38 +15,32 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from serving.backend import Backend
 from serving.manager import ModelManager
-from serving.metrics import Metrics
 from serving.model_info import metadata, status
-from serving.rest import Limits
 from serving.status import StatusError, invalid
 
 _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
 
 
-def start_grpc_server(
-    address: str,
-    manager: ModelManager,
-    executor: ThreadPoolExecutor,
-    metrics: Metrics,
-    limits: Limits,
-    places: threading.Semaphore,
-) -> tuple[grpc.Server, health.HealthServicer]:
+def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, health.HealthServicer]:
     """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
     # Threads of their own wait for the models, so that health and status are answered under load.
-    most = limits.max_requests + _UNDER_LOAD
+    most = backend.limits.max_requests + _UNDER_LOAD
     server = grpc.server(
         ThreadPoolExecutor(most, "grpc"),
         maximum_concurrent_rpcs=most,
         options=[
-            ("grpc.max_receive_message_length", limits.max_body_bytes),
+            ("grpc.max_receive_message_length", backend.limits.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
     )
-    prediction = _PredictionService(manager, executor, metrics, limits, places)
+    prediction = _PredictionService(backend)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(manager), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        _ModelService(backend.manager), server
+    )
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -62,39 +55,38 @@ def start_grpc_server(
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, manager, executor, metrics, limits, places):
-        self._manager = manager
-        self._executor = executor
-        self._metrics = metrics
-        self._limits = limits
-        self._places = places
+    def __init__(self, backend: Backend):
+        self._backend = backend
+        self._manager = backend.manager
 
     def Predict(self, request, context):  # noqa: N802
         start = time.perf_counter()
         code = "OK"
         try:
-            if not self._places.acquire(blocking=False):
+            if not self._backend.places.acquire(blocking=False):
                 raise StatusError("UNAVAILABLE", "Too many requests in the queue")
             try:
-                return self._executor.submit(self._predict, request).result()
+                return self._backend.executor.submit(self._predict, request).result()
             finally:
-                self._places.release()
+                self._backend.places.release()
         except StatusError as error:
             code = error.code
             _abort(context, error)
         finally:
             name = request.model_spec.name
             if name in self._manager.model_names:
-                self._metrics.request(name, "Predict", "GRPC", code, time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                self._backend.metrics.request(name, "Predict", "GRPC", code, seconds)
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
         response = predict_pb2.PredictResponse()
         spec = request.model_spec
         with self._manager.use(*_named(spec)) as (number, servable):
             inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
-            start = time.perf_counter()
-            outputs = servable.run(spec.signature_name, inputs, list(request.output_filter))
-            self._metrics.run(spec.name, time.perf_counter() - start)
+            wanted = list(request.output_filter)
+            outputs = self._backend.run(
+                spec.name, number, servable, spec.signature_name, inputs, wanted
+            )
         response.model_spec.name = spec.name
         response.model_spec.version.value = number
         response.model_spec.signature_name = spec.signature_name or "serving_default"
@@ -106,7 +98,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         # A tensor of one value may claim any shape, and is then filled with it.
         size = math.prod(dim.size for dim in proto.tensor_shape.dim)
         try:
-            if size < 0 or size > self._limits.max_body_bytes:
+            if size < 0 or size > self._backend.limits.max_body_bytes:
                 raise ValueError(f"a shape of {size} values")
             return tf.make_ndarray(proto)
         except (ValueError, TypeError) as error:

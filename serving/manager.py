@@ -188,7 +188,8 @@ class ModelManager:
             servable = self._load(version.folder)
         except StatusError as error:
             with self._lock:
-                version.error = error
+                # Without the traceback, whose frames would keep what was loaded in memory.
+                version.error = StatusError(error.code, error.message)
                 version.attempts += 1
                 version.next_attempt = time.monotonic() + self._retry_interval_s
                 version.state = LOADING if version.attempts <= self._max_load_retries else END

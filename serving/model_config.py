@@ -12,18 +12,28 @@ from tensorflow_serving.config import model_server_config_pb2
 from data.errors import DataError
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+LOG_TYPE = "tfrecord"
 Policy = Callable[[Iterable[int]], list[int]]
 _Message = TypeVar("_Message", bound=Message)
 
 
 @dataclass(frozen=True)
+class LogConfig:
+    """A log of requests: where its files go, and which share of the requests goes into it."""
+
+    prefix: Path
+    sampling_rate: float
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """One model: its name, the folder of its versions, which of them to serve, and their labels."""
+    """One model: its name, the folder of its versions, which to serve, their labels, its log."""
 
     name: str
     base_path: Path
     policy: Policy
     labels: Mapping[str, int] = field(default_factory=dict)
+    log: LogConfig | None = None
 
 
 def latest(count: int = 1) -> Policy:
@@ -55,9 +65,14 @@ def read_models(path: Path) -> list[ModelConfig]:
                 f"{path}: {model.name}: model_platform is {model.model_platform!r}, only "
                 '"tensorflow" can be served. Change it.'
             )
-        policy = _policy(model.model_version_policy)
         models.append(
-            ModelConfig(model.name, Path(model.base_path), policy, dict(model.version_labels))
+            ModelConfig(
+                model.name,
+                Path(model.base_path),
+                _policy(model.model_version_policy),
+                dict(model.version_labels),
+                _log_config(model, path),
+            )
         )
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
@@ -103,6 +118,20 @@ def _policy(policy) -> Policy:
         wanted = set(policy.specific.versions)
         return lambda versions: sorted(wanted.intersection(versions))
     return latest(policy.latest.num_versions or 1)
+
+
+def _log_config(model, path: Path) -> LogConfig | None:
+    if not model.HasField("logging_config"):
+        return None
+    collector = model.logging_config.log_collector_config
+    rate = model.logging_config.sampling_config.sampling_rate
+    if collector.type != LOG_TYPE or not collector.filename_prefix or not 0 < rate <= 1:
+        raise DataError(
+            f"{path}: {model.name}: logging_config has type {collector.type!r}, filename_prefix "
+            f"{collector.filename_prefix!r} and sampling_rate {rate:g}. It needs type "
+            f"{LOG_TYPE!r}, a prefix, and a rate above 0 and at most 1."
+        )
+    return LogConfig(Path(collector.filename_prefix), rate)
 
 
 def _read(path: Path, message: _Message) -> _Message:

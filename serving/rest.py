@@ -4,20 +4,17 @@ import asyncio
 import contextlib
 import json
 import re
-import threading
 import time
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from serving.backend import Backend
 from serving.json_request import read_request
 from serving.json_response import write_response
-from serving.manager import ModelManager
-from serving.metrics import Metrics
 from serving.model_info import metadata, metadata_json, status, to_json
 from serving.status import StatusError, invalid
 
@@ -32,15 +29,6 @@ _CORS = {
     "Access-Control-Allow-Methods": "POST, GET",
     "Access-Control-Allow-Headers": "Content-Type",
 }
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of the server before it is refused."""
-
-    max_body_bytes: int = 32 * 2**20  # after decompression, too
-    max_requests: int = 64  # being received, waiting or running
-    timeout_s: float = 30.0  # to receive a request, and to answer it
 
 
 @dataclass(frozen=True)
@@ -76,29 +64,23 @@ class RestApi:
 
     def __init__(
         self,
-        manager: ModelManager,
-        executor: ThreadPoolExecutor,
-        metrics: Metrics,
-        limits: Limits,
-        places: threading.Semaphore,
+        backend: Backend,
         metrics_path: str | None = None,
         page: str | None = None,
         cors: bool = False,
     ):
-        self._manager = manager
-        self._executor = executor
-        self._metrics = metrics
-        self._limits = limits
+        self._backend = backend
+        self._manager = backend.manager
+        self._limits = backend.limits
         self._metrics_path = metrics_path
         self._page = page
         self._headers = _CORS if cors else {}
-        self._places = places
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """The answer to one request, whatever it is."""
         path = request.raw_path
         if path == self._metrics_path:
-            return web.Response(text=self._metrics.page())
+            return web.Response(text=self._backend.metrics.page())
         # Only a browser asks for HTML: for all others / is as unknown as to TensorFlow Serving.
         if path == "/" and self._page and "text/html" in request.headers.get("Accept", ""):
             return web.Response(text=self._page, content_type="text/html")
@@ -144,20 +126,20 @@ class RestApi:
         finally:
             if target.name in self._manager.model_names:
                 seconds = time.perf_counter() - start
-                self._metrics.request(target.name, "predict", "REST", code, seconds)
+                self._backend.metrics.request(target.name, "predict", "REST", code, seconds)
 
     async def _admit(self, request: web.BaseRequest, target: _Target) -> bytes:
         """Gives the request a place, from its first byte until its run ends, answered or not."""
-        if not self._places.acquire(blocking=False):
+        if not self._backend.places.acquire(blocking=False):
             raise StatusError("UNAVAILABLE", "Too many requests in the queue")
         try:
             body = await self._read(request)
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._executor.submit(self._run, body, compressed, target)
+            work = self._backend.executor.submit(self._run, body, compressed, target)
         except BaseException:
-            self._places.release()
+            self._backend.places.release()
             raise
-        work.add_done_callback(lambda _: self._places.release())
+        work.add_done_callback(lambda _: self._backend.places.release())
         return await self._in_time(asyncio.wrap_future(work), "Deadline exceeded")
 
     async def _read(self, request: web.BaseRequest) -> bytes:
@@ -192,19 +174,17 @@ class RestApi:
         if compressed:
             body = _decompress(body, self._limits.max_body_bytes)
         with contextlib.ExitStack() as lent:
-            servable = None
+            number = servable = None
 
             def input_types(signature: str):
                 # Only now: a body that is not JSON is reported before a model that is not there.
-                nonlocal servable
+                nonlocal number, servable
                 use = self._manager.use(target.name, target.number, target.label)
-                servable = lent.enter_context(use)[1]
+                number, servable = lent.enter_context(use)
                 return servable.input_types(signature)
 
             signature, inputs, row_format = read_request(body, input_types)
-            start = time.perf_counter()
-            outputs = servable.run(signature, inputs)
-            self._metrics.run(target.name, time.perf_counter() - start)
+            outputs = self._backend.run(target.name, number, servable, signature, inputs)
         return write_response(outputs, row_format)
 
     def _error(self, error: StatusError) -> web.Response:

@@ -82,10 +82,12 @@ class Server:
 
     def __init__(self, flags: argparse.Namespace):
         # TensorFlow is imported here, when the flags are known to be right.
+        from serving.backend import Backend, Limits
         from serving.manager import ModelManager
         from serving.metrics import Metrics
         from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
-        from serving.rest import Limits, RestApi
+        from serving.request_log import RequestLogs
+        from serving.rest import RestApi
 
         self._flags = flags
         self._metrics = Metrics()
@@ -101,22 +103,20 @@ class Server:
         self._manager = ModelManager(
             models, self._load, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
         )
-        self._limits = Limits(
-            flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000
+        self._backend = Backend(
+            self._manager,
+            self._metrics,
+            RequestLogs(models),
+            Limits(flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000),
+            ThreadPoolExecutor(flags.rest_api_num_threads, "request"),
         )
-        self._executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
-        self._places = threading.Semaphore(flags.max_requests)
         self._stopping = threading.Event()
         metrics_path = None
         if flags.monitoring_config_file:
             metrics_path = read_metrics_path(flags.monitoring_config_file)
         names = json.dumps([model.name for model in models]).replace("<", "\\u003c")
         self._rest = RestApi(
-            self._manager,
-            self._executor,
-            self._metrics,
-            self._limits,
-            self._places,
+            self._backend,
             metrics_path,
             _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None,
             flags.rest_api_enable_cors_support,
@@ -145,15 +145,8 @@ class Server:
         if flags.port:
             from serving.grpc_service import start_grpc_server
 
-            grpc_server, health = start_grpc_server(
-                f"{flags.host}:{flags.port}",
-                self._manager,
-                self._executor,
-                self._metrics,
-                self._limits,
-                self._places,
-            )
-        http_server = HttpServer(self._rest.answer, self._limits.timeout_s)
+            grpc_server, health = start_grpc_server(f"{flags.host}:{flags.port}", self._backend)
+        http_server = HttpServer(self._rest.answer, self._backend.limits.timeout_s)
         runner = web.ServerRunner(http_server, shutdown_timeout=0.5)
         await runner.setup()
         if flags.rest_api_port:
@@ -175,6 +168,7 @@ class Server:
         await runner.cleanup()
         if grpc_server:
             await asyncio.to_thread(grpc_stopped.wait)
+        self._backend.logs.close()
 
     def _poll(self) -> None:
         flags = self._flags
@@ -184,7 +178,9 @@ class Server:
             if config_wait and time.monotonic() >= next_config:
                 next_config = time.monotonic() + config_wait
                 try:
-                    self._manager.configure(self._read_models())
+                    models = self._read_models()
+                    self._manager.configure(models)
+                    self._backend.logs.configure(models)
                 except DataError as error:
                     print(f"kept the models as they were: {error}", file=sys.stderr, flush=True)
             self._manager.poll()

@@ -225,7 +225,7 @@ def start_server(tmp_path_factory):
             process = subprocess.Popen(command, cwd=root, stdout=output, stderr=output)
         processes.append(process)
         server = RunningServer(process, port, grpc_port, log)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while wait and "\nserving " not in "\n" + log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -1,6 +1,8 @@
+import gc
 import shutil
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -322,3 +324,20 @@ def test_monitoring_configuration(tmp_path):
     assert read_metrics_path(path) is None
     with pytest.raises(DataError, match="none.config: cannot be read"):
         read_metrics_path(tmp_path / "none.config")
+
+
+def test_a_version_that_does_not_load_is_not_kept_in_memory(base):
+    created = []
+
+    class Broken(FakeServable):
+        def __init__(self, folder):
+            created.append(weakref.ref(self))
+            super().__init__(folder)
+
+    _push(base, 1, "bad")
+    manager = ModelManager([ModelConfig("m", base, latest())], Broken)
+    manager.poll()
+    gc.collect()
+    (status,) = manager.statuses("m")
+    assert str(status.error) == "NOT_FOUND: broken 1"
+    assert [reference() for reference in created] == [None]

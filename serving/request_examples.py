@@ -1,0 +1,116 @@
+"""Turns logged requests into records as the pipeline reads them, with detections as objects.
+
+    python -m serving.request_examples LOG.tfrecord... --output DIR
+
+StatisticsGen and TensorFlow Data Validation then compare what is asked in production with what the
+model was trained on.
+"""
+
+import argparse
+import hashlib
+import io
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.console import quiet
+from data.errors import DataError
+from data.fields import COMMON
+
+_PICTURES = "image_bytes"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.request_examples",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--score", type=float, default=0.5, help="of detections that are objects")
+    options = parser.parse_args()
+    quiet()
+    try:
+        count = convert(options.logs, options.output, options.score)
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{count} pictures in {options.output}")
+    return 0
+
+
+def convert(logs: list[Path], output: Path, score: float) -> int:
+    """Writes `serving-00000.tfrecord` with an Example for each logged picture; returns how many.
+
+    Objects are the detections whose score is at least `score`. Pictures that were not sent encoded
+    are left out. Raises DataError where a log cannot be read or has no picture.
+    """
+    import tensorflow as tf
+
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "serving-00000.tfrecord"
+    partial = output / f".{path.name}.partial"
+    count = 0
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        for log in logs:
+            for example in _examples(log, score):
+                writer.write(example.SerializeToString())
+                count += 1
+    if not count:
+        partial.unlink()
+        raise DataError(
+            f"{logs[0]}: no picture in {len(logs)} logs. Give logs of requests with {_PICTURES}."
+        )
+    partial.replace(path)
+    return count
+
+
+def _examples(log: Path, score: float) -> Iterator:
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    try:
+        for number, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(log))):
+            predict = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+            if _PICTURES not in predict.request.inputs:
+                continue
+            pictures = tf.make_ndarray(predict.request.inputs[_PICTURES]).ravel()
+            outputs = {name: tf.make_ndarray(p) for name, p in predict.response.outputs.items()}
+            for row, picture in enumerate(pictures):
+                answer = {name: array[row] for name, array in outputs.items()}
+                yield _example(picture, answer, score, f"{log.name}:{number}:{row}")
+    except (tf.errors.OpError, DecodeError) as error:
+        raise DataError(f"{log}: not a log of requests ({error}).") from error
+
+
+def _example(picture: bytes, answer: dict, score: float, source: str):
+    import tensorflow as tf
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture)) as opened:
+        (width, height), kind = opened.size, opened.format.lower()
+    example = tf.train.Example()
+    feature = example.features.feature
+    for name, value in (
+        (COMMON.encoded, picture),
+        (COMMON.format, kind.encode()),
+        (COMMON.filename, source.encode()),
+        (COMMON.source_id, source.encode()),
+        (COMMON.sha256, hashlib.sha256(picture).hexdigest().encode()),
+    ):
+        feature[name].bytes_list.value.append(value)
+    feature[COMMON.height].int64_list.value.append(height)
+    feature[COMMON.width].int64_list.value.append(width)
+    sure = answer["detection_scores"] >= score
+    sides = (COMMON.ymin, COMMON.xmin, COMMON.ymax, COMMON.xmax)
+    for name, values in zip(sides, answer["detection_boxes"][sure].T, strict=True):
+        feature[name].float_list.value.extend(values)
+    feature[COMMON.text].bytes_list.value.extend(answer["detection_class_names"][sure])
+    feature[COMMON.label].int64_list.value.extend(answer["detection_classes"][sure])
+    return example
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""A sample of the requests and their answers, as TFRecords of TensorFlow Serving's PredictionLog.
+
+A model asks for it with the `logging_config` of its entry in `models.config`. Files are whole when
+they end in `.tfrecord`: the one being written has `.partial` behind it.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving.model_config import LogConfig, ModelConfig
+
+_LOG = logging.getLogger(__name__)
+_PARTIAL = ".partial"
+# A file ends after so many bytes or seconds, and the oldest go: 1 GiB a model at most.
+_FILE_BYTES = 64 * 2**20
+_FILE_SECONDS = 600.0
+_FILES = 16
+
+
+class RequestLogs:
+    """The logs of the models that have one. `add` may be called from several threads at once."""
+
+    def __init__(self, models: Iterable[ModelConfig]):
+        self._lock = threading.Lock()
+        self._logs: dict[str, _RequestLog] = {}
+        self.configure(models)
+
+    def configure(self, models: Iterable[ModelConfig]) -> None:
+        """Logs for these models from now on."""
+        wanted = {model.name: model.log for model in models if model.log}
+        with self._lock:
+            for name in [
+                name for name, log in self._logs.items() if wanted.get(name) != log.config
+            ]:
+                self._logs.pop(name).close()
+            for name in wanted.keys() - self._logs.keys():
+                self._logs[name] = _RequestLog(wanted[name])
+
+    def add(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray],
+    ) -> None:
+        """Logs a request that was answered, if chance will have it. Never fails."""
+        log = self._logs.get(model)
+        if log is None or random.random() >= log.config.sampling_rate:
+            return
+        record = prediction_log_pb2.PredictionLog()
+        record.log_metadata.sampling_config.sampling_rate = log.config.sampling_rate
+        record.log_metadata.timestamp_secs = int(time.time())
+        request, response = record.predict_log.request, record.predict_log.response
+        for spec in (record.log_metadata.model_spec, request.model_spec, response.model_spec):
+            spec.name = model
+            spec.version.value = version
+            spec.signature_name = signature or "serving_default"
+        for protos, arrays in ((request.inputs, inputs), (response.outputs, outputs)):
+            for name, array in arrays.items():
+                protos[name].CopyFrom(tf.make_tensor_proto(array))
+        with self._lock:
+            log.write(record.SerializeToString())
+
+    def close(self) -> None:
+        """Finishes all files; nothing is logged afterwards."""
+        self.configure([])
+
+
+class _RequestLog:
+    """The files of one model; not for several threads at once."""
+
+    def __init__(self, config: LogConfig):
+        self.config = config
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._closed = self._failing = False
+
+    def write(self, record: bytes) -> None:
+        if self._closed:
+            return
+        try:
+            if self._writer is None:
+                self._open()
+            self._writer.write(record)
+            # What is written is there even if the process is killed.
+            self._writer.flush()
+            self._bytes += len(record)
+            if self._bytes > _FILE_BYTES or time.monotonic() > self._end:
+                self._finish()
+            self._failing = False
+        except (OSError, tf.errors.OpError) as error:
+            # Requests are answered all the same. The next one tries again, and says no more.
+            if not self._failing:
+                _LOG.error("%s: requests are not logged: %s", self.config.prefix, error)
+            self._failing, self._writer = True, None
+
+    def close(self) -> None:
+        self._closed = True
+        if self._writer:
+            self._finish()
+
+    def _open(self) -> None:
+        self.config.prefix.parent.mkdir(parents=True, exist_ok=True)
+        name = f"{self.config.prefix.name}-{time.time_ns()}-{os.getpid()}.tfrecord"
+        self._path = self.config.prefix.with_name(name)
+        self._writer = tf.io.TFRecordWriter(f"{self._path}{_PARTIAL}")
+        self._bytes, self._end = 0, time.monotonic() + _FILE_SECONDS
+
+    def _finish(self) -> None:
+        self._writer.close()
+        self._writer = None
+        Path(f"{self._path}{_PARTIAL}").rename(self._path)
+        files = sorted(self._path.parent.glob(f"{self.config.prefix.name}-*.tfrecord"))
+        for file in files[:-_FILES]:
+            file.unlink(missing_ok=True)

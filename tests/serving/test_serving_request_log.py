@@ -1,0 +1,186 @@
+"""The log of requests: what goes into it, and what the statistics of it tell."""
+
+import base64
+import concurrent.futures
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from data.errors import DataError
+from data.fields import COMMON
+from serving import request_examples, request_log
+from serving.model_config import LogConfig, ModelConfig, latest, read_models
+from serving.request_log import RequestLogs
+
+
+def _models(prefix, rate=1.0):
+    return [ModelConfig("m", Path("/m"), latest(), {}, LogConfig(Path(prefix), rate))]
+
+
+def _read(folder) -> list:
+    return [
+        prediction_log_pb2.PredictionLog.FromString(record)
+        for file in sorted(folder.glob("*.tfrecord"))
+        for record in tf.compat.v1.io.tf_record_iterator(str(file))
+    ]
+
+
+def _config(folder, base, rate, more="") -> Path:
+    path = folder / "models.config"
+    path.write_text(
+        f"""model_config_list {{ config {{
+          name: "blobs" base_path: "{base}" model_platform: "tensorflow"
+          logging_config {{
+            log_collector_config {{ type: "tfrecord" filename_prefix: "{folder}/log/blobs" }}
+            sampling_config {{ sampling_rate: {rate} }}
+            {more}
+          }}
+        }} }}"""
+    )
+    return path
+
+
+def test_what_is_asked_under_load_is_in_the_log_after_sigterm(
+    start_server, blob_model, picture, tmp_path
+):
+    server = start_server(f"--model_config_file={_config(tmp_path, blob_model, 1)}")
+    content = picture.read_bytes()
+    instance = {"b64": base64.b64encode(content).decode()}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: server.predict("blobs", instances=[instance]), range(60)))
+    assert server.predict("blobs", instances=[{"b64": "AAAA"}])["error"]
+    assert list((tmp_path / "log").glob("*.partial"))
+    assert server.stop() == 0
+    assert not list((tmp_path / "log").glob("*.partial"))
+    logged = _read(tmp_path / "log")
+    assert len(logged) == len(answers), "and not the one that failed"
+    for record in logged:
+        predict = record.predict_log
+        assert record.log_metadata.model_spec.version.value == 20
+        assert predict.request.model_spec.name == "blobs"
+        assert tf.make_ndarray(predict.request.inputs["image_bytes"]).tolist() == [content]
+        scores = tf.make_ndarray(predict.response.outputs["detection_scores"])[0]
+        np.testing.assert_array_equal(
+            scores, np.float32(answers[0]["predictions"][0]["detection_scores"])
+        )
+
+
+def test_the_share_that_is_asked_for(tmp_path):
+    logs = RequestLogs(_models(tmp_path / "m", 0.25))
+    values = {"x": np.zeros(1)}
+    for number in range(2000):
+        logs.add("m", number, "", values, values)
+        logs.add("other", number, "", values, values)
+    logs.close()
+    logs.add("m", 0, "", values, values)
+    logged = _read(tmp_path)
+    # Four standard deviations about the mean.
+    assert abs(len(logged) - 500) < 4 * np.sqrt(2000 * 0.25 * 0.75)
+    numbers = [record.log_metadata.model_spec.version.value for record in logged]
+    assert numbers == sorted(set(numbers))
+
+
+def test_files_end_and_the_oldest_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_log, "_FILE_BYTES", 3000)
+    monkeypatch.setattr(request_log, "_FILES", 4)
+    logs = RequestLogs(_models(tmp_path / "m"))
+    for number in range(40):
+        logs.add("m", number, "", {"x": np.array([b"x" * 1000], object)}, {})
+    logs.close()
+    numbers = [record.log_metadata.model_spec.version.value for record in _read(tmp_path)]
+    assert len(list(tmp_path.iterdir())) == 4
+    assert numbers == list(range(40))[-len(numbers) :] and 8 <= len(numbers) <= 12
+
+
+def test_a_log_moves_with_the_configuration(tmp_path):
+    logs = RequestLogs(_models(tmp_path / "old" / "m"))
+    logs.add("m", 1, "", {}, {})
+    logs.configure(_models(tmp_path / "new" / "m"))
+    logs.add("m", 2, "", {}, {})
+    logs.close()
+    assert [len(_read(tmp_path / name)) for name in ("old", "new")] == [1, 1]
+
+
+def test_a_log_that_cannot_be_written_fails_no_request(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    logs = RequestLogs(_models(tmp_path / "file" / "m"))
+    for number in range(3):
+        logs.add("m", number, "", {}, {})
+    logs.close()
+    assert len([line for line in caplog.messages if "not logged" in line]) == 1
+
+
+@pytest.mark.parametrize("change", [('"tfrecord"', '"kafka"'), ("rate: 1", "rate: 2")])
+def test_what_cannot_be_logged(tmp_path, change):
+    path = _config(tmp_path, tmp_path, 1)
+    assert read_models(path)[0].log == LogConfig(tmp_path / "log" / "blobs", 1.0)
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(DataError, match="needs type 'tfrecord', a prefix, and a rate"):
+        read_models(path)
+
+
+def _log_of(folder, pictures, names, score=0.9):
+    """A log with a detection of each name on its picture; returns its file."""
+    logs = RequestLogs(_models(folder / "m"))
+    for picture, name in zip(pictures, names, strict=True):
+        answer = {
+            "detection_boxes": np.float32([[[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]]]),
+            "detection_scores": np.float32([[score, 0.1]]),
+            "detection_classes": np.array([[1, 2]]),
+            "detection_class_names": np.array([[name.encode(), b"faint"]], object),
+        }
+        logs.add("m", 1, "", {"image_bytes": np.array([picture], object)}, answer)
+    logs.close()
+    return next(folder.glob("*.tfrecord"))
+
+
+def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeypatch, capsys):
+    import tensorflow_data_validation as tfdv
+
+    from components.data_gate.shift import measure_shifts
+
+    content = picture.read_bytes()
+    statistics = {}
+    for split, names in (
+        ("train", ["dog", "cat"] * 20),
+        ("like", ["cat", "dog", "dog", "cat"] * 5),
+        ("skewed", ["dog"] * 18 + ["cat"] * 2),
+    ):
+        log = _log_of(tmp_path / split, [content] * len(names), names)
+        output = tmp_path / split / "records"
+        command = ["request_examples", str(log), "--output", str(output)]
+        monkeypatch.setattr("sys.argv", command)
+        assert request_examples.main() == 0
+        assert f"{len(names)} pictures" in capsys.readouterr().out
+        statistics[split] = tfdv.generate_statistics_from_tfrecord(f"{output}/*.tfrecord")
+    record = next(iter(tf.compat.v1.io.tf_record_iterator(str(next(output.iterdir())))))
+    feature = tf.train.Example.FromString(record).features.feature
+    assert feature[COMMON.encoded].bytes_list.value == [content]
+    assert feature[COMMON.width].int64_list.value == [200]
+    assert feature[COMMON.text].bytes_list.value == [b"dog"], "faint detections are no objects"
+    np.testing.assert_allclose(feature[COMMON.xmin].float_list.value, [0.2])
+
+    shifts = {
+        (shift.other, shift.feature): shift.value
+        for shift in measure_shifts(statistics, None, COMMON, 0.1, 0.1)
+    }
+    assert shifts["split like", COMMON.text] == pytest.approx(0)
+    assert shifts["split skewed", COMMON.text] == pytest.approx(0.4)
+    assert shifts["split skewed", COMMON.width] == pytest.approx(0)
+
+
+def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, capsys):
+    logs = RequestLogs(_models(tmp_path / "m"))
+    logs.add("m", 1, "", {"images": np.zeros((1, 2, 2, 3), np.uint8)}, {})
+    logs.close()
+    (log,) = tmp_path.glob("*.tfrecord")
+    (tmp_path / "text").write_text("no log at all")
+    for path, message in ((log, "no picture"), (tmp_path / "text", "not a log of requests")):
+        command = ["request_examples", str(path), "--output", str(tmp_path / "out")]
+        monkeypatch.setattr("sys.argv", command)
+        assert request_examples.main() == 2
+        assert message in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.tfrecord"))
