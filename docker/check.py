@@ -16,7 +16,13 @@ import time
 from pathlib import Path
 
 PACKAGES = ("components", "data", "pipeline", "serving", "trainer")
-COMMANDS = ("kubeflow_runner", "local_runner")
+# What containers are started with: command lines, TFX's entry point, Beam's pool of workers.
+ENTRY_POINTS = (
+    "kubeflow_runner",
+    "local_runner",
+    "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
+    "apache_beam.runners.worker.worker_pool_main",
+)
 # The back end beside TensorFlow is for development and no part of the image.
 NOT_INSTALLED = {"jax"}
 IMAGES = 22
@@ -46,7 +52,7 @@ def import_everything() -> None:
     from data.console import quiet
 
     quiet()
-    names = list(COMMANDS)
+    names = list(ENTRY_POINTS)
     for package in PACKAGES:
         found = pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
         names += [package, *(module.name for module in found)]
