@@ -15,7 +15,8 @@ def make_optimizer(config: TrainerConfig) -> keras.optimizers.Optimizer:
     """The configured optimiser, with dynamic loss scaling where the precision needs it."""
     optimizer = CaffeSGD(config)
     if config.precision == MIXED_FLOAT16:
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        # A name of its own: Keras would number it, and a checkpoint's variables go by their names.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     return optimizer
 
 
