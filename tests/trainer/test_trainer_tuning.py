@@ -23,7 +23,7 @@ from tfx.types.standard_artifacts import (
 from tfx.utils import json_utils
 
 from data.errors import DataError
-from trainer import checkpoints, tuning
+from trainer import checkpoints, export, run
 from trainer.config import TrainerConfig
 from trainer.run import with_values
 
@@ -104,6 +104,17 @@ def _outputs(folder, **kinds):
     return outputs
 
 
+@pytest.fixture
+def unexported():
+    """No SavedModel is written, which takes longer than these trainings."""
+
+    def export_nothing(detector, folder, *_):
+        folder.mkdir(parents=True)
+
+    with mock.patch.object(export, "export", export_nothing):
+        yield
+
+
 def _tune(folder, inputs, outputs, properties):
     context = BaseExecutor.Context(tmp_dir=str(folder / "temp"), unique_id="1")
     TunerExecutor(context).Do(inputs, outputs, properties)
@@ -138,6 +149,7 @@ def test_trials_search_around_the_configured_values(tuned):
     assert all(0 <= row["score"] <= 1 for row in results)
 
 
+@pytest.mark.usefixtures("unexported")
 def test_the_trainer_takes_the_best_values(tuned, inputs, sample_classes, tmp_path, messages):
     best = _read(tuned["best_hyperparameters"])["values"]
     results = _read(tuned["tuner_results"])
@@ -184,6 +196,7 @@ def _train(folder, inputs, sample_classes, patch=None):
         return summary["exported"], {key: best[key] for key in best}
 
 
+@pytest.mark.usefixtures("unexported")
 def test_a_killed_training_chooses_as_one_that_was_not(inputs, sample_classes, tmp_path):
     """Killed after the evaluation of a step and before its checkpoint."""
     save = checkpoints.save
@@ -225,7 +238,7 @@ def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
         def train(*_):
             raise error
 
-        monkeypatch.setattr(tuning.Job, "train", train)
+        monkeypatch.setattr(run, "train", train)
 
     fails(FloatingPointError("the loss is nan"))
     _tune(tmp_path, inputs, outputs, properties)
