@@ -134,7 +134,7 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
         },
     )
     extra = folder / "assets.extra"
-    extra.mkdir()
+    extra.mkdir(exist_ok=True)
     identity = {
         **facts,
         "image_size": detector.spec.image_size,

@@ -153,7 +153,7 @@ def training_batches(
     def augment(record):
         return augmented_example(record, config, size)
 
-    return (
+    batches = (
         tf.data.Dataset.range(first_epoch, 2**31)
         .flat_map(epoch_records)
         .skip(skip)
@@ -163,8 +163,15 @@ def training_batches(
         .unbatch()
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .padded_batch(part, ([size, size, 3], [None, 4], [None]), drop_remainder=True)
-        .prefetch(2)
     )
+    return (batches.map(_few_shapes) if config.xla else batches).prefetch(2)
+
+
+def _few_shapes(images, boxes, labels):
+    """A batch with boxes padded to a multiple of 8: XLA compiles the step for each shape anew."""
+    missing = -tf.shape(labels)[1] % 8
+    boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
+    return images, boxes, tf.pad(labels, [[0, 0], [0, missing]])
 
 
 def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:

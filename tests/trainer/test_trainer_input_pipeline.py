@@ -91,6 +91,41 @@ def test_a_run_that_starts_later_goes_on_with_the_same_batches(batches, uninterr
             np.testing.assert_array_equal(part, same_part)
 
 
+@pytest.mark.parametrize(("workers", "devices"), [(1, 2), (2, 1), (3, 2)])
+def test_replicas_have_the_parts_of_the_same_batches(
+    shards, transformed_records, batches, workers, devices
+):
+    fields = {"augmentation": "paper", "batch_size": 6, "seed": 3}
+    whole = batches(4, first_step=1, **fields)
+    part = 6 // workers // devices
+    parts = []
+    for worker in range(workers):
+        context = tf.distribute.InputContext(workers, worker, workers * devices)
+        dataset = input_pipeline.training_batches(
+            shards, transformed_records, _config(**fields), _SIZE, _RECORDS, 1, context=context
+        )
+        parts.append(list(itertools.islice(dataset.as_numpy_iterator(), 4 * devices)))
+    for step, (images, boxes, labels) in enumerate(whole):
+        of_step = [p for own in parts for p in own[step * devices : (step + 1) * devices]]
+        assert [len(p[0]) for p in of_step] == [part] * workers * devices
+        np.testing.assert_array_equal(np.concatenate([p[0] for p in of_step]), images)
+        for index, (_, own_boxes, own_labels) in enumerate(of_step):
+            rows, objects = slice(index * part, (index + 1) * part), own_labels.shape[1]
+            np.testing.assert_array_equal(own_boxes, boxes[rows, :objects])
+            np.testing.assert_array_equal(own_labels, labels[rows, :objects])
+            assert not labels[rows, objects:].any()
+
+
+def test_xla_sees_few_shapes(batches):
+    for plain, padded in zip(batches(4), batches(4, xla=True), strict=True):
+        objects = plain[2].shape[1]
+        assert padded[1].shape[1] == padded[2].shape[1] == 8
+        np.testing.assert_array_equal(padded[0], plain[0])
+        for part, same in zip(plain[1:], padded[1:], strict=True):
+            np.testing.assert_array_equal(part, same[:, :objects])
+            assert not same[:, objects:].any()
+
+
 def test_a_picture_looks_different_in_the_next_epoch(uninterrupted):
     shown = np.concatenate([images for images, *_ in uninterrupted])
     first, second = shown[:_RECORDS], shown[_RECORDS : 2 * _RECORDS]

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import shutil
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from trainer.backbones import small
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
 from trainer.objective import make_optimizer
-from trainer.training import make_step, train
+from trainer.training import make_step, train, weights_to_serve
 
 _CLASSES = 2
 
@@ -48,9 +49,9 @@ def _config(**fields):
     return TrainerConfig(**{**defaults, **fields})
 
 
-def _network(spec=_TINY, seed=0):
+def _network(spec=_TINY, seed=0, precision="float32"):
     keras.utils.set_random_seed(seed)
-    return build_network(spec, _CLASSES)
+    return build_network(spec, _CLASSES, precision)
 
 
 def _pictures(n, size):
@@ -180,6 +181,103 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_eve
     with pytest.raises(FloatingPointError, match=rf"loss at step {step} is nan.*learning_rate"):
         _train(tmp_path, config, spoilt)
     assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
+
+
+_EVERY_OPTION = {
+    "schedule": "cosine",
+    "double_bias_rate": True,
+    "ema": 0.8,
+    "precision": "mixed_float16",
+}
+
+
+@pytest.fixture(scope="module")
+def with_every_option(tmp_path_factory):
+    """Six steps in one go, each with its checkpoint: folder, network and last losses."""
+    folder = tmp_path_factory.mktemp("options")
+    config = _config(checkpoint_every=1, keep_checkpoints=6, **_EVERY_OPTION)
+    return folder, *_train(folder, config, network=_network(precision="mixed_float16"))
+
+
+def test_resume_is_exact_with_every_option(with_every_option, tmp_path):
+    folder, network, last = with_every_option
+    (tmp_path / "ckpt").mkdir()
+    shutil.copy(folder / "ckpt" / "step-00000003.npz", tmp_path / "ckpt")
+    other = _network(seed=99, precision="mixed_float16")
+    resumed, resumed_last = _train(tmp_path, _config(**_EVERY_OPTION), network=other)
+    assert resumed_last == last
+    losses = _scalars(folder, "loss/total")
+    assert _scalars(tmp_path, "loss/total") == {step: losses[step] for step in (4, 5, 6)}
+    for value, other in zip(network.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    # A run that has its last step gives the same averages again.
+    again, losses = _train(tmp_path, _config(**_EVERY_OPTION), network=_network(seed=98))
+    assert losses is None
+    for value, other in zip(network.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+def test_trained_weights_are_the_averages_over_the_steps(with_every_option):
+    """Those that the optimiser keeps; test_trainer_objective.py computes them in numpy."""
+    folder, network, _ = with_every_option
+    with np.load(folder / "ckpt" / "step-00000006.npz") as stored:
+        averages = [stored[name] for name in stored.files if name.endswith("_average")]
+        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables) if v.trainable]
+    for variable, average, value in zip(network.trainable_variables, averages, last, strict=True):
+        np.testing.assert_array_equal(np.array(variable), average)
+        assert len(value.shape) == 1 or np.abs(average - value).max() > 1e-5
+
+
+def test_weights_to_serve_are_there_for_a_while_only():
+    network = _network()
+    optimizer = make_optimizer(_config(ema=0.5))
+    optimizer.build(network.trainable_variables)
+    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), _config())
+    for batch in _batches(0).take(2):
+        step(*batch)
+        kernel = np.array(network.trainable_variables[0])
+    with weights_to_serve(network, optimizer):
+        averaged = np.array(network.trainable_variables[0])
+    assert np.abs(averaged - kernel).max() > 0
+    np.testing.assert_array_equal(np.array(network.trainable_variables[0]), kernel)
+
+
+def _losses_of_steps(config):
+    network = _network(precision=config.precision)
+    optimizer = make_optimizer(config)
+    optimizer.build(network.trainable_variables)
+    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), config)
+    losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
+    return network, np.array(losses)
+
+
+@pytest.fixture(scope="module")
+def plain_steps():
+    """Losses of three steps in float32."""
+    return _losses_of_steps(_config())[1]
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_close_to_float32(plain_steps, precision):
+    network, losses = _losses_of_steps(_config(precision=precision))
+    np.testing.assert_allclose(losses[:, :3], plain_steps[:, :3], rtol=0.05)
+    np.testing.assert_array_equal(losses[:, 3], plain_steps[:, 3])
+    # It is mixed indeed, but what goes into the loss and what is learned is float32.
+    assert network.get_layer("conv8").compute_dtype == precision.removeprefix("mixed_")
+    assert {v.dtype for v in network.variables} == {"float32"}
+    outputs = network(next(iter(_batches(0)))[0])
+    assert {keras.backend.standardize_dtype(x.dtype) for x in outputs} == {"float32"}
+    # The network that is exported.
+    served = _network(seed=99)
+    served.set_weights(network.get_weights())
+    images = next(iter(_batches(0)))[0]
+    for mixed, exact in zip(network(images), served(images), strict=True):
+        np.testing.assert_allclose(mixed, exact, atol=0.03 * np.abs(exact).max())
+
+
+def test_xla_gives_the_same_losses(plain_steps):
+    _, losses = _losses_of_steps(_config(xla=True))
+    np.testing.assert_allclose(losses, plain_steps, rtol=1e-4)
 
 
 def _one_step(config, network):
