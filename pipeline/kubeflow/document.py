@@ -10,6 +10,7 @@ All differences between what KubeflowV2DagRunner writes and what is submitted ar
   artifact, since open-source Kubeflow brings only artifacts into a container.
 - Settings that TFX packs into JSON become parameters of the run (`pipeline.kubeflow.parameters`).
 - The latest pushed model is looked for in every run, never taken from the cache.
+- Names of tasks get dashes for underscores, which Argo Workflows does not take.
 - Resources per component, and what only Kubernetes knows in the document's second part.
 
 What else an open-source cluster cannot run is solved elsewhere: baselines without a resolver in
@@ -69,7 +70,22 @@ def adapt(
     for name in LOOKED_UP:
         if name in spec["root"]["dag"]["tasks"]:
             spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
-    return _set_resources(spec, config.resources, vertex)
+    platform = _set_resources(spec, config.resources, vertex)
+    _rename_tasks(spec)
+    return platform
+
+
+def _rename_tasks(spec: dict) -> None:
+    names = {name: name.replace("_", "-") for name in spec["components"]}
+    for task in spec["root"]["dag"]["tasks"].values():
+        for entry in (task["taskInfo"], task["componentRef"]):
+            entry["name"] = names[entry["name"]]
+        task["dependentTasks"] = [names[name] for name in task.get("dependentTasks", ())]
+        for source in task.get("inputs", {}).get("artifacts", {}).values():
+            output = source["taskOutputArtifact"]
+            output["producerTask"] = names[output["producerTask"]]
+    for place, key in ((spec["root"]["dag"], "tasks"), (spec, "components")):
+        place[key] = {names[name]: entry for name, entry in place[key].items()}
 
 
 def _container(spec: dict, component: str) -> dict | None:

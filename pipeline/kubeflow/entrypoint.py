@@ -53,7 +53,6 @@ def main(arguments=None) -> int:
 def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
     from tfx.orchestration.kubeflow.v2 import compiler_utils
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-    from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
 
     from pipeline.kubeflow.uris import map_strings, to_uri
 
@@ -62,6 +61,8 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
     output_file = Path(executor_input["outputs"]["outputFile"])
 
     if options.resolve_span:
+        from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
+
         options.json_serialized_invocation_args = json.dumps(executor_input)
         driver.main(options)
         _keep_metadata(executor_input, json.loads(output_file.read_text(encoding="utf-8")))

@@ -1,6 +1,7 @@
 """The compiled pipeline: what is in the file, and what is refused before it is written."""
 
 import json
+import re
 from pathlib import Path
 
 import kfp
@@ -145,7 +146,16 @@ def test_what_kubernetes_has_to_know_is_in_the_second_document(documents):
     assert tasks["Trainer"]["retryPolicy"]["maxRetryCount"] == 2
     assert "retryPolicy" not in tasks["Transform"]
     uncached = {name for name, task in tasks.items() if not task["cachingOptions"]}
-    assert uncached == {"records", "ModelCard", "latest_blessed_model", "latest_blessed_data"}
+    assert uncached == {"records", "ModelCard", "latest-blessed-model", "latest-blessed-data"}
+
+
+def test_argo_takes_the_names(documents):
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    for name, task in tasks.items():
+        assert re.fullmatch("[a-zA-Z0-9][-a-zA-Z0-9]*", name)
+        assert task["taskInfo"]["name"] == task["componentRef"]["name"] == name
+        assert set(task.get("dependentTasks", ())) <= tasks.keys()
+    assert "latest-blessed-model" in tasks["Evaluator"]["dependentTasks"]
 
 
 def test_the_schema_travels_in_the_file(tmp_path):
