@@ -117,7 +117,7 @@ def test_artifacts_are_named_by_uris(remote):
             # Paths in one container mean nothing in another.
             assert str(remote.cluster.folder) not in json.dumps(artifact)
     examples = _metadata(remote, "ImportExampleGen", "examples")
-    assert examples["span"] == 2
+    assert examples["custom:span"] == 2
     assert "num_files" in examples["input_fingerprint"]
 
 
