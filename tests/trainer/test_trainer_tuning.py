@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from unittest import mock
 
+import keras_tuner
 import numpy as np
 import pytest
 from tfx.components.trainer.executor import GenericExecutor
@@ -244,8 +245,8 @@ def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
     _tune(tmp_path, inputs, outputs, properties)
     assert [row["score"] for row in _read(outputs["tuner_results"])] == [0, 0]
     fails(DataError("no room"))
-    with pytest.raises(Exception, match="no room"):
-        _tune(tmp_path, inputs, outputs, properties)
+    with pytest.raises(keras_tuner.errors.FatalError, match="no room"):
+        _tune(tmp_path / "again", inputs, outputs, properties)
 
 
 def test_values_take_the_place_of_configured_ones():
