@@ -71,7 +71,15 @@ class _Client(kfp.Client):
 
     def get_kfp_healthz(self, sleep_duration=0):
         """Asks once; kfp would try for half a minute."""
-        return self._healthz_api.get_healthz(_request_timeout=_HEALTH_TIMEOUT)
+        # Its generated method has another name in other versions of kfp-server-api.
+        return self._healthz_api.api_client.call_api(
+            "/apis/v2beta1/healthz",
+            "GET",
+            response_type="V2beta1GetHealthzResponse",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+            _request_timeout=_HEALTH_TIMEOUT,
+        )
 
 
 class Cluster:
