@@ -25,7 +25,10 @@ from data.console import quiet
 
 @dataclass(frozen=True)
 class Task:
-    """`prepare(*arguments)` makes the action that is measured; `cores` limits its process."""
+    """`prepare(*arguments)` makes the action that is measured; `cores` limits its process.
+
+    An action with a method `run_up` has that called before each round, unmeasured.
+    """
 
     prepare: Callable[..., Callable[[], object]]
     arguments: Sequence = ()
@@ -96,9 +99,12 @@ def _serve(connection, task: Task) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.cores])
     quiet()
     action = task.prepare(*task.arguments)
+    run_up = getattr(action, "run_up", lambda: None)
+    run_up()
     action()
     connection.send(None)
     while connection.recv():
+        run_up()
         started, cpu_started = time.perf_counter(), time.process_time()
         action()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started

@@ -1,1 +1,1 @@
-"""VOC reading, record fields, conversion to TFRecord, the generated sample set and the schemas."""
+"""VOC and COCO reading, record fields, conversion to TFRecord, the sample set and the schemas."""
