@@ -240,14 +240,6 @@ def test_pictures_of_absurd_size_inside_examples_are_refused(server, field):
     assert "refused" in answer["error"]
 
 
-def test_an_error_that_quotes_bytes_which_are_no_text(server):
-    instance = {"b64": base64.b64encode(b"\x01 no Example \xff").decode()}
-    body = json.dumps({"signature_name": "serving_examples", "instances": [instance]})
-    status, _, answer = server.request("POST", "/v1/models/blobs:predict", body)
-    assert status == 400
-    assert b"Could not parse example" in answer and b"no Example \xff" in answer
-
-
 def test_a_head_that_never_ends_is_given_up(server):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(10)

@@ -111,3 +111,11 @@ def test_the_limit_counts_all_pictures_of_a_request(blob_model, picture, monkeyp
     monkeypatch.setattr(servable_module, "MAX_PIXELS", 2 * 200 * 100 - 1)
     with pytest.raises(StatusError, match="pictures of 40000 pixels refused"):
         loaded.run("", inputs)
+
+
+def test_an_error_that_quotes_bytes_which_are_no_text(blob_model):
+    loaded = Servable(blob_model / "20")
+    inputs = {"examples": np.array([b"\x01 no Example \xff"], object)}
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: Could not parse example") as raised:
+        loaded.run("serving_examples", inputs)
+    assert b"no Example \xff" in raised.value.message.encode("utf-8", "surrogateescape")
