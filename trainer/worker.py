@@ -72,7 +72,7 @@ def main(arguments=None) -> int:
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
             print(
                 "error: another worker was lost. Started again, training goes on from the last "
-                f"checkpoint ({error.message})",
+                f"checkpoint ({error.message.splitlines()[0]})",
                 file=sys.stderr,
             )
             return LOST_WORKER

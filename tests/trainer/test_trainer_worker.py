@@ -1,0 +1,186 @@
+"""`python -m trainer.worker` as real processes: on one device, on two, as two workers, killed."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import DataError
+from trainer import worker
+from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
+
+_SCRIPT = Path(__file__).with_name("tiny_worker.py")
+_ROOT = _SCRIPT.parents[2]
+_STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, make, sample_classes):
+    """Folder of twelve training pictures, one without an object."""
+    folder = tmp_path_factory.mktemp("inputs")
+    records = []
+    for number in range(12):
+        picture = make.encode(make.smooth_picture(40, 50, number))
+        boxes = [(0.1, 0.2, 0.4 + 0.05 * number, 0.6)] * (number != 4)
+        names = [sample_classes[number % 3]] * len(boxes)
+        records.append(make.record(number, picture, boxes, names))
+    make.write_shards(folder / "train", records, 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(inputs, transform_folder, sample_classes):
+    """Starts worker processes that train in a folder; all of them write to `log`."""
+
+    def start(folder, workers=(), index=None, **environment):
+        folder.mkdir(exist_ok=True)
+        settings = {
+            "detector": "ssd128-small",
+            "augmentation": "light",
+            "batch_size": 4,
+            "steps": _STEPS,
+            "learning_rate": 0.02,
+            "warmup_steps": 2,
+            "warmup_learning_rate": 0.01,
+            "clip_norm": 5.0,
+            "ema": 0.5,
+            "log_every": 1,
+            "checkpoint_every": 2,
+        }
+        arguments = {
+            **dict.fromkeys(ARGUMENTS),
+            "train_files": [str(inputs / "train/*")],
+            "eval_files": [str(inputs / "train/*")],
+            "transform_graph_path": str(transform_folder),
+            "serving_model_dir": str(folder / "model"),
+            "model_run_dir": str(folder / "run"),
+            "custom_config": {
+                "preset": "tiny",
+                "classes": sample_classes,
+                "code_version": "1",
+                "work_dir": str(folder / "work"),
+                "trainer": settings,
+            },
+        }
+        write_arguments(folder / "arguments.json", SimpleNamespace(**arguments))
+        if workers:
+            task = {"type": "worker", "index": index}
+            cluster = {"cluster": {"worker": workers}, "task": task}
+            environment["TF_CONFIG"] = json.dumps(cluster)
+        with (folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, _SCRIPT, "--config", folder / "arguments.json"],
+                env={**os.environ, "PYTHONPATH": str(_ROOT), **environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    return start
+
+
+def _addresses(number):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+def _finish(folder, *processes):
+    statuses = [process.wait(timeout=600) for process in processes]
+    assert statuses == [0] * len(processes), (folder / "log").read_text()[-3000:]
+    return _results(folder)
+
+
+def _results(folder):
+    """Losses by step and the exported weights of a training that is over, by name."""
+    losses = {}
+    for path in sorted((folder / "run" / "logs").glob("events*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                if value.tag == "loss/total":
+                    losses[event.step] = float(tf.make_ndarray(value.tensor))
+    model = tf.saved_model.load(str(folder / "model"))
+    return losses, {name: values.numpy() for name, values in model.weights.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, start):
+    """What one process on one device trains."""
+    folder = tmp_path_factory.mktemp("alone")
+    return _finish(folder, start(folder))
+
+
+def _assert_close(results, wanted):
+    (losses, weights), (wanted_losses, wanted_weights) = results, wanted
+    assert list(losses) == list(wanted_losses)
+    np.testing.assert_allclose(list(losses.values()), list(wanted_losses.values()), rtol=1e-4)
+    assert weights.keys() == wanted_weights.keys()
+    for name, values in weights.items():
+        np.testing.assert_allclose(values, wanted_weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_process_alone_trains(alone):
+    losses, weights = alone
+    assert list(losses) == list(range(1, _STEPS + 1))
+    assert losses[_STEPS] < losses[1]
+    assert len(weights) == 20
+
+
+def test_two_devices_train_as_one(alone, start, tmp_path):
+    results = _finish(tmp_path, start(tmp_path, VIRTUAL_DEVICES="2"))
+    assert "devices=2xCPU" in (tmp_path / "log").read_text()
+    _assert_close(results, alone)
+
+
+def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
+    """`kill -9` after step 5: the last checkpoint is that of step 4."""
+    assert start(tmp_path, KILL_AT="5").wait(timeout=600) == -9
+    assert not (tmp_path / "model").exists()
+    losses, weights = _finish(tmp_path, start(tmp_path))
+    assert "resume step=4" in (tmp_path / "log").read_text()
+    assert losses == alone[0]
+    assert weights.keys() == alone[1].keys()
+    for name, values in weights.items():
+        np.testing.assert_array_equal(values, alone[1][name])
+
+
+def test_two_workers_train_as_one_and_one_may_be_killed(alone, start, tmp_path):
+    addresses = _addresses(2)
+    chief = start(tmp_path, addresses, 0)
+    other = start(tmp_path, addresses, 1, KILL_AT="5")
+    assert other.wait(timeout=600) == -9
+    assert chief.wait(timeout=600) == LOST_WORKER
+    log = (tmp_path / "log").read_text()
+    assert "another worker was lost. Started again" in log
+    # As a cluster would: both again, at their old addresses.
+    results = _finish(tmp_path, *(start(tmp_path, addresses, index) for index in range(2)))
+    assert "resume step=4" in (tmp_path / "log").read_text()
+    _assert_close(results, alone)
+
+
+def test_arguments_survive_the_file(tmp_path):
+    given = SimpleNamespace(**{name: [name] for name in ARGUMENTS}, working_dir="elsewhere")
+    write_arguments(tmp_path / "file", given)
+    found = read_arguments(tmp_path / "file")
+    assert vars(found) == {name: [name] for name in ARGUMENTS}
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"train_files": []}'])
+def test_a_bad_file_is_refused(tmp_path, capsys, text):
+    path = tmp_path / "file"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=f"--config {path}"):
+        read_arguments(path)
+    assert worker.main(["--config", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --config {path}: ")
