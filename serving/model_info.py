@@ -1,5 +1,7 @@
 """Metadata and status of models, as the messages that REST and gRPC both answer with."""
 
+import inspect
+
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
@@ -7,6 +9,14 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.manager import ModelManager
 
 _SIGNATURES = "signature_def"
+
+# The option that shows fields at their default; protobuf 5 has renamed it.
+_OPTIONS = ("including_default_value_fields", "always_print_fields_with_no_presence")
+_ALL_FIELDS = {
+    name: True
+    for name in inspect.signature(json_format.MessageToDict).parameters
+    if name in _OPTIONS
+}
 
 
 def metadata(
@@ -54,6 +64,4 @@ def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> 
 
 def to_json(message: Message) -> dict:
     """A message as JSON with all its fields, set or not."""
-    return json_format.MessageToDict(
-        message, including_default_value_fields=True, preserving_proto_field_name=True
-    )
+    return json_format.MessageToDict(message, preserving_proto_field_name=True, **_ALL_FIELDS)

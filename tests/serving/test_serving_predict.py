@@ -88,7 +88,7 @@ def test_grey_and_cmyk_pictures(run, blob_model, tmp_path):
 
 
 def test_a_picture_the_model_cannot_decode_is_named(run, picture, blob_model, tmp_path):
-    path = tmp_path / "web.webp"
+    path = tmp_path / "scan.tiff"
     Image.open(picture).save(path)
     status, out, err = run(picture, path, "--model", blob_model, "--output", tmp_path / "out")
     assert (status, out) == (2, "")

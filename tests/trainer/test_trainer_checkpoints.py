@@ -25,7 +25,7 @@ def _state(seed=0):
     """Variables of a small network and its optimiser after one step, other values by seed."""
     layers = [keras.Input((3,)), keras.layers.Dense(2, name="dense")]
     network = keras.Sequential(layers, name="network")
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, name="sgd")
     optimizer.build(network.trainable_variables)
     variables = [*network.variables, *optimizer.variables]
     rng = np.random.default_rng(seed)
