@@ -1,0 +1,70 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from data.errors import DataError
+from data.fields import COMMON
+from data.schema import SAMPLE_SCHEMA
+from pipeline.config import load_config
+from pipeline.pipeline import Inputs, create_pipeline
+
+_JOB = [
+    "training_job.workers=2",
+    "training_job.image=registry/ssd:1",
+    "training_job.volumes=claim:/work",
+]
+
+
+def _trainer(overrides, folder):
+    inputs = Inputs(
+        records=folder,
+        patterns={"train": "train/*", "eval": "eval/*", "test": "test/*"},
+        fields=COMMON,
+        schema_path=Path(SAMPLE_SCHEMA),
+        classes=("star",),
+    )
+    pipeline = create_pipeline(
+        load_config("sample", overrides),
+        inputs,
+        name="ssd",
+        root=str(folder),
+        serving_dir=str(folder / "serving"),
+        work_dir="/work/unfinished",
+    )
+    (trainer,) = [component for component in pipeline.components if component.id == "Trainer"]
+    return trainer.exec_properties
+
+
+def test_workers_make_the_trainer_start_a_job(tmp_path):
+    properties = _trainer([*_JOB, "training_job.gpu_count=4"], tmp_path)
+    assert properties["run_fn"] == "components.distributed_trainer.launch.run_fn"
+    job = json.loads(properties["custom_config"])["training_job"]
+    assert (job["workers"], job["gpu_count"], job["volumes"]) == (2, 4, ["claim:/work"])
+
+
+def test_without_workers_the_trainer_trains(tmp_path):
+    properties = _trainer([], tmp_path)
+    assert properties["run_fn"] == "trainer.run.run_fn"
+    assert "training_job" not in json.loads(properties["custom_config"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (_JOB[:2], "workers need .*training_job.volumes"),
+        (_JOB[::2], "workers need training_job.image"),
+        (["training_job.workers=-1"], "training_job.workers: -1 must not be negative"),
+        ([*_JOB, "training_job.gpu_count=3"], "batch_size: 32 .*6 devices.* multiple"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused(overrides, message):
+    with pytest.raises(DataError, match=message):
+        load_config("sample", overrides)
+
+
+def test_the_batch_has_to_fit_only_in_the_end():
+    overrides = [*_JOB, "training_job.gpu_count=3", "trainer.batch_size=36"]
+    config = load_config("sample", overrides)
+    assert dataclasses.asdict(config.training_job)["workers"] == 2
