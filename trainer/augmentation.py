@@ -167,22 +167,31 @@ def distort_colours(pixels, seed, recipe: Recipe):
     def between(bounds, draw):
         return bounds[0] + draw * (bounds[1] - bounds[0])
 
+    def sometimes(condition, change, pixels):
+        # Not computed where it does not happen, which is as often as not.
+        return tf.cond(condition, lambda: _clip(change(pixels)), lambda: pixels)
+
+    def stretch(pixels):
+        return pixels * between(recipe.contrast, draws[1])
+
+    def saturate(pixels):
+        scale = between(recipe.saturation, draws[2])
+        return tf.raw_ops.AdjustSaturation(images=pixels, scale=scale)
+
+    def turn(pixels):
+        degrees = between((-recipe.hue_degrees, recipe.hue_degrees), draws[3])
+        return tf.raw_ops.AdjustHue(images=pixels, delta=degrees / 360.0)
+
     shift = between((-recipe.brightness, recipe.brightness), draws[0])
-    pixels = _clip(pixels + tf.where(happens[0], shift, 0.0))
-    contrast = 1.0
-    if recipe.contrast:
-        contrast = tf.where(happens[1], between(recipe.contrast, draws[1]), 1.0)
     contrast_first = draws[4] < 0.5
-    pixels = _clip(pixels * tf.where(contrast_first, contrast, 1.0))
-
-    saturation = tf.where(happens[2], between(recipe.saturation, draws[2]), 1.0)
-    turn = between((-recipe.hue_degrees, recipe.hue_degrees), draws[3]) / 360.0
-    turn = tf.where(happens[3], turn, 0.0)
-    hue, sat, value = tf.unstack(tf.image.rgb_to_hsv(pixels / 255.0), axis=-1)
-    hsv = [tf.math.floormod(hue + turn, 1.0), tf.clip_by_value(sat * saturation, 0.0, 1.0), value]
-    pixels = tf.image.hsv_to_rgb(tf.stack(hsv, axis=-1)) * 255.0
-
-    return _clip(pixels * tf.where(contrast_first, 1.0, contrast))
+    pixels = sometimes(happens[0], lambda pixels: pixels + shift, pixels)
+    if recipe.contrast:
+        pixels = sometimes(happens[1] & contrast_first, stretch, pixels)
+    pixels = sometimes(happens[2], saturate, pixels)
+    pixels = sometimes(happens[3], turn, pixels)
+    if recipe.contrast:
+        pixels = sometimes(happens[1] & ~contrast_first, stretch, pixels)
+    return pixels
 
 
 def _clip(pixels):

@@ -86,7 +86,7 @@ class ServedDetector(tf.Module):
 
     def _resize(self, image):
         window = tf.constant(sampling.WHOLE_PICTURE)
-        return sampling.sample_window(image, window, self.size)[0]
+        return sampling.sample_window(image, window, self.size)
 
 
 def _in_chunks(answer, inputs):

@@ -199,16 +199,14 @@ def augmented_example(record, config: TrainerConfig, size: int):
         real &= ~record[DIFFICULT]
     boxes, labels = tf.boolean_mask(record["boxes"], real), tf.boolean_mask(record["labels"], real)
     if recipe is None:
-        window, flip = tf.constant(sampling.WHOLE_PICTURE), tf.constant(False)
+        window, flip, change = tf.constant(sampling.WHOLE_PICTURE), tf.constant(False), None
     else:
         geometry_seed, colour_seed = tf.unstack(_record_seeds(record, config.seed))
         every = tf.ones_like(labels, tf.bool)
         window, flip = augmentation.draw_geometry(boxes, every, geometry_seed, recipe)
+        change = partial(augmentation.distort_colours, seed=colour_seed, recipe=recipe)
     part, window_in_part = sampling.decode_window(record[ENCODED], window)
-    image, inside = sampling.sample_window(part, window_in_part, size, flip)
-    if recipe is not None:
-        distorted = augmentation.distort_colours(image, colour_seed, recipe)
-        image = tf.where(inside, distorted, image)
+    image = sampling.sample_window(part, window_in_part, size, flip, change)
     shown = augmentation.centres_inside(boxes, window)
     boxes = augmentation.boxes_in_window(tf.boolean_mask(boxes, shown), window, flip)
     return image, boxes, tf.boolean_mask(labels, shown)

@@ -27,8 +27,8 @@ def preprocessing_fn(inputs, custom_config):
     Returns:
       `encoded` and `record_id`, strings [batch]; the sides of the boxes, float32, clipped to the
       picture, and `label`, `difficult` and `is_crowd`, int64, all ragged [batch, objects]; where
-      records do not say what is a crowd, nothing is. Boxes without an area and objects of other classes are left out; the data gate has stopped the run before
-      if there were any.
+      records do not say what is a crowd, nothing is. Boxes without an area and objects of other
+      classes are left out; the data gate has stopped the run before if there were any.
     """
     # Small steps on strings and a few numbers: a GPU would only wait for them.
     with tf.device("/CPU:0"):
