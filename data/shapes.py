@@ -16,11 +16,11 @@ _ATTEMPTS_PER_OBJECT = 15
 _TILT = np.radians(20)
 
 # Shares of an object's pixels, those in the picture or those it has in all.
-_VISIBLE_IN_CROWD, _VISIBLE_ELSE = 0.25, 0.65
+_VISIBLE_IN_CROWD, _VISIBLE_ELSE = 0.3, 0.8
 _IN_PICTURE_AT_LEAST = 0.4
-_DIFFICULT_BELOW = 0.45
+_DIFFICULT_BELOW = 0.6
 _WHOLE = 0.97
-_DIFFICULT_SIDE_PX = 16
+_DIFFICULT_SIDE_PX = 24
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     width, height = (int(side) for side in rng.integers(200, 321, size=2))
     picture = draw_background(rng, width, height)
     wanted = 0 if rng.random() < 0.02 else int(rng.choice(5, p=(0.2, 0.3, 0.25, 0.15, 0.1))) + 1
-    must_stay_visible = _VISIBLE_IN_CROWD if rng.random() < 0.2 else _VISIBLE_ELSE
+    must_stay_visible = _VISIBLE_IN_CROWD if rng.random() < 0.1 else _VISIBLE_ELSE
 
     placed: list[_Placed] = []
     owners = np.zeros((height, width), np.uint8)  # number of the object that a pixel shows
