@@ -61,6 +61,8 @@ def run_fn(fn_args) -> None:
         "code_version": facts["code_version"],
         "data": job.data_facts,
         "base_model": job.base_model,
+        # A path names them, but files change.
+        "starting_weights_sha256": weights_hash(network),
     }
     work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
     served = job.new_detector()
@@ -211,6 +213,14 @@ class Job:
 def with_values(config: TrainerConfig, hyperparameters: dict | None) -> TrainerConfig:
     """The configuration with the values that a Tuner's hyperparameters hold."""
     return dataclasses.replace(config, **(hyperparameters or {}).get("values", {}))
+
+
+def weights_hash(network: keras.Model) -> str:
+    """Names the values of all variables of a network."""
+    digest = hashlib.sha256()
+    for values in network.get_weights():
+        digest.update(values.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _digest(identity: dict) -> str:

@@ -66,6 +66,7 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         "configuration": facts["model"]["trainer"],
         "base_weights": facts["model"]["trainer"]["backbone_weights"],
         "base_model": facts["model"].get("base_model"),
+        "starting_weights_sha256": facts["model"].get("starting_weights_sha256"),
         "checkpoint": facts["training"]["checkpoint"],
         "exported": facts["model"].get("exported"),
         "blessed": facts["blessed"],

@@ -47,6 +47,7 @@ def print_trace(console: Console, trace: dict) -> None:
         "version": "-" if data["version"] is None else data["version"],
         "base weights": trace["base_weights"],
         "base model": trace["base_model"] or "-",
+        "starting weights": f"sha256 {trace['starting_weights_sha256']}",
         "checkpoint": trace["checkpoint"] or "-",
         "exported": _exported(trace["exported"]),
         "compared with": trace["baseline"] or "no blessed model",

@@ -71,6 +71,7 @@ def model_facts(replayed):
             "anchors_hash": "abcd",
             "classes": classes,
             "base_model": None,
+            "starting_weights_sha256": "0123456789abcdef",
             "exported": {"step": 8, "eval_map": 0.4321},
         },
         "training": {"losses": {"total": 1.5}, "checkpoint": "checkpoints/step-00000010.npz"},

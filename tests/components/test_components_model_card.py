@@ -111,7 +111,7 @@ def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path
     assert "no object of ghost" in text
     assert "| test | 24 | 48 | f2 |" in text
     assert "| exported step | 8, the best on the eval split: mAP 0.432 |" in text
-    assert "| starting weights | none |" in text
+    assert "| starting weights | none (hash 0123456789abcdef) |" in text
     assert json.loads((tmp_path / "facts.json").read_text()) == model_facts
     page = (tmp_path / "model_card.html").read_text(encoding="utf-8")
     assert page.count("<table>") == len(re.findall(r"^(\|-+)+\|$", text, re.MULTILINE)) == 5

@@ -28,6 +28,7 @@ def _facts(ap, fingerprint, steps):
         "model": {
             "trainer": {"steps": steps, "backbone_weights": "vgg.h5"},
             "base_model": "/serving/1",
+            "starting_weights_sha256": "0123456789abcdef",
             "exported": {"step": steps - 1, "eval_map": ap},
         },
         "training": {"checkpoint": f"step-{steps}.npz"},
@@ -127,6 +128,7 @@ def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted
     assert trace["configuration"]["steps"] == 100
     assert (trace["base_weights"], trace["checkpoint"]) == ("vgg.h5", "step-100.npz")
     assert trace["base_model"] == "/serving/1"
+    assert trace["starting_weights_sha256"] == "0123456789abcdef"
     assert trace["exported"]["step"] == 99
     assert trace["thresholds"][0]["measured"] == 0.75
     assert trace["artifacts"]["Trainer.model"] == str(output / "2026-01-01/model")

@@ -56,7 +56,7 @@ def test_without_workers_the_trainer_trains(tmp_path):
         (_JOB[:2], "workers need .*training_job.volumes"),
         (_JOB[::2], "workers need training_job.image"),
         (["training_job.workers=-1"], "training_job.workers: -1 must not be negative"),
-        ([*_JOB, "training_job.gpu_count=3"], "batch_size: 32 .*6 devices.* multiple"),
+        ([*_JOB, "training_job.gpu_count=3"], "batch_size: 16 .*6 devices.* multiple"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused(overrides, message):

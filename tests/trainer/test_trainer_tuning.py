@@ -224,9 +224,13 @@ def test_the_trainer_starts_from_the_base_model(inputs, sample_classes, tmp_path
     GenericExecutor().Do(given, again, _properties(tmp_path, sample_classes, config))
     base = f"{tmp_path}/first/model/Format-Serving"
     assert any(f"backbone 4 layers from {base}, heads 4 layers" in text for text in messages())
-    summary = json.loads((tmp_path / "second" / "model_run" / "summary.json").read_text())
+    first, summary = (
+        json.loads((tmp_path / name / "model_run" / "summary.json").read_text())
+        for name in ("first", "second")
+    )
     assert summary["base_model"] == base
     assert summary["exported"] == {"step": 1, "eval_map": None}
+    assert summary["starting_weights_sha256"] != first["starting_weights_sha256"]
 
 
 def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
