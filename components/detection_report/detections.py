@@ -32,18 +32,7 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
             truth = tfma_inputs.ground_truth(features, fields.detect(features))
             answer = {name: values[row] for name, values in answers.items()}
             found = tfma_inputs.detections(answer, truth)
-            accumulator.add(
-                truth.image_id,
-                truth.boxes_px,
-                truth.classes,
-                truth.difficult,
-                found.boxes_px,
-                found.scores,
-                found.classes,
-                gt_crowd=truth.crowd,
-                gt_truncated=truth.truncated,
-                gt_occluded=truth.occluded,
-            )
+            accumulator.add_columns(tfma_inputs.picture(accumulator, truth, found))
     return accumulator
 
 

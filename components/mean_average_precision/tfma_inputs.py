@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
 from data.errors import DataError
 from data.fields import Fields
 
@@ -103,6 +104,22 @@ def detections(answer: Any, truth: GroundTruth) -> Detections:
     boxes = np.reshape(answer[_BOXES], (-1, 4))[:count].astype(np.float64)
     return Detections(
         boxes * (truth.size_px * 2), scores, np.reshape(answer[_CLASS_NAMES], -1)[:count]
+    )
+
+
+def picture(accumulator: DetectionAccumulator, truth: GroundTruth, found: Detections) -> Columns:
+    """The picture as `accumulator` counts it, not yet added."""
+    return accumulator.picture(
+        truth.image_id,
+        truth.boxes_px,
+        truth.classes,
+        truth.difficult,
+        found.boxes_px,
+        found.scores,
+        found.classes,
+        gt_crowd=truth.crowd,
+        gt_truncated=truth.truncated,
+        gt_occluded=truth.occluded,
     )
 
 

@@ -220,18 +220,7 @@ class _ReadPicture(metric_types.Preprocessor):
         if self._is_baseline:
             known = np.isin(found.classes, self._known)
             found = tfma_inputs.Detections(*(column[known] for column in found))
-        yield self._reader.picture(
-            truth.image_id,
-            truth.boxes_px,
-            truth.classes,
-            truth.difficult,
-            found.boxes_px,
-            found.scores,
-            found.classes,
-            gt_crowd=truth.crowd,
-            gt_truncated=truth.truncated,
-            gt_occluded=truth.occluded,
-        )
+        yield tfma_inputs.picture(self._reader, truth, found)
 
 
 class _AccumulateDetections(beam.CombineFn):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 from types import SimpleNamespace
 
 import keras
@@ -130,6 +131,18 @@ def transform_folder(tmp_path_factory):
 def transformed_records(transform_folder) -> TransformedRecords:
     """The transform graph of the sample schema."""
     return TransformedRecords(tft.TFTransformOutput(str(transform_folder)))
+
+
+@pytest.fixture
+def messages(caplog):
+    """Gives what the trainer has logged."""
+    log = logging.getLogger("ssd.trainer")
+    level = log.level
+    log.addHandler(caplog.handler)
+    log.setLevel(logging.INFO)
+    yield lambda: caplog.messages
+    log.removeHandler(caplog.handler)
+    log.setLevel(level)
 
 
 def _tiny_maps(images):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 from pathlib import Path
 from unittest import mock
 
@@ -43,18 +42,6 @@ CONFIG = TrainerConfig(
     eval_every=2,
 )
 TUNER = {"trials": 2, "steps": 4}
-
-
-@pytest.fixture
-def messages(caplog):
-    """Gives what the trainer has logged."""
-    log = logging.getLogger("ssd.trainer")
-    level = log.level
-    log.addHandler(caplog.handler)
-    log.setLevel(logging.INFO)
-    yield lambda: caplog.messages
-    log.removeHandler(caplog.handler)
-    log.setLevel(level)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import shutil
 
 import keras
@@ -46,18 +45,6 @@ def exported(tiny_detector, make, transformed_records, sample_classes, tmp_path_
 def _load(network, path, classes, messages):
     load_base_model(network, CONFIG, classes, str(path))
     return messages()[-1]
-
-
-@pytest.fixture
-def messages(caplog):
-    """Gives what the trainer has logged."""
-    log = logging.getLogger("ssd.trainer")
-    level = log.level
-    log.addHandler(caplog.handler)
-    log.setLevel(logging.INFO)
-    yield lambda: caplog.messages
-    log.removeHandler(caplog.handler)
-    log.setLevel(level)
 
 
 def test_with_the_same_classes_outputs_are_those_of_the_exported_model(
