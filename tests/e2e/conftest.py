@@ -13,7 +13,13 @@ from pipeline.code_version import code_version
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PICTURES = 44
-_QUICK = ("trainer.steps=6", "trainer.batch_size=4", "trainer.log_every=3")
+# As many steps as it takes to find anything.
+_QUICK = (
+    "trainer.steps=60",
+    "trainer.batch_size=4",
+    "trainer.warmup_steps=5",
+    "trainer.log_every=20",
+)
 _LINE = re.compile(r"^(\w+) (done|cached|failed) (?:in|after) ([\d.]+) s", re.MULTILINE)
 
 

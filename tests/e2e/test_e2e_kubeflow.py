@@ -51,7 +51,8 @@ def remote(local, run_python, tmp_path_factory):
     settings = (
         f"resources.all.volumes=ssd:{folder}/volume",
         "trainer.batch_size=4",
-        "trainer.log_every=3",
+        "trainer.warmup_steps=5",
+        "trainer.log_every=20",
     )
     found = run_python(
         *("kubeflow_runner.py", "compile", "--image", "registry/ssd:1", "-o", compiled),
@@ -61,7 +62,7 @@ def remote(local, run_python, tmp_path_factory):
         *(word for setting in settings for word in ("--set", setting)),
     )
     assert found.returncode == 0, found.stderr
-    outputs = cluster.run(compiled, {"data": _DATA, "steps": 6, "min_map": 0})
+    outputs = cluster.run(compiled, {"data": _DATA, "steps": 60, "min_map": 0})
     yield SimpleNamespace(outputs=outputs, cluster=cluster, serving=serving / "ssd")
     shutil.rmtree(folder)
 

@@ -44,7 +44,7 @@ def test_the_run_says_what_it_made(first):
         assert re.search(rf"^  {split}: {pictures} pictures, \d+ objects: ", first.stdout, re.M)
     assert "DataGate done" in first.stdout
     assert ": 0 errors" in first.stdout
-    assert re.search(r"step=6/6 loss=[\d.]+ class=[\d.]+ box=[\d.]+ .* images/s=", first.stdout)
+    assert re.search(r"step=60/60 loss=[\d.]+ class=[\d.]+ box=[\d.]+ .* images/s=", first.stdout)
     for name in (*_CLASSES, "mAP"):
         assert re.search(rf"│ {name} +│ +\d\.\d{{4}}", first.stdout)
     # A few lines for each component; nothing of what the libraries print.
