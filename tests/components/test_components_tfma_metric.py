@@ -11,6 +11,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import coco, object_slices, picture_slices, tfma_metric
 from components.mean_average_precision.voc import evaluate, match_voc, score
+from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import find_data_error
 from data.fields import COMMON, SEED
 from tests.components.tfma_replay import (
@@ -59,10 +60,16 @@ def assert_same(scores, values):
     assert found == pytest.approx(values, abs=1e-6, nan_ok=True)
 
 
-def test_evaluation_equals_the_plain_functions(tmp_path, models):
+@pytest.mark.parametrize(
+    "beam_args",
+    [IN_PROCESS, beam_arguments("multiprocess", ["--direct_num_workers=2"])],
+    ids=["one process", "two workers"],
+)
+def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True)
     config = eval_config(metric, baseline=True, slices=("size", "objects"))
-    folder = run(tmp_path, models, config, extractors=picture_slices.custom_extractors)
+    extractors = picture_slices.custom_extractors
+    folder = run(tmp_path, models, config, extractors=extractors, beam_args=beam_args)
     evaluation = read_evaluation(folder)
     new, old = accumulate(PICTURES), accumulate(PICTURES, WEAK)
     candidate = evaluation.candidate[OVERALL]

@@ -8,6 +8,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision.accumulator import DetectionAccumulator
+from data.beam_runner import IN_PROCESS
 from data.fields import COMMON
 
 CLASSES = ("cat", "dog", "owl", "ghost")  # no record has a ghost, so it has no AP
@@ -181,7 +182,16 @@ def eval_config(metric, bounds=(), baseline=False, slices=(), **options):
     )
 
 
-def run(folder, models, config, pictures=PICTURES, fields=COMMON, with_schema=False, extractors=()):
+def run(
+    folder,
+    models,
+    config,
+    pictures=PICTURES,
+    fields=COMMON,
+    with_schema=False,
+    extractors=(),
+    beam_args=IN_PROCESS,
+):
     """Evaluates saved models by name; returns the folder of the evaluation."""
     for shard in range(3):
         with tf.io.TFRecordWriter(str(folder / f"records-{shard}")) as writer:
@@ -198,6 +208,6 @@ def run(folder, models, config, pictures=PICTURES, fields=COMMON, with_schema=Fa
         output_path=str(folder / "evaluation"),
         extractors=extractors and extractors(shared, config, None),
         schema=schema(fields) if with_schema else None,
-        pipeline_options=PipelineOptions(["--runner=FnApiRunner"]),
+        pipeline_options=PipelineOptions(list(beam_args)),
     )
     return folder / "evaluation"
