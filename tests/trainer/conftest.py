@@ -5,7 +5,6 @@ import io
 import logging
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,8 +13,8 @@ from PIL import Image
 
 from data.fields import COMMON
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from tests.trainer.tiny import TINY
 from trainer import detector
-from trainer.anchors import AnchorSpec
 from trainer.input_pipeline import TransformedRecords
 
 SAMPLE_CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
@@ -145,26 +144,13 @@ def messages(caplog):
     log.setLevel(level)
 
 
-def _tiny_maps(images):
-    """Two maps by two convolutions: compiles in a fraction of the small backbone's time."""
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
-    maps = []
-    for stride in (8, 2):
-        x = keras.layers.Conv2D(8, stride, strides=stride, name=f"conv{stride}")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{stride}")(x)
-        x = keras.layers.ReLU()(x)
-        maps.append(x)
-    return maps
-
-
 @pytest.fixture(scope="module")
 def tiny_detector():
     """Makes `ssd128-small` a network of two convolutions on 32 pixels; with anchors `seed`, on
     other anchors."""
-    anchors = AnchorSpec(32, (4, 2), (8, 16), (8, 16), (16, 28), ((2,), (2,)))
-    other = dataclasses.replace(anchors, min_sizes=(9, 17))
+    other = dataclasses.replace(TINY.anchors, min_sizes=(9, 17))
     with pytest.MonkeyPatch.context() as patch:
-        for style, spec in (("paper", anchors), ("seed", other)):
-            tiny = detector.DetectorSpec(_tiny_maps, spec)
+        for style, anchors in (("paper", TINY.anchors), ("seed", other)):
+            tiny = dataclasses.replace(TINY, anchors=anchors)
             patch.setitem(detector._DETECTORS, ("ssd128-small", style), tiny)
         yield

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer.anchors import SSD128, AnchorSpec, anchor_boxes
+from tests.trainer.tiny import TINY
+from trainer.anchors import SSD128, anchor_boxes
 from trainer.backbones import small
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
@@ -17,19 +18,6 @@ from trainer.training import make_step, train, weights_to_serve
 _CLASSES = 2
 
 
-def _tiny_maps(images):
-    """Two maps by two convolutions: compiles in a fraction of the small backbone's time."""
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images)
-    maps = []
-    for stride in (8, 2):
-        x = keras.layers.Conv2D(8, stride, strides=stride, name=f"conv{stride}")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, name=f"norm{stride}")(x)
-        x = keras.layers.ReLU()(x)
-        maps.append(x)
-    return maps
-
-
-_TINY = DetectorSpec(_tiny_maps, AnchorSpec(32, (4, 2), (8, 16), (8, 16), (16, 28), ((2,), (2,))))
 _SMALL = DetectorSpec(small.feature_maps, SSD128)
 
 
@@ -49,7 +37,7 @@ def _config(**fields):
     return TrainerConfig(**{**defaults, **fields})
 
 
-def _network(spec=_TINY, seed=0, precision="float32"):
+def _network(spec=TINY, seed=0, precision="float32"):
     keras.utils.set_random_seed(seed)
     return build_network(spec, _CLASSES, precision)
 
@@ -76,7 +64,7 @@ def _batches(first_step, context=None, batch=4, size=32, objects=True):
     return dataset.batch(batch).repeat().skip(first_step)
 
 
-def _train(folder, config, make_batches=_batches, network=None, spec=_TINY):
+def _train(folder, config, make_batches=_batches, network=None, spec=TINY):
     network = network or _network(spec)
     anchors = anchor_boxes(spec.anchors)
     losses = train(network, anchors, make_batches, config, folder / "ckpt", folder / "logs")
@@ -232,7 +220,7 @@ def test_weights_to_serve_are_there_for_a_while_only():
     network = _network()
     optimizer = make_optimizer(_config(ema=0.5))
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), _config())
+    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), _config())
     for batch in _batches(0).take(2):
         step(*batch)
         kernel = np.array(network.trainable_variables[0])
@@ -246,7 +234,7 @@ def _losses_of_steps(config):
     network = _network(precision=config.precision)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), config)
+    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
     losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
     return network, np.array(losses)
 
@@ -283,7 +271,7 @@ def test_xla_gives_the_same_losses(plain_steps):
 def _one_step(config, network):
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(_TINY.anchors), config)
+    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
     before = network.get_weights()
     step(*next(iter(_batches(0))))
     names = [v.path for v in network.variables]
