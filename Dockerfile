@@ -16,8 +16,8 @@ RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9
 WORKDIR /source
 COPY requirements.in requirements.lock overrides.txt ./
 COPY docker ./docker
-RUN --mount=type=cache,target=/root/.cache/uv \
-    UV_LINK_MODE=copy sh docker/install.sh environment /opt/ssd "$VARIANT"
+RUN --mount=type=cache,target=/var/cache/uv \
+    UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy sh docker/install.sh environment /opt/ssd "$VARIANT"
 
 
 FROM environment AS package

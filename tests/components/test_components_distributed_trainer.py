@@ -26,12 +26,12 @@ JOB = {
     "timeout_s": 3600,
     "node_selector": ("pool=gpu",),
     "tolerations": ("nvidia.com/gpu:NoSchedule", "team=vision:NoExecute"),
-    "volumes": ("claim:/work",),
+    "volumes": ("claim:/volume",),
     "secrets": ("TOKEN=keys/token",),
 }
 JOBS = "/apis/kubeflow.org/v1/namespaces/vision/tfjobs"
 POD = "/api/v1/namespaces/vision/pods"
-COMMAND = ["python", "-m", "trainer.worker", "--config", "/work/a.json"]
+COMMAND = ["python", "-m", "trainer.worker", "--config", "/volume/a.json"]
 
 
 def _condition(kind, message=""):
@@ -159,7 +159,7 @@ def test_manifest():
     secret = {"secretKeyRef": {"name": "keys", "key": "token"}}
     assert container["env"] == [{"name": "TOKEN", "valueFrom": secret}]
     (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
-    assert mount == {"name": volume["name"], "mountPath": "/work"}
+    assert mount == {"name": volume["name"], "mountPath": "/volume"}
     assert volume["persistentVolumeClaim"] == {"claimName": "claim"}
     assert pod["nodeSelector"] == {"pool": "gpu"}
     assert pod["tolerations"] == [

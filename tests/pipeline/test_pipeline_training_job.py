@@ -13,7 +13,7 @@ from pipeline.pipeline import Inputs, create_pipeline
 _JOB = [
     "training_job.workers=2",
     "training_job.image=registry/ssd:1",
-    "training_job.volumes=claim:/work",
+    "training_job.volumes=claim:/volume",
 ]
 
 
@@ -31,7 +31,7 @@ def _trainer(overrides, folder):
         name="ssd",
         root=str(folder),
         serving_dir=str(folder / "serving"),
-        work_dir="/work/unfinished",
+        work_dir="/volume/unfinished",
     )
     (trainer,) = [component for component in pipeline.components if component.id == "Trainer"]
     return trainer.exec_properties
@@ -41,7 +41,7 @@ def test_workers_make_the_trainer_start_a_job(tmp_path):
     properties = _trainer([*_JOB, "training_job.gpu_count=4"], tmp_path)
     assert properties["run_fn"] == "components.distributed_trainer.launch.run_fn"
     job = json.loads(properties["custom_config"])["training_job"]
-    assert (job["workers"], job["gpu_count"], job["volumes"]) == (2, 4, ["claim:/work"])
+    assert (job["workers"], job["gpu_count"], job["volumes"]) == (2, 4, ["claim:/volume"])
 
 
 def test_without_workers_the_trainer_trains(tmp_path):
