@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.side_by_side import Bound, Task, cpu_ratio, measure, report
+from benchmarks.report import Bound, report
+from benchmarks.side_by_side import Task, cpu_ratio, measure
 
 _CLASSES = 20
 # Background's logit over the classes'; about one in a hundred scores reaches 0.01 with it.

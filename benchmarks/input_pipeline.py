@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.side_by_side import Bound, Task, cpu_ratio, measure, report
+from benchmarks.report import Bound, report
+from benchmarks.side_by_side import Task, cpu_ratio, measure
 
 _BATCH = 32
 _BATCHES = 10

@@ -12,8 +12,6 @@ and all, so growth is what the data adds.
 import argparse
 import io
 import json
-import os
-import pickle
 import resource
 import subprocess
 import sys
@@ -24,17 +22,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.drawn import draw, evaluate_by_tfma, write_extracts
+from benchmarks.report import Bound, report
 from data.console import quiet
 
 _SIZES = (1_000, 10_000, 100_000)
 _SIDE = 16
 _DETECTIONS = 20
-_CLASSES = tuple(f"class{number}" for number in range(20))
+_CLASSES = 20
 # Times the cost of a picture at the smallest size; start-up makes it less than 1 at best.
-_MOST_GROWTH_OF_TIME = 1.3
+_MOST_GROWTH = 1.3
 # A picture's bytes of VOC are 80,000.
 _MOST_BYTES_PER_PICTURE = 8_000
 
@@ -60,16 +58,21 @@ def main() -> int:
         work, pictures = options.one
         print(json.dumps(_measure(work, int(pictures))._asdict()))
         return 0
-    rows = [_in_own_process(work, size) for work in _WORK for size in _SIZES]
-    Console(width=120).print(_table(rows))
-    text = json.dumps({"measurements": [row._asdict() for row in rows]}, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    problems = [problem for work in _WORK for problem in _problems(work, rows)]
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return 1 if problems else 0
+    measured = [[_in_own_process(work, size) for size in _SIZES] for work in _WORK]
+    rows = [
+        {
+            "what": row.work,
+            "pictures": row.pictures,
+            "seconds": row.seconds,
+            "CPU s": row.cpu_seconds,
+            "CPU ms a picture": 1000 * row.cpu_seconds / row.pictures,
+            "peak MB": row.peak_mb,
+        }
+        for of_one_work in measured
+        for row in of_one_work
+    ]
+    bounds = [bound for of_one_work in measured for bound in _bounds(of_one_work)]
+    return report("scaling, Beam in one process", rows, bounds, options.json)
 
 
 def _in_own_process(work: str, pictures: int) -> Measurement:
@@ -139,128 +142,32 @@ def _annotation(name: str) -> str:
 
 
 def _evaluation(pictures: int, folder: Path) -> Callable[[], None]:
-    import apache_beam as beam
-    import tensorflow_model_analysis as tfma
-    from apache_beam.options.pipeline_options import PipelineOptions
+    # Imported before memory is measured.
+    import tensorflow_model_analysis  # noqa: F401
 
-    from components.evaluation import OVERALL, read_evaluation
-    from components.mean_average_precision import tfma_metric
-    from data.beam_runner import IN_PROCESS
-    from data.fields import COMMON
-
-    records = _write_extracts(pictures, folder)
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec()],
-        metrics_specs=[tfma.MetricsSpec(metrics=[tfma_metric.metric_config(_CLASSES, COMMON)])],
-    )
+    records = folder / "extracts"
+    write_extracts(draw(pictures, _CLASSES, _DETECTIONS), _CLASSES, records)
 
     def evaluate():
-        results = folder / "results"
-        with beam.Pipeline(options=PipelineOptions(list(IN_PROCESS))) as pipeline:
-            _ = (
-                pipeline
-                | beam.io.ReadFromTFRecord(str(records))
-                | beam.Map(pickle.loads)
-                | tfma.ExtractAndEvaluate(
-                    extractors=[tfma.extractors.SliceKeyExtractor(eval_config=config)],
-                    evaluators=tfma.default_evaluators(eval_config=config),
-                )
-                | tfma.WriteResults(tfma.default_writers(str(results), eval_config=config))
-            )
-        score = read_evaluation(results).candidate[OVERALL][tfma_metric.MAP].value
+        score = evaluate_by_tfma(_CLASSES, records)
         if not 0 < score < 1:
             raise SystemExit(f"error: mAP is {score}")
 
     return evaluate
 
 
-def _write_extracts(pictures: int, folder: Path) -> Path:
-    """Records and answers as TFMA's extractors leave them, pickled one by one."""
-    import tensorflow as tf
-    import tensorflow_model_analysis as tfma
-
-    from data.fields import COMMON
-
-    random = np.random.default_rng(0)
-    names = np.array([name.encode() for name in _CLASSES], object)
-    path = folder / "extracts"
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for number in range(pictures):
-            start = random.uniform(0, 0.6, (_DETECTIONS, 2))
-            boxes = np.hstack([start, start + random.uniform(0.05, 0.4, (_DETECTIONS, 2))])
-            classes = random.integers(0, len(names), _DETECTIONS)
-            # The first three are objects, found a little beside their place.
-            moved = np.tile(random.normal(0, 0.02, (_DETECTIONS, 2)), 2)
-            ymin, xmin, ymax, xmax = boxes[:3].T
-            features = {
-                COMMON.source_id: np.array([b"%08d" % number], object),
-                COMMON.height: np.array([375]),
-                COMMON.width: np.array([500]),
-                COMMON.text: names[classes[:3]],
-                COMMON.ymin: ymin,
-                COMMON.xmin: xmin,
-                COMMON.ymax: ymax,
-                COMMON.xmax: xmax,
-            }
-            answer = {
-                "detection_boxes": np.clip(boxes + moved, 0, 1).astype(np.float32),
-                "detection_scores": random.random(_DETECTIONS, np.float32),
-                "detection_class_names": names[classes],
-                "num_detections": np.array([_DETECTIONS]),
-            }
-            extracts = {tfma.FEATURES_KEY: features, tfma.PREDICTIONS_KEY: answer}
-            writer.write(pickle.dumps(extracts))
-    return path
-
-
 _WORK = {"conversion": _conversion, "evaluation": _evaluation}
 
 
-def _growth(rows: list[Measurement]) -> tuple[float, float]:
-    """(time of a further picture over the first thousand's, bytes that each further one holds)."""
+def _bounds(rows: list[Measurement]) -> list[Bound]:
+    """Of one work, what the largest size costs beside the smallest."""
     small, *_, large = rows
-    more = large.pictures - small.pictures
-    time_ratio = (large.cpu_seconds / large.pictures) / (small.cpu_seconds / small.pictures)
-    return time_ratio, (large.peak_mb - small.peak_mb) * 1e6 / more
-
-
-def _problems(work: str, rows: list[Measurement]) -> list[str]:
-    time_ratio, held = _growth([row for row in rows if row.work == work])
-    problems = []
-    if time_ratio > _MOST_GROWTH_OF_TIME:
-        problems.append(f"{work}: a picture costs {time_ratio:.2f} times as much at the largest")
-    if held > _MOST_BYTES_PER_PICTURE:
-        problems.append(f"{work}: {held:,.0f} bytes are held for each picture")
-    return problems
-
-
-def _table(rows: list[Measurement]) -> Table:
-    table = Table(title=f"scaling, {os.cpu_count()} CPU cores, Beam in one process")
-    for header in (
-        "work",
-        "pictures",
-        "seconds",
-        "ms/picture",
-        "ratio",
-        "peak MB",
-        "bytes/picture",
-    ):
-        table.add_column(header, justify="left" if header == "work" else "right")
-    for row in rows:
-        first = next(other for other in rows if other.work == row.work)
-        ratio, held = _growth([first, row]) if row is not first else (1.0, None)
-        table.add_row(
-            row.work,
-            f"{row.pictures:,}",
-            f"{row.seconds:.1f}",
-            f"{row.cpu_seconds:.1f}",
-            f"{1000 * row.cpu_seconds / row.pictures:.2f}",
-            f"{ratio:.2f}",
-            f"{row.peak_mb:,.0f}",
-            "" if held is None else f"{held:,.0f}",
-            end_section=row.pictures == _SIZES[-1],
-        )
-    return table
+    cost = (large.cpu_seconds / large.pictures) / (small.cpu_seconds / small.pictures)
+    held = (large.peak_mb - small.peak_mb) * 1e6 / (large.pictures - small.pictures)
+    return [
+        Bound(f"{small.work}: cost of a picture, largest / smallest", cost, most=_MOST_GROWTH),
+        Bound(f"{small.work}: bytes held for a picture", held, most=_MOST_BYTES_PER_PICTURE),
+    ]
 
 
 if __name__ == "__main__":

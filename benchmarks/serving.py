@@ -10,7 +10,6 @@ import argparse
 import http.client
 import io
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -22,9 +21,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.report import Bound, report
 from data.console import quiet
 
 _MODEL = "ssd"
@@ -36,14 +34,12 @@ _THROUGHPUT = 0.8
 
 
 class Measurement(NamedTuple):
-    """One way of asking beside the other; `figure` is held against `limit`."""
+    """One way of asking beside the other, and what they are held to."""
 
     name: str
-    figure: float
-    limit: float
-    holds: bool
     in_process: dict[str, float]
     rest: dict[str, float]
+    bound: Bound
 
 
 def main() -> int:
@@ -57,28 +53,12 @@ def main() -> int:
     options = parser.parse_args()
     quiet()
     measurements = [_added_latency(), _throughput(options.seconds)]
-    table = Table(title=f"serving, {os.cpu_count()} CPU cores")
-    for header in ("what", "way", "p50 ms", "p99 ms", "requests/s", "CPU ms a request", "result"):
-        table.add_column(header, justify="left" if header in ("what", "way") else "right")
-    for row in measurements:
-        for way, figures in (("in process", row.in_process), ("REST", row.rest)):
-            last = way == "REST"
-            table.add_row(
-                row.name if not last else "",
-                way,
-                *(f"{figures[name]:.2f}" for name in ("p50_ms", "p99_ms", "per_s", "cpu_ms")),
-                f"{row.figure:.2f} (limit {row.limit:g})" if last else "",
-                end_section=last,
-            )
-    Console(width=120).print(table)
-    text = json.dumps([row._asdict() for row in measurements], indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    missed = [row.name for row in measurements if not row.holds]
-    if missed:
-        print(f"misses its limit: {', '.join(missed)}", file=sys.stderr)
-    return 1 if missed else 0
+    rows = [
+        {"what": row.name, "way": way, **figures}
+        for row in measurements
+        for way, figures in (("in process", row.in_process), ("REST", row.rest))
+    ]
+    return report("serving", rows, [row.bound for row in measurements], options.json)
 
 
 def _added_latency() -> Measurement:
@@ -97,9 +77,9 @@ def _added_latency() -> Measurement:
     figures = [
         _figures(times, sum(times), seconds) for times, seconds in zip(laps, cpu, strict=True)
     ]
-    added = figures[1]["p50_ms"] - figures[0]["p50_ms"]
-    name = "SSD300, 1 client: ms added at the median"
-    return Measurement(name, added, _ADDED_MS, bool(added <= _ADDED_MS), *figures)
+    added = figures[1]["p50 ms"] - figures[0]["p50 ms"]
+    bound = Bound("SSD300, 1 client: ms added at the median", added, most=_ADDED_MS)
+    return Measurement("SSD300, 1 client", *figures, bound)
 
 
 def _throughput(seconds: float) -> Measurement:
@@ -124,9 +104,11 @@ def _throughput(seconds: float) -> Measurement:
                 rates[which] = len(times) / span
             ratios.append(rates[1] / rates[0])
     figures = [_figures(*values) for values in zip(laps, spans, cpu, strict=True)]
+    name = f"sample model, {_CLIENTS} clients"
     ratio = statistics.median(ratios)
-    name = f"sample model, {_CLIENTS} clients: throughput"
-    return Measurement(name, ratio, _THROUGHPUT, ratio >= _THROUGHPUT, *figures)
+    return Measurement(
+        name, *figures, Bound(f"{name}: throughput by in-process", ratio, least=_THROUGHPUT)
+    )
 
 
 class _Both:
@@ -206,13 +188,13 @@ def _timed(action: Callable[[], None]) -> float:
 
 
 def _figures(times: list[float], span: float, cpu: float) -> dict[str, float]:
-    p50, p99 = np.percentile(times, [50, 99]) * 1000
+    p50, p99 = (np.percentile(times, [50, 99]) * 1000).tolist()
     return {
         "calls": len(times),
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "per_s": len(times) / span,
-        "cpu_ms": cpu / len(times) * 1000,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "requests/s": len(times) / span,
+        "CPU ms a request": cpu / len(times) * 1000,
     }
 
 

@@ -1,24 +1,17 @@
-"""Measuring several things in turns, each in a process of its own, and reporting them.
+"""Measuring several things in turns, each in a process of its own.
 
 Whatever else the machine does slows the things of a round alike, so their ratios hold on a machine
 that is not idle, those of CPU seconds most of all; a process for each shows its peak memory. The
-process that starts them stays
-small, for Linux hands its own peak memory on to its children.
+process that starts them stays small, for Linux hands its own peak memory on to its children.
 """
 
-import json
 import multiprocessing
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from data.console import quiet
 
@@ -110,51 +103,3 @@ def _serve(connection, task: Task) -> None:
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         connection.send((seconds, cpu_seconds))
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A number that must be at least `least` or at most `most`."""
-
-    name: str
-    value: float
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        """Whether the number is where it must be."""
-        if self.least is not None and self.value < self.least:
-            return False
-        return self.most is None or self.value <= self.most
-
-    def __str__(self) -> str:
-        wanted = f"at least {self.least:g}" if self.most is None else f"at most {self.most:g}"
-        return f"{self.name}: {self.value:.3g} ({wanted})"
-
-
-def report(
-    title: str, rows: Sequence[Mapping[str, object]], bounds: Sequence[Bound], path: Path | None
-) -> int:
-    """Prints a table and JSON, writes the JSON if a path is given; 1 if a bound does not hold."""
-    table = Table(title=f"{title}, {os.cpu_count()} CPU cores")
-    for header in rows[0]:
-        table.add_column(header, justify="left" if header == "what" else "right")
-    for row in rows:
-        cells = (f"{v:,.3g}" if isinstance(v, float) and v < 100 else v for v in row.values())
-        table.add_row(*(f"{v:,.0f}" if isinstance(v, float) else str(v) for v in cells))
-    Console(width=120).print(table)
-    for bound in bounds:
-        print(bound)
-    document = {
-        "measurements": rows,
-        "bounds": [{**vars(bound), "holds": bound.holds} for bound in bounds],
-    }
-    text = json.dumps(document, indent=1)
-    print(text)
-    if path:
-        path.write_text(text + "\n", encoding="utf-8")
-    missed = [str(bound) for bound in bounds if not bound.holds]
-    if missed:
-        print(f"missed: {'; '.join(missed)}", file=sys.stderr)
-    return 1 if missed else 0

@@ -9,7 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.side_by_side import Bound, Task, measure, ratio, report
+from benchmarks.report import Bound, report
+from benchmarks.side_by_side import Task, measure, ratio
 
 _CLASSES = 20
 _OBJECTS = 10  # of the fullest picture of a batch; half of them on average

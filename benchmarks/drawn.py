@@ -1,0 +1,121 @@
+"""Drawn pictures with objects and given detections, and TFMA over them; no network runs."""
+
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_OBJECTS = 7  # a picture, as in COCO
+_HEIGHT_PX, _WIDTH_PX = 375, 500
+
+
+class Drawn(NamedTuple):
+    """One picture; boxes float32 [n, 4] in pixels, ymin, xmin, ymax, xmax; classes as indices."""
+
+    objects: np.ndarray
+    object_classes: np.ndarray
+    boxes: np.ndarray
+    classes: np.ndarray
+    scores: np.ndarray
+
+
+def class_names(num_classes: int) -> list[str]:
+    """The names of the drawn classes in the order of their indices."""
+    return [f"class{index}" for index in range(num_classes)]
+
+
+def draw(pictures: int, num_classes: int, detections: int) -> Iterator[Drawn]:
+    """Pictures of 500 x 375 with objects of all sizes; half of the detections are near one."""
+    random = np.random.default_rng(0)
+
+    def boxes(count):
+        size = np.exp(random.uniform(np.log(10), np.log(300), (count, 2)))
+        start = random.uniform(0, 1, (count, 2)) * ((_HEIGHT_PX, _WIDTH_PX) - size).clip(0)
+        return np.hstack([start, start + size])
+
+    for _ in range(pictures):
+        objects = boxes(_OBJECTS)
+        classes = random.integers(0, num_classes, _OBJECTS)
+        meant = random.integers(0, _OBJECTS, detections)
+        near = objects[meant] + random.normal(0, 8, (detections, 4))
+        near[:, 2:] = np.maximum(near[:, :2] + 1, near[:, 2:])
+        is_near = random.random(detections) < 0.5
+        # Float32, as a model gives them: no two implementations can differ by rounding.
+        place = np.where(is_near[:, None], near, boxes(detections)).astype(np.float32)
+        strange = random.integers(0, num_classes, detections)
+        scores = random.beta(np.where(is_near, 3, 1), 2).astype(np.float32)
+        yield Drawn(
+            objects.astype(np.float32),
+            classes,
+            place,
+            np.where(is_near, classes[meant], strange),
+            scores,
+        )
+
+
+def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None:
+    """Records and answers as TFMA's extractors leave them, pickled into a TFRecord file."""
+    import tensorflow as tf
+    import tensorflow_model_analysis as tfma
+
+    from data.fields import COMMON
+
+    names = np.array([name.encode() for name in class_names(num_classes)], object)
+    size = np.array([_HEIGHT_PX, _WIDTH_PX] * 2, np.float64)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, picture in enumerate(drawn):
+            ymin, xmin, ymax, xmax = (picture.objects / size).T
+            features = {
+                COMMON.source_id: np.array([b"%012d" % number], object),
+                COMMON.height: np.array([_HEIGHT_PX]),
+                COMMON.width: np.array([_WIDTH_PX]),
+                COMMON.text: names[picture.object_classes],
+                COMMON.ymin: ymin,
+                COMMON.xmin: xmin,
+                COMMON.ymax: ymax,
+                COMMON.xmax: xmax,
+            }
+            answer = {
+                "detection_boxes": picture.boxes / size,
+                "detection_scores": picture.scores,
+                "detection_class_names": names[picture.classes],
+                "num_detections": np.array([len(picture.scores)]),
+            }
+            extracts = {tfma.FEATURES_KEY: features, tfma.PREDICTIONS_KEY: answer}
+            writer.write(pickle.dumps(extracts))
+
+
+def evaluate_by_tfma(num_classes: int, records: Path) -> float:
+    """mAP_area of a whole TFMA run over what `write_extracts` wrote."""
+    import apache_beam as beam
+    import tensorflow_model_analysis as tfma
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from tensorflow_model_analysis.proto import config_pb2
+
+    from components.evaluation import OVERALL, read_evaluation
+    from components.mean_average_precision import tfma_metric
+    from data.beam_runner import IN_PROCESS
+    from data.fields import COMMON
+
+    names = class_names(num_classes)
+    config = config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec()],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[tfma_metric.metric_config(names, COMMON)])],
+    )
+    pipeline = beam.Pipeline(options=PipelineOptions(list(IN_PROCESS)))
+    with tempfile.TemporaryDirectory() as folder:
+        with pipeline:
+            _ = (
+                pipeline
+                | beam.io.ReadFromTFRecord(str(records))
+                | beam.Map(pickle.loads)
+                | tfma.ExtractAndEvaluate(
+                    extractors=[tfma.extractors.SliceKeyExtractor(eval_config=config)],
+                    evaluators=tfma.default_evaluators(eval_config=config),
+                )
+                | tfma.WriteResults(tfma.default_writers(folder, eval_config=config))
+            )
+        return read_evaluation(Path(folder)).candidate[OVERALL][tfma_metric.MAP_AREA].value
