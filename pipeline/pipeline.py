@@ -278,6 +278,7 @@ def _training_components(
             examples=examples,
             report=gate.outputs["report"],
             id_feature=inputs.fields.source_id or inputs.fields.filename,
+            code_version=code_version("components/data_gate/drop_leaks.py"),
         )
         before.append(kept)
         examples = kept.outputs["kept"]

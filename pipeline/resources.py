@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 # The entry of `Config.resources` whose values hold for every component.
 ALL = "all"
-GPU = "nvidia.com/gpu"
 
 _FORMS = {
     "node_selector": (r"[^=\s]+=[^=\s]*", "label=value"),
@@ -25,11 +24,12 @@ class Resources:
     """Of one component; None leaves it to `all`, and what `all` leaves open to the cluster.
 
     `cpu` counts cores, `memory_gb` 10^9 bytes; both are request and limit at once. `gpu_type` is
-    the resource's name (GPU if none is given), on Vertex AI the accelerator's. `node_selector`
-    holds `label=value`, `tolerations` taints as kubectl writes them (`nvidia.com/gpu:NoSchedule`),
-    `volumes` persistent volume claims and where they are mounted (`claim:/path`), `secrets`
-    environment variables from secrets (`VARIABLE=secret/key`); these lists are added to those of
-    `all`. With `cache` false a component runs in every run. `timeout_s` 0 means none.
+    the resource's name (nvidia.com/gpu if none is given), on Vertex AI the accelerator's.
+    `node_selector` holds `label=value`, `tolerations` taints as kubectl writes them
+    (`nvidia.com/gpu:NoSchedule`), `volumes` persistent volume claims and where they are mounted
+    (`claim:/path`), `secrets` environment variables from secrets (`VARIABLE=secret/key`); these
+    lists are added to those of `all`. With `cache` false a component runs in every run. `timeout_s`
+    0 means none.
     """
 
     cpu: float | None = None

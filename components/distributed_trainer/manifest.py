@@ -58,7 +58,7 @@ def _pod(job: Mapping, command: Sequence[str]) -> dict:
     if job["node_selector"]:
         pod["nodeSelector"] = dict(entry.split("=", 1) for entry in job["node_selector"])
     if job["tolerations"]:
-        pod["tolerations"] = [_toleration(entry) for entry in job["tolerations"]]
+        pod["tolerations"] = [toleration(entry) for entry in job["tolerations"]]
     return pod
 
 
@@ -79,7 +79,8 @@ def _secret(entry: str) -> dict:
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
 
 
-def _toleration(entry: str) -> dict:
+def toleration(entry: str) -> dict:
+    """A taint as kubectl writes it (`key=value:Effect`, `key:Effect`) as what tolerates it."""
     taint, _, effect = entry.rpartition(":")
     key, equals, value = taint.partition("=")
     match = {"operator": "Equal", "value": value} if equals else {"operator": "Exists"}

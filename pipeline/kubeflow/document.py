@@ -22,12 +22,13 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.distributed_trainer.manifest import GPU, toleration
 from data.errors import DataError
 from pipeline.config import Config
 from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
-from pipeline.resources import ALL, GPU, Resources, resources_of
+from pipeline.resources import ALL, Resources, resources_of
 
 DATA = "data"
 RECORDS = "records"
@@ -194,7 +195,7 @@ def _kubernetes(wanted: Resources) -> dict:
         labels = dict(entry.split("=", 1) for entry in wanted.node_selector)
         asked["nodeSelector"] = {"labels": labels}
     if wanted.tolerations:
-        asked["tolerations"] = [_toleration(entry) for entry in wanted.tolerations]
+        asked["tolerations"] = [toleration(entry) for entry in wanted.tolerations]
     if wanted.volumes:
         pairs = (entry.split(":", 1) for entry in wanted.volumes)
         asked["pvcMount"] = [{"constant": claim, "mountPath": path} for claim, path in pairs]
@@ -203,14 +204,6 @@ def _kubernetes(wanted: Resources) -> dict:
     if wanted.timeout_s:
         asked["activeDeadlineSeconds"] = str(wanted.timeout_s)
     return asked
-
-
-def _toleration(entry: str) -> dict:
-    taint, _, effect = entry.rpartition(":")
-    key, equals, value = taint.partition("=")
-    if not equals:
-        return {"key": key, "operator": "Exists", "effect": effect}
-    return {"key": key, "operator": "Equal", "value": value, "effect": effect}
 
 
 def _secret(entry: str) -> dict:

@@ -274,7 +274,13 @@ def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_p
     assert report["excluded_records"] == ["copy"]
     kept = standard_artifacts.Examples()
     kept.uri = str(tmp_path / "kept")
-    DropLeaks.test_call(examples=examples, report=artifact, kept=kept, id_feature=COMMON.source_id)
+    DropLeaks.test_call(
+        examples=examples,
+        report=artifact,
+        kept=kept,
+        id_feature=COMMON.source_id,
+        code_version="",
+    )
     assert artifact_utils.decode_split_names(kept.split_names) == ["train", "eval"]
     for split, wanted in (("train", splits["train"][:-1]), ("eval", splits["eval"])):
         (shard,) = (tmp_path / "kept" / f"Split-{split}").iterdir()

@@ -109,7 +109,7 @@ def cluster():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     host = f"http://127.0.0.1:{server.server_port}"
     cluster.api = client.ApiClient(client.Configuration(host=host))
     yield cluster
