@@ -171,7 +171,7 @@ def _pictures(
                 height=height,
                 objects=tuple(objects[number]),
             ),
-            jpeg_path=source.images / file_name,
+            jpeg_path=str(source.images / file_name),
             problems=tuple(problems.get(number, ())),
         )
 

@@ -1,7 +1,7 @@
 """The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
-Only what is known about a picture travels between the workers; the JPEG bytes are read once to
-check them and once more by the worker that writes the shard, so memory hardly grows with the data.
+Only where a picture lies travels between the workers; annotation and JPEG are read once to check
+them and once more by the worker that writes the shard, so memory hardly grows with the data.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import apache_beam as beam
 import tensorflow as tf
@@ -42,12 +43,10 @@ class Plan:
     shards: Mapping[str, int]  # by split
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(NamedTuple):
     """A picture that can be written, and the split that it goes to."""
 
     picture: Picture
-    annotation: Annotation
     sha256: str
     split: str
 
@@ -119,17 +118,14 @@ def shard_numbers(pictures: Iterable[Picture], eval_fraction: float) -> dict[str
 def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
     """Reads annotation and JPEG and collects everything that is wrong with them."""
     problems = list(picture.problems)
-    annotation, header = picture.annotation, None
-    is_voc = isinstance(annotation, Path)
+    annotation, header = None, None
     jpeg = b""
-    if is_voc:
-        try:
-            annotation = read_annotation(annotation)
-        except DataError as error:
-            annotation = None
-            problems.append(str(error))
     try:
-        jpeg = picture.jpeg_path.read_bytes()
+        annotation = _annotation(picture)
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        jpeg = Path(picture.jpeg_path).read_bytes()
         header = read_header(jpeg)
     except OSError as error:
         problems.append(
@@ -140,13 +136,19 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
         problems.append(f"{picture.jpeg_path}: {error}")
     if annotation and header:
         problems += find_problems(annotation, header, plan.classes)
-        if is_voc:
+        if isinstance(picture.annotation, str):
             problems += find_voc_box_problems(annotation, header)
     if problems:
         return Rejected(picture.source_id, picture.split, tuple(problems))
     sha256 = hashlib.sha256(jpeg).hexdigest()
     held_out = picture.split == "train" and _uniform("eval", sha256) < plan.eval_fraction
-    return Checked(picture, annotation, sha256, "eval" if held_out else picture.split)
+    return Checked(picture, sha256, "eval" if held_out else picture.split)
+
+
+def _annotation(picture: Picture) -> Annotation:
+    if isinstance(picture.annotation, Annotation):
+        return picture.annotation
+    return read_annotation(Path(picture.annotation))
 
 
 def keep_splits_apart(same: Iterable[Checked]) -> Iterator[Checked | Rejected]:
@@ -216,19 +218,21 @@ class _WriteShard(beam.DoFn):
         temporary = self._plan.marks / f"{name}.{uuid.uuid4().hex}"
         # JPEGs hardly compress, so the cheapest level loses nothing.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+        objects = []
         with tf.io.TFRecordWriter(str(temporary), options) as writer:
             for item in items:
+                annotation, jpeg_path = _annotation(item.picture), Path(item.picture.jpeg_path)
+                objects.append([(found.name, found.difficult) for found in annotation.objects])
                 example = build_example(
-                    item.annotation,
-                    item.picture.jpeg_path.read_bytes(),
-                    filename=item.picture.jpeg_path.name,
+                    annotation,
+                    jpeg_path.read_bytes(),
+                    filename=jpeg_path.name,
                     source_id=item.picture.source_id,
                     class_ids=self._class_ids,
                 )
                 writer.write(example.SerializeToString(deterministic=True))
                 self._marks.add()
         temporary.rename(self._plan.folder / split / name)
-        objects = [[(o.name, o.difficult) for o in item.annotation.objects] for item in items]
         yield split, objects
 
     def teardown(self):

@@ -7,6 +7,7 @@ annotated for people only, and copies of VOC2007 test pictures.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data.errors import DataError
 from data.voc import Annotation, read_image_set
@@ -22,14 +23,16 @@ _DEFAULT_LISTS = {
 }
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One entry of a list: where its files have to be, and the split it was listed for."""
+class Picture(NamedTuple):
+    """One entry of a list: where its files have to be, and the split it was listed for.
+
+    Beam holds several pickled copies of each, so paths are words and not objects.
+    """
 
     source_id: str  # such as VOC2007/000012
     split: str
-    annotation: Path | Annotation  # of VOC the file, which is read where the picture is checked
-    jpeg_path: Path
+    annotation: str | Annotation  # of VOC the file's path, to be read where it is used
+    jpeg_path: str
     problems: tuple[str, ...] = ()  # found when the annotation was read
 
 
@@ -130,8 +133,8 @@ def _pictures(devkit: Path, split: str, name: str) -> list[Picture]:
         Picture(
             source_id=f"{year}/{image_id}",
             split=split,
-            annotation=devkit / year / "Annotations" / f"{image_id}.xml",
-            jpeg_path=devkit / year / "JPEGImages" / f"{image_id}.jpg",
+            annotation=str(devkit / year / "Annotations" / f"{image_id}.xml"),
+            jpeg_path=str(devkit / year / "JPEGImages" / f"{image_id}.jpg"),
         )
         for image_id in ids
     ]
