@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -22,10 +22,11 @@ from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MA
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
-from components.mean_average_precision import coco, object_slices, tfma_inputs
+from components.mean_average_precision import coco, object_slices, outcomes, tfma_inputs
 from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
 from components.mean_average_precision.average_precision import interpolated_precision
-from components.mean_average_precision.voc import ClassResult, VocResult, match_voc, score
+from components.mean_average_precision.outcomes import Outcomes
+from components.mean_average_precision.voc import ClassResult, VocResult
 from data.fields import Fields
 
 MAP = "mAP"  # VOC2007, 11-point
@@ -176,11 +177,10 @@ def _computations(
     computations = []
     for model in model_names or [""]:
         is_baseline = bool(baseline) and model == baseline.name
-        preprocessor = _ReadPicture(class_names, record, model, is_baseline)
-        combiner = _AccumulateDetections(class_names, slice_names(record), with_coco, model)
-        computations.append(
-            metric_types.MetricComputation(combiner.keys(), [preprocessor], combiner)
-        )
+        slices = slice_names(record)
+        reader = _ReadPicture(class_names, record, slices, with_coco, model, is_baseline)
+        combiner = _ScorePictures(class_names, slices, with_coco, model)
+        computations.append(metric_types.MetricComputation(combiner.keys(), [reader], combiner))
         if baseline and not is_baseline:
             key = _key(SIGNIFICANT, model).make_diff_key()
             result = functools.partial(_add_significant_change, key)
@@ -199,20 +199,35 @@ def _add_significant_change(key: metric_types.MetricKey, metrics: metric_types.M
     return {key: significant_change(change)}
 
 
+class _Picture(NamedTuple):
+    """What a picture adds to the score of VOC, and to COCO's if that is wanted."""
+
+    outcomes: Outcomes
+    columns: Columns | None
+
+
 class _ReadPicture(metric_types.Preprocessor):
-    """Reads and checks a picture once, before it goes to slices and bootstrap samples."""
+    """Reads, checks and matches a picture once, before it goes to slices and bootstrap samples."""
 
     def __init__(
-        self, class_names: Sequence[str], fields: Fields, model_name: str, is_baseline: bool
+        self,
+        class_names: Sequence[str],
+        fields: Fields,
+        slices: Sequence[str],
+        with_coco: bool,
+        model_name: str,
+        is_baseline: bool,
     ):
         super().__init__(f"{type(self).__name__} {model_name}")
         self._reader = DetectionAccumulator(class_names)
         self._known = np.array([name.encode() for name in class_names], object)
         self._fields = fields
+        self._slices = tuple(slices)
+        self._with_coco = with_coco
         self._model_name = model_name
         self._is_baseline = is_baseline
 
-    def process(self, extracts: tfma.types.Extracts) -> Iterator[Columns]:
+    def process(self, extracts: tfma.types.Extracts) -> Iterator[_Picture]:
         inputs = metric_types.StandardMetricInputs(extracts)
         truth = tfma_inputs.ground_truth(inputs.get_features() or {}, self._fields)
         answer = inputs.get_predictions(self._model_name or None)
@@ -220,10 +235,21 @@ class _ReadPicture(metric_types.Preprocessor):
         if self._is_baseline:
             known = np.isin(found.classes, self._known)
             found = tfma_inputs.Detections(*(column[known] for column in found))
-        yield tfma_inputs.picture(self._reader, truth, found)
+        columns = tfma_inputs.picture(self._reader, truth, found)
+        matched = outcomes.match(
+            columns, len(self._reader.class_names), _IOU_THRESHOLD, self._slices
+        )
+        yield _Picture(matched, columns if self._with_coco else None)
 
 
-class _AccumulateDetections(beam.CombineFn):
+class _Accumulator(NamedTuple):
+    """Pictures of a slice; those for COCO with their boxes, for it matches in many ways."""
+
+    outcomes: list[Outcomes]
+    coco: DetectionAccumulator
+
+
+class _ScorePictures(beam.CombineFn):
     """Collects the pictures of a slice and scores them at the end."""
 
     def __init__(
@@ -238,39 +264,37 @@ class _AccumulateDetections(beam.CombineFn):
         """The keys of `extract_output`."""
         return list(self.extract_output(self.create_accumulator()))
 
-    def create_accumulator(self) -> DetectionAccumulator:
-        return DetectionAccumulator(self._class_names)
+    def create_accumulator(self) -> _Accumulator:
+        return _Accumulator([], DetectionAccumulator(self._class_names))
 
-    def add_input(
-        self, accumulator: DetectionAccumulator, picture: Columns
-    ) -> DetectionAccumulator:
-        accumulator.add_columns(picture)
+    def add_input(self, accumulator: _Accumulator, picture: _Picture) -> _Accumulator:
+        accumulator.outcomes.append(picture.outcomes)
+        if self._with_coco:
+            accumulator.coco.add_columns(picture.columns)
         return accumulator
 
-    def merge_accumulators(
-        self, accumulators: Iterable[DetectionAccumulator]
-    ) -> DetectionAccumulator:
+    def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
         # Always a new one: TFMA may merge the same accumulators several times.
         merged = self.create_accumulator()
-        merged.merge(accumulators)
+        for accumulator in accumulators:
+            merged.outcomes.extend(accumulator.outcomes)
+            merged.coco.merge([accumulator.coco])
         return merged
 
-    def compact(self, accumulator: DetectionAccumulator) -> DetectionAccumulator:
-        accumulator.columns()
-        return accumulator
+    def compact(self, accumulator: _Accumulator) -> _Accumulator:
+        accumulator.coco.columns()
+        return accumulator._replace(outcomes=[outcomes.concatenate(accumulator.outcomes)])
 
     def extract_output(
-        self, accumulator: DetectionAccumulator
+        self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
-        columns = accumulator.columns()
-        matches = match_voc(columns, len(self._class_names), _IOU_THRESHOLD)
-        result = score(columns, matches, self._class_names)
+        whole = outcomes.concatenate(accumulator.outcomes)
+        result, of_slices = outcomes.scores(whole, self._class_names, self._slices)
         values = _voc_values(result)
-        for name in self._slices:
-            part = object_slices.restrict(columns, matches, name)
-            values[slice_map_name(name)] = score(columns, part, self._class_names).map_11_point
+        for name, part in of_slices.items():
+            values[slice_map_name(name)] = part.map_11_point
         if self._with_coco:
-            values |= _coco_values(coco.evaluate(accumulator))
+            values |= _coco_values(coco.evaluate(accumulator.coco))
         return {
             **{_key(name, self._model_name): value for name, value in values.items()},
             **_plots(result, self._model_name),

@@ -93,8 +93,8 @@ def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> V
     return score(columns, matches, accumulator.class_names)
 
 
-def score(columns: Columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult:
-    """AP of every class of matched detections."""
+def score(columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult:
+    """AP of every class of matched detections, given as Columns or Outcomes."""
     num_classes = len(class_names)
     positives = np.bincount(columns.gt_class[matches.countable], minlength=num_classes)
     bounds = np.searchsorted(columns.det_class[matches.order], np.arange(num_classes + 1))

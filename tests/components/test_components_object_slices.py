@@ -8,45 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.mean_average_precision import object_slices
-from components.mean_average_precision.accumulator import DetectionAccumulator
 from components.mean_average_precision.matching import box_iou
 from components.mean_average_precision.voc import evaluate, match_voc, score
-
-CLASSES = ("cat", "dog")
-SIDES = (8, 31, 32, 33, 95, 96, 97, 150)  # around the borders of COCO's sizes
-
-BOXES = st.builds(
-    lambda y, x, height, width: (y, x, y + height, x + width),
-    *[st.sampled_from((0, 3, 40))] * 2,
-    *[st.sampled_from(SIDES)] * 2,
-)
-TRUTH = st.tuples(st.sampled_from(CLASSES), BOXES, st.booleans(), st.booleans(), st.booleans())
-FOUND = st.tuples(st.sampled_from(CLASSES), BOXES, st.sampled_from([0.2, 0.5, 0.8]))
-PICTURES = st.lists(
-    st.tuples(st.lists(TRUTH, max_size=4), st.lists(FOUND, max_size=6)), min_size=1, max_size=4
-)
-
-
-def accumulate(pictures):
-    """Objects are (class, box, difficult, truncated, occluded)."""
-    accumulator = DetectionAccumulator(CLASSES)
-    for number, (truth, found) in enumerate(pictures):
-        names, boxes, difficult, truncated, occluded = (
-            zip(*truth, strict=True) if truth else [()] * 5
-        )
-        found_names, found_boxes, scores = zip(*found, strict=True) if found else [()] * 3
-        accumulator.add(
-            f"p{number}",
-            boxes,
-            names,
-            difficult,
-            found_boxes,
-            scores,
-            found_names,
-            gt_truncated=truncated,
-            gt_occluded=occluded,
-        )
-    return accumulator
+from tests.components.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
 def sliced(pictures, name):

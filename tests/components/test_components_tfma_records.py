@@ -8,8 +8,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.mean_average_precision import picture_slices, tfma_metric
-from components.mean_average_precision.voc import evaluate
+from components.mean_average_precision import outcomes, picture_slices, tfma_metric
 from data.errors import DataError
 from data.fields import COMMON
 
@@ -19,8 +18,8 @@ CLASSES = ("cat", "dog")
 class Computation:
     """The metric's computation with both its halves, the reading and the combining, in one."""
 
-    def __init__(self, baseline=False):
-        metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON))
+    def __init__(self, baseline=False, with_coco=False):
+        metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON), with_coco=with_coco)
         models = [config_pb2.ModelSpec(is_baseline=True)] if baseline else []
         (computation,) = metric.computations(
             config_pb2.EvalConfig(model_specs=models), model_names=[""]
@@ -34,6 +33,11 @@ class Computation:
 
     def __getattr__(self, name):
         return getattr(self._combiner, name)
+
+
+def evaluate(accumulator):
+    """The VOC score of all objects in an accumulator of the metric."""
+    return outcomes.scores(outcomes.concatenate(accumulator.outcomes), CLASSES, ())[0]
 
 
 def inputs(features, predictions):
@@ -96,11 +100,12 @@ def test_any_partition_through_pickled_accumulators_gives_the_same():
 
 def test_crowds_come_with_the_record():
     def crowds(**flags):
-        (columns,) = Computation()._reader.process(inputs(record(**flags), answer()).extracts)
-        return columns.gt_crowd.tolist()
+        reader = Computation(with_coco=True)._reader
+        (picture,) = reader.process(inputs(record(**flags), answer()).extracts)
+        return picture.columns.gt_crowd.tolist(), picture.outcomes.gt_countable[0] & 1
 
-    assert crowds(**{"image/object/is_crowd": np.array([1])}) == [True]
-    assert crowds() == [False]
+    assert crowds(**{"image/object/is_crowd": np.array([1])}) == ([True], 0)
+    assert crowds() == ([False], 1)
 
 
 ABSENT = ["class/text", "difficult", "bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax"]
