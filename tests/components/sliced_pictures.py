@@ -20,8 +20,10 @@ PICTURES = st.lists(
 
 
 def accumulate(pictures, first=0):
-    """Objects are (class, box, difficult, truncated, occluded), pictures p0, p1 ... from `first`.
-    on."""
+    """Objects are (class, box, difficult, truncated, occluded).
+
+    The first picture is number `first`.
+    """
     accumulator = DetectionAccumulator(CLASSES)
     for number, (truth, found) in enumerate(pictures, start=first):
         names, boxes, difficult, truncated, occluded = (
