@@ -88,8 +88,11 @@ def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None
             writer.write(pickle.dumps(extracts))
 
 
-def evaluate_by_tfma(num_classes: int, records: Path) -> float:
-    """mAP_area of a whole TFMA run over what `write_extracts` wrote."""
+def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -> float:
+    """mAP_area of a whole TFMA run over what `write_extracts` wrote.
+
+    intervals: whether TFMA draws the 20 samples for confidence intervals, as the Evaluator does.
+    """
     import apache_beam as beam
     import tensorflow_model_analysis as tfma
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -99,11 +102,13 @@ def evaluate_by_tfma(num_classes: int, records: Path) -> float:
     from components.mean_average_precision import tfma_metric
     from data.beam_runner import IN_PROCESS
     from data.fields import COMMON
+    from pipeline.evaluation import interval_options
 
     names = class_names(num_classes)
     config = config_pb2.EvalConfig(
         model_specs=[config_pb2.ModelSpec()],
         metrics_specs=[config_pb2.MetricsSpec(metrics=[tfma_metric.metric_config(names, COMMON)])],
+        options=interval_options(intervals),
     )
     pipeline = beam.Pipeline(options=PipelineOptions(list(IN_PROCESS)))
     with tempfile.TemporaryDirectory() as folder:

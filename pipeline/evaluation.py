@@ -62,7 +62,7 @@ def evaluation_config(
         metrics_specs=[
             config_pb2.MetricsSpec(metrics=[metric], per_slice_thresholds=_per_slice(bounds))
         ],
-        options=_options(config),
+        options=interval_options(config.confidence_intervals),
     )
 
 
@@ -84,8 +84,9 @@ def _slice_bounds(config: EvaluatorConfig, fields: Fields) -> tuple[Mapping, Map
     return objects, pictures
 
 
-def _options(config: EvaluatorConfig) -> config_pb2.Options:
-    if not config.confidence_intervals:
+def interval_options(wanted: bool) -> config_pb2.Options:
+    """TFMA's options with or without confidence intervals."""
+    if not wanted:
         return config_pb2.Options()
     methods = config_pb2.ConfidenceIntervalOptions.ConfidenceIntervalMethod
     return config_pb2.Options(

@@ -5,7 +5,7 @@ its bootstrap and Beam copies them between stages, so with 200 detections in eac
 whether a picture takes a megabyte of memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -66,13 +66,12 @@ def concatenate(parts: Sequence[Outcomes]) -> Outcomes:
 
 
 def scores(
-    outcomes: Outcomes, class_names: Sequence[str], slices: Sequence[str]
-) -> tuple[VocResult, dict[str, VocResult]]:
-    """The score of all objects, and of each slice by the name that it was matched for."""
+    outcomes: Outcomes, class_names: Sequence[str], num_slices: int = 0
+) -> Iterator[VocResult]:
+    """The score of all objects, then one by one those of the slices that were matched for."""
     outcomes = outcomes._replace(det_score=outcomes.det_score.astype(np.float64))
     order = ranking(outcomes)
-    results = []
-    for bit in range(1 + len(slices)):
+    for bit in range(1 + num_slices):
         ignored = _bit(outcomes.det_ignored, bit)
         matches = VocMatches(
             best=None,  # of no use for a score
@@ -81,8 +80,7 @@ def scores(
             countable=_bit(outcomes.gt_countable, bit),
             order=order,
         )
-        results.append(score(outcomes, matches, class_names))
-    return results[0], dict(zip(slices, results[1:], strict=True))
+        yield score(outcomes, matches, class_names)
 
 
 def _as_bits(flags: Sequence[np.ndarray]) -> np.ndarray:

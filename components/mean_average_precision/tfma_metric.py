@@ -289,9 +289,10 @@ class _ScorePictures(beam.CombineFn):
         self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
         whole = outcomes.concatenate(accumulator.outcomes)
-        result, of_slices = outcomes.scores(whole, self._class_names, self._slices)
+        parts = outcomes.scores(whole, self._class_names, len(self._slices))
+        result = next(parts)
         values = _voc_values(result)
-        for name, part in of_slices.items():
+        for name, part in zip(self._slices, parts, strict=True):
             values[slice_map_name(name)] = part.map_11_point
         if self._with_coco:
             values |= _coco_values(coco.evaluate(accumulator.coco))

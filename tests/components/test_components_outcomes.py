@@ -32,11 +32,11 @@ def assert_equal(found, expected):
 def test_matched_apart_scored_together(pictures):
     columns = accumulate(pictures).columns()
     matches = match_voc(columns, len(CLASSES), 0.5)
-    whole, parts = outcomes.scores(matched(pictures), CLASSES, object_slices.NAMES)
-    assert_equal(whole, score(columns, matches, CLASSES))
-    for name in object_slices.NAMES:
+    found = outcomes.scores(matched(pictures), CLASSES, len(object_slices.NAMES))
+    assert_equal(next(found), score(columns, matches, CLASSES))
+    for name, result in zip(object_slices.NAMES, found, strict=True):
         part = object_slices.restrict(columns, matches, name)
-        assert_equal(parts[name], score(columns, part, CLASSES))
+        assert_equal(result, score(columns, part, CLASSES))
 
 
 def test_scores_are_never_rounded():
@@ -56,6 +56,6 @@ def test_a_detection_takes_8_bytes():
 
 
 def test_nothing_scores_as_nothing():
-    whole, _ = outcomes.scores(outcomes.concatenate([]), CLASSES, ())
+    (whole,) = outcomes.scores(outcomes.concatenate([]), CLASSES)
     assert np.isnan(whole.map_11_point)
     assert not len(whole.classes["cat"].scores)

@@ -37,7 +37,7 @@ class Computation:
 
 def evaluate(accumulator):
     """The VOC score of all objects in an accumulator of the metric."""
-    return outcomes.scores(outcomes.concatenate(accumulator.outcomes), CLASSES, ())[0]
+    return next(outcomes.scores(outcomes.concatenate(accumulator.outcomes), CLASSES))
 
 
 def inputs(features, predictions):
