@@ -5,8 +5,8 @@
 Each size runs in a process of its own. Conversion reads drawn noise of 16 x 16 pixels with one
 object; small, so that what is measured is what the pipeline does for each picture and not the disk.
 Evaluation is TFMA with the detection metric, from a file of records and 20 given detections each to
-written numbers, once without and once with confidence intervals: no network runs. The process's own peak memory is measured from its start, imports
-and all, so growth is what the data adds.
+written numbers, once without and once with confidence intervals: no network runs. The process's own
+peak memory is measured from its start, imports and all, so growth is what the data adds.
 """
 
 import argparse
