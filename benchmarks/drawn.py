@@ -1,4 +1,4 @@
-"""Drawn pictures with objects and given detections, and TFMA over them; no network runs."""
+"""Drawn pictures with objects, with detections for TFMA or as a batch to train on."""
 
 import pickle
 import tempfile
@@ -10,6 +10,7 @@ import numpy as np
 
 _OBJECTS = 7  # a picture, as in COCO
 _HEIGHT_PX, _WIDTH_PX = 375, 500
+_MOST_OBJECTS = 10  # of a batch to train on; half of them on average
 
 
 class Drawn(NamedTuple):
@@ -54,6 +55,24 @@ def draw(pictures: int, num_classes: int, detections: int) -> Iterator[Drawn]:
             np.where(is_near, classes[meant], strange),
             scores,
         )
+
+
+def training_batch(pictures: int, size: int, num_classes: int) -> tuple[np.ndarray, ...]:
+    """Noise with one to ten objects of all sizes each, as the training step takes a batch.
+
+    images float32 [pictures, size, size, 3] in 0-255; boxes float32 [pictures, 10, 4] and labels
+    int32 [pictures, 10], padded with zeros.
+    """
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (pictures, size, size, 3)).astype(np.float32)
+    extent = np.exp(random.uniform(np.log(0.05), np.log(0.9), (pictures, _MOST_OBJECTS, 2)))
+    origin = random.uniform(0, 1, extent.shape) * (1 - extent)
+    boxes = np.concatenate([origin, origin + extent], axis=-1).astype(np.float32)
+    labels = random.integers(1, num_classes + 1, (pictures, _MOST_OBJECTS)).astype(np.int32)
+    counts = random.integers(1, _MOST_OBJECTS + 1, pictures)
+    counts[0] = _MOST_OBJECTS
+    real = np.arange(_MOST_OBJECTS) < counts[:, None]
+    return images, boxes * real[..., None], labels * real
 
 
 def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None:

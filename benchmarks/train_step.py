@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from benchmarks.drawn import training_batch
 from benchmarks.report import Bound, report
 from benchmarks.side_by_side import Task, measure, ratio
 
 _CLASSES = 20
-_OBJECTS = 10  # of the fullest picture of a batch; half of them on average
 
 
 def main() -> int:
@@ -61,24 +61,6 @@ def _parts():
     return config, spec, build_network(spec, _CLASSES)
 
 
-def _batch(pictures: int, size: int):
-    """Random pictures with one to ten objects of all sizes each."""
-    import numpy as np
-    import tensorflow as tf
-
-    random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (pictures, size, size, 3)).astype(np.float32)
-    extent = np.exp(random.uniform(np.log(0.05), np.log(0.9), (pictures, _OBJECTS, 2)))
-    origin = random.uniform(0, 1, extent.shape) * (1 - extent)
-    boxes = np.concatenate([origin, origin + extent], axis=-1).astype(np.float32)
-    labels = random.integers(1, _CLASSES + 1, (pictures, _OBJECTS)).astype(np.int32)
-    counts = random.integers(1, _OBJECTS + 1, pictures)
-    counts[0] = _OBJECTS
-    real = np.arange(_OBJECTS) < counts[:, None]
-    boxes, labels = boxes * real[..., None], labels * real
-    return tf.constant(images), tf.constant(boxes), tf.constant(labels)
-
-
 def _whole(pictures: int):
     from trainer.anchors import anchor_boxes
     from trainer.objective import make_optimizer
@@ -88,7 +70,7 @@ def _whole(pictures: int):
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
     step = make_step(network, optimizer, anchor_boxes(spec.anchors), config)
-    batch = _batch(pictures, spec.anchors.image_size)
+    batch = training_batch(pictures, spec.anchors.image_size, _CLASSES)
     return lambda: [float(value) for value in step(*batch)]
 
 
@@ -99,7 +81,7 @@ def _objective(pictures: int):
     from trainer.objective import objective
 
     anchors = anchor_boxes(SSD300)
-    _, boxes, labels = _batch(pictures, SSD300.image_size)
+    _, boxes, labels = training_batch(pictures, SSD300.image_size, _CLASSES)
     codes = tf.random.normal([pictures, len(anchors), 4], seed=0)
     logits = tf.random.normal([pictures, len(anchors), 1 + _CLASSES], seed=1)
 
