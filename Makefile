@@ -25,7 +25,7 @@ run: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # A new lock file means a new environment. Byte-compiling costs seconds once and saves 20 at
 # every start of TFX.
