@@ -106,6 +106,13 @@ def _check(config, root, data, pattern, serving_dir, vertex) -> None:
             "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out: the embedded server then "
             "checks the model in its own container"
         )
+    gpus = resources_of("Trainer", config.resources).gpu_count
+    if config.training_job.workers and gpus:
+        raise DataError(
+            f"resources.Trainer.gpu_count={gpus}: the Trainer only waits for the "
+            f"{config.training_job.workers} workers of training_job, which have GPUs of their own "
+            "(training_job.gpu_count). Add --set resources.Trainer.gpu_count=0"
+        )
     start = config.trainer.warm_start
     if start not in ("", LATEST) and not start.startswith(tuple(MOUNTS)):
         raise DataError(

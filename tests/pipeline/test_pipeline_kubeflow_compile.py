@@ -265,6 +265,14 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
         ),
         (
             (),
+            (
+                *(_VOLUMES, "training_job.workers=2", "training_job.image=registry/ssd:1"),
+                *("training_job.volumes=claim:/volume", "resources.Trainer.gpu_count=1"),
+            ),
+            "the Trainer only waits for the 2 workers of training_job",
+        ),
+        (
+            (),
             (_VOLUMES, "resources.Trainr.gpu_count=2"),
             "resources.Trainr: no such component; there is Trainer",
         ),
