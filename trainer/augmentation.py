@@ -8,6 +8,7 @@ seed gives the same picture wherever and whenever it is made.
 
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -61,14 +62,12 @@ def draw_geometry(boxes, real, seed, recipe: Recipe):
       (window, flip): float32 [4], relative to the picture and possibly larger than it, and a bool
       scalar.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 3)
-    canvas = _draw_canvas(seeds[0], recipe)
-    window = canvas
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    window = canvas = _draw_canvas(seeds[0], recipe)
     if recipe.patch_scale:
-        on_canvas = _relative_to(boxes, canvas)
-        patch = _draw_patch(on_canvas, real, seeds[1], recipe)
-        origin, extent = canvas[:2], canvas[2:] - canvas[:2]
-        window = tf.concat([origin + patch[:2] * extent, origin + patch[2:] * extent], axis=0)
+        patch = _draw_patch(_relative_to(boxes, canvas), real, seeds[1], recipe)
+        origin, extent = _origin_and_extent(canvas)
+        window = origin + patch * extent
     flip = tf.random.stateless_uniform([], seeds[2]) < recipe.flip_probability
     return window, flip
 
@@ -84,29 +83,35 @@ def _draw_canvas(seed, recipe: Recipe):
 
 def _draw_patch(boxes, real, seed, recipe: Recipe):
     """One patch of a canvas, relative to it: each sampler's first success and the whole compete."""
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    samplers = len(PATCH_IOUS)
-    draws = tf.random.stateless_uniform([4, samplers, PATCH_TRIES], seeds[0])
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    patches = _draw_tries(seeds[0], recipe)
+    accepted = _accepts(patches, boxes, real, recipe)
+    succeeded = tf.concat([tf.reduce_any(accepted, axis=1), [True]], axis=0)
+    order = tf.cumsum(tf.cast(succeeded, tf.int32))
+    chosen = tf.random.stateless_uniform([], seeds[1], 0, tf.reduce_max(order), tf.int32)
+    sampler = tf.argmax(order > chosen, output_type=tf.int32)
+
+    def first_success():
+        first = tf.argmax(accepted[sampler], output_type=tf.int32)
+        return tf.stack(patches)[:, sampler, first]
+
+    whole = tf.constant([0.0, 0.0, 1.0, 1.0])
+    return tf.cond(sampler < len(PATCH_IOUS), first_success, lambda: whole)
+
+
+def _draw_tries(seed, recipe: Recipe):
+    """Patches of all samplers: `ymin, xmin, ymax, xmax`, each float32 [samplers, tries]."""
+    draws = tf.unstack(tf.random.stateless_uniform([4, len(PATCH_IOUS), PATCH_TRIES], seed))
     low, high = recipe.patch_scale
     scale = low + draws[0] * (high - low)
     # The aspect is bounded so that the patch fits into the canvas.
-    low = tf.maximum(PATCH_ASPECT[0], scale**2)
-    high = tf.minimum(PATCH_ASPECT[1], 1.0 / scale**2)
+    area = scale * scale
+    low = tf.maximum(PATCH_ASPECT[0], area)
+    high = tf.minimum(PATCH_ASPECT[1], 1.0 / area)
     root_aspect = tf.sqrt(low + draws[1] * (high - low))
-    extent = tf.stack([scale / root_aspect, scale * root_aspect], axis=-1)
-    origin = tf.stack([draws[2], draws[3]], axis=-1) * (1.0 - extent)
-    patches = tf.concat([origin, origin + extent], axis=-1)
-
-    accepted = _accepts(patches, boxes, real, recipe)
-    first = tf.argmax(tf.cast(accepted, tf.int32), axis=1)
-    patches = tf.gather(patches, first, batch_dims=1)
-    succeeded = tf.concat([tf.reduce_any(accepted, axis=1), [True]], axis=0)
-    patches = tf.concat([patches, [[0.0, 0.0, 1.0, 1.0]]], axis=0)
-    patches = tf.boolean_mask(patches, succeeded)
-    chosen = tf.random.stateless_uniform(
-        [], seeds[1], minval=0, maxval=tf.shape(patches)[0], dtype=tf.int32
-    )
-    return patches[chosen]
+    height, width = scale / root_aspect, scale * root_aspect
+    ymin, xmin = draws[2] * (1.0 - height), draws[3] * (1.0 - width)
+    return ymin, xmin, ymin + height, xmin + width
 
 
 def _accepts(patches, boxes, real, recipe: Recipe):
@@ -115,35 +120,40 @@ def _accepts(patches, boxes, real, recipe: Recipe):
     A box is kept when its centre lies in the patch. A picture without objects takes any patch,
     but only from the sampler that asks for no IoU.
     """
-    spread = patches[:, :, None, :]
-    overlap = tf.minimum(spread[..., 2:], boxes[:, 2:]) - tf.maximum(spread[..., :2], boxes[:, :2])
-    overlap = tf.reduce_prod(tf.maximum(overlap, 0.0), axis=-1)
-    union = _areas(spread) + _areas(boxes) - overlap
-    ious = overlap / tf.maximum(union, 1e-12)
-    kept = centres_inside(boxes, spread) & real
-    least = tf.constant(PATCH_IOUS)[:, None]
+    # Sides apart and the tries last: few operations, each on one row after the other.
+    top, left, bottom, right = patches
+    ymin, xmin, ymax, xmax = tf.unstack(boxes[:, None, None, :], axis=-1)
+    height = tf.nn.relu(tf.minimum(bottom, ymax) - tf.maximum(top, ymin))
+    width = tf.nn.relu(tf.minimum(right, xmax) - tf.maximum(left, xmin))
+    overlap = height * width
+    union = (bottom - top) * (right - left) + (ymax - ymin) * (xmax - xmin) - overlap
+    y, x = (ymin + ymax) / 2.0, (xmin + xmax) / 2.0
+    kept = (y > top) & (y < bottom) & (x > left) & (x < right) & real[:, None, None]
+    least = np.float32(PATCH_IOUS)[:, None]
+    fits = overlap >= least * union
+    good = tf.reduce_any(kept & fits, axis=0)
     if recipe.every_kept_box:
-        worst = tf.reduce_min(tf.where(kept, ious, 1.0), axis=-1)
-        good = tf.reduce_any(kept, axis=-1) & (worst >= least)
-    else:
-        good = tf.reduce_max(tf.where(kept, ious, -1.0), axis=-1) >= least
-    empty = ~tf.reduce_any(real)
-    return good | (empty & (least == 0.0))
+        good &= ~tf.reduce_any(kept & ~fits, axis=0)
+    return good | (~tf.reduce_any(real) & (least == 0.0))
 
 
-def centres_inside(boxes, windows):
-    """Whether the centres of boxes [..., 4] lie in windows [..., 4] (broadcast against boxes)."""
-    centre = (boxes[..., :2] + boxes[..., 2:]) / 2.0
-    return tf.reduce_all((centre > windows[..., :2]) & (centre < windows[..., 2:]), axis=-1)
+def centres_inside(boxes, window):
+    """Whether the centres of boxes [..., 4] lie in a window [4]."""
+    low, high = tf.split(boxes, 2, axis=-1)
+    centre = (low + high) / 2.0
+    low, high = tf.split(window, 2)
+    return tf.reduce_all((centre > low) & (centre < high), axis=-1)
 
 
-def _areas(boxes):
-    return tf.reduce_prod(tf.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+def _origin_and_extent(window):
+    """A window's ymin, xmin and its height, width, each twice: two float32 [4]."""
+    low, high = tf.split(window, 2)
+    return tf.tile(low, [2]), tf.tile(high - low, [2])
 
 
 def _relative_to(boxes, window):
-    extent = tf.tile(window[2:] - window[:2], [2])
-    return (boxes - tf.tile(window[:2], [2])) / extent
+    origin, extent = _origin_and_extent(window)
+    return (boxes - origin) / extent
 
 
 def boxes_in_window(boxes, window, flip):
@@ -160,31 +170,35 @@ def distort_colours(pixels, seed, recipe: Recipe):
     Each happens with `colour_probability`; contrast comes before or after saturation and hue.
     Values are clipped after each, as 8-bit pictures would be.
     """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
     happens = tf.random.stateless_uniform([4], seeds[0]) < recipe.colour_probability
-    draws = tf.random.stateless_uniform([5], seeds[1])
+    happens, draws = tf.unstack(happens), tf.unstack(tf.random.stateless_uniform([5], seeds[1]))
 
     def between(bounds, draw):
         return bounds[0] + draw * (bounds[1] - bounds[0])
 
     def sometimes(condition, change, pixels):
         # Not computed where it does not happen, which is as often as not.
-        return tf.cond(condition, lambda: _clip(change(pixels)), lambda: pixels)
+        return tf.cond(condition, lambda: change(pixels), lambda: pixels)
+
+    def brighten(pixels):
+        shift = between((-recipe.brightness, recipe.brightness), draws[0])
+        return tf.clip_by_value(pixels + shift, 0.0, 255.0)
 
     def stretch(pixels):
-        return pixels * between(recipe.contrast, draws[1])
+        return tf.minimum(pixels * between(recipe.contrast, draws[1]), 255.0)
 
     def saturate(pixels):
-        scale = between(recipe.saturation, draws[2])
-        return tf.raw_ops.AdjustSaturation(images=pixels, scale=scale)
+        return _saturate(pixels, between(recipe.saturation, draws[2]))
 
     def turn(pixels):
         degrees = between((-recipe.hue_degrees, recipe.hue_degrees), draws[3])
-        return tf.raw_ops.AdjustHue(images=pixels, delta=degrees / 360.0)
+        turned = tf.raw_ops.AdjustHue(images=pixels, delta=degrees / 360.0)
+        # Only rounding takes it there.
+        return tf.minimum(turned, 255.0)
 
-    shift = between((-recipe.brightness, recipe.brightness), draws[0])
     contrast_first = draws[4] < 0.5
-    pixels = sometimes(happens[0], lambda pixels: pixels + shift, pixels)
+    pixels = sometimes(happens[0], brighten, pixels)
     if recipe.contrast:
         pixels = sometimes(happens[1] & contrast_first, stretch, pixels)
     pixels = sometimes(happens[2], saturate, pixels)
@@ -194,5 +208,17 @@ def distort_colours(pixels, seed, recipe: Recipe):
     return pixels
 
 
-def _clip(pixels):
-    return tf.clip_by_value(pixels, 0.0, 255.0)
+def _saturate(pixels, scale):
+    """HSV's saturation times a factor, at most 1; hue and value stay.
+
+    Equals `tf.image.adjust_saturation`, which goes pixel by pixel: whole channels take half the
+    time.
+    """
+    channels = tf.unstack(pixels, axis=-1)
+    value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
+    lowest = tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
+    # How far channels lie below the value is in proportion to the saturation.
+    scale = tf.minimum(scale, value / tf.maximum(value - lowest, 1e-6))
+    channels = [value - (value - channel) * scale for channel in channels]
+    # Only rounding makes them negative. `tf.stack` along the last axis takes ten times as long.
+    return tf.transpose(tf.nn.relu(tf.stack(channels)), [1, 2, 0])

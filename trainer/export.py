@@ -85,8 +85,7 @@ class ServedDetector(tf.Module):
         return tf.map_fn(self._resize, images, fn_output_signature=shape)
 
     def _resize(self, image):
-        window = tf.constant(sampling.WHOLE_PICTURE)
-        return sampling.sample_window(image, window, self.size)
+        return sampling.resize(image, [self.size, self.size])
 
 
 def _in_chunks(answer, inputs):

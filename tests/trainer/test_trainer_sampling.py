@@ -3,13 +3,25 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from trainer.backbones import MEAN_RGB
-from trainer.sampling import WHOLE_PICTURE, decode_window, sample_window
+from trainer.sampling import decode_part, fill, place, resize
 
 # Bilinear weights in another order of operations: 0.2 % of a byte's range.
 _TOLERANCE = 2e-3 * 255
+_WHOLE = (0.0, 0.0, 1.0, 1.0)
+_WINDOWS = [
+    (0.1, 0.2, 0.6, 0.9),
+    (0, 0.5, 0.3, 1),
+    (-0.4, -0.1, 1.7, 1.2),
+    (0.31, 0.31, 0.33, 0.35),
+    (0.7, 0.7, 1.0, 1.0),
+    (-0.5, -1.5, 1.2, 2.0),
+    (-0.9, 0.5, 0.3, 1.4),
+]
 
 
 def _picture(height, width, seed=0):
@@ -23,82 +35,142 @@ def _jpeg(height, width, mode="RGB"):
     return file.getvalue()
 
 
-def _plain_sample(image, window, size, flip=False):
-    """One output pixel after the other, in float64."""
+def _shown(image, placement, size, flip=False):
+    """One output pixel after the other, in float64, from the placement's window alone.
+
+    The picture ends where the part does that is shown: its border pixels repeat.
+    """
     height, width, _ = image.shape
-    ymin, xmin, ymax, xmax = window
+    top, left, bottom, right = placement.source.numpy()
+    first_row, first_column, end_row, end_column = placement.target.numpy()
+    ymin, xmin, ymax, xmax = placement.window.numpy().astype(float)
     pixels = np.empty((size, size, 3))
     for row in range(size):
         for column in range(size):
-            y = (ymin + (row + 0.5) / size * (ymax - ymin)) * height - 0.5
-            x = (xmin + (column + 0.5) / size * (xmax - xmin)) * width - 0.5
             target = size - 1 - column if flip else column
-            if not (-1 <= y <= height and -1 <= x <= width):
+            if not (first_row <= row < end_row and first_column <= column < end_column):
                 pixels[row, target] = MEAN_RGB
                 continue
-            top, left = int(np.floor(y)), int(np.floor(x))
+            y = (ymin + (row + 0.5) / size * (ymax - ymin)) * height - 0.5
+            x = (xmin + (column + 0.5) / size * (xmax - xmin)) * width - 0.5
+            low_y, low_x = int(np.floor(y)), int(np.floor(x))
             value = np.zeros(3)
-            for yy, wy in ((top, top + 1 - y), (top + 1, y - top)):
-                for xx, wx in ((left, left + 1 - x), (left + 1, x - left)):
-                    pixel = image[np.clip(yy, 0, height - 1), np.clip(xx, 0, width - 1)]
+            for yy, wy in ((low_y, low_y + 1 - y), (low_y + 1, y - low_y)):
+                for xx, wx in ((low_x, low_x + 1 - x), (low_x + 1, x - low_x)):
+                    pixel = image[np.clip(yy, top, bottom - 1), np.clip(xx, left, right - 1)]
                     value += wy * wx * pixel
             pixels[row, target] = value
     return pixels
 
 
+def _sample(image, window, size, flip=False, change=None):
+    """Places the window and fills in its part of a decoded picture."""
+    placement = place(tf.constant(window, tf.float32), tf.constant(image.shape[:2]), size)
+    top, left, bottom, right = placement.source.numpy()
+    part = image[top:bottom, left:right]
+    return fill(part, placement.target, size, tf.constant(flip), change), placement
+
+
 @pytest.mark.parametrize(
     ("height", "width"), [(30, 40), (128, 128), (300, 211), (64, 64), (7, 500), (1, 1), (1, 9)]
 )
-def test_whole_picture_equals_tf_image_resize(height, width):
+def test_resizing_equals_tf_image_resize(height, width):
     image = _picture(height, width)
-    found = sample_window(image, tf.constant(WHOLE_PICTURE), 64)
     wanted = tf.image.resize(tf.cast(image, tf.float32), (64, 64), method="bilinear")
+    np.testing.assert_allclose(resize(image, [64, 64]), wanted, atol=_TOLERANCE)
+    # In training too.
+    found, placement = _sample(image, _WHOLE, 64)
     np.testing.assert_allclose(found, wanted, atol=_TOLERANCE)
+    np.testing.assert_allclose(placement.window, _WHOLE, atol=1e-6)
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(
-    "window",
-    [(0.1, 0.2, 0.6, 0.9), (0, 0.5, 0.3, 1), (-0.4, -0.1, 1.7, 1.2), (0.31, 0.31, 0.33, 0.35)],
-)
+@pytest.mark.parametrize("window", _WINDOWS)
 def test_any_window_equals_a_plain_loop(window, flip):
     image = _picture(33, 21, seed=1)
-    found = sample_window(image, tf.constant(window), 24, flip)
-    np.testing.assert_allclose(found, _plain_sample(image, window, 24, flip), atol=_TOLERANCE)
+    found, placement = _sample(image, window, 24, flip)
+    np.testing.assert_allclose(found, _shown(image, placement, 24, flip), atol=_TOLERANCE)
 
 
-@pytest.mark.parametrize("flip", [True, tf.constant(True)])
+@settings(max_examples=200, deadline=None)
+@given(
+    extent=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    origin=st.tuples(st.floats(-3, 0.9), st.floats(-3, 0.9)),
+    sides=st.tuples(st.floats(0.1, 4), st.floats(0.1, 4)),
+    size=st.sampled_from([24, 300]),
+)
+def test_edges_move_to_whole_pixels_next_to_them(extent, origin, sides, size):
+    extent, low = np.array(extent), np.array(origin)
+    window = np.concatenate([low, low + sides]).astype(np.float32)
+    placement = place(tf.constant(window), tf.constant(extent, tf.int32), size)
+    (top, bottom), (first, last) = (
+        np.split(edges.numpy(), 2) for edges in (placement.source, placement.target)
+    )
+    assert (top >= 0).all()
+    assert (bottom <= extent).all()
+    assert (bottom > top).all()
+    assert (first >= 0).all()
+    assert (last <= size).all()
+    low_px, high_px = (edge * extent for edge in np.split(window.astype(float), 2))
+    step = (high_px - low_px) / size
+    # Whole pixels of the result within the picture, and all of them.
+    slack = 2e-3
+    assert (low_px + first * step >= -slack * step - 1e-3).all() or (last <= first).any()
+    assert (low_px + last * step <= extent + slack * step + 1e-3).all() or (last <= first).any()
+    covered = np.minimum(extent, high_px) - np.maximum(0, low_px)
+    assert (last - first >= covered / step - 2 - slack).all()
+    if (last <= first).any():
+        np.testing.assert_array_equal(placement.window, window)
+        return
+    moved_low, moved_high = np.split(placement.window.numpy() * np.tile(extent, 2), 2)
+    moved_step = (moved_high - moved_low) / size
+    np.testing.assert_allclose(moved_low + first * moved_step, top, atol=0.02)
+    np.testing.assert_allclose(moved_low + last * moved_step, bottom, atol=0.02)
+    # Only a window thinner than a pixel moves by more than half a pixel.
+    wide = high_px - low_px > 1
+    moves = np.abs(np.stack([moved_low + first * moved_step - low_px - first * step,
+                             moved_low + last * moved_step - low_px - last * step]))  # fmt: skip
+    assert (moves[:, wide & ((last - first) * step > 1)] <= 0.5 + 0.02).all()
+
+
+@pytest.mark.parametrize("flip", [True, False])
 def test_flipping_mirrors_left_and_right(flip):
-    image, window = _picture(20, 30), tf.constant([-0.2, 0.1, 0.9, 1.3])
-    plain = sample_window(image, window, 16, False)
-    mirrored = sample_window(image, window, 16, flip)
-    np.testing.assert_allclose(mirrored, plain[:, ::-1], atol=_TOLERANCE)
+    image, window = _picture(20, 30), [-0.2, 0.1, 0.9, 1.3]
+    plain, _ = _sample(image, window, 16, False)
+    mirrored, _ = _sample(image, window, 16, flip)
+    wanted = plain[:, ::-1] if flip else plain
+    np.testing.assert_allclose(mirrored, wanted, atol=_TOLERANCE)
 
 
 def test_outside_is_the_mean_colour():
     image = np.full((10, 10, 3), 255, np.uint8)
-    found = sample_window(image, tf.constant([-1.0, -1.0, 2.0, 2.0]), 30)
+    found, _ = _sample(image, [-1.0, -1.0, 2.0, 2.0], 30)
     # The picture fills the middle third.
-    np.testing.assert_allclose(found[11:19, 11:19], np.full((8, 8, 3), 255.0), atol=1e-3)
+    np.testing.assert_allclose(found[10:20, 10:20], np.full((10, 10, 3), 255.0), atol=1e-3)
     frame = np.ones((30, 30), bool)
-    frame[9:21, 9:21] = False
+    frame[10:20, 10:20] = False
     np.testing.assert_allclose(found.numpy()[frame], np.tile(MEAN_RGB, (frame.sum(), 1)), rtol=1e-6)
 
 
-def test_a_window_beside_the_picture_is_all_mean_colour():
-    found = sample_window(_picture(9, 9), tf.constant([1.5, 1.5, 2.0, 2.0]), 8)
+@pytest.mark.parametrize(
+    "window",
+    [[1.5, 1.5, 2.0, 2.0], [-0.8, 0.2, -0.3, 0.9], [0.2, 1.0, 0.7, 1.5], [0.2, -3.0, 0.7, 0.05]],
+)
+def test_where_nothing_is_covered_all_is_mean_colour(window):
+    found, placement = _sample(_picture(9, 9), window, 8)
     np.testing.assert_allclose(found, np.tile(MEAN_RGB, (8, 8, 1)), rtol=1e-6)
+    np.testing.assert_allclose(placement.window, window)
 
 
 def test_black_pixels_are_inside():
-    found = sample_window(np.zeros((5, 5, 3), np.uint8), tf.constant(WHOLE_PICTURE), 7)
+    found, _ = _sample(np.zeros((5, 5, 3), np.uint8), _WHOLE, 7)
     np.testing.assert_array_equal(found, np.zeros((7, 7, 3)))
 
 
 def test_a_change_leaves_what_is_outside_as_it_is():
-    image, window = _picture(20, 30), tf.constant([-0.5, 0.1, 0.9, 1.3])
-    plain = sample_window(image, window, 16).numpy()
-    changed = sample_window(image, window, 16, change=lambda pixels: pixels + 5.0)
+    image, window = _picture(20, 30), [-0.5, 0.1, 0.9, 1.3]
+    plain = _sample(image, window, 16)[0].numpy()
+    changed, _ = _sample(image, window, 16, change=lambda pixels: pixels + 5.0)
     mean = np.isclose(plain, np.float32(MEAN_RGB)).all(axis=-1, keepdims=True)
     assert 0.2 < mean.mean() < 0.8
     np.testing.assert_allclose(changed, np.where(mean, plain, plain + 5.0), atol=_TOLERANCE)
@@ -106,41 +178,25 @@ def test_a_change_leaves_what_is_outside_as_it_is():
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize(
-    "window",
-    [
-        WHOLE_PICTURE,
-        (0.1, 0.2, 0.6, 0.9),
-        (0.7, 0.7, 1.0, 1.0),
-        (-0.5, -1.5, 1.2, 2.0),
-        (-0.9, 0.5, 0.3, 1.4),
-        (0.5, 0.5, 0.5001, 0.5001),
-        (1.2, 1.2, 1.6, 1.6),
-        (-0.8, -0.8, -0.3, -0.3),
-    ],
+    "part",
+    [(0, 0, 117, 203), (11, 40, 70, 183), (82, 142, 117, 203), (0, 9, 1, 10), (116, 202, 117, 203)],
 )
-def test_decoding_the_window_equals_decoding_all(window, mode):
-    encoded, window = _jpeg(117, 203, mode), tf.constant(window)
-    whole = tf.io.decode_jpeg(encoded, channels=3)
-    part, window_in_part = decode_window(encoded, window)
-    found = sample_window(part, window_in_part, 40)
-    wanted = sample_window(whole, window, 40)
-    np.testing.assert_allclose(found, wanted, atol=_TOLERANCE)
-
-
-def test_only_the_needed_part_is_decoded():
-    part, _ = decode_window(_jpeg(200, 400), tf.constant([0.25, 0.5, 0.5, 0.75]))
-    # 50 x 100 pixels and one more on each side.
-    assert part.shape == (52, 102, 3)
+def test_decoding_a_part_equals_decoding_all(part, mode):
+    encoded = _jpeg(117, 203, mode)
+    top, left, bottom, right = part
+    wanted = tf.io.decode_jpeg(encoded, channels=3)[top:bottom, left:right]
+    found = decode_part(encoded, tf.constant(part), tf.constant([117, 203]))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_picture_of_one_pixel():
     encoded = tf.io.encode_jpeg(np.full((1, 1, 3), 200, np.uint8))
-    part, window = decode_window(encoded, tf.constant([-1.0, -1.0, 2.0, 2.0]))
+    placement = place(tf.constant([-1.0, -1.0, 2.0, 2.0]), tf.constant([1, 1]), 12)
+    part = decode_part(encoded, placement.source, tf.constant([1, 1]))
     assert part.shape == (1, 1, 3)
-    found = sample_window(part, window, 12).numpy()
+    found = fill(part, placement.target, 12, tf.constant(False)).numpy()
     mean = np.isclose(found, np.float32(MEAN_RGB)).all(axis=-1)
-    assert not mean[4:8, 4:8].any()
-    # Half a source pixel around the picture repeats its border; here that is two samples.
-    assert mean[:2].all()
-    assert mean[10:].all()
+    inside = np.zeros((12, 12), bool)
+    inside[4:8, 4:8] = True
+    np.testing.assert_array_equal(mean, ~inside)
     np.testing.assert_allclose(found[6, 6], [200.0] * 3, atol=2)
