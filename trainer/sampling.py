@@ -45,7 +45,8 @@ def place(window, extent, size: int) -> Placement:
 
     Only so is what is visible a plain resize of a part of the picture, by far the fastest sampling
     there is. As in the paper's chain, which crops whole pixels, edges move by at most half a pixel
-    of the picture. Pixels of the result that the picture covers in part count as outside it.
+    of the picture, further only to show a whole one. Pixels of the result that the picture covers
+    in part count as outside it.
 
     Args:
       window: float32 [4], `ymin, xmin, ymax, xmax` relative to the picture; may exceed it.
