@@ -12,7 +12,6 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import (
     Evaluator,
     ExampleValidator,
-    ImportExampleGen,
     InfraValidator,
     SchemaGen,
     StatisticsGen,
@@ -39,6 +38,7 @@ from components.data_gate.component import DataGate, DataVerdict
 from components.data_gate.config import DROP_TRAIN
 from components.data_gate.drop_leaks import DropLeaks
 from components.detection_report.component import DetectionReport
+from components.example_gen import ShardExampleGen
 from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.beam_runner import IN_PROCESS
@@ -144,9 +144,9 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
         example_gen_pb2.Input.Split(name=split, pattern=pattern)
         for split, pattern in inputs.patterns.items()
     ]
-    example_gen = ImportExampleGen(
+    example_gen = ShardExampleGen(
         input_base=str(inputs.records), input_config=example_gen_pb2.Input(splits=splits)
-    )
+    ).with_id("ImportExampleGen")
     examples = example_gen.outputs["examples"]
     statistics_gen = StatisticsGen(examples, stats_options=_statistics_options(inputs))
     statistics = statistics_gen.outputs["statistics"]

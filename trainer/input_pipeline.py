@@ -163,13 +163,7 @@ def training_batches(
         .unbatch()
         .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .ragged_batch(part, drop_remainder=True)
-        .map(
-            lambda images, boxes, labels: (
-                images,
-                boxes.to_tensor(shape=[None, None, 4]),
-                labels.to_tensor(),
-            )
-        )
+        .map(_padded)
     )
     return (batches.map(_few_shapes) if config.xla else batches).prefetch(2)
 
