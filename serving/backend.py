@@ -1,10 +1,12 @@
 """What REST and gRPC share: the models, the threads that run them, their limits and records."""
 
+import contextlib
+import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,19 +25,25 @@ class Limits:
     timeout_s: float = 30.0  # to receive a request, and to answer it
 
 
-@dataclass(frozen=True)
 class Backend:
     """The parts of a server that do not depend on how it is asked."""
 
-    manager: ModelManager
-    metrics: Metrics
-    logs: RequestLogs
-    limits: Limits
-    executor: ThreadPoolExecutor
-    places: threading.Semaphore = field(init=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, "places", threading.Semaphore(self.limits.max_requests))
+    def __init__(
+        self,
+        manager: ModelManager,
+        metrics: Metrics,
+        logs: RequestLogs,
+        limits: Limits,
+        executor: ThreadPoolExecutor,
+    ):
+        self.manager = manager
+        self.metrics = metrics
+        self.logs = logs
+        self.limits = limits
+        self.executor = executor
+        self.places = threading.Semaphore(limits.max_requests)
+        self._lock = threading.Lock()
+        self._running = 0
 
     def run(
         self,
@@ -48,7 +56,20 @@ class Backend:
     ) -> dict[str, np.ndarray]:
         """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
         start = time.perf_counter()
-        answer = servable.run(signature, inputs, outputs)
+        with self._counted() as running:
+            answer = servable.run(signature, inputs, outputs, busy=running >= os.cpu_count())
         self.metrics.run(model, time.perf_counter() - start)
         self.logs.add(model, version, signature, inputs, answer)
         return answer
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[int]:
+        """How many runs there are, this one included."""
+        with self._lock:
+            self._running += 1
+            running = self._running
+        try:
+            yield running
+        finally:
+            with self._lock:
+                self._running -= 1

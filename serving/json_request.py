@@ -36,7 +36,6 @@ _JSON_TYPES = {
 }
 # TensorFlow Serving takes 254; arrays in Python end earlier.
 _MAX_RANK = 32
-_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 
 
 def read_request(body: bytes, input_types: Callable[[str], InputTypes]) -> tuple[str, Inputs, bool]:
@@ -287,14 +286,19 @@ def _base64_or_none(value: dict) -> bytes | None:
     if not _is_base64(value):
         return None
     text = _bytes(value["b64"])
+    decoded = _decoded(text)
+    return _decoded(b"".join(text.split())) if decoded is None else decoded
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """Decodes base64 without white space; None where it is not just that."""
     digits = text.rstrip(b"=")
-    if digits.translate(None, _BASE64):
-        text = b"".join(text.split())
-        digits = text.rstrip(b"=")
-        if digits.translate(None, _BASE64):
-            return None
-    padding = len(text) - len(digits)
     missing = -len(digits) % 4
-    if missing == 3 or padding not in (0, missing):
+    if missing == 3 or len(text) - len(digits) not in (0, missing):
         return None
-    return binascii.a2b_base64(digits + b"=" * missing)
+    try:
+        decoded = binascii.a2b_base64(digits + b"=" * missing)
+    except binascii.Error:
+        return None
+    # What is not in the alphabet is passed over, and leaves fewer bytes.
+    return decoded if len(decoded) == len(digits) * 3 // 4 else None

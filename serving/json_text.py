@@ -146,11 +146,13 @@ def nine_digits(values: np.ndarray) -> np.ndarray | None:
         return None
     exact = values.astype(np.float64)
     # Both products and quotients by a power of ten up to 1e22 are rounded once.
-    leading = np.floor(np.log10(size, out=np.zeros_like(size), where=plain))
-    unit6, unit9 = 10.0 ** (5 - leading), 10.0 ** (8 - leading)
+    leading = np.floor(np.log10(size, out=np.zeros_like(size), where=plain)).astype(int)
+    unit6 = _POWERS_OF_TEN[5 - leading]
+    unit9 = unit6 * 1000
     six = np.rint(exact * unit6) / unit6
     nine = np.rint(exact * unit9) / unit9
     return np.where(six.astype(np.float32) == values, six, nine)
 
 
+_POWERS_OF_TEN = 10.0 ** np.arange(10)
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
