@@ -16,6 +16,7 @@ from pathlib import Path
 from data.console import quiet
 from data.errors import DataError
 from data.fields import COMMON
+from data.output import whole_folder
 
 _PICTURES = "image_bytes"
 
@@ -44,25 +45,23 @@ def convert(logs: list[Path], output: Path, score: float) -> int:
     """Writes `serving-00000.tfrecord` with an Example for each logged picture; returns how many.
 
     Objects are the detections whose score is at least `score`. Pictures that were not sent encoded
-    are left out. Raises DataError where a log cannot be read or has no picture.
+    are left out. Raises DataError where a log cannot be read, none has a picture, or `output` is
+    there already.
     """
     import tensorflow as tf
 
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "serving-00000.tfrecord"
-    partial = output / f".{path.name}.partial"
     count = 0
-    with tf.io.TFRecordWriter(str(partial)) as writer:
-        for log in logs:
-            for example in _examples(log, score):
-                writer.write(example.SerializeToString())
-                count += 1
-    if not count:
-        partial.unlink()
-        raise DataError(
-            f"{logs[0]}: no picture in {len(logs)} logs. Give logs of requests with {_PICTURES}."
-        )
-    partial.replace(path)
+    with whole_folder(output) as folder:
+        with tf.io.TFRecordWriter(str(folder / "serving-00000.tfrecord")) as writer:
+            for log in logs:
+                for example in _examples(log, score):
+                    writer.write(example.SerializeToString())
+                    count += 1
+        if not count:
+            raise DataError(
+                f"{logs[0]}: no picture in {len(logs)} logs. "
+                f"Give logs of requests with {_PICTURES}."
+            )
     return count
 
 

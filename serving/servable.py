@@ -140,7 +140,9 @@ class Servable:
                 raise StatusError("UNIMPLEMENTED", f"{path}: only predict requests can warm up")
             request = log.predict_log.request
             inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-            self.run(request.model_spec.signature_name, inputs, list(request.output_filter))
+            for busy in (False, True):
+                wanted = list(request.output_filter)
+                self.run(request.model_spec.signature_name, inputs, wanted, busy)
 
 
 def _check_inputs(signature: meta_graph_pb2.SignatureDef, inputs: Mapping) -> None:

@@ -92,6 +92,13 @@ def test_errors(stub):
     _refused(stub.Predict, request, grpc.StatusCode.FAILED_PRECONDITION)
 
 
+def test_a_message_that_quotes_bytes_which_are_no_text(stub):
+    request = _request("blobs", examples=[b"\x01 no Example \xff"])
+    request.model_spec.signature_name = "serving_examples"
+    details = _refused(stub.Predict, request, grpc.StatusCode.INVALID_ARGUMENT)
+    assert r"no Example \xff'" in details
+
+
 @pytest.mark.parametrize("size", [10**12, -1])
 def test_a_tensor_that_claims_an_absurd_shape(stub, size):
     request = _request("adder", x=np.float32([1]))

@@ -183,4 +183,16 @@ def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, ca
         monkeypatch.setattr("sys.argv", command)
         assert request_examples.main() == 2
         assert message in capsys.readouterr().err
-    assert not list((tmp_path / "out").glob("*.tfrecord"))
+        assert not list(tmp_path.glob("**/*out*"))
+
+
+def test_a_log_that_breaks_off_leaves_nothing_behind(tmp_path, picture):
+    log = _log_of(tmp_path / "log", [picture.read_bytes()] * 2, ["dog", "cat"])
+    broken = tmp_path / "broken.tfrecord"
+    broken.write_bytes(log.read_bytes()[:-5])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError, match="broken.tfrecord: not a log of requests"):
+        request_examples.convert([log, broken], tmp_path / "out", 0.5)
+    assert sorted(tmp_path.iterdir()) == before
+    assert request_examples.convert([log], tmp_path / "out", 0.5) == 2
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["serving-00000.tfrecord"]

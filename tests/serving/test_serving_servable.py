@@ -45,10 +45,12 @@ def test_runs_as_the_function_does(blob_model, picture):
     expected = tf.saved_model.load(str(folder)).signatures["serving_default"](
         image_bytes=tf.constant([content])
     )
-    found = Servable(folder).run("", {"image_bytes": np.array([content], object)})
-    assert found.keys() == expected.keys()
-    for name, array in found.items():
-        np.testing.assert_array_equal(array, expected[name].numpy())
+    loaded = Servable(folder)
+    for busy in (False, True):
+        found = loaded.run("", {"image_bytes": np.array([content], object)}, busy=busy)
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name].numpy())
 
 
 def test_shapes_are_not_held_against_the_signature(adder):
@@ -71,9 +73,10 @@ def test_warm_up_requests_are_answered_before_the_first_user(adder, monkeypatch)
     run = Servable.run
     monkeypatch.setattr(Servable, "run", lambda self, *a: ran.append(run(self, *a)) or ran[-1])
     Servable(adder)
-    assert [answer["y"].tolist() for answer in ran] == [[4.0, 5.0], [6.0]]
+    # Each is run in both ways.
+    assert [answer["y"].tolist() for answer in ran] == [[4.0, 5.0]] * 2 + [[6.0]] * 2
     Servable(adder, warm_up=False)
-    assert len(ran) == 2
+    assert len(ran) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""How the server runs models when there are several requests at once."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from serving.backend import Backend, Limits
+from serving.metrics import Metrics
+from serving.request_log import RequestLogs
+from serving.status import StatusError, invalid
+
+
+class _Model:
+    """Answers when as many requests run as it waits for; remembers which found the cores busy."""
+
+    def __init__(self, together: int):
+        self.found: list[bool] = []
+        self._all = threading.Barrier(together)
+
+    def run(self, signature, inputs, outputs, busy):
+        self.found.append(busy)
+        self._all.wait(10)
+        if signature == "refused":
+            raise invalid("no")
+        return {}
+
+
+@pytest.fixture
+def backend():
+    return Backend(None, Metrics(), RequestLogs([]), Limits(), None)
+
+
+def test_only_runs_beyond_the_cores_are_kept_to_one_thread(backend):
+    cores = os.cpu_count()
+    model = _Model(cores + 1)
+    with ThreadPoolExecutor(cores + 1) as threads:
+        for _ in range(cores + 1):
+            threads.submit(backend.run, "m", 1, model, "", {})
+    assert sorted(model.found) == [False] * (cores - 1) + [True] * 2
+
+
+def test_a_run_that_fails_is_over(backend):
+    for _ in range(2 * os.cpu_count()):
+        model = _Model(1)
+        with pytest.raises(StatusError):
+            backend.run("m", 1, model, "refused", {})
+    assert model.found == [os.cpu_count() == 1]
