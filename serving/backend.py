@@ -14,6 +14,7 @@ from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.request_log import RequestLogs
 from serving.servable import Servable
+from serving.status import StatusError
 
 
 @dataclass(frozen=True)
@@ -25,25 +26,35 @@ class Limits:
     timeout_s: float = 30.0  # to receive a request, and to answer it
 
 
+@dataclass
 class Backend:
     """The parts of a server that do not depend on how it is asked."""
 
-    def __init__(
-        self,
-        manager: ModelManager,
-        metrics: Metrics,
-        logs: RequestLogs,
-        limits: Limits,
-        executor: ThreadPoolExecutor,
-    ):
-        self.manager = manager
-        self.metrics = metrics
-        self.logs = logs
-        self.limits = limits
-        self.executor = executor
-        self.places = threading.Semaphore(limits.max_requests)
+    manager: ModelManager
+    metrics: Metrics
+    logs: RequestLogs
+    limits: Limits
+    executor: ThreadPoolExecutor
+
+    def __post_init__(self):
+        self.places = threading.Semaphore(self.limits.max_requests)
         self._lock = threading.Lock()
         self._running = 0
+
+    @contextlib.contextmanager
+    def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
+        """Counts what is done meanwhile as one request to the model, by how it ends."""
+        start = time.perf_counter()
+        code = "CANCELLED"
+        try:
+            yield
+            code = "OK"
+        except StatusError as error:
+            code = error.code
+            raise
+        finally:
+            if model in self.manager.model_names:
+                self.metrics.request(model, api, entrypoint, code, time.perf_counter() - start)
 
     def run(
         self,

@@ -1,7 +1,6 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
 import math
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -60,23 +59,16 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._manager = backend.manager
 
     def Predict(self, request, context):  # noqa: N802
-        start = time.perf_counter()
-        code = "OK"
         try:
-            if not self._backend.places.acquire(blocking=False):
-                raise StatusError("UNAVAILABLE", "Too many requests in the queue")
-            try:
-                return self._backend.executor.submit(self._predict, request).result()
-            finally:
-                self._backend.places.release()
+            with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
+                if not self._backend.places.acquire(blocking=False):
+                    raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+                try:
+                    return self._backend.executor.submit(self._predict, request).result()
+                finally:
+                    self._backend.places.release()
         except StatusError as error:
-            code = error.code
-            _abort(context, error)
-        finally:
-            name = request.model_spec.name
-            if name in self._manager.model_names:
-                seconds = time.perf_counter() - start
-                self._backend.metrics.request(name, "Predict", "GRPC", code, seconds)
+            return _abort(context, error)
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
         response = predict_pb2.PredictResponse()
@@ -114,13 +106,9 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             return _abort(context, error)
 
     def Classify(self, request, context):  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Classify is not supported: use Predict")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")
 
-    def Regress(self, request, context):  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "Regress is not supported: use Predict")
-
-    def MultiInference(self, request, context):  # noqa: N802
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, "MultiInference is not supported: use Predict")
+    Regress = MultiInference = Classify
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):

@@ -13,6 +13,21 @@ from data.errors import DataError
 
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 LOG_TYPE = "tfrecord"
+_MONITORING_PROTO = """
+  name: "serving/monitoring_config.proto" package: "tensorflow.serving" syntax: "proto3"
+  message_type {
+    name: "PrometheusConfig"
+    field { name: "enable" number: 1 type: TYPE_BOOL label: LABEL_OPTIONAL }
+    field { name: "path" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL }
+  }
+  message_type {
+    name: "MonitoringConfig"
+    field {
+      name: "prometheus_config" number: 1 type: TYPE_MESSAGE label: LABEL_OPTIONAL
+      type_name: ".tensorflow.serving.PrometheusConfig"
+    }
+  }
+"""
 Policy = Callable[[Iterable[int]], list[int]]
 _Message = TypeVar("_Message", bound=Message)
 
@@ -89,26 +104,8 @@ def read_metrics_path(path: Path) -> str | None:
 
 def _monitoring_config() -> Message:
     """An empty MonitoringConfig, which the package of TensorFlow Serving's protos leaves out."""
-    package = "tensorflow.serving"
-    file = descriptor_pb2.FileDescriptorProto(
-        name="serving/monitoring_config.proto", package=package, syntax="proto3"
-    )
-    fields = descriptor_pb2.FieldDescriptorProto
-    prometheus = file.message_type.add(name="PrometheusConfig")
-    prometheus.field.add(
-        name="enable", number=1, type=fields.TYPE_BOOL, label=fields.LABEL_OPTIONAL
-    )
-    prometheus.field.add(
-        name="path", number=2, type=fields.TYPE_STRING, label=fields.LABEL_OPTIONAL
-    )
-    file.message_type.add(name="MonitoringConfig").field.add(
-        name="prometheus_config",
-        number=1,
-        type=fields.TYPE_MESSAGE,
-        type_name=f".{package}.PrometheusConfig",
-        label=fields.LABEL_OPTIONAL,
-    )
-    return message_factory.GetMessages([file])[f"{package}.MonitoringConfig"]()
+    file = text_format.Parse(_MONITORING_PROTO, descriptor_pb2.FileDescriptorProto())
+    return message_factory.GetMessages([file])["tensorflow.serving.MonitoringConfig"]()
 
 
 def _policy(policy) -> Policy:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import time
 import zlib
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -98,7 +97,8 @@ class RestApi:
         if request.method == "POST" and (match := _POST.fullmatch(path)):
             target = _Target.of(match)
             if target.what == "predict":
-                return await self._predict(request, target)
+                with self._backend.timed(target.name, "predict", "REST"):
+                    return await self._predict(request, target)
             if target.what in ("classify", "regress"):
                 raise StatusError(
                     "UNIMPLEMENTED", f"{target.what} is not supported by this server: use predict"
@@ -114,21 +114,6 @@ class RestApi:
         raise invalid(f"Malformed request: {request.method} {path}")
 
     async def _predict(self, request: web.BaseRequest, target: _Target) -> bytes:
-        start = time.perf_counter()
-        code = "CANCELLED"
-        try:
-            answer = await self._admit(request, target)
-            code = "OK"
-            return answer
-        except StatusError as error:
-            code = error.code
-            raise
-        finally:
-            if target.name in self._manager.model_names:
-                seconds = time.perf_counter() - start
-                self._backend.metrics.request(target.name, "predict", "REST", code, seconds)
-
-    async def _admit(self, request: web.BaseRequest, target: _Target) -> bytes:
         """Gives the request a place, from its first byte until its run ends, answered or not."""
         if not self._backend.places.acquire(blocking=False):
             raise StatusError("UNAVAILABLE", "Too many requests in the queue")
