@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -331,10 +332,7 @@ def test_run_fn_gives_the_workers_what_they_need_and_fetches_the_model(
 
 def _as_ssd_1(path):
     """Any job's pods under the name that the stub knows."""
-    head, mark, tail = path.partition("ssd-")
-    if not mark or tail.startswith("1"):
-        return path
-    return head + "ssd-1" + tail[12:]
+    return re.sub("ssd-[0-9a-f]{12}", "ssd-1", path)
 
 
 def test_a_job_that_leaves_no_model_is_an_error(cluster, monkeypatch, arguments):
