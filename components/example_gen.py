@@ -19,8 +19,7 @@ from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from data.errors import DataError
-
-_GZIP_MAGIC = b"\x1f\x8b"
+from data.record_folder import read_records
 
 
 class Executor(BaseBeamExecutor):
@@ -75,13 +74,11 @@ def copy_shard(source: str, target: str) -> None:
     Raises:
         DataError: the file is damaged.
     """
-    with tf.io.gfile.GFile(source, "rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
-    records = tf.data.TFRecordDataset(source, "GZIP" if compressed else "")
+    records = read_records(source)
     _check(records, source)
     # Workers may try the same shard at once; whichever finishes puts the same bytes there.
     temporary = f"{target}.{uuid.uuid4().hex}"
-    if compressed:
+    if source.endswith(".gz"):
         tf.io.gfile.copy(source, temporary)
     else:
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)

@@ -45,12 +45,16 @@ def open_record_folder(path: Path) -> RecordFolder:
     return RecordFolder(path, patterns, found.pop())
 
 
+def read_records(file: str) -> tf.data.Dataset:
+    """The records of a TFRecord file, which is a GZIP one if its name says so, as Beam has it."""
+    return tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "")
+
+
 def _first_record_fields(files: list[Path]) -> fields.Fields:
     """The field names of the first record in the files."""
     for file in files:
-        compression = "GZIP" if file.suffix == ".gz" else ""
         try:
-            for record in tf.data.TFRecordDataset(str(file), compression).take(1):
+            for record in read_records(str(file)).take(1):
                 example = tf.train.Example.FromString(record.numpy())
                 return fields.detect(example.features.feature)
         except tf.errors.OpError as error:

@@ -69,14 +69,23 @@ def test_shards_are_copied_in_their_order(tmp_path):
 @pytest.mark.parametrize("compression", ["GZIP", None])
 @pytest.mark.parametrize("kind", ["cut off", "changed"])
 def test_a_damaged_shard_is_named_and_leaves_nothing(tmp_path, compression, kind):
-    shard = tmp_path / "a.tfrecord"
+    shard = tmp_path / ("a.tfrecord.gz" if compression else "a.tfrecord")
     _write(shard, _RECORDS, compression)
     data = gzip.decompress(shard.read_bytes()) if compression else shard.read_bytes()
     data = data[:-5] if kind == "cut off" else data[:-100] + b"?" + data[-99:]
     shard.write_bytes(gzip.compress(data) if compression else data)
-    with pytest.raises(DataError, match=r"a.tfrecord: damaged after 2 records .*convert the data"):
+    with pytest.raises(DataError, match=f"{shard}: damaged after 2 records .*convert the data"):
         copy_shard(str(shard), str(tmp_path / "out.gz"))
     assert list(tmp_path.iterdir()) == [shard]
+
+
+def test_a_plain_record_may_begin_as_gzip_files_do(tmp_path):
+    shard = tmp_path / "a.tfrecord"
+    records = [b"x" * 0x8B1F]
+    _write(shard, records, compression=None)
+    assert shard.read_bytes()[:2] == b"\x1f\x8b"
+    copy_shard(str(shard), str(tmp_path / "out.gz"))
+    assert _read(tmp_path / "out.gz") == records
 
 
 def test_a_split_without_files_is_an_error(tmp_path):
