@@ -84,8 +84,9 @@ def scores(
 
 
 def _as_bits(flags: Sequence[np.ndarray]) -> np.ndarray:
-    """Bit i of row n is row n of flags[i]."""
-    return np.packbits(np.array(flags), axis=0, bitorder="little")[0]
+    """Bit i of row n is row n of flags[i], of which there are at most 8."""
+    (bits,) = np.packbits(np.array(flags), axis=0, bitorder="little")
+    return bits
 
 
 def _bit(bits: np.ndarray, number: int) -> np.ndarray:
