@@ -38,6 +38,7 @@ class Backend:
 
     def __post_init__(self):
         self.places = threading.Semaphore(self.limits.max_requests)
+        self._cores = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
         self._running = 0
 
@@ -68,7 +69,7 @@ class Backend:
         """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
         start = time.perf_counter()
         with self._counted() as running:
-            answer = servable.run(signature, inputs, outputs, busy=running >= os.cpu_count())
+            answer = servable.run(signature, inputs, outputs, busy=running >= self._cores)
         self.metrics.run(model, time.perf_counter() - start)
         self.logs.add(model, version, signature, inputs, answer)
         return answer
