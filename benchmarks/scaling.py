@@ -36,9 +36,9 @@ _DETECTIONS = 20
 _CLASSES = 20
 # Times the cost of a picture at the smallest size; start-up makes it less than 1 at best.
 _MOST_GROWTH = 1.3
-# A picture's bytes of VOC are 80,000. Intervals hold each picture in about 20 samples.
 _IMPORT, _CONVERSION = "import", "conversion"
 _EVALUATION, _INTERVALS = "evaluation", "evaluation with intervals"
+# A picture's bytes of VOC are 80,000. Intervals hold each picture in about 20 samples.
 _MOST_BYTES_PER_PICTURE = {
     _IMPORT: 1_000,
     _CONVERSION: 5_000,

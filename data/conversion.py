@@ -1,7 +1,8 @@
 """The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
-Only where a picture lies travels between the workers; annotation and JPEG are read once to check
-them and once more by the worker that writes the shard, so memory hardly grows with the data.
+Only where a picture lies travels between the workers (of COCO its objects, too, which are in no
+file of their own); what lies there is read once to check it and once more by the worker that writes
+the shard, so memory hardly grows with the data.
 """
 
 import hashlib
