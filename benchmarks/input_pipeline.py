@@ -139,39 +139,43 @@ def _plain(files):
     expand_only = dataclasses.replace(augmentation.PAPER, patch_scale=None, flip_probability=0.0)
     patch_only = dataclasses.replace(augmentation.PAPER, expand_probability=0.0)
 
-    def augment(number, record):
-        seeds = tf.random.experimental.stateless_split(tf.stack([number, 0]), 3)
-        real = record["labels"] > 0
-        boxes = tf.boolean_mask(record["boxes"], real)
-        every = tf.ones_like(boxes[:, 0], tf.bool)
-        picture = tf.cast(tf.io.decode_jpeg(record["encoded"], channels=3), tf.float32)
-        picture = augmentation.distort_colours(picture, seeds[0], augmentation.PAPER)
+    def draw(numbers, serialised):
+        found = records(serialised)
+        boxes = tf.ragged.boolean_mask(found["boxes"], found["labels"] > 0)
+        seeds = tf.stack([numbers, tf.zeros_like(numbers)], axis=1)
+        expanded = augmentation.draw(boxes, seeds, expand_only)
+        canvas = tf.gather(expanded.window, boxes.value_rowids())
+        on_canvas = augmentation.boxes_in_window(boxes.flat_values, canvas, False)
+        patch = augmentation.draw(boxes.with_flat_values(on_canvas), seeds + 2**32, patch_only)
+        return found, expanded, patch
 
-        canvas, _ = augmentation.draw_geometry(boxes, every, seeds[1], expand_only)
+    def augment(record, expanded, patch):
+        real = record["labels"] > 0
+        picture = tf.cast(tf.io.decode_jpeg(record["encoded"], channels=3), tf.float32)
+        picture = augmentation.distort_colours(picture, expanded.colours)
+
+        canvas = expanded.window
         extent = tf.cast(tf.shape(picture)[:2], tf.float32)
         before = tf.cast(-canvas[:2] * extent, tf.int32)
         after = tf.cast((canvas[2:] - 1.0) * extent, tf.int32)
         padding = tf.concat([tf.stack([before, after], axis=1), [[0, 0]]], axis=0)
         picture = tf.pad(picture - MEAN_RGB, padding) + MEAN_RGB
-        boxes = augmentation.boxes_in_window(boxes, canvas, False)
+        boxes = augmentation.boxes_in_window(tf.boolean_mask(record["boxes"], real), canvas, False)
 
-        window, flip = augmentation.draw_geometry(boxes, every, seeds[2], patch_only)
+        window = patch.window
         extent = tf.cast(tf.shape(picture)[:2], tf.float32)
         first = tf.cast(window[:2] * extent, tf.int32)
         last = tf.maximum(tf.cast(window[2:] * extent, tf.int32), first + 1)
         picture = picture[first[0] : last[0], first[1] : last[1]]
         picture = tf.image.resize(picture, [_SIZE, _SIZE])
-        picture = tf.cond(flip, lambda: picture[:, ::-1], lambda: picture)
+        picture = tf.cond(patch.flip, lambda: picture[:, ::-1], lambda: picture)
         kept = augmentation.centres_inside(boxes, window)
-        boxes = augmentation.boxes_in_window(tf.boolean_mask(boxes, kept), window, flip)
+        boxes = augmentation.boxes_in_window(tf.boolean_mask(boxes, kept), window, patch.flip)
         labels = tf.boolean_mask(tf.boolean_mask(record["labels"], real), kept)
         return tf.ensure_shape(picture, [_SIZE, _SIZE, 3]), boxes, labels
 
-    numbered = read_shards(files).repeat().batch(64).map(records).unbatch().enumerate()
-    examples = numbered.map(
-        lambda number, record: augment(tf.cast(number, tf.int32), record),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+    numbered = read_shards(files).repeat().enumerate().batch(64)
+    examples = numbered.map(draw).unbatch().map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return _Drain(examples.padded_batch(_BATCH, ([_SIZE, _SIZE, 3], [None, 4], [None])))
 
 

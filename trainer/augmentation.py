@@ -1,12 +1,14 @@
 """SSD's training augmentation, geometry first (paper, section 2.2, and its Caffe release).
 
-`draw_geometry` decides expansion, patch and flip on numbers alone; the caller then samples the one
-resulting window of the picture, and `distort_colours` works on that small result. Colour acts on
+`draw` decides expansion, patch and flip on numbers alone; the caller then samples the one resulting
+window of the picture, and `distort_colours` works on that small result. Colour acts on
 each pixel by itself, so the order does not change the outcome. All draws are stateless: the same
 seed gives the same picture wherever and whenever it is made.
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -30,7 +32,9 @@ class Recipe:
 
 PAPER = Recipe()
 RECIPES = {
-    "none": None,
+    "none": Recipe(
+        patch_scale=None, expand_probability=0.0, flip_probability=0.0, colour_probability=0.0
+    ),
     "paper": PAPER,
     # HiKapok/SSD.TensorFlow: every kept box must reach the IoU, colour always, no hue or contrast.
     "seed": Recipe(
@@ -50,58 +54,84 @@ PATCH_TRIES = 50
 PATCH_ASPECT = (0.5, 2.0)
 
 
-def draw_geometry(boxes, real, seed, recipe: Recipe):
-    """Draws the window of the picture to show and whether to mirror it.
+class Draws(NamedTuple):
+    """What is drawn for each picture of a batch.
+
+    `window` is float32 [batch, 4], relative to the picture and possibly larger than it; `flip` bool
+    [batch]; `colours` float32 [batch, 5], what `distort_colours` takes.
+    """
+
+    window: tf.Tensor
+    flip: tf.Tensor
+    colours: tf.Tensor
+
+
+def draw(boxes, seeds, recipe: Recipe) -> Draws:
+    """Draws the window of each picture to show, whether to mirror it, and its change of colours.
+
+    A whole batch at a time, because there are many small steps, each of which costs the same for
+    one picture as for many.
 
     Args:
-      boxes: float32 [n, 4], corner boxes relative to the picture.
-      real: bool [n], False for padded rows.
-      seed: int32 [2].
-
-    Returns:
-      (window, flip): float32 [4], relative to the picture and possibly larger than it, and a bool
-      scalar.
+      boxes: ragged float32 [batch, (objects), 4], corner boxes relative to the picture.
+      seeds: int64 [batch, 2]; what is drawn for a picture depends on its own seed alone.
     """
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
-    window = canvas = _draw_canvas(seeds[0], recipe)
+    patch_sizes = [1, 4 * len(PATCH_IOUS) * PATCH_TRIES] if recipe.patch_scale else []
+    sizes = [4, 1, 9, *patch_sizes]
+    canvas, flip, colours, *patch = tf.split(_uniforms(seeds, sum(sizes)), sizes, axis=1)
+    window = canvas = _expand(canvas, recipe)
     if recipe.patch_scale:
-        patch = _draw_patch(_relative_to(boxes, canvas), real, seeds[1], recipe)
+        on_canvas = boxes.with_flat_values(
+            _relative_to(boxes.flat_values, tf.gather(canvas, boxes.value_rowids()))
+        )
         origin, extent = _origin_and_extent(canvas)
-        window = origin + patch * extent
-    flip = tf.random.stateless_uniform([], seeds[2]) < recipe.flip_probability
-    return window, flip
+        window = origin + _choose_patch(on_canvas, *patch, recipe) * extent
+    return Draws(window, flip[:, 0] < recipe.flip_probability, _colours(colours, recipe))
 
 
-def _draw_canvas(seed, recipe: Recipe):
-    """The expanded canvas around the picture, relative to the picture."""
-    chance, ratio, offset_y, offset_x = tf.unstack(tf.random.stateless_uniform([4], seed))
+def _uniforms(seeds, count):
+    """float32 [batch, count] in [0, 1), a row from each seed."""
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([count], seed),
+        seeds,
+        fn_output_signature=tf.TensorSpec([count]),
+    )
+
+
+def _expand(draws, recipe: Recipe):
+    """The canvas around each picture, relative to the picture, from draws [batch, 4]."""
+    chance, ratio, offset = tf.split(draws, [1, 1, 2], axis=1)
     low, high = recipe.expand_ratio
     ratio = tf.where(chance < recipe.expand_probability, low + ratio * (high - low), 1.0)
-    origin = -tf.stack([offset_y, offset_x]) * (ratio - 1.0)
-    return tf.concat([origin, origin + ratio], axis=0)
+    origin = -offset * (ratio - 1.0)
+    return tf.concat([origin, origin + ratio], axis=1)
 
 
-def _draw_patch(boxes, real, seed, recipe: Recipe):
-    """One patch of a canvas, relative to it: each sampler's first success and the whole compete."""
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    patches = _draw_tries(seeds[0], recipe)
-    accepted = _accepts(patches, boxes, real, recipe)
-    succeeded = tf.concat([tf.reduce_any(accepted, axis=1), [True]], axis=0)
-    order = tf.cumsum(tf.cast(succeeded, tf.int32))
-    chosen = tf.random.stateless_uniform([], seeds[1], 0, tf.reduce_max(order), tf.int32)
-    sampler = tf.argmax(order > chosen, output_type=tf.int32)
+def _choose_patch(boxes, choice, tries, recipe: Recipe):
+    """Patches [batch, 4] of canvases: each sampler's first success and the whole compete.
 
-    def first_success():
-        first = tf.argmax(accepted[sampler], output_type=tf.int32)
-        return tf.stack(patches)[:, sampler, first]
+    Args:
+      boxes: ragged float32 [batch, (objects), 4], relative to the canvas.
+      choice: draws [batch, 1].
+      tries: draws [batch, 4 * samplers * tries].
+    """
+    patches = _place_tries(tf.reshape(tries, [-1, 4, len(PATCH_IOUS), PATCH_TRIES]), recipe)
+    accepted = _accepts(patches, boxes, recipe)
+    succeeded = tf.pad(tf.reduce_any(accepted, axis=2), [[0, 0], [0, 1]], constant_values=True)
+    order = tf.cumsum(tf.cast(succeeded, tf.int32), axis=1)
+    chosen = tf.cast(choice * tf.cast(order[:, -1:], tf.float32), tf.int32)
+    sampler = tf.argmax(order > chosen, axis=1)
+    is_patch = sampler < len(PATCH_IOUS)
+    sampler = tf.where(is_patch, sampler, 0)
+    first = tf.argmax(tf.gather(accepted, sampler, batch_dims=1), axis=1)
+    index = tf.stack([sampler, first], axis=1)
+    patch = tf.stack([tf.gather_nd(side, index, batch_dims=1) for side in patches], axis=1)
+    return tf.where(is_patch[:, None], patch, [0.0, 0.0, 1.0, 1.0])
 
-    whole = tf.constant([0.0, 0.0, 1.0, 1.0])
-    return tf.cond(sampler < len(PATCH_IOUS), first_success, lambda: whole)
 
-
-def _draw_tries(seed, recipe: Recipe):
-    """Patches of all samplers: `ymin, xmin, ymax, xmax`, each float32 [samplers, tries]."""
-    draws = tf.unstack(tf.random.stateless_uniform([4, len(PATCH_IOUS), PATCH_TRIES], seed))
+def _place_tries(draws, recipe: Recipe):
+    """Patches from draws [batch, 4, samplers, tries]: four sides [batch, samplers, tries]."""
+    draws = tf.unstack(draws, axis=1)
     low, high = recipe.patch_scale
     scale = low + draws[0] * (high - low)
     # The aspect is bounded so that the patch fits into the canvas.
@@ -114,41 +144,49 @@ def _draw_tries(seed, recipe: Recipe):
     return ymin, xmin, ymin + height, xmin + width
 
 
-def _accepts(patches, boxes, real, recipe: Recipe):
-    """bool [samplers, tries]: whether the kept boxes have the sampler's IoU with the patch.
+def _accepts(patches, boxes, recipe: Recipe):
+    """bool [batch, samplers, tries]: whether the kept boxes have the sampler's IoU with the patch.
 
     A box is kept when its centre lies in the patch. A picture without objects takes any patch,
     but only from the sampler that asks for no IoU.
     """
+    pictures = boxes.value_rowids()
     # Sides apart and the tries last: few operations, each on one row after the other.
-    top, left, bottom, right = patches
-    ymin, xmin, ymax, xmax = tf.unstack(boxes[:, None, None, :], axis=-1)
+    top, left, bottom, right = (tf.gather(side, pictures) for side in patches)
+    ymin, xmin, ymax, xmax = tf.unstack(boxes.flat_values[:, None, None, :], axis=-1)
     height = tf.nn.relu(tf.minimum(bottom, ymax) - tf.maximum(top, ymin))
     width = tf.nn.relu(tf.minimum(right, xmax) - tf.maximum(left, xmin))
     overlap = height * width
     union = (bottom - top) * (right - left) + (ymax - ymin) * (xmax - xmin) - overlap
     y, x = (ymin + ymax) / 2.0, (xmin + xmax) / 2.0
-    kept = (y > top) & (y < bottom) & (x > left) & (x < right) & real[:, None, None]
+    kept = (y > top) & (y < bottom) & (x > left) & (x < right)
     least = np.float32(PATCH_IOUS)[:, None]
     fits = overlap >= least * union
-    good = tf.reduce_any(kept & fits, axis=0)
+
+    def of_any_box(holds):
+        holds = tf.cast(holds, tf.int32)
+        return tf.math.unsorted_segment_max(holds, pictures, boxes.nrows()) > 0
+
+    good = of_any_box(kept & fits)
     if recipe.every_kept_box:
-        good &= ~tf.reduce_any(kept & ~fits, axis=0)
-    return good | (~tf.reduce_any(real) & (least == 0.0))
+        good &= ~of_any_box(kept & ~fits)
+    empty = tf.equal(boxes.row_lengths(), 0)
+    return good | (empty[:, None, None] & (least == 0.0))
 
 
 def centres_inside(boxes, window):
-    """Whether the centres of boxes [..., 4] lie in a window [4]."""
+    """Whether the centres of boxes [..., 4] lie in windows [..., 4]: bool [...]."""
     low, high = tf.split(boxes, 2, axis=-1)
     centre = (low + high) / 2.0
-    low, high = tf.split(window, 2)
+    low, high = tf.split(window, 2, axis=-1)
     return tf.reduce_all((centre > low) & (centre < high), axis=-1)
 
 
 def _origin_and_extent(window):
-    """A window's ymin, xmin and its height, width, each twice: two float32 [4]."""
-    low, high = tf.split(window, 2)
-    return tf.tile(low, [2]), tf.tile(high - low, [2])
+    """Windows' ymin, xmin and their height, width, each twice: two float32 [..., 4]."""
+    low, high = tf.split(window, 2, axis=-1)
+    extent = high - low
+    return tf.concat([low, low], axis=-1), tf.concat([extent, extent], axis=-1)
 
 
 def _relative_to(boxes, window):
@@ -157,54 +195,70 @@ def _relative_to(boxes, window):
 
 
 def boxes_in_window(boxes, window, flip):
-    """Boxes [n, 4] of the picture as boxes of the shown window, clipped to it and mirrored."""
+    """Boxes of the picture as boxes of the shown window, clipped to it and mirrored.
+
+    Args:
+      boxes: float32 [n, 4].
+      window: float32 [n, 4] or [4].
+      flip: bool [n] or scalar.
+    """
     boxes = tf.clip_by_value(_relative_to(boxes, window), 0.0, 1.0)
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
-    mirrored = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=-1)
-    return tf.where(flip, mirrored, boxes)
+    return tf.stack(
+        [ymin, tf.where(flip, 1.0 - xmax, xmin), ymax, tf.where(flip, 1.0 - xmin, xmax)], axis=-1
+    )
 
 
-def distort_colours(pixels, seed, recipe: Recipe):
-    """Random brightness, contrast, saturation and hue of float32 [h, w, 3] in 0-255.
+# What changes nothing: brightness, contrast before the rest, saturation, hue, contrast after it.
+_NEUTRAL = (0.0, 1.0, 1.0, 0.0, 1.0)
 
-    Each happens with `colour_probability`; contrast comes before or after saturation and hue.
+
+def _colours(draws, recipe: Recipe):
+    """How much to change each picture's colours, from draws [batch, 9]; see `distort_colours`."""
+    happens, amounts = tf.split(draws, [4, 5], axis=1)
+    bright, contrast, saturate, turn = tf.unstack(happens < recipe.colour_probability, axis=1)
+    amounts = tf.unstack(amounts, axis=1)
+    first = amounts[4] < 0.5
+    turn_share = recipe.hue_degrees / 360.0
+    contrast_bounds = recipe.contrast or (1.0, 1.0)
+    changes = (
+        (bright, (-recipe.brightness, recipe.brightness), amounts[0]),
+        (contrast & first, contrast_bounds, amounts[1]),
+        (saturate, recipe.saturation, amounts[2]),
+        (turn, (-turn_share, turn_share), amounts[3]),
+        (contrast & ~first, contrast_bounds, amounts[1]),
+    )
+    return tf.stack(
+        [
+            tf.where(happens, low + amount * (high - low), neutral)
+            for (happens, (low, high), amount), neutral in zip(changes, _NEUTRAL, strict=True)
+        ],
+        axis=1,
+    )
+
+
+def distort_colours(pixels, colours):
+    """Changes brightness, contrast, saturation and hue of float32 [h, w, 3] in 0-255.
+
     Values are clipped after each, as 8-bit pictures would be.
+
+    Args:
+      colours: float32 [5]: what is added to the pixels; a factor of them; of the saturation; how
+        far hues turn, 1 being all around; and a factor of the pixels once more, for contrast comes
+        before or after saturation and hue.
     """
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    happens = tf.random.stateless_uniform([4], seeds[0]) < recipe.colour_probability
-    happens, draws = tf.unstack(happens), tf.unstack(tf.random.stateless_uniform([5], seeds[1]))
-
-    def between(bounds, draw):
-        return bounds[0] + draw * (bounds[1] - bounds[0])
-
-    def sometimes(condition, change, pixels):
+    changes = (
+        lambda pixels, shift: tf.clip_by_value(pixels + shift, 0.0, 255.0),
+        lambda pixels, factor: tf.minimum(pixels * factor, 255.0),
+        _saturate,
+        # Only rounding takes it out of range.
+        lambda pixels, turn: tf.minimum(tf.raw_ops.AdjustHue(images=pixels, delta=turn), 255.0),
+        lambda pixels, factor: tf.minimum(pixels * factor, 255.0),
+    )
+    happens = tf.unstack(tf.not_equal(colours, _NEUTRAL))
+    for change, neutral_not, amount in zip(changes, happens, tf.unstack(colours), strict=True):
         # Not computed where it does not happen, which is as often as not.
-        return tf.cond(condition, lambda: change(pixels), lambda: pixels)
-
-    def brighten(pixels):
-        shift = between((-recipe.brightness, recipe.brightness), draws[0])
-        return tf.clip_by_value(pixels + shift, 0.0, 255.0)
-
-    def stretch(pixels):
-        return tf.minimum(pixels * between(recipe.contrast, draws[1]), 255.0)
-
-    def saturate(pixels):
-        return _saturate(pixels, between(recipe.saturation, draws[2]))
-
-    def turn(pixels):
-        degrees = between((-recipe.hue_degrees, recipe.hue_degrees), draws[3])
-        turned = tf.raw_ops.AdjustHue(images=pixels, delta=degrees / 360.0)
-        # Only rounding takes it there.
-        return tf.minimum(turned, 255.0)
-
-    contrast_first = draws[4] < 0.5
-    pixels = sometimes(happens[0], brighten, pixels)
-    if recipe.contrast:
-        pixels = sometimes(happens[1] & contrast_first, stretch, pixels)
-    pixels = sometimes(happens[2], saturate, pixels)
-    pixels = sometimes(happens[3], turn, pixels)
-    if recipe.contrast:
-        pixels = sometimes(happens[1] & ~contrast_first, stretch, pixels)
+        pixels = tf.cond(neutral_not, partial(change, pixels, amount), partial(tf.identity, pixels))
     return pixels
 
 

@@ -7,6 +7,7 @@ calls nor a resumed run changes what the network sees.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,7 @@ from trainer.config import TrainerConfig
 from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
 
 # Records parsed at a time: the transform graph costs as much for 64 as for one.
-_PARSE_BATCH = 64
+_PLAN_BATCH = 64
 # Shards read in turn.
 _OPEN_SHARDS = 8
 
@@ -56,7 +57,7 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
 
     start = (tf.constant(0), tf.constant(0, tf.uint64))
     try:
-        count, fingerprint = read_shards(files).batch(_PARSE_BATCH).reduce(start, add)
+        count, fingerprint = read_shards(files).batch(_PLAN_BATCH).reduce(start, add)
     except tf.errors.OpError as error:
         folder = Path(files[0]).parent
         raise DataError(
@@ -147,30 +148,32 @@ def training_batches(
 
         return blocks.enumerate().flat_map(shuffled).map(lambda record: (record, epoch))
 
-    def parse(serialised, epoch):
-        return {**records(serialised), "epoch": epoch}
+    def plan(serialised, epoch):
+        return plan_examples(records(serialised), epoch, config, size)
 
-    def augment(record):
-        return augmented_example(record, config, size)
+    def make(planned):
+        return make_image(planned, size), planned.boxes, planned.labels
 
     batches = (
         tf.data.Dataset.range(first_epoch, 2**31)
         .flat_map(epoch_records)
         .skip(skip)
         .apply(partial(_of_this_worker, batch_size=config.batch_size, context=context))
-        .batch(_PARSE_BATCH)
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        # Whole batches are planned together, so that their boxes are padded alike.
+        .batch(-(-_PLAN_BATCH // part) * part)
+        .map(plan, num_parallel_calls=tf.data.AUTOTUNE)
         .unbatch()
-        .map(augment, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .ragged_batch(part, drop_remainder=True)
-        .map(_padded)
+        .map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(part, drop_remainder=True)
+        .map(_without_empty_rows)
     )
     return (batches.map(_few_shapes) if config.xla else batches).prefetch(2)
 
 
-def _padded(images, boxes, labels):
-    """Ragged boxes and labels with zeros; `padded_batch` would first fill the images with them."""
-    return images, boxes.to_tensor(shape=[None, None, 4]), labels.to_tensor()
+def _without_empty_rows(images, boxes, labels):
+    """As many rows of boxes and labels as the picture with most objects has."""
+    rows = tf.reduce_max(tf.math.count_nonzero(labels, axis=1))
+    return images, boxes[:, :rows], labels[:, :rows]
 
 
 def _few_shapes(images, boxes, labels):
@@ -193,42 +196,76 @@ def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:
     return records.enumerate().filter(ours).map(lambda _, record: record)
 
 
-def augmented_example(record, config: TrainerConfig, size: int):
-    """One training example (image, boxes, labels) of one transformed record with its epoch.
+class Plan(NamedTuple):
+    """How each picture of a batch becomes a training example.
+
+    `encoded`: JPEG, string [batch]. `extent`: its height and width, int32 [batch, 2]. `source` and
+    `target`: int32 [batch, 4], as in `sampling.Placement`. `flip`: bool [batch]. `colours`: float32
+    [batch, 5], for `augmentation.distort_colours`. `boxes` and `labels`: of the example, float32
+    [batch, n, 4] and int32 [batch, n], padded with zeros.
+    """
+
+    encoded: tf.Tensor
+    extent: tf.Tensor
+    source: tf.Tensor
+    target: tf.Tensor
+    flip: tf.Tensor
+    colours: tf.Tensor
+    boxes: tf.Tensor
+    labels: tf.Tensor
+
+
+def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
+    """Draws the augmentation of a batch of transformed records and what becomes of their objects.
+
+    All but the pixels, for many pictures at a time: these are some 200 small operations.
 
     A crowd is not learned as an object, however difficult ones are used: its box says where many
     are, not where one is. Anchors there are background.
+
+    Args:
+      records: what TransformedRecords gives.
+      epoch: int64 [batch].
     """
     recipe = augmentation.RECIPES[config.augmentation]
-    real = (record["labels"] > 0) & ~record[CROWD]
+    real = (records["labels"] > 0) & ~records[CROWD]
     if not config.use_difficult:
-        real &= ~record[DIFFICULT]
-    boxes, labels = _rows(real, record["boxes"], record["labels"])
-    if recipe is None:
-        window, flip, change = tf.constant([0.0, 0.0, 1.0, 1.0]), tf.constant(False), None
-    else:
-        geometry_seed, colour_seed = tf.unstack(_record_seeds(record, config.seed))
-        every = tf.ones_like(labels, tf.bool)
-        window, flip = augmentation.draw_geometry(boxes, every, geometry_seed, recipe)
-        change = partial(augmentation.distort_colours, seed=colour_seed, recipe=recipe)
-    extent = tf.image.extract_jpeg_shape(record[ENCODED])[:2]
-    placement = sampling.place(window, extent, size)
-    part = sampling.decode_part(record[ENCODED], placement.source, extent)
-    image = sampling.fill(part, placement.target, size, flip, change)
-    window = placement.window
-    boxes, labels = _rows(augmentation.centres_inside(boxes, window), boxes, labels)
-    return image, augmentation.boxes_in_window(boxes, window, flip), labels
+        real &= ~records[DIFFICULT]
+    boxes, labels = (tf.ragged.boolean_mask(records[name], real) for name in ("boxes", "labels"))
+    extent = tf.map_fn(
+        lambda encoded: tf.image.extract_jpeg_shape(encoded)[:2],
+        records[ENCODED],
+        fn_output_signature=tf.TensorSpec([2], tf.int32),
+    )
+    drawn = augmentation.draw(boxes, _record_seeds(records[RECORD_ID], epoch, config.seed), recipe)
+    placement = sampling.place(drawn.window, extent, size)
+    pictures = boxes.value_rowids()
+    window, flip = (tf.gather(values, pictures) for values in (placement.window, drawn.flip))
+    kept = boxes.with_flat_values(augmentation.centres_inside(boxes.flat_values, window))
+    boxes = boxes.with_flat_values(augmentation.boxes_in_window(boxes.flat_values, window, flip))
+    boxes, labels = (tf.ragged.boolean_mask(values, kept).to_tensor() for values in (boxes, labels))
+    return Plan(
+        records[ENCODED],
+        extent,
+        placement.source,
+        placement.target,
+        drawn.flip,
+        drawn.colours,
+        boxes,
+        labels,
+    )
 
 
-def _rows(which, *tensors):
-    """Rows of tensors where `which`, bool [rows], holds; a fifth of `tf.boolean_mask`'s steps."""
-    numbers = tf.reshape(tf.where(which), [-1])
-    return [tf.gather(tensor, numbers) for tensor in tensors]
+def make_image(plan: Plan, size: int):
+    """The planned picture of one record, float32 [size, size, 3] in 0-255."""
+    part = sampling.decode_part(plan.encoded, plan.source, plan.extent)
+    change = partial(augmentation.distort_colours, colours=plan.colours)
+    return sampling.fill(part, plan.target, size, plan.flip, change)
 
 
-def _record_seeds(record, seed: int):
-    """Two seeds [2, 2] from (seed, epoch, record)."""
-    record_hash = tf.strings.to_hash_bucket_fast(record[RECORD_ID], 2**31 - 1)
-    base = tf.stack([tf.constant(seed, tf.int64), record["epoch"]])
-    folded = tf.random.experimental.stateless_fold_in(base, record_hash)
-    return tf.random.experimental.stateless_split(folded, 2)
+def _record_seeds(record_id, epoch, seed: int):
+    """int64 [batch, 2] from (seed, epoch, record)."""
+    record = tf.strings.to_hash_bucket_fast(record_id, 2**31 - 1)
+    return tf.stack(
+        [tf.fill(tf.shape(epoch), tf.constant(seed, tf.int64)), epoch * 2**31 + record], axis=1
+    )

@@ -4,7 +4,7 @@ Training, evaluation and serving all call `resize`, so a model sees the same pix
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,12 +27,11 @@ def resize(image, extent):
     return tf.raw_ops.ResizeBilinear(images=pixels, size=extent, half_pixel_centers=True)[0]
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Which whole pixels of a picture appear at which whole pixels of the square result.
+class Placement(NamedTuple):
+    """Which whole pixels of pictures appear at which whole pixels of the square results.
 
-    `source` and `target` are int32 [4], `ymin, xmin, ymax, xmax` in pixels; `window` is the float32
-    [4] window, relative to the picture, that the two together show.
+    `source` and `target` are int32 [batch, 4], `ymin, xmin, ymax, xmax` in pixels; `window` is the
+    float32 [batch, 4] window, relative to the picture, that the two together show.
     """
 
     source: tf.Tensor
@@ -41,7 +40,7 @@ class Placement:
 
 
 def place(window, extent, size: int) -> Placement:
-    """Moves a window so that whole pixels of the picture fill whole pixels of the result.
+    """Moves windows so that whole pixels of the picture fill whole pixels of the result.
 
     Only so is what is visible a plain resize of a part of the picture, by far the fastest sampling
     there is. As in the paper's chain, which crops whole pixels, edges move by at most half a pixel
@@ -49,12 +48,12 @@ def place(window, extent, size: int) -> Placement:
     in part count as outside it.
 
     Args:
-      window: float32 [4], `ymin, xmin, ymax, xmax` relative to the picture; may exceed it.
-      extent: int32 [2], height and width of the picture.
+      window: float32 [batch, 4], `ymin, xmin, ymax, xmax` relative to the picture; may exceed it.
+      extent: int32 [batch, 2], height and width of the picture.
       size: side of the result in pixels.
     """
     extent_px = tf.cast(extent, tf.float32)
-    low, high = tf.unstack(tf.reshape(window, [2, 2]) * extent_px)
+    low, high = (edge * extent_px for edge in tf.split(window, 2, axis=1))
     step = (high - low) / size
     # Rounding errors must not cost a window at the picture's edge a pixel.
     first = tf.clip_by_value(tf.math.ceil(-low / step - 1e-3), 0.0, float(size))
@@ -63,10 +62,12 @@ def place(window, extent, size: int) -> Placement:
     source_high = tf.clip_by_value(tf.round(low + last * step), source_low + 1.0, extent_px)
     moved_step = (source_high - source_low) / (last - first)
     moved_low = source_low - first * moved_step
-    moved = tf.concat([moved_low, moved_low + size * moved_step], axis=0) / tf.tile(extent_px, [2])
-    window = tf.where(tf.reduce_all(last > first), moved, window)
-    edges = tf.cast(tf.concat([source_low, source_high, first, last], axis=0), tf.int32)
-    return Placement(*tf.split(edges, 2), window)
+    moved = [moved_low / extent_px, (moved_low + size * moved_step) / extent_px]
+    visible = tf.reduce_all(last > first, axis=1, keepdims=True)
+    edges = tf.cast(tf.concat([source_low, source_high, first, last], axis=1), tf.int32)
+    return Placement(
+        *tf.split(edges, 2, axis=1), tf.where(visible, tf.concat(moved, axis=1), window)
+    )
 
 
 def decode_part(encoded, part, extent):

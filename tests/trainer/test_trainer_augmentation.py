@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import augmentation
-from trainer.augmentation import PAPER, RECIPES, Recipe, draw_geometry
+from trainer.augmentation import PAPER, RECIPES, Recipe
 
 _WHOLE = np.array([0, 0, 1, 1], np.float32)
 _BOXES = np.array([[0.2, 0.3, 0.8, 0.7], [0.1, 0.1, 0.3, 0.25]], np.float32)
@@ -14,22 +14,18 @@ _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
 def _seeds(n):
-    return tf.stack([tf.range(n), tf.fill([n], 5)], axis=1)
+    return tf.stack([tf.range(n, dtype=tf.int64), tf.fill([n], tf.constant(5, tf.int64))], axis=1)
 
 
-def _for_each_seed(function, n, dtypes):
-    """function(seed) for n seeds, as numpy arrays."""
-    mapped = tf.function(lambda seeds: tf.map_fn(function, seeds, fn_output_signature=dtypes))
-    return tf.nest.map_structure(lambda tensor: tensor.numpy(), mapped(_seeds(n)))
+def _draws(recipe, boxes=_BOXES, n=300):
+    """n draws for a picture with these boxes."""
+    boxes = tf.RaggedTensor.from_uniform_row_length(np.tile(boxes, (n, 1)), len(boxes), n)
+    drawn = tf.function(augmentation.draw)(boxes, _seeds(n), recipe)
+    return augmentation.Draws(*(part.numpy() for part in drawn))
 
 
-def _draw(recipe, boxes=_BOXES, n=300):
-    """n draws of (window, flip) for one picture."""
-    real = tf.ones(len(boxes), tf.bool)
-    boxes = tf.constant(boxes)
-    return _for_each_seed(
-        lambda seed: draw_geometry(boxes, real, seed, recipe), n, (tf.float32, tf.bool)
-    )
+def _windows(*arguments, **named):
+    return _draws(*arguments, **named).window
 
 
 def _is_whole(windows):
@@ -53,7 +49,7 @@ def _kept_ious(window, boxes):
 @pytest.mark.parametrize("name", ["paper", "seed", "light"])
 def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
     recipe = dataclasses.replace(RECIPES[name], patch_scale=None)
-    windows, _ = _draw(recipe, n=1200)
+    windows = _windows(recipe, n=1200)
     height, width = (windows[:, 2:] - windows[:, :2]).T
     np.testing.assert_allclose(height, width, rtol=1e-5)
     expanded = ~_is_whole(windows)
@@ -72,9 +68,39 @@ def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
     np.testing.assert_allclose(offsets.mean(axis=0), 0.5, atol=0.06)
 
 
+# Of each recipe how often a change happens, between which values, and its neutral value.
+_COLOURS = {
+    "paper": [
+        (0.5, -32, 32, 0),
+        (0.25, 0.5, 1.5, 1),
+        (0.5, 0.5, 1.5, 1),
+        (0.5, -18 / 360, 18 / 360, 0),
+        (0.25, 0.5, 1.5, 1),
+    ],
+    "seed": [(1, -32, 32, 0), (0, 1, 1, 1), (1, 0.5, 1.5, 1), (0, 0, 0, 0), (0, 1, 1, 1)],
+}
+
+
+@pytest.mark.parametrize("name", _COLOURS)
+def test_colours_change_as_often_and_as_far_as_published(name):
+    drawn = _draws(RECIPES[name], n=3000)
+    for values, (share, low, high, neutral) in zip(drawn.colours.T, _COLOURS[name], strict=True):
+        changed = values[values != np.float32(neutral)]
+        assert len(changed) / len(values) == pytest.approx(share, abs=0.04)
+        if share:
+            quantiles = np.quantile(changed, [0, 0.25, 0.5, 0.75, 1])
+            np.testing.assert_allclose(
+                quantiles, np.linspace(low, high, 5), atol=0.06 * (high - low)
+            )
+            assert low <= changed.min() < changed.max() <= high * (1 + 1e-6)
+    contrast = drawn.colours[:, [1, 4]] != 1
+    assert not contrast.all(axis=1).any()
+    assert drawn.flip.mean() == pytest.approx(0.5, abs=0.04)
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_flips_happen_as_often_as_the_recipe_says(probability):
-    _, flips = _draw(Recipe(patch_scale=None, flip_probability=probability), n=1000)
+    flips = _draws(Recipe(patch_scale=None, flip_probability=probability), n=1000).flip
     assert flips.mean() == pytest.approx(probability, abs=0.06 if probability == 0.5 else 0)
 
 
@@ -104,7 +130,7 @@ def _plain_patches(boxes, n, rng):
 
 
 def test_patches_are_distributed_as_in_a_plain_sampler():
-    windows, _ = _draw(Recipe(expand_probability=0.0), n=1500)
+    windows = _windows(Recipe(expand_probability=0.0), n=1500)
     wanted = _plain_patches(_BOXES, 1500, np.random.default_rng(0))
     whole = [_is_whole(x).mean() for x in (windows, wanted)]
     assert whole[0] == pytest.approx(whole[1], abs=0.04)
@@ -117,7 +143,7 @@ def test_patches_are_distributed_as_in_a_plain_sampler():
 
 
 def test_scale_and_aspect_of_patches_are_bounded():
-    windows, _ = _draw(Recipe(expand_probability=0.0), n=1000)
+    windows = _windows(Recipe(expand_probability=0.0), n=1000)
     patches = windows[~_is_whole(windows)]
     assert patches.min() >= -1e-6
     assert patches.max() <= 1 + 1e-6
@@ -135,7 +161,7 @@ def test_an_accepted_patch_has_the_iou_of_its_sampler(monkeypatch, least, every)
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (least,))
     # Only a box as large as most of the picture fills nine tenths of a random patch.
     boxes = _BOXES if least < 0.9 else np.array([[0.02, 0.02, 0.98, 0.98]], np.float32)
-    windows, _ = _draw(Recipe(expand_probability=0.0, every_kept_box=every), boxes, n=120)
+    windows = _windows(Recipe(expand_probability=0.0, every_kept_box=every), boxes, n=120)
     patches = windows[~_is_whole(windows)]
     # One sampler against the whole picture: about half, where the sampler can succeed.
     assert 10 < len(patches) < 90
@@ -147,7 +173,7 @@ def test_an_accepted_patch_has_the_iou_of_its_sampler(monkeypatch, least, every)
 
 def test_the_two_patch_rules_differ(monkeypatch):
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.1,))
-    windows, _ = _draw(Recipe(expand_probability=0.0), n=200)
+    windows = _windows(Recipe(expand_probability=0.0), n=200)
     worst = [min(_kept_ious(w, _BOXES)) for w in windows[~_is_whole(windows)]]
     # The small box is often kept below 0.1, which only the seed's rule refuses.
     assert min(worst) < 0.1
@@ -158,29 +184,33 @@ def test_patches_that_no_box_can_fill_are_rejected(monkeypatch, least):
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (least,))
     # The smallest patch has an area of 0.09, this box 0.01.
     small = np.array([[0.45, 0.45, 0.55, 0.55]], np.float32)
-    windows, _ = _draw(Recipe(expand_probability=0.0), small, n=60)
+    windows = _windows(Recipe(expand_probability=0.0), small, n=60)
     assert _is_whole(windows).all()
 
 
-def test_padded_boxes_count_for_nothing(monkeypatch):
-    monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.0,))
-    boxes = tf.constant(np.concatenate([_BOXES[1:], [[0.0, 0.0, 1.0, 1.0]]]), tf.float32)
-    for seed in _seeds(30):
-        window, _ = draw_geometry(boxes, tf.constant([True, False]), seed, PAPER)
-        assert _kept_ious(window.numpy(), _BOXES[1:])
+def test_a_picture_draws_the_same_in_any_batch():
+    boxes = tf.ragged.constant(
+        [_BOXES, [], _BOXES[:1], _BOXES[::-1]], ragged_rank=1, inner_shape=(4,), dtype=tf.float32
+    )
+    seeds = _seeds(4)
+    together = augmentation.draw(boxes, seeds, PAPER)
+    for number in range(4):
+        alone = augmentation.draw(boxes[number : number + 1], seeds[number : number + 1], PAPER)
+        for part, same in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(part[number : number + 1], same)
 
 
 def test_pictures_without_objects_are_whole_or_any_patch(monkeypatch):
-    windows, _ = _draw(Recipe(expand_probability=0.0), _NO_BOXES, n=600)
+    windows = _windows(Recipe(expand_probability=0.0), _NO_BOXES, n=600)
     assert _is_whole(windows).mean() == pytest.approx(0.5, abs=0.08)
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.1, 0.9))
-    windows, _ = _draw(Recipe(expand_probability=0.0), _NO_BOXES, n=30)
+    windows = _windows(Recipe(expand_probability=0.0), _NO_BOXES, n=30)
     assert _is_whole(windows).all()
 
 
 def test_patches_are_drawn_within_the_expanded_canvas():
     seed_recipe = Recipe(expand_probability=1.0, expand_ratio=(4.0, 4.0))
-    windows, _ = _draw(seed_recipe, n=400)
+    windows = _windows(seed_recipe, n=400)
     sides = windows[:, 2:] - windows[:, :2]
     assert sides.max() <= 4 + 1e-4
     assert (sides > 1.2).any(axis=1).mean() > 0.5
@@ -190,10 +220,11 @@ def test_patches_are_drawn_within_the_expanded_canvas():
 
 
 def test_the_same_seed_draws_the_same_and_others_differ():
-    first, second = _draw(PAPER, n=50), _draw(PAPER, n=50)
-    np.testing.assert_array_equal(first[0], second[0])
-    np.testing.assert_array_equal(first[1], second[1])
-    assert len(np.unique(first[0], axis=0)) > 35
+    first, second = _draws(PAPER, n=50), _draws(PAPER, n=50)
+    for part, same in zip(first, second, strict=True):
+        np.testing.assert_array_equal(part, same)
+    assert len(np.unique(first.window, axis=0)) > 35
+    assert len(np.unique(first.colours, axis=0)) > 35
 
 
 def test_a_box_is_kept_exactly_when_its_centre_is_inside():
@@ -239,9 +270,8 @@ def _distort(pixels, n=60, probability=1.0, **acts):
     """n distortions of the pixels by a recipe in which only `acts` does anything."""
     recipe = Recipe(colour_probability=probability, **{**_STILL, **acts})
     pixels = tf.constant(pixels, tf.float32)
-    return _for_each_seed(
-        lambda seed: augmentation.distort_colours(pixels, seed, recipe), n, tf.float32
-    )
+    distort = tf.function(lambda colours: augmentation.distort_colours(pixels, colours))
+    return tf.map_fn(distort, _draws(recipe, n=n).colours).numpy()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer import augmentation
 from trainer.backbones import MEAN_RGB
 from trainer.config import TrainerConfig
-from trainer.input_pipeline import _record_seeds, augmented_example
+from trainer.input_pipeline import Plan, _record_seeds, make_image, plan_examples
 
 _SIZE = 96
 _HEIGHT, _WIDTH = 300, 400
@@ -40,9 +40,30 @@ def example(make):
     return example
 
 
+def _batch(records):
+    """Records of the same number of objects as a batch, and their epochs."""
+    batch = {name: tf.stack([record[name] for record in records]) for name in records[0]}
+    return batch, batch.pop("epoch")
+
+
 def _augmented(record, **fields):
     config = TrainerConfig(**{"augmentation": "paper", **fields})
-    return [part.numpy() for part in augmented_example(record, config, _SIZE)]
+    planned = Plan(*(part[0] for part in plan_examples(*_batch([record]), config, _SIZE)))
+    example = (make_image(planned, _SIZE), planned.boxes, planned.labels)
+    return [part.numpy() for part in example]
+
+
+def _drawn(record, seed, recipe=augmentation.PAPER):
+    """Canvas, patch of it and flip that are drawn for a record."""
+    seeds = _record_seeds(record["record_id"][None], record["epoch"][None], seed)
+    canvas, flip, _, *patch = tf.split(
+        augmentation._uniforms(seeds, 4 + 1 + 9 + 1 + 1200), [4, 1, 9, 1, 1200], axis=1
+    )
+    canvas = augmentation._expand(canvas, recipe)
+    on_canvas = augmentation._relative_to(record["boxes"], canvas)[None]
+    on_canvas = tf.RaggedTensor.from_tensor(on_canvas)
+    patch = augmentation._choose_patch(on_canvas, *patch, recipe)
+    return canvas[0].numpy(), patch[0].numpy(), bool(flip[0, 0] < recipe.flip_probability)
 
 
 def _resize(image, size):
@@ -62,13 +83,7 @@ def _plain_chain(record, recipe, seed):
 
     Returns the picture, where it is neither outside nor at the border, boxes and labels.
     """
-    seeds = tf.random.experimental.stateless_split(_record_seeds(record, seed)[0], 3)
-    canvas = augmentation._draw_canvas(seeds[0], recipe)
-    on_canvas = augmentation._relative_to(record["boxes"], canvas)
-    every = tf.ones_like(record["labels"], tf.bool)
-    patch = augmentation._draw_patch(on_canvas, every, seeds[1], recipe).numpy()
-    flip = tf.random.stateless_uniform([], seeds[2]) < recipe.flip_probability
-    canvas = canvas.numpy()
+    canvas, patch, flip = _drawn(record, seed, recipe)
 
     picture = tf.io.decode_jpeg(record["encoded"], channels=3).numpy().astype(float)
     extent_px = np.round((canvas[2:] - canvas[:2]) * [_HEIGHT, _WIDTH]).astype(int)
@@ -116,7 +131,10 @@ def test_one_sampling_equals_the_papers_chain(monkeypatch, example, number):
     np.testing.assert_array_equal(labels, wanted_labels)
     # Where the canvas shows, the two come to different whole pixels.
     np.testing.assert_allclose(boxes, wanted_boxes, atol=0.015)
-    clear = _away_from_borders(shown)
+    # What the picture covers in part is outside it here.
+    sampled = (np.abs(image - MEAN_RGB) > 1e-3).any(axis=-1)
+    assert np.mean(sampled != (shown > 0.5)) < 0.03
+    clear = _away_from_borders(shown) & _away_from_borders(sampled)
     assert clear.mean() > 0.5
     error = np.abs(image - wanted)[clear]
     assert error.mean() < 1.0
@@ -126,21 +144,19 @@ def test_one_sampling_equals_the_papers_chain(monkeypatch, example, number):
 def test_the_draws_above_are_of_every_kind(example):
     kinds = set()
     for number in range(10):
-        seeds = tf.random.experimental.stateless_split(_record_seeds(example(number), 7)[0], 3)
-        expanded = augmentation._draw_canvas(seeds[0], augmentation.PAPER)[0] < 0
-        flipped = tf.random.stateless_uniform([], seeds[2]) < 0.5
-        kinds.add((bool(expanded), bool(flipped)))
+        canvas, _, flip = _drawn(example(number), 7)
+        kinds.add((bool(canvas[0] < 0), flip))
     assert len(kinds) == 4
 
 
 def test_the_number_of_parallel_calls_changes_nothing(example):
     config = TrainerConfig(augmentation="paper", seed=1)
     records = [example(number, epoch) for number in range(5) for epoch in range(2)]
-    records = {name: tf.stack([record[name] for record in records]) for name in records[0]}
+    planned = plan_examples(*_batch(records), config, _SIZE)
 
     def images(calls):
-        dataset = tf.data.Dataset.from_tensor_slices(records).map(
-            lambda record: augmented_example(record, config, _SIZE)[0], num_parallel_calls=calls
+        dataset = tf.data.Dataset.from_tensor_slices(planned).map(
+            lambda plan: make_image(plan, _SIZE), num_parallel_calls=calls
         )
         return np.stack(list(dataset.as_numpy_iterator()))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainer.backbones import MEAN_RGB
-from trainer.sampling import decode_part, fill, place, resize
+from trainer.sampling import Placement, decode_part, fill, place, resize
 
 # Bilinear weights in another order of operations: 0.2 % of a byte's range.
 _TOLERANCE = 2e-3 * 255
@@ -33,6 +33,12 @@ def _jpeg(height, width, mode="RGB"):
     file = io.BytesIO()
     noise.resize((width, height), Image.BICUBIC).convert(mode).save(file, "JPEG", quality=92)
     return file.getvalue()
+
+
+def _place(window, extent, size):
+    """The placement of one picture."""
+    placed = place(tf.constant([window], tf.float32), tf.constant([extent], tf.int32), size)
+    return Placement(*(part[0] for part in placed))
 
 
 def _shown(image, placement, size, flip=False):
@@ -65,7 +71,7 @@ def _shown(image, placement, size, flip=False):
 
 def _sample(image, window, size, flip=False, change=None):
     """Places the window and fills in its part of a decoded picture."""
-    placement = place(tf.constant(window, tf.float32), tf.constant(image.shape[:2]), size)
+    placement = _place(window, image.shape[:2], size)
     top, left, bottom, right = placement.source.numpy()
     part = image[top:bottom, left:right]
     return fill(part, placement.target, size, tf.constant(flip), change), placement
@@ -102,7 +108,7 @@ def test_any_window_equals_a_plain_loop(window, flip):
 def test_edges_move_to_whole_pixels_next_to_them(extent, origin, sides, size):
     extent, low = np.array(extent), np.array(origin)
     window = np.concatenate([low, low + sides]).astype(np.float32)
-    placement = place(tf.constant(window), tf.constant(extent, tf.int32), size)
+    placement = _place(window, extent, size)
     (top, bottom), (first, last) = (
         np.split(edges.numpy(), 2) for edges in (placement.source, placement.target)
     )
@@ -191,7 +197,7 @@ def test_decoding_a_part_equals_decoding_all(part, mode):
 
 def test_a_picture_of_one_pixel():
     encoded = tf.io.encode_jpeg(np.full((1, 1, 3), 200, np.uint8))
-    placement = place(tf.constant([-1.0, -1.0, 2.0, 2.0]), tf.constant([1, 1]), 12)
+    placement = _place([-1.0, -1.0, 2.0, 2.0], [1, 1], 12)
     part = decode_part(encoded, placement.source, tf.constant([1, 1]))
     assert part.shape == (1, 1, 3)
     found = fill(part, placement.target, 12, tf.constant(False)).numpy()
