@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kfp
+import kfp_server_api
 import yaml
 
 from data.errors import DataError
@@ -197,18 +198,10 @@ class Cluster:
 
     def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
         """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
-        pipeline_id = self._client.get_pipeline_id(name)
-        if pipeline_id is None:
-            namespace = self._connection.namespace
-            pipeline_id = self._client.upload_pipeline(
-                str(package), pipeline_name=name, namespace=namespace
-            ).pipeline_id
-            found = self._client.list_pipeline_versions(pipeline_id).pipeline_versions
-            return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+        pipeline_id = self._pipeline_id(name)
         wanted = version or hashlib.sha256(package.read_bytes()).hexdigest()[:12]
-        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": wanted}
         found = self._client.list_pipeline_versions(
-            pipeline_id, filter=json.dumps({"predicates": [predicate]})
+            pipeline_id, filter=_named(wanted)
         ).pipeline_versions
         if found and version:
             raise DataError(
@@ -220,6 +213,24 @@ class Cluster:
                 self._client.upload_pipeline_version(str(package), wanted, pipeline_id=pipeline_id)
             ]
         return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+
+    def _pipeline_id(self, name: str) -> str:
+        """The id of the pipeline of that name in the namespace, made where there is none yet.
+
+        kfp's client would ask in no namespace, and make it with a version named like the pipeline.
+        """
+        namespace = self._connection.namespace
+        found = self._client.list_pipelines(filter=_named(name), namespace=namespace).pipelines
+        if found:
+            return found[0].pipeline_id
+        new = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=namespace)
+        return self._client._pipelines_api.create_pipeline(new).pipeline_id
+
+
+def _named(name: str) -> str:
+    """The API's filter for what is displayed under that name."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [predicate]})
 
 
 def _is_component(name: str | None) -> bool:
