@@ -19,6 +19,7 @@ setup(
         "components.detection_report": ["*.html", "*.css", "*.js"],
         "components.model_card": ["*.html", "*.md"],
         "data": ["schemas/*.pbtxt"],
+        "pipeline.kubeflow": ["manifests/*"],
         "serving": [
             "page.html",
             *(f"{folder}/*" for folder in ("kserve", "kubernetes", "monitoring")),
