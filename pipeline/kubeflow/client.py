@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kfp
-import kfp_server_api
 import yaml
 
 from data.errors import DataError
@@ -21,7 +20,7 @@ from pipeline.kubeflow.failures import check_image, explained
 _FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 _POLL_SECONDS = 10
 _HEALTH_TIMEOUT = 10
-# Where the API server reads a pod's log; the one call that kfp's client does not know.
+# Where the API server reads a pod's log, which kfp's client does not know.
 _LOG_PATH = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
 # The executor's pod, as Kubeflow names it, beside the pod of its driver.
 _EXECUTOR_POD = "-impl-"
@@ -80,6 +79,19 @@ class _Client(kfp.Client):
             auth_settings=["Bearer"],
             _return_http_data_only=True,
             _request_timeout=_HEALTH_TIMEOUT,
+        )
+
+    def create_pipeline(self, name: str, namespace: str | None):
+        """Makes a pipeline without a version, for which kfp's client has no method."""
+        body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
+        return self._pipelines_api.api_client.call_api(
+            "/apis/v2beta1/pipelines",
+            "POST",
+            header_params={"Content-Type": "application/json"},
+            body=body,
+            response_type="V2beta1Pipeline",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
         )
 
 
@@ -223,8 +235,7 @@ class Cluster:
         found = self._client.list_pipelines(filter=_named(name), namespace=namespace).pipelines
         if found:
             return found[0].pipeline_id
-        new = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=namespace)
-        return self._client._pipelines_api.create_pipeline(new).pipeline_id
+        return self._client.create_pipeline(name, namespace).pipeline_id
 
 
 def _named(name: str) -> str:
