@@ -26,7 +26,10 @@ RUN UV_NO_CACHE=1 sh docker/install.sh package /opt/ssd
 
 
 FROM ${BASE} AS runtime
-RUN groupadd --gid 10001 ssd && useradd --uid 10001 --gid ssd --no-log-init --create-home ssd
+# Kubeflow's launcher makes the folders of artifacts as the image's user, who may not write to /. From
+# 2.3 on it mounts volumes there.
+RUN groupadd --gid 10001 ssd && useradd --uid 10001 --gid ssd --no-log-init --create-home ssd && \
+    install --directory --owner ssd --group ssd /gcs /minio /s3
 COPY --from=environment /opt/ssd/venv /opt/ssd/venv
 COPY --from=package /opt/ssd/code /opt/ssd/code
 # What NVIDIA's container runtime is to bring along where a GPU was asked for. Which GPUs those are,
@@ -41,7 +44,7 @@ WORKDIR /home/ssd
 
 FROM runtime AS check
 COPY docker/check.py /tmp/check.py
-RUN python /tmp/check.py
+RUN test -w /gcs -a -w /minio -a -w /s3 && python /tmp/check.py
 
 
 FROM ${BEAM} AS beam-sdk

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import find_data_error
 from data.fields import COMMON, SEED
@@ -32,6 +33,7 @@ def main(arguments=None) -> int:
 
 def _compile(options) -> None:
     config = load_config(options.preset, options.set)
+    beam_args = arguments_of(options, image=options.image)
     # TFX takes seconds to import; mistakes in the options are answered at once.
     from pipeline.kubeflow.compile import compile_pipeline
 
@@ -46,6 +48,7 @@ def _compile(options) -> None:
         serving_dir=options.serving_dir,
         work_dir=options.work_dir,
         vertex=options.vertex,
+        beam_args=beam_args,
     )
     print(f"wrote {options.output}: {len(spec['root']['dag']['tasks'])} tasks")
     for name, parameter in sorted(spec["root"]["inputDefinitions"]["parameters"].items()):
@@ -123,7 +126,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_compile(commands) -> None:
-    parser = commands.add_parser("compile", help="write the pipeline to a file")
+    parser = commands.add_parser(
+        "compile",
+        help="write the pipeline to a file",
+        epilog="Options after -- go to Beam, as in: --beam flink -- --job_endpoint=flink:8099",
+    )
     parser.set_defaults(run=_compile)
     parser.add_argument(
         "--preset", default=DEFAULT_PRESET, help=f"{', '.join(PRESETS)} (default: %(default)s)"
@@ -172,6 +179,7 @@ def _add_compile(commands) -> None:
         help="override a value of the preset, as in trainer.batch_size=16 or "
         "resources.Trainer.gpu_count=2; repeatable",
     )
+    add_arguments(parser)
 
 
 def _add_submit(commands) -> None:

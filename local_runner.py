@@ -8,6 +8,7 @@ from pathlib import Path
 from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import find_data_error
+from data.paths import local_path
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
 
@@ -53,10 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=local_path,
         help="a VOC root, a folder of TFRecords, or spans as records/span-{SPAN}/version-{VERSION}",
     )
-    parser.add_argument("--output", type=Path, help="folder of the run (default: output/PRESET)")
+    parser.add_argument(
+        "--output", type=local_path, help="folder of the run (default: output/PRESET)"
+    )
     parser.add_argument(
         "--set",
         action="append",

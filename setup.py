@@ -19,7 +19,12 @@ setup(
         "components.detection_report": ["*.html", "*.css", "*.js"],
         "components.model_card": ["*.html", "*.md"],
         "data": ["schemas/*.pbtxt"],
-        "serving": ["page.html", "kubernetes/*", "monitoring/*", "tensorflow_serving/*"],
+        "pipeline.kubeflow": ["manifests/*"],
+        "serving": [
+            "page.html",
+            *(f"{folder}/*" for folder in ("kserve", "kubernetes", "monitoring")),
+            "tensorflow_serving/*",
+        ],
     },
     py_modules=["kubeflow_runner", "local_runner"],
     install_requires=[

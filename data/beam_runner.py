@@ -19,6 +19,12 @@ IN_PROCESS = ("--runner=FnApiRunner", "--sdk_container_image=none")
 
 _ROOT = Path(__file__).resolve().parents[1]
 
+_WORKER_PROCESSES = (
+    *IN_PROCESS,
+    "--direct_running_mode=multi_processing",
+    "--beam_plugin=data.beam_worker",
+)
+
 # A worker holds TensorFlow, TFX and, in an evaluation, a model.
 _BYTES_PER_WORKER = 2 * 2**30
 
@@ -48,6 +54,8 @@ _DEMANDED = {
         "sdk_container_image": "an image with this project's environment",
     },
 }
+# On a cluster also this: cores of the machine at hand say nothing of a container's.
+_DEMANDED_IN_IMAGE = {MULTIPROCESS: {"direct_num_workers": "4"}}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,30 +70,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help=argparse.SUPPRESS)
 
 
-def arguments_of(options: argparse.Namespace) -> list[str]:
-    """The Beam options that a parsed command line asks for.
-
-    Raises:
-        DataError: see `beam_arguments`.
-    """
-    return beam_arguments(options.beam, options.beam_options)
+def arguments_of(options: argparse.Namespace, image: str | None = None) -> list[str]:
+    """The Beam options that a parsed command line asks for; see `beam_arguments`."""
+    return beam_arguments(options.beam, options.beam_options, image)
 
 
-def beam_arguments(preset: str, options: Sequence[str] = ()) -> list[str]:
+def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None = None) -> list[str]:
     """The options of a preset, then the user's own.
 
     Args:
         preset: one of `PRESETS`.
         options: plain Beam options as `--name=value`.
+        image: of the containers that will hand work to Beam, and holds this code for its workers
+            too; None where this process hands it over.
 
     Raises:
-        DataError: a word that is no option, or a lack of one that the preset cannot do without.
+        DataError: a word that is no option, a lack of one that the preset cannot do without, or a
+            preset whose workers cannot see the folders of this machine.
     """
+    if preset == "dataflow" and not image:
+        raise DataError(
+            "--beam dataflow: its workers see no folder of this machine. Compile the pipeline for "
+            "Kubeflow or Vertex AI instead: python kubeflow_runner.py compile --beam dataflow ..."
+        )
     for word in options:
         if not word.startswith("--"):
             raise DataError(f"{word}: is no option. Beam options go after --, as --name=value")
     given = {word[2:].partition("=")[0] for word in options}
-    missing = {k: v for k, v in _DEMANDED.get(preset, {}).items() if k not in given}
+    demanded = _DEMANDED.get(preset, {}) | (_DEMANDED_IN_IMAGE.get(preset, {}) if image else {})
+    missing = {name: example for name, example in demanded.items() if name not in given}
     if missing:
         examples = " ".join(f"--{name}={example!r}" for name, example in missing.items())
         raise DataError(
@@ -95,8 +108,14 @@ def beam_arguments(preset: str, options: Sequence[str] = ()) -> list[str]:
     if preset == DIRECT:
         return [*IN_PROCESS, *options]
     if preset == MULTIPROCESS:
-        return [*_multiprocess(), *options]
-    return [*_REMOTE[preset], *_package(given), *options]
+        return [*_WORKER_PROCESSES, *([] if image else _workers_here()), *options]
+    return [*_REMOTE[preset], *(_image(given, image) if image else _package(given)), *options]
+
+
+def on_other_machines(arguments: Sequence[str]) -> bool:
+    """Whether Beam options hand the work to workers that share no folder with who hands it over."""
+    runners = [word for word in arguments if word.startswith("--runner=")]
+    return bool(runners) and runners[-1].partition("=")[2] not in ("FnApiRunner", "DirectRunner")
 
 
 def number_of_workers() -> int:
@@ -104,17 +123,17 @@ def number_of_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _memory() // _BYTES_PER_WORKER))
 
 
-def _multiprocess() -> list[str]:
+def _workers_here() -> list[str]:
     # Workers are started as `python -m`, from the folder of the moment: they find the project here.
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(_ROOT) not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, paths)])
-    return [
-        *IN_PROCESS,
-        "--direct_running_mode=multi_processing",
-        f"--direct_num_workers={number_of_workers()}",
-        "--beam_plugin=data.beam_worker",
-    ]
+    return [f"--direct_num_workers={number_of_workers()}"]
+
+
+def _image(given: set[str], image: str) -> list[str]:
+    """The option that tells TFX to pack nothing: the workers' image holds all."""
+    return [] if "sdk_container_image" in given else [f"--sdk_container_image={image}"]
 
 
 def _package(given: set[str]) -> list[str]:

@@ -30,6 +30,7 @@ from data.console import quiet
 from data.errors import DataError
 from data.lists import SPLITS, Selection, select
 from data.output import whole_folder
+from data.paths import local_path
 from data.report import Report, count_split
 from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _coco_sources(annotations: Sequence[str], images: Sequence[Path]) -> list[CocoSource]:
+def _coco_sources(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoSource]:
     """Pairs the files of the command line, [SPLIT=]FILE, with the folders of their pictures."""
     if len(images) not in (1, len(annotations)):
         raise DataError(
@@ -208,14 +209,14 @@ def _coco_sources(annotations: Sequence[str], images: Sequence[Path]) -> list[Co
         )
     sources = []
     for number, word in enumerate(annotations):
-        split, _, file = word.partition("=")
+        split, _, file = str(word).partition("=")
         if split not in SPLITS or not file:
             if len(annotations) > 1:
                 raise DataError(
                     f"--coco-annotations {word}: say what each of several files is for: "
                     f"{', '.join(f'{split}=FILE' for split in SPLITS)}"
                 )
-            split, file = "train", word
+            split, file = "train", str(word)
         sources.append(CocoSource(split, Path(file), images[number if len(images) > 1 else 0]))
     return sources
 
@@ -230,10 +231,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--voc", type=Path, metavar="VOCROOT", help="VOCdevkit, or the folder above it"
+        "--voc", type=local_path, metavar="VOCROOT", help="VOCdevkit, or the folder above it"
     )
     source.add_argument(
         "--coco-annotations",
+        type=local_path,
         action="append",
         default=[],
         metavar="[SPLIT=]FILE",
@@ -242,14 +244,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--images",
-        type=Path,
+        type=local_path,
         action="append",
         default=[],
         metavar="DIR",
         help="folder of the pictures of --coco-annotations: one for each file, or one for all",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="folder to create"
+        "--output", type=local_path, required=True, metavar="DIR", help="folder to create"
     )
     for split, default in (
         ("train", "VOC2007/trainval and VOC2012/trainval"),
@@ -275,7 +277,7 @@ def _parser() -> argparse.ArgumentParser:
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument(
         "--schema",
-        type=Path,
+        type=local_path,
         metavar="FILE",
         help="schema that lists the classes (default: the 20 of VOC, COCO's categories)",
     )

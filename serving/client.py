@@ -2,6 +2,7 @@
 
 python -m serving.client IMAGE... --url http://localhost:8501 --model ssd
 python -m serving.client IMAGE... --url grpc://localhost:8500 --model ssd --json
+python -m serving.client IMAGE... --label canary
 """
 
 import argparse
@@ -15,7 +16,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from data.console import quiet
 from data.errors import DataError
@@ -43,19 +44,25 @@ class _Unavailable(Exception):
 class Client:
     """A model on a server.
 
-    `url` is `http://host:port`, `https://...`, or `grpc://host:port`. A request is tried again
-    when the server answers 503 or cannot be reached, after waits that double from 0.25 s. All
-    methods raise DataError when there is no answer or it is an error.
+    `url` is `http://host:port`, `https://...`, or `grpc://host:port`. The version that `label`
+    names answers, without one the highest that is served. A request is tried again when the server
+    answers 503 or cannot be reached, after waits that double from 0.25 s. All methods raise
+    DataError when there is no answer or it is an error.
     """
 
     def __init__(
-        self, url: str, model: str, timeout_s: float = 30.0, retries: int = 4, wait_s: float = 0.25
+        self,
+        url: str,
+        model: str,
+        timeout_s: float = 30.0,
+        retries: int = 4,
+        wait_s: float = 0.25,
+        label: str | None = None,
     ):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "grpc") or not parts.hostname:
-            raise DataError(f"{url}: not a server. Give http://host:port or grpc://host:port.")
+        parts = _address(url)
         self._url = url.rstrip("/")
         self._model = model
+        self._label = label
         self._timeout_s = timeout_s
         self._retries = retries
         self._wait_s = wait_s
@@ -88,14 +95,15 @@ class Client:
 
     def _rest(self, pictures: Sequence[bytes]) -> list[dict]:
         instances = [{"image_bytes": {"b64": b64encode(picture).decode()}} for picture in pictures]
+        label = "" if self._label is None else f"/labels/{quote(self._label, safe='')}"
         request = urllib.request.Request(
-            f"{self._url}/v1/models/{quote(self._model, safe='')}:predict",
+            f"{self._url}/v1/models/{quote(self._model, safe='')}{label}:predict",
             json.dumps({"instances": instances}).encode(),
             {"Content-Type": "application/json"},
         )
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
-                return self._checked(json.loads(response.read())["predictions"], len(pictures))
+                answer = json.loads(response.read())
         except urllib.error.HTTPError as error:
             message = _error_text(error.read())
             if error.code == 503:
@@ -111,10 +119,11 @@ class Client:
             raise _Unavailable(f"no connection ({error.reason})") from error
         except (ConnectionError, http.client.HTTPException) as error:
             raise _Unavailable(f"connection lost ({error!r})") from error
-        except (json.JSONDecodeError, KeyError) as error:
-            raise DataError(
-                f"{self._url}: the answer is not a prediction. Is it a model server?"
-            ) from error
+        except ValueError as error:
+            raise self._no_prediction() from error
+        if not isinstance(answer, dict) or not isinstance(answer.get("predictions"), list):
+            raise self._no_prediction()
+        return self._checked(answer["predictions"], len(pictures))
 
     def _connect_grpc(self, address: str) -> Callable[[Sequence[bytes]], list[dict]]:
         # These bring TensorFlow with them, which REST has no need of.
@@ -130,6 +139,8 @@ class Client:
         def predict(pictures: Sequence[bytes]) -> list[dict]:
             request = predict_pb2.PredictRequest()
             request.model_spec.name = self._model
+            if self._label is not None:
+                request.model_spec.version_label = self._label
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(list(pictures)))
             try:
                 response = stub.Predict(request, timeout=self._timeout_s)
@@ -158,11 +169,26 @@ class Client:
             )
         return answers
 
+    def _no_prediction(self) -> DataError:
+        return DataError(f"{self._url}: the answer is not a prediction. Is it a model server?")
+
     def _timed_out(self) -> DataError:
         return DataError(
             f"{self._url}: no answer within {self._timeout_s:g} s. Give --timeout more seconds, or "
             "fewer pictures a request with --batch-size."
         )
+
+
+def _address(url: str) -> SplitResult:
+    """The parts of a server's URL; DataError where it is none."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https", "grpc") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or any(character.isspace() for character in url):
+        raise DataError(f"{url}: not a server. Give http://host:port or grpc://host:port.")
+    return parts
 
 
 def _error_text(body: bytes) -> str:
@@ -199,10 +225,17 @@ def main() -> int:
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--url", default="http://localhost:8501")
     parser.add_argument("--model", default="ssd", help="name of the model on the server")
+    parser.add_argument("--label", help="of the version that is to answer, as stable or canary")
     parser.add_argument("--output", type=Path, default=Path(), help="folder of the drawings")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--score-threshold", type=float, default=0.5)
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures a request")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        help="pictures a request; TensorFlow Serving refuses more than max_batch_size of its "
+        "batching.config, here 8 (default: %(default)s)",
+    )
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds for a request")
     parser.add_argument("--retries", type=int, default=4, help="if the server is busy or away")
     args = parser.parse_args()
@@ -210,7 +243,7 @@ def main() -> int:
         parser.error("--batch-size must be at least 1")
     quiet()
     try:
-        client = Client(args.url, args.model, args.timeout, args.retries)
+        client = Client(args.url, args.model, args.timeout, args.retries, label=args.label)
         results = detect(args.images, client, args.output, args.score_threshold, args.batch_size)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Detections of one picture as the model answers them, and how the command lines give them out."""
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,10 +104,15 @@ def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Pa
 def print_results(results: Sequence[Result], as_json: bool) -> None:
     """One line a picture, or one JSON list with every box and score."""
     if as_json:
-        print(json.dumps([_as_dict(result) for result in results], indent=2, ensure_ascii=False))
-        return
-    for result in results:
-        print(f"{result.image}: {summary(result.detections)} -> {result.drawing}")
+        text = json.dumps([_as_dict(result) for result in results], indent=2, ensure_ascii=False)
+    else:
+        lines = (f"{r.image}: {summary(r.detections)} -> {r.drawing}" for r in results)
+        text = "\n".join(lines)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Who reads, `head` for one, has seen enough. Python would try once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def summary(detections: Sequence[Detection]) -> str:

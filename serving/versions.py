@@ -1,14 +1,20 @@
 """Versions of a model: `BASE/<number>/saved_model.pb`, the highest number being the newest.
 
 python -m serving.versions BASE                                      list them
+python -m serving.versions BASE rollback --config models.config      stable: one version back
 python -m serving.versions BASE promote 7 --config models.config     the label stable names 7
 python -m serving.versions BASE promote 8 --label canary --config models.config
-python -m serving.versions BASE rollback --config models.config      stable: one version back
+python -m serving.versions BASE latest --config models.config        serve the newest again
 python -m serving.versions BASE keep 3 --config models.config        delete older ones not served
 
-A server that polls its configuration follows (--model_config_file_poll_wait_seconds). The version
-that a label leaves stays loaded, so that rolling back is at once. TensorFlow Serving moves a label
-before a new version is loaded: promote to canary first there, and to stable when that is served.
+A server that polls its configuration follows (--model_config_file_poll_wait_seconds). It answers a
+request without a label from the highest version that it serves. So moving a label up keeps the
+version before, and rolling back is at once; moving it down drops the one above, and all who name no
+label follow. A canary above stable is asked by them too: only clients that name stable are not.
+
+From the first promotion or rollback on, new pushes are not served until they are promoted; `latest`
+ends that, and with it the labels. TensorFlow Serving moves a label before a new version is loaded:
+promote to canary first there, and to stable when that is served.
 """
 
 import argparse
@@ -22,6 +28,7 @@ from pathlib import Path
 from data.console import quiet
 from data.errors import DataError
 
+STABLE = "stable"
 _SAVED_MODEL = "saved_model.pb"
 _HIGHEST = 2**63 - 1
 
@@ -57,8 +64,9 @@ def newest_version(folder: Path) -> Path:
 def promote(base: Path, config: Path, model: str, version: int, label: str) -> None:
     """Points a label of the model at a version.
 
-    Served are then the labelled versions, and the one that the label leaves. Raises DataError where
-    the version is not a complete one, or the model not in the config.
+    Served are then the labelled versions, and the one that the label leaves if that is lower.
+    Raises DataError where the version is not a complete one, the model not in the config, or other
+    labels would take the place of what is served before there is a stable version.
     """
     from serving.model_config import read_config, write_config
 
@@ -70,27 +78,50 @@ def promote(base: Path, config: Path, model: str, version: int, label: str) -> N
         )
     server = read_config(config)
     entry = _entry(server, config, model)
-    served = {version, *entry.version_labels.values()} & {*complete}
+    if label != STABLE and STABLE not in entry.version_labels:
+        raise DataError(
+            f"{config}: model {model} has no label {STABLE}, and only what a label names would be "
+            f"served besides {label}. Promote the version that clients get now to {STABLE} first."
+        )
+    left = entry.version_labels.get(label)
     entry.version_labels[label] = version
-    entry.model_version_policy.specific.versions[:] = sorted(
-        served | set(entry.version_labels.values())
-    )
+    served = {*entry.version_labels.values()}
+    if left in complete and left < version:
+        served.add(left)
+    entry.model_version_policy.specific.versions[:] = sorted(served)
     write_config(config, server)
 
 
 def rollback(base: Path, config: Path, model: str, label: str) -> int:
-    """Points a label at the version served before, else the next lower one; returns it."""
+    """Points a label at the version served before, else the next lower one; returns it.
+
+    Where there is no label yet, the newest version is served and is the one to leave.
+    """
     labels, served = read_served(config, model)
+    complete = _complete_versions(base)
+    if not labels and label == STABLE and complete:
+        labels = {STABLE: max(served, default=complete[-1])}
     if label not in labels:
         raise DataError(
             f"{config}: model {model} has no label {label}. Promote a version to it first."
         )
-    lower = [number for number in _complete_versions(base) if number < labels[label]]
+    lower = [number for number in complete if number < labels[label]]
     if not lower:
         raise DataError(f"{base}: no version below {labels[label]} to roll back to.")
     version = max(served.intersection(lower), default=lower[-1])
     promote(base, config, model, version, label)
     return version
+
+
+def serve_latest(config: Path, model: str) -> None:
+    """Lets the newest version be served, as it is before the first promotion; drops the labels."""
+    from serving.model_config import read_config, write_config
+
+    server = read_config(config)
+    entry = _entry(server, config, model)
+    entry.version_labels.clear()
+    entry.model_version_policy.latest.num_versions = 1
+    write_config(config, server)
 
 
 def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
@@ -146,6 +177,17 @@ def _entry(server, config: Path, model: str):
     raise DataError(f"{config}: no model {model} (found: {names}). Name one with --model.")
 
 
+def _outcome(config: Path, model: str, label: str) -> str:
+    """What a label names now, and what clients without one get where that is another version."""
+    labels, served = read_served(config, model)
+    lines = [f"{model}: {label} is version {labels[label]}"]
+    highest = max(served)
+    if highest != labels[STABLE]:
+        names = ", ".join(sorted(name for name, number in labels.items() if number == highest))
+        lines.append(f"requests without a label get version {highest}, which {names} names")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m serving.versions",
@@ -154,14 +196,17 @@ def main() -> int:
     )
     parser.add_argument("base", type=Path, metavar="BASE", help="folder of the model's versions")
     parser.add_argument(
-        "action", nargs="?", choices=["list", "promote", "rollback", "keep"], default="list"
+        "action",
+        nargs="?",
+        choices=["list", "promote", "rollback", "latest", "keep"],
+        default="list",
     )
     parser.add_argument("number", nargs="?", type=int, help="the version, or how many to keep")
     parser.add_argument("--config", type=Path, help="models.config that holds the labels")
     parser.add_argument("--model", help="name of the model in it (default: BASE's last part)")
-    parser.add_argument("--label", default="stable")
+    parser.add_argument("--label", default=STABLE, help="(default: %(default)s)")
     args = parser.parse_args()
-    if args.action in ("promote", "rollback") and args.config is None:
+    if args.action in ("promote", "rollback", "latest") and args.config is None:
         parser.error(f"{args.action} needs --config")
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
         parser.error(f"{args.action} needs a number, 1 or more")
@@ -170,10 +215,13 @@ def main() -> int:
     try:
         if args.action == "promote":
             promote(args.base, args.config, model, args.number, args.label)
-            print(f"{model}: {args.label} is version {args.number}")
+            print(_outcome(args.config, model, args.label))
         elif args.action == "rollback":
-            version = rollback(args.base, args.config, model, args.label)
-            print(f"{model}: {args.label} is version {version}")
+            rollback(args.base, args.config, model, args.label)
+            print(_outcome(args.config, model, args.label))
+        elif args.action == "latest":
+            serve_latest(args.config, model)
+            print(f"{model}: the newest version is served, without labels")
         elif args.action == "keep":
             deleted = keep(args.base, args.number, read_served(args.config, model)[1])
             print(f"deleted: {', '.join(map(str, deleted)) or 'none'}")

@@ -1,11 +1,11 @@
 """The TFX components around `gate`."""
 
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import apache_beam as beam
+import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.dsl.component.experimental.annotations import (
@@ -71,15 +71,15 @@ def DataGate(
         {split: _read_anomalies(anomalies, split) for split in splits}
     )
     counts = {split: gate.count_objects(proto) for split, proto in protos.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        scanned = scan(
-            beam_pipeline,
-            {split: f"{examples.uri}/Split-{split}/*" for split in splits},
-            names,
-            detector_spec(TrainerConfig(detector=detector, anchors=anchors)).anchors,
-            settings.leak_distance,
-            Path(folder),
-        )
+    tf.io.gfile.makedirs(report.uri)
+    scanned = scan(
+        beam_pipeline,
+        {split: f"{examples.uri}/Split-{split}/*" for split in splits},
+        names,
+        detector_spec(TrainerConfig(detector=detector, anchors=anchors)).anchors,
+        settings.leak_distance,
+        f"{report.uri}/found.jsonl",
+    )
     shifts = measure_shifts(
         protos,
         baseline and _read_statistics(baseline, TRAIN),
@@ -90,19 +90,17 @@ def DataGate(
     findings = gate.judge(found_anomalies, counts, scanned, shifts, json.loads(classes), settings)
     for split, facts in scanned.splits.items():
         counts[split]["unmatchable_objects"] = facts.unmatchable
-    _write(
-        report,
-        REPORT_FILE,
-        {
-            "code_version": code_version,
-            "splits": counts,
-            "anomalies": found_anomalies,
-            "findings": [asdict(finding) for finding in findings],
-            "leaks": [asdict(leak) for leak in scanned.leaks],
-            "shifts": [asdict(shift) for shift in shifts],
-            EXCLUDED_RECORDS: gate.excluded_records(scanned.leaks, settings),
-        },
-    )
+    content = {
+        "code_version": code_version,
+        "splits": counts,
+        "anomalies": found_anomalies,
+        "findings": [asdict(finding) for finding in findings],
+        "leaks": [asdict(leak) for leak in scanned.leaks],
+        "shifts": [asdict(shift) for shift in shifts],
+        EXCLUDED_RECORDS: gate.excluded_records(scanned.leaks, settings),
+    }
+    with tf.io.gfile.GFile(f"{report.uri}/{REPORT_FILE}", "w") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
 
 
 @component
@@ -116,16 +114,10 @@ def DataVerdict(report: InputArtifact[DataGateReport]):
     gate.refuse_errors([gate.Finding(**finding) for finding in found], str(path))
 
 
-def _write(artifact: Artifact, name: str, content: dict) -> None:
-    folder = Path(artifact.uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def _read_statistics(artifact, split: str):
     return tfdv.load_stats_binary(f"{artifact.uri}/Split-{split}/FeatureStats.pb")
 
 
 def _read_anomalies(artifact, split: str):
-    path = Path(artifact.uri) / f"Split-{split}" / "SchemaDiff.pb"
-    return anomalies_pb2.Anomalies.FromString(path.read_bytes())
+    with tf.io.gfile.GFile(f"{artifact.uri}/Split-{split}/SchemaDiff.pb", "rb") as file:
+        return anomalies_pb2.Anomalies.FromString(file.read())

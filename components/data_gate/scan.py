@@ -8,7 +8,6 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import apache_beam as beam
 import numpy as np
@@ -82,15 +81,14 @@ def scan(
     fields: Fields,
     anchors: AnchorSpec,
     leak_distance: int,
-    folder: Path,
+    path: str,
 ) -> Scan:
     """Reads the TFRecords of each split.
 
     patterns: files of each split.
     leak_distance: see `DataGateConfig`.
-    folder: an existing one, for what the pipeline finds.
+    path: of a file for what the pipeline finds, in a place that its workers see; it is removed.
     """
-    path = folder / "found.jsonl"
     with pipeline:
         pictures = [
             pipeline
@@ -132,9 +130,11 @@ def scan(
             (leaks, problems, facts)
             | "Found" >> beam.Flatten()
             | "Row" >> beam.Map(json.dumps)
-            | "Save" >> beam.io.WriteToText(str(path), shard_name_template="")
+            | "Save" >> beam.io.WriteToText(path, shard_name_template="")
         )
-    return _read(path)
+    found = _read(path)
+    tf.io.gfile.remove(path)
+    return found
 
 
 class _Look(beam.DoFn):
@@ -222,9 +222,9 @@ def _sum(facts: Iterable[SplitFacts]) -> SplitFacts:
     return SplitFacts(sum(f.objects for f in facts), sum(f.unmatchable for f in facts))
 
 
-def _read(path: Path) -> Scan:
+def _read(path: str) -> Scan:
     found: dict[str, list] = {"problem": [], "leak": [], "facts": []}
-    with path.open(encoding="utf-8") as lines:
+    with tf.io.gfile.GFile(path) as lines:
         for kind, value in map(json.loads, lines):
             found[kind].append(value)
     leaks = [Leak(tuple(first), tuple(second), bits) for first, second, bits in found["leak"]]

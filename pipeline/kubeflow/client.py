@@ -20,7 +20,7 @@ from pipeline.kubeflow.failures import check_image, explained
 _FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 _POLL_SECONDS = 10
 _HEALTH_TIMEOUT = 10
-# Where the API server reads a pod's log; the one call that kfp's client does not know.
+# Where the API server reads a pod's log, which kfp's client does not know.
 _LOG_PATH = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
 # The executor's pod, as Kubeflow names it, beside the pod of its driver.
 _EXECUTOR_POD = "-impl-"
@@ -79,6 +79,19 @@ class _Client(kfp.Client):
             auth_settings=["Bearer"],
             _return_http_data_only=True,
             _request_timeout=_HEALTH_TIMEOUT,
+        )
+
+    def create_pipeline(self, name: str, namespace: str | None):
+        """Makes a pipeline without a version, for which kfp's client has no method."""
+        body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
+        return self._pipelines_api.api_client.call_api(
+            "/apis/v2beta1/pipelines",
+            "POST",
+            header_params={"Content-Type": "application/json"},
+            body=body,
+            response_type="V2beta1Pipeline",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
         )
 
 
@@ -197,18 +210,10 @@ class Cluster:
 
     def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
         """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
-        pipeline_id = self._client.get_pipeline_id(name)
-        if pipeline_id is None:
-            namespace = self._connection.namespace
-            pipeline_id = self._client.upload_pipeline(
-                str(package), pipeline_name=name, namespace=namespace
-            ).pipeline_id
-            found = self._client.list_pipeline_versions(pipeline_id).pipeline_versions
-            return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+        pipeline_id = self._pipeline_id(name)
         wanted = version or hashlib.sha256(package.read_bytes()).hexdigest()[:12]
-        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": wanted}
         found = self._client.list_pipeline_versions(
-            pipeline_id, filter=json.dumps({"predicates": [predicate]})
+            pipeline_id, filter=_named(wanted)
         ).pipeline_versions
         if found and version:
             raise DataError(
@@ -220,6 +225,23 @@ class Cluster:
                 self._client.upload_pipeline_version(str(package), wanted, pipeline_id=pipeline_id)
             ]
         return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
+
+    def _pipeline_id(self, name: str) -> str:
+        """The id of the pipeline of that name in the namespace, made where there is none yet.
+
+        kfp's client would ask in no namespace, and make it with a version named like the pipeline.
+        """
+        namespace = self._connection.namespace
+        found = self._client.list_pipelines(filter=_named(name), namespace=namespace).pipelines
+        if found:
+            return found[0].pipeline_id
+        return self._client.create_pipeline(name, namespace).pipeline_id
+
+
+def _named(name: str) -> str:
+    """The API's filter for what is displayed under that name."""
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+    return json.dumps({"predicates": [predicate]})
 
 
 def _is_component(name: str | None) -> bool:

@@ -1,6 +1,7 @@
 """Compiles the pipeline into the file that Kubeflow Pipelines or Vertex AI runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -9,6 +10,7 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
     KubeflowV2DagRunnerConfig,
 )
 
+from data.beam_runner import IN_PROCESS, on_other_machines
 from data.errors import DataError
 from data.fields import Fields
 from data.record_folder import SPLITS
@@ -41,6 +43,7 @@ def compile_pipeline(
     serving_dir: str,
     work_dir: str,
     vertex: bool = False,
+    beam_args: Sequence[str] = IN_PROCESS,
 ) -> dict:
     """Writes the compiled pipeline and returns its specification.
 
@@ -56,11 +59,14 @@ def compile_pipeline(
       fields: how the records name their fields.
       serving_dir: where models are pushed to, a path in the containers (on Vertex AI a URI).
       work_dir: of unfinished trainings, the same.
+      beam_args: of `data.beam_runner.beam_arguments`, for every component that Beam works for.
 
     Raises:
       DataError: the configuration asks for what such a cluster does not have.
     """
     _check(config, root, data, pattern, serving_dir, vertex)
+    if on_other_machines(beam_args):
+        _check_reach(root, data)
     schema = schema_path(config, fields)
     inputs = Inputs(
         records=Path(_RECORDS_AT_RUN_TIME),
@@ -76,6 +82,7 @@ def compile_pipeline(
         root=root,
         serving_dir=serving_dir,
         work_dir=to_path(work_dir),
+        beam_args=beam_args,
         baselines=PushedBaselines(f"{serving_dir}/{MODEL_NAME}"),
     )
     runner = KubeflowV2DagRunner(
@@ -97,6 +104,17 @@ def compile_pipeline(
     partial.write_text(text, encoding="utf-8")
     partial.replace(output)
     return job["pipelineSpec"]
+
+
+def _check_reach(root: str, data: str) -> None:
+    for name, place in (("--pipeline-root", root), ("--data", data)):
+        if not place.startswith("gs://"):
+            raise DataError(
+                f"{name} {place}: workers on other machines see no folder of a component's "
+                "container, to which Kubeflow copies what is in an object store, and TFX can read "
+                "and write none but Cloud Storage itself. Write gs://..., or let Beam work in the "
+                "containers: --beam direct or multiprocess"
+            )
 
 
 def _check(config, root, data, pattern, serving_dir, vertex) -> None:

@@ -155,7 +155,7 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
         if wanted.cache is False:
             task["cachingOptions"] = {}
         if wanted.retries:
-            # Doubling pauses: what is retried is a node that went away or a full cluster.
+            # Doubling pauses, in which a full cluster or a busy object store recovers.
             task["retryPolicy"] = {
                 "maxRetryCount": wanted.retries,
                 "backoffDuration": "30s",

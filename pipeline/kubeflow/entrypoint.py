@@ -3,6 +3,7 @@
 TFX hands a component what it is given. On a cluster that has to be translated: URIs of object
 stores to the paths where their content lies, and back; a run's parameters into TFX's; and away
 with what TFX does not know, artifacts of type `system.*`, and with baselines there are none of.
+Where Beam's workers are elsewhere, URIs stay as they are: the paths mean nothing there.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from data.beam_runner import on_other_machines
 from data.console import quiet
 from data.errors import find_data_error
 
@@ -57,7 +59,8 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
     from pipeline.kubeflow.uris import map_strings, to_uri
 
     compiler_utils.TITLE_TO_CLASS_PATH.update(ARTIFACT_TYPES)
-    executor_input = translate_input(json.loads(options.json_serialized_invocation_args))
+    as_paths = not works_elsewhere(options.executor_class_path, beam_args)
+    executor_input = translate_input(json.loads(options.json_serialized_invocation_args), as_paths)
     output_file = Path(executor_input["outputs"]["outputFile"])
 
     if options.resolve_span:
@@ -72,12 +75,28 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
     output_file.write_text(json.dumps(map_strings(found, to_uri)), encoding="utf-8")
 
 
-def translate_input(executor_input: dict) -> dict:
-    """An ExecutorInput of Kubeflow Pipelines (as JSON) as TFX can work with it."""
+def works_elsewhere(executor_class_path: str, beam_args: list[str]) -> bool:
+    """Whether an executor's work is done by Beam on machines that see no path of this container.
+
+    TFX gives every container Beam's options.
+    """
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+    from tfx.utils import import_utils
+
+    executor = import_utils.import_class_by_path(executor_class_path)
+    return issubclass(executor, BaseBeamExecutor) and on_other_machines(beam_args)
+
+
+def translate_input(executor_input: dict, as_paths: bool = True) -> dict:
+    """An ExecutorInput of Kubeflow Pipelines (as JSON) as TFX can work with it.
+
+    as_paths: whether URIs of object stores become the paths of their content in this container.
+    """
     from pipeline.kubeflow.parameters import write_parameters
     from pipeline.kubeflow.uris import map_strings, to_path
 
-    executor_input = map_strings(executor_input, to_path)
+    if as_paths:
+        executor_input = map_strings(executor_input, to_path)
     inputs = executor_input.setdefault("inputs", {})
     parameters = inputs.setdefault("parameterValues", {})
     artifacts = {}
@@ -86,7 +105,7 @@ def translate_input(executor_input: dict) -> dict:
         if _title(artifact).startswith("system."):
             # Imported data: it stands for the parameter of its name.
             parameters[key] = artifact["uri"]
-        elif not Path(artifact["uri"], NO_BASELINE).exists():
+        elif not Path(to_path(artifact["uri"]), NO_BASELINE).exists():
             artifacts[key] = found
     inputs["artifacts"] = artifacts
     for key, value in parameters.items():

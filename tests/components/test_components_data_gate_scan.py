@@ -17,7 +17,7 @@ def scan_of(folder, splits, fields=COMMON, leak_distance=40):
         for split, records in splits.items()
     }
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    return scan(pipeline, patterns, fields, SSD128, leak_distance, folder)
+    return scan(pipeline, patterns, fields, SSD128, leak_distance, str(folder / "found"))
 
 
 def leaks_of(found):

@@ -18,7 +18,13 @@ from apache_beam.options.pipeline_options import (
 )
 
 from data import beam_runner
-from data.beam_runner import PRESETS, add_arguments, arguments_of, beam_arguments
+from data.beam_runner import (
+    PRESETS,
+    add_arguments,
+    arguments_of,
+    beam_arguments,
+    on_other_machines,
+)
 from data.errors import DataError
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -30,10 +36,10 @@ _NEEDED = {
 }
 
 
-def _parse(*words):
+def _parse(*words, image=None):
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    return PipelineOptions(arguments_of(parser.parse_args(words)))
+    return PipelineOptions(arguments_of(parser.parse_args(words), image))
 
 
 @pytest.fixture
@@ -51,7 +57,8 @@ def machine(monkeypatch):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_beam_knows_every_option_and_the_users_win(preset):
     needed = _NEEDED.get(preset, ())
-    words = beam_arguments(preset, [*needed, "--runner=OtherRunner"])
+    image = "registry/ssd:1" if preset == "dataflow" else None
+    words = beam_arguments(preset, [*needed, "--runner=OtherRunner"], image)
     options = PipelineOptions(words)
     known = options.get_all_options()
     assert all(word[2:].partition("=")[0] in {*known, "beam_plugin"} for word in words)
@@ -104,10 +111,31 @@ def test_a_job_server_gets_the_job_and_this_code(preset):
     assert options.view_as(SetupOptions).setup_file == "mine.py"
 
 
-def test_dataflow_gets_this_code_and_an_image_to_run_it_in():
-    options = _parse("--beam", "dataflow", "--", *_DATAFLOW)
-    assert options.view_as(SetupOptions).setup_file == str(_ROOT / "setup.py")
-    assert options.view_as(WorkerOptions).sdk_container_image == "i"
+@pytest.mark.parametrize("preset", ["flink", "spark", "dataflow"])
+def test_on_a_cluster_the_code_is_in_the_image(preset):
+    """setup.py lies on the machine that compiles, and no worker needs it."""
+    options = _parse("--beam", preset, "--", *_NEEDED[preset], image="registry/ssd:1")
+    assert options.view_as(SetupOptions).setup_file is None
+    image = "i" if preset == "dataflow" else "registry/ssd:1"
+    assert options.view_as(WorkerOptions).sdk_container_image == image
+
+
+def test_on_a_cluster_the_number_of_processes_is_said(monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(DataError, match="--beam multiprocess needs --direct_num_workers"):
+        beam_arguments("multiprocess", image="registry/ssd:1")
+    options = _parse("--beam", "multiprocess", "--", "--direct_num_workers=7", image="i")
+    assert options.view_as(DirectOptions).direct_num_workers == 7
+    assert options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    assert "PYTHONPATH" not in os.environ
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_which_workers_share_no_folder_with_the_caller(preset):
+    words = beam_arguments(preset, _NEEDED.get(preset, ("--direct_num_workers=2",)), "image")
+    assert on_other_machines(words) == (preset in _NEEDED)
+    assert not on_other_machines([*words, "--runner=FnApiRunner"])
+    assert not on_other_machines([])
 
 
 @pytest.mark.parametrize(
@@ -122,7 +150,7 @@ def test_dataflow_gets_this_code_and_an_image_to_run_it_in():
 )
 def test_what_only_the_user_knows_is_demanded(preset, words, message):
     with pytest.raises(DataError, match=message):
-        beam_arguments(preset, words)
+        beam_arguments(preset, words, image="registry/ssd:1")
 
 
 def test_code_that_cannot_travel_is_an_error(monkeypatch, tmp_path):

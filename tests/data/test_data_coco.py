@@ -345,7 +345,7 @@ def test_the_pipelines_checks_find_nothing_wrong(both, tmp_path):
         assert not tfdv.validate_statistics(statistics, schema).anomaly_info
     patterns = {split: str(folder / split / "*") for split in ("train", "eval", "test")}
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    found = scan(pipeline, patterns, COMMON, SSD300, 6, tmp_path)
+    found = scan(pipeline, patterns, COMMON, SSD300, 6, str(tmp_path / "found"))
     assert not found.leaks
     assert {problem.check for problem in found.problems} <= {"duplicates"}
     assert sum(facts.objects for facts in found.splits.values()) > 100

@@ -305,3 +305,20 @@ def test_real_voc2012(tmp_path, voc_fixtures):
     assert total.images == 100
     assert report.lists["train"] == ("VOC2012/trainval",)
     assert any("no VOC2007/test" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *[("--output", "gs://b/records"), ("--voc", "s3://b/VOC"), ("--schema", "gs://b/s.pbtxt")],
+        *[("--images", "gs://b/train2017"), ("--coco-annotations", "train=gs://b/i.json")],
+    ],
+)
+def test_urls_are_refused_and_nothing_is_written(option, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    source = () if option == "--coco-annotations" else ("--voc", "VOC")
+    with pytest.raises(SystemExit) as stopped:
+        main([*source, "--output", "records", option, value])
+    assert stopped.value.code == 2
+    assert f"{option}: {value} is a URL. Give a path of this machine" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

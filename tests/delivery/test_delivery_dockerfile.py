@@ -6,6 +6,7 @@ import pytest
 from docker.utils.build import exclude_paths
 from packaging.requirements import Requirement
 
+from pipeline.kubeflow.uris import MOUNTS
 from tests.delivery.dockerfile import read_dockerfile
 
 
@@ -61,6 +62,18 @@ def test_nothing_runs_as_root(stages, target):
         stage = stages.get(stage.base)
     # Kubernetes' runAsNonRoot can judge numbers only.
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", users[-1])
+
+
+def test_the_user_can_write_where_kubeflow_puts_artifacts(stages):
+    instructions = stages["runtime"].instructions
+    (number,) = [n for n, (_, words) in enumerate(instructions) if "install" in words]
+    words = instructions[number][1]
+    made = words[words.index("install") :]
+    assert made[1:6] == ["--directory", "--owner", "ssd", "--group", "ssd"]
+    assert {f"{folder}/" for folder in made[6:]} == set(MOUNTS.values())
+    assert "USER" not in [name for name, _ in instructions[:number]]
+    (check,) = stages["check"].all("RUN")
+    assert all(check[check.index(folder) - 1] == "-w" for folder in made[6:])
 
 
 def test_the_last_stage_is_the_image_of_the_pipeline(stages):

@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -121,6 +122,18 @@ def test_the_compile_command_compiles(arguments, tmp_path, monkeypatch):
     assert kubeflow_runner.main(words) == 0
     text = (tmp_path / "ssd.yaml").read_text(encoding="utf-8")
     assert "ghcr.io/owner/ssd:0123abc-gpu" in text
+
+
+def test_a_release_is_compiled_as_the_docs_say(arguments, root):
+    """But for the image: the docs' names are the defaults of the repository's variables."""
+    text = (root / "docs" / "kubeflow.md").read_text(encoding="utf-8")
+    (step,) = re.findall(r"\*\*Compile\.\*\*\s+```\n(.*?)```", text, re.S)
+    python, script, *documented = shlex.split(step.replace("\\\n", " "))
+    parse = kubeflow_runner._parser().parse_args
+    released, documented = vars(parse(arguments("compile"))), vars(parse(documented))
+    assert "trainer.backbone_weights=imagenet" in documented["set"]
+    assert released.pop("image") != documented.pop("image")
+    assert released == documented
 
 
 def test_the_submit_command_parses(arguments):

@@ -1,5 +1,6 @@
 """A server that answers what kfp's client asks of Kubeflow Pipelines 2, from memory."""
 
+import collections
 import json
 import ssl
 import threading
@@ -14,9 +15,10 @@ class KubeflowApi:
     """What the server holds and what it was asked; `host` is its address."""
 
     def __init__(self):
-        self.pipelines, self.versions, self.experiments = {}, {}, {}
+        # Pipelines by the namespace that they are in, None where Kubeflow has one user.
+        self.pipelines = collections.defaultdict(dict)
+        self.versions, self.experiments = {}, {}
         self.runs, self.recurring, self.logs = {}, {}, {}
-        self.namespaces = set()
         self.uploads = []
         self.token = None
         self.host = None
@@ -26,25 +28,37 @@ class KubeflowApi:
         if path == "/apis/v2beta1/healthz":
             return 200, {"multi_user": False}
         kind, *rest = path.removeprefix("/apis/v2beta1/").split("/")
-        self.namespaces.add(query.get("namespace"))
         if path.startswith("/apis/v1alpha1/"):
             return 200, self.logs[path.split("/")[6]]
-        if kind == "pipelines" and rest[:1] == ["upload"]:
-            self.uploads.append(body)
-            name = query["name"]
-            self.pipelines[name] = {"pipeline_id": f"p-{name}", "display_name": name}
-            self._add_version(f"p-{name}", name)
-            return 200, self.pipelines[name]
         if kind == "pipelines" and rest[:1] == ["upload_version"]:
+            found = self.versions[query["pipelineid"]]
+            if _matching(found, query["name"]):
+                return 409, {"message": f"version {query['name']} already exists"}
             self.uploads.append(body)
-            return 200, self._add_version(query["pipelineid"], query["name"])
+            version = {
+                "pipeline_id": query["pipelineid"],
+                "pipeline_version_id": f"v-{query['name']}",
+                "display_name": query["name"],
+            }
+            found.append(version)
+            return 200, version
         if kind == "pipelines" and rest:
             found = self.versions[rest[0]]
-            return 200, {"pipeline_versions": _matching(found, query)}
+            return 200, {"pipeline_versions": _filtered(found, query)}
+        if kind == "pipelines" and method == "GET":
+            found = self.pipelines[query.get("namespace")].values()
+            return 200, {"pipelines": _filtered(found, query)}
         if kind == "pipelines":
-            return 200, {"pipelines": _matching(self.pipelines.values(), query)}
+            new = json.loads(body)
+            owner, name = new.get("namespace"), new["display_name"]
+            if name in self.pipelines[owner]:
+                return 409, {"message": f"the name {name} already exists in namespace {owner}"}
+            new["pipeline_id"] = "-".join(filter(None, ("p", owner, name)))
+            self.versions[new["pipeline_id"]] = []
+            self.pipelines[owner][name] = new
+            return 200, new
         if kind == "experiments" and method == "GET":
-            return 200, {"experiments": _matching(self.experiments.values(), query)}
+            return 200, {"experiments": _filtered(self.experiments.values(), query)}
         if kind == "experiments":
             new = json.loads(body)
             new["experiment_id"] = f"e-{new['display_name']}"
@@ -64,15 +78,6 @@ class KubeflowApi:
             self.recurring["c-1"] = run
             return 200, run
         return 404, {"message": f"{method} {path} is not known"}
-
-    def _add_version(self, pipeline_id: str, name: str) -> dict:
-        version = {
-            "pipeline_id": pipeline_id,
-            "pipeline_version_id": f"v-{name}",
-            "display_name": name,
-        }
-        self.versions.setdefault(pipeline_id, []).append(version)
-        return version
 
 
 def run_state(run_id: str, state: str, **tasks) -> dict:
@@ -103,12 +108,16 @@ def run_state(run_id: str, state: str, **tasks) -> dict:
     return {"run_id": run_id, "state": state, "run_details": {"task_details": details}}
 
 
-def _matching(found, query: dict) -> list:
+def _filtered(found, query: dict) -> list:
     if "filter" not in query:
         return list(found)
     (predicate,) = json.loads(query["filter"])["predicates"]
-    wanted = predicate["stringValue"]
-    return [entry for entry in found if entry[predicate["key"]] == wanted]
+    assert predicate["key"] == "display_name"
+    return _matching(found, predicate["stringValue"])
+
+
+def _matching(found, name: str) -> list:
+    return [entry for entry in found if entry["display_name"] == name]
 
 
 @contextmanager

@@ -76,28 +76,36 @@ def test_a_run_is_submitted_with_typed_parameters(api, call, package):
         "data": "s3://b/new",
     }
     assert run["pipeline_version_reference"] == {
-        "pipeline_id": "p-ssd-tiny",
-        "pipeline_version_id": "v-ssd-tiny",
+        "pipeline_id": "p-team-ssd-tiny",
+        "pipeline_version_id": api.versions["p-team-ssd-tiny"][0]["pipeline_version_id"],
     }
     assert b"ssd-tiny" in api.uploads[0]
 
 
+def test_everyone_has_a_pipeline_of_their_own(api, call, package):
+    for owner in ("team", "team", "others", None):
+        where = ("--namespace", owner) if owner else ()
+        assert call("submit", package, *where)[0] == 0
+    used = [run["pipeline_version_reference"]["pipeline_id"] for run in api.runs.values()]
+    assert used == [*["p-team-ssd-tiny"] * 2, "p-others-ssd-tiny", "p-ssd-tiny"]
+    assert len(api.uploads) == 3
+
+
 def test_the_same_file_is_uploaded_once_and_another_as_a_new_version(api, call, package):
-    for _ in range(3):
+    for _ in range(2):
         assert call("submit", package)[0] == 0
-    # The first upload makes the pipeline, whose first version Kubeflow names like it.
-    assert len(api.uploads) == 2
+    assert len(api.uploads) == 1
     package.write_text(package.read_text() + "# changed\n")
     assert call("submit", package)[0] == 0
-    assert len(api.uploads) == 3
+    assert len(api.uploads) == 2
     used = [run["pipeline_version_reference"]["pipeline_version_id"] for run in api.runs.values()]
-    assert used[1] == used[2]
-    assert len(set(used)) == 3
+    assert used[0] == used[1] != used[2]
 
 
-def test_a_version_that_exists_is_an_error(call, package):
-    assert call("submit", package)[0] == 0
+def test_a_version_that_exists_is_an_error(api, call, package):
     assert call("submit", package, "--version", "one")[0] == 0
+    (run,) = api.runs.values()
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == "v-one"
     status, _, err = call("submit", package, "--version", "one")
     assert status == 2
     assert err.startswith("error: pipeline ssd-tiny has a version one already.")

@@ -12,6 +12,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import kubeflow_runner
 from data.schema import SAMPLE_SCHEMA
+from pipeline.kubeflow import entrypoint
 from pipeline.kubeflow.entrypoint import ARTIFACT_TYPES, translate_input
 
 _SNAPSHOT = Path(__file__).with_name("kubeflow_voc.txt")
@@ -234,6 +235,53 @@ def _summary(spec, platform) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _compile_beam(folder, *words):
+    """Class and Beam's options of every executor in the pipeline compiled with `--beam WORDS`."""
+    where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records", "--set", _VOLUMES)
+    command = ["compile", "--image", _IMAGE, *where, "-o", str(folder / "ssd.yaml")]
+    assert kubeflow_runner.main([*command, *(("--beam", *words) if words else ())]) == 0
+    spec, _ = yaml.safe_load_all((folder / "ssd.yaml").read_text())
+    containers = {name: e["container"] for name, e in _containers(spec).items() if "container" in e}
+    found = {}
+    for name, container in containers.items():
+        parsed, beam_args = entrypoint._parser().parse_known_args(container["args"])
+        found[name] = parsed.executor_class_path, beam_args
+    return found
+
+
+def test_beam_works_in_the_containers_unless_asked_otherwise(tmp_path):
+    for executor, args in _compile_beam(tmp_path).values():
+        assert args == ["--runner=FnApiRunner", "--sdk_container_image=none"]
+        assert not entrypoint.works_elsewhere(executor, args)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "expected"),
+    [
+        ("multiprocess", ["--direct_num_workers=4"], "--direct_running_mode=multi_processing"),
+        ("flink", ["--job_endpoint=flink:8099"], f"--sdk_container_image={_IMAGE}"),
+        (
+            "dataflow",
+            [
+                *("--project=p", "--region=r", "--temp_location=gs://b/t"),
+                "--sdk_container_image=registry/ssd:1-beam",
+            ],
+            "--runner=DataflowRunner",
+        ),
+    ],
+)
+def test_beam_works_where_it_is_told_to(tmp_path, preset, options, expected):
+    compiled = _compile_beam(tmp_path, preset, "--", *options)
+    for _, args in compiled.values():
+        assert expected in args
+        assert args[-len(options) :] == options
+        # Of the machine that compiles.
+        assert str(Path(kubeflow_runner.__file__).parent) not in " ".join(args)
+    elsewhere = {name for name, found in compiled.items() if entrypoint.works_elsewhere(*found)}
+    by_beam = {"ImportExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"}
+    assert elsewhere == (set() if preset == "multiprocess" else by_beam)
+
+
 def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
     where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records")
     place = ("--serving-dir", "gs://b/serving", "--work-dir", "gs://b/work")
@@ -281,6 +329,17 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
             (_VOLUMES,),
             None,
         ),
+        (
+            ("--beam", "flink", "--", "--job_endpoint=flink:8099"),
+            (_VOLUMES,),
+            "--pipeline-root s3://b/root: workers on other machines see no folder of a component's",
+        ),
+        (
+            ("--pipeline-root", "gs://b/r", "--beam", "spark", "--", "--job_endpoint=s:8099"),
+            (_VOLUMES,),
+            "--data s3://b/records: workers on other machines",
+        ),
+        (("--beam", "multiprocess"), (_VOLUMES,), "--beam multiprocess needs --direct_num_workers"),
         (("--vertex",), (), "--pipeline-root s3://b/root: Vertex AI needs a URI of Cloud Storage"),
     ],
 )
@@ -291,7 +350,8 @@ def test_what_a_cluster_cannot_run_is_refused(tmp_path, capsys, arguments, setti
     given = ("--image", _IMAGE, "--pipeline-root", "s3://b/root", "--data", "s3://b/records")
     options = [word for setting in settings for word in ("--set", setting)]
     output = tmp_path / "ssd.yaml"
-    status = kubeflow_runner.main(["compile", *given, *arguments, "-o", str(output), *options])
+    # What is Beam's comes last.
+    status = kubeflow_runner.main(["compile", *given, "-o", str(output), *options, *arguments])
     assert status == 2
     assert expected in capsys.readouterr().err
     assert not output.exists()

@@ -81,6 +81,34 @@ def test_artifacts_lie_where_the_launcher_puts_them(monkeypatch, tmp_path):
     assert found["outputs"] == {"artifacts": {}, "outputFile": "/tmp/out.json"}
 
 
+def test_for_workers_elsewhere_artifacts_keep_their_uris(monkeypatch, tmp_path):
+    """But what the launcher has copied still tells that there is no baseline."""
+    monkeypatch.setenv(MOUNT_ROOT, str(tmp_path))
+    absent = tmp_path / "gcs" / "b" / "absent"
+    absent.mkdir(parents=True)
+    (absent / NO_BASELINE).write_text("none yet\n")
+    found = translate_input(
+        {
+            "inputs": {
+                "artifacts": {
+                    "input_base": _artifact("gs://b/records", "system.Artifact"),
+                    "model": _artifact("gs://b/model"),
+                    "baseline_model": _artifact("gs://b/absent"),
+                }
+            },
+            "outputs": {"artifacts": {"evaluation": _artifact("gs://b/out")}},
+        },
+        as_paths=False,
+    )
+    assert found["inputs"]["parameterValues"] == {"input_base": "gs://b/records"}
+    assert found["inputs"]["artifacts"].keys() == {"model"}
+    for side in ("inputs", "outputs"):
+        for artifacts in found[side]["artifacts"].values():
+            (artifact,) = artifacts["artifacts"]
+            assert artifact["uri"] == artifact["name"]
+            assert artifact["uri"].startswith("gs://b/")
+
+
 def _translated(**parameters) -> dict:
     found = translate_input({"inputs": {"parameterValues": parameters}})
     return found["inputs"]["parameterValues"]

@@ -27,6 +27,21 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
         local_runner.main([])
 
 
+@pytest.mark.parametrize("option", ["--data", "--output"])
+def test_urls_are_refused(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        local_runner.main([option, "gs://bucket/records"])
+    assert stopped.value.code == 2
+    assert f"{option}: gs://bucket/records is a URL. Give a path of" in capsys.readouterr().err
+
+
+def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
+    assert local_runner.main(["--beam", "dataflow", "--", "--project=p"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: --beam dataflow: its workers see no folder of this machine.")
+    assert "kubeflow_runner.py compile --beam dataflow" in err
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

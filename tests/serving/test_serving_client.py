@@ -2,7 +2,12 @@
 
 import http.server
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,8 @@ from data.errors import DataError
 from serving import client
 from serving.client import Client
 from serving.detections import OUTPUTS
+
+_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -129,7 +136,13 @@ def test_the_wait_doubles_and_is_never_shorter_than_the_server_asks(misbehaving,
         ((400, {}, b'{"error": "JSON Value"}'), "400 JSON Value"),
         ((500, {}, b"<html>oops"), "500 <html>oops"),
         ((200, {}, b"<html>"), "not a prediction"),
-        ((200, {}, b'{"outputs": 1}'), "not a prediction"),
+        *(
+            ((200, {}, body), "not a prediction")
+            for body in (
+                *(b"[1]", b'"x"', b"null", b'{"outputs": 1}', b"\xff"),
+                *(b'{"predictions": 5}', b'{"predictions": null}', b'{"predictions": {}}'),
+            )
+        ),
         ((200, {}, b'{"predictions": [1.0]}'), "model m does not answer detection_boxes"),
         ((200, {}, b'{"predictions": []}'), "model m does not answer detection_boxes"),
     ],
@@ -159,7 +172,37 @@ def test_nobody_at_the_address(run, picture, tmp_path):
     assert "no connection" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("url", ["localhost:8501", "ftp://host", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8501", "ftp://host", "http://", "http://host:abc", "http://host:99999"),
+        *("grpc://host:abc", "http://a host", "http://[::1"),
+    ],
+)
 def test_what_is_not_an_address(url):
     with pytest.raises(DataError, match="not a server"):
         Client(url, "m")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_reader_that_has_seen_enough_is_no_error(as_json):
+    """As in `... --json | head`: the pipe is closed before anything is written."""
+    program = (
+        "from pathlib import Path; from serving.detections import Result, print_results; "
+        f"print_results([Result(Path('a'), Path('b'), [])], {as_json})"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as output:
+        command = [sys.executable, "-c", program]
+        found = subprocess.run(command, cwd=_ROOT, stdout=output, stderr=-1, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_a_request_fits_the_batches_of_the_shipped_server(monkeypatch, capsys):
+    text = (_ROOT / "serving" / "tensorflow_serving" / "batching.config").read_text()
+    (most,) = re.findall(r"^max_batch_size { value: (\d+) }", text, re.M)
+    monkeypatch.setattr("sys.argv", ["client", "--help"])
+    with pytest.raises(SystemExit):
+        client.main()
+    assert f"here {most} (default: {most})" in " ".join(capsys.readouterr().out.split())

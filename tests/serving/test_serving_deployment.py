@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from google.protobuf import descriptor_pb2, message_factory, text_format, wrappers_pb2
@@ -30,6 +31,11 @@ def _objects():
             yield pytest.param(document, id=path.stem)
 
 
+@pytest.fixture
+def inference_service():
+    return yaml.safe_load((_SERVING / "kserve" / "inferenceservice.yaml").read_text())
+
+
 def _object(kind):
     return next(p.values[0] for p in _objects() if p.values[0]["kind"] == kind)
 
@@ -39,7 +45,7 @@ class _Answer:
         self.data = json.dumps(value)
 
 
-@pytest.mark.parametrize("document", [p for p in _objects() if p.id != "kserve"])
+@pytest.mark.parametrize("document", _objects())
 def test_objects_have_the_fields_kubernetes_knows_and_needs(document):
     """Through the client's types and back: a field it does not know is lost on the way."""
     api = client.ApiClient()
@@ -79,12 +85,34 @@ def test_objects_refer_to_each_other():
     assert sleep < pod["terminationGracePeriodSeconds"]
 
 
-def test_the_flags_name_mounted_files_and_real_ports():
+def test_kserves_service_fits_its_schema(inference_service):
+    schema = json.loads(Path(__file__).with_name("inference_service.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    validator.validate(inference_service)
+    model = inference_service["spec"]["predictor"]["model"]
+    claims = {v["name"]: v for v in _object("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    claim = claims["models"]["persistentVolumeClaim"]["claimName"]
+    assert model["storageUri"] == f"pvc://{claim}/{inference_service['metadata']['name']}"
+    model["modelFormat"]["nam"] = model["modelFormat"].pop("name")
+    inference_service["spec"]["predictor"]["minReplicas"] = "2"
+    assert {tuple(error.path)[-1] for error in validator.iter_errors(inference_service)} == {
+        "modelFormat",
+        "minReplicas",
+    }
+
+
+def test_the_folder_of_manifests_can_be_applied_as_a_whole():
+    """`kubectl apply -f serving/kubernetes/`: nothing in it excludes the rest."""
+    assert {p.values[0]["kind"] for p in _objects()} == {kind for _, kind in _KINDS}
+
+
+def test_the_flags_name_mounted_files_and_real_ports(inference_service):
     compose = yaml.safe_load((_CONFIGS / "docker-compose.yaml").read_text())["services"]["serving"]
     container = _object("Deployment")["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == compose["command"]
     assert container["image"] == compose["image"] == "tensorflow/serving:2.16.1"
-    kserve = _object("InferenceService")["spec"]["predictor"]["model"]
+    kserve = inference_service["spec"]["predictor"]["model"]
     assert compose["image"].endswith(kserve["runtimeVersion"])
     flags = dict(flag.removeprefix("--").split("=") for flag in compose["command"])
     files = {v.removeprefix("/config/") for v in flags.values() if v.startswith("/config/")}
@@ -164,6 +192,19 @@ def test_dashboard_and_alerts_use_metrics_and_labels_that_exist():
             assert set(re.findall(r"(\w+)[=!]", selector)) <= labels[name]
         for group in re.findall(r"by \(([^)]*)\)", expression):
             assert {g.strip() for g in group.split(",")} <= labels[used[0][0]]
+        # Probes ask for metadata again and again, which TensorFlow Serving counts as requests.
+        for name, selector in used:
+            if ":request_latency" in name:
+                (apis,) = re.findall('API=~"(.*?)"', selector)
+                asked = ("predict", "Predict", "GetModelMetadata", "")
+                assert [bool(re.fullmatch(apis, api)) for api in asked] == [
+                    True,
+                    True,
+                    False,
+                    False,
+                ]
+    (asked,) = (rule["expr"] for rule in rules if rule["alert"] == "ModelNotAsked")
+    assert ":request_count" not in asked
     for rule in rules:
         assert rule["annotations"].keys() == {"summary", "description"}
     positions = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in dashboard["panels"]]

@@ -1,12 +1,25 @@
+import contextlib
 import json
 import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 
 from data.errors import DataError
 from serving import versions
+from serving.client import Client
 from serving.model_config import read_models
-from serving.versions import keep, newest_version, promote, rollback, version_folders
+from serving.versions import (
+    keep,
+    newest_version,
+    promote,
+    rollback,
+    serve_latest,
+    version_folders,
+)
 
 
 @pytest.fixture
@@ -56,7 +69,7 @@ def test_folders_by_number(base):
     assert newest_version(base) == base / "10"
 
 
-def test_promotion_and_canary_serve_the_labelled_versions_and_the_one_left(base, config):
+def test_moving_up_keeps_the_version_that_is_left(base, config):
     promote(base, config, "ssd", 2, "stable")
     assert _served(config) == ([2], {"stable": 2})
     promote(base, config, "ssd", 7, "stable")
@@ -69,11 +82,49 @@ def test_promotion_and_canary_serve_the_labelled_versions_and_the_one_left(base,
     assert list(config.parent.glob(".*")) == []
 
 
+def test_moving_down_drops_it_so_that_clients_without_a_label_follow(base, config):
+    promote(base, config, "ssd", 10, "stable")
+    promote(base, config, "ssd", 7, "stable")
+    assert _served(config) == ([7], {"stable": 7})
+    promote(base, config, "ssd", 10, "canary")
+    assert rollback(base, config, "ssd", "canary") == 7, "the stable one, not 2"
+    assert _served(config) == ([7], {"stable": 7, "canary": 7})
+
+
 def test_rolling_back_goes_to_the_version_served_before(base, config):
     promote(base, config, "ssd", 2, "stable")
     promote(base, config, "ssd", 10, "stable")
     assert rollback(base, config, "ssd", "stable") == 2, "not 7, which was never served"
-    assert _served(config) == ([2, 10], {"stable": 2})
+    assert _served(config) == ([2], {"stable": 2})
+
+
+def test_a_version_that_another_label_names_stays(base, config):
+    promote(base, config, "ssd", 7, "stable")
+    promote(base, config, "ssd", 10, "canary")
+    promote(base, config, "ssd", 10, "stable")
+    assert rollback(base, config, "ssd", "stable") == 7
+    assert _served(config) == ([7, 10], {"stable": 7, "canary": 10})
+
+
+@pytest.mark.parametrize("policy, expected", [("", 7), ("specific { versions: 7 }", 2)])
+def test_the_first_rollback_leaves_what_is_served(base, config, policy, expected):
+    entry = f'base_path: "{base}" model_version_policy {{ {policy} }}'
+    config.write_text(config.read_text().replace(f'base_path: "{base}"', entry))
+    assert rollback(base, config, "ssd", "stable") == expected
+    assert _served(config) == ([expected], {"stable": expected})
+
+
+def test_a_canary_without_a_stable_version_is_refused(base, config):
+    before = config.read_text()
+    with pytest.raises(DataError, match="no label stable, and only what a label names"):
+        promote(base, config, "ssd", 7, "canary")
+    assert config.read_text() == before
+
+
+def test_new_pushes_are_served_again_on_request(base, config):
+    promote(base, config, "ssd", 2, "stable")
+    serve_latest(config, "ssd")
+    assert _served(config) == ([11], {})
 
 
 def test_rolling_back_without_a_version_before_goes_one_down(base, config):
@@ -114,11 +165,104 @@ def test_the_command_line(run, base, config):
     assert lines[1].endswith("2.0 MB  sample")
     assert lines[2].endswith("stable")
     assert run(base, "rollback", "--config", config)[1] == "ssd: stable is version 2\n"
-    assert run(base, "keep", 1, "--config", config)[1] == "deleted: 10\n"
+    assert run(base, "keep", 1, "--config", config)[1] == "deleted: 7, 10\n"
     status, _, err = run(base, "promote", 2, "--config", config, "--model", "nope")
     assert (status, err) == (
         2,
         f"error: {config}: no model nope (found: other, ssd). Name one with --model.\n",
     )
+    assert run(base, "latest", "--config", config)[1] == (
+        "ssd: the newest version is served, without labels\n"
+    )
     status, _, err = run(base / "nowhere")
     assert status == 2 and "no such folder" in err
+
+
+def test_the_command_line_says_what_clients_without_a_label_get(run, base, config):
+    run(base, "promote", 7, "--config", config)
+    _, out, _ = run(base, "promote", 10, "--label", "canary", "--config", config)
+    assert out == (
+        "ssd: canary is version 10\nrequests without a label get version 10, which canary names\n"
+    )
+    _, out, _ = run(base, "rollback", "--label", "canary", "--config", config)
+    assert out == "ssd: canary is version 7\n"
+
+
+def test_the_shipped_configuration_can_be_rolled_back_as_it_is(run, base, tmp_path):
+    shipped = Path(versions.__file__).parent / "tensorflow_serving" / "models.config"
+    config = tmp_path / "models.config"
+    shutil.copy(shipped, config)
+    assert run(base, "rollback", "--config", config)[:2] == (0, "ssd: stable is version 7\n")
+    (model,) = read_models(config)
+    assert model.policy([2, 7, 10]) == [7]
+
+
+def _save_labeller(folder, name: str) -> None:
+    """Saves a detector that finds one object of a class on any picture: the version's own."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def serving_default(image_bytes):
+        count = tf.shape(image_bytes)[0]
+        return {
+            "detection_boxes": tf.zeros([count, 1, 4]),
+            "detection_scores": tf.ones([count, 1]),
+            "detection_classes": tf.ones([count, 1], tf.int64),
+            "detection_class_names": tf.fill([count, 1], name),
+            "num_detections": tf.ones([count], tf.int64),
+        }
+
+    module = tf.Module()
+    module.function = serving_default
+    tf.saved_model.save(module, str(folder), signatures=serving_default)
+
+
+@pytest.fixture
+def fleet(tmp_path, start_server):
+    """A server that follows its configuration, with the versions 1 and 2: what it answers."""
+    base, config = tmp_path / "ssd", tmp_path / "models.config"
+    for number in (1, 2):
+        _save_labeller(base / str(number), f"v{number}")
+    config.write_text(f'model_config_list {{ config {{ name: "ssd" base_path: "{base}" }} }}')
+    server = start_server(
+        *("--model_config_file", config, "--model_config_file_poll_wait_seconds=0.2"),
+        "--file_system_poll_wait_seconds=0.2",
+    )
+
+    def ask(label=None):
+        """The version that answers, over REST and over gRPC."""
+        found = set()
+        for url in (server.url, f"grpc://127.0.0.1:{server.grpc_port}"):
+            (answer,) = Client(url, "ssd", label=label, retries=0).predict([b"picture"])
+            name = answer["detection_class_names"][0]
+            found.add(name.decode() if isinstance(name, bytes) else name)
+        return found
+
+    def becomes(expected, label=None):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(DataError):
+                if ask(label) == {expected}:
+                    return True
+            time.sleep(0.1)
+        return False
+
+    return SimpleNamespace(base=base, config=config, ask=ask, becomes=becomes)
+
+
+def test_a_running_server_follows_rollback_promotion_and_canary(fleet):
+    assert fleet.ask() == {"v2"}
+    rollback(fleet.base, fleet.config, "ssd", "stable")
+    assert fleet.becomes("v1")
+    assert fleet.becomes("v1", label="stable")
+    promote(fleet.base, fleet.config, "ssd", 2, "canary")
+    assert fleet.becomes("v2", label="canary")
+    assert fleet.ask("stable") == {"v1"}
+    # As TensorFlow Serving does: who names no label is a client of the canary.
+    assert fleet.ask() == {"v2"}
+    promote(fleet.base, fleet.config, "ssd", 2, "stable")
+    assert fleet.becomes("v2", label="stable")
+    rollback(fleet.base, fleet.config, "ssd", "stable")
+    rollback(fleet.base, fleet.config, "ssd", "canary")
+    assert fleet.becomes("v1")
+    serve_latest(fleet.config, "ssd")
+    assert fleet.becomes("v2")

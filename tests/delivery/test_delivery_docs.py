@@ -1,0 +1,113 @@
+"""Commands in the documentation, as a reader would type them."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from kubernetes import client
+
+import kubeflow_runner
+import local_runner
+from data import convert
+from serving import versions
+
+_ROOT = Path(__file__).parents[2]
+_PAGES = (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md")))
+
+
+def _commands(start: str) -> list:
+    """The lines of code blocks that begin with `start`, each as its further words."""
+    found = []
+    for page in _PAGES:
+        for block in re.findall(r"^ *```\n(.*?)^ *```", page.read_text("utf-8"), re.M | re.S):
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+                if line.strip().startswith(f"{start} "):
+                    words = shlex.split(line, comments=True)[len(start.split()) :]
+                    found.append(pytest.param(words, id=f"{page.stem}-{len(found)}"))
+    assert found
+    return found
+
+
+_COMPILED = [p for p in _commands("python kubeflow_runner.py") if p.values[0][0] == "compile"]
+_LOCAL = _commands("python local_runner.py")
+
+
+@pytest.mark.parametrize("words", _COMPILED)
+def test_what_is_compiled_compiles(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert kubeflow_runner.main(words) == 0
+    (written,) = tmp_path.iterdir()
+    assert written.name in words
+
+
+@pytest.mark.parametrize(
+    ("parser", "words"),
+    [
+        *((kubeflow_runner._parser, p.values[0]) for p in _commands("python kubeflow_runner.py")),
+        *((local_runner._parser, p.values[0]) for p in _LOCAL),
+        *((convert._parser, p.values[0]) for p in _commands("python -m data.convert")),
+    ],
+)
+def test_options_exist(parser, words):
+    parser().parse_args(words)
+
+
+@pytest.mark.parametrize("words", [*_LOCAL, *_COMPILED])
+def test_a_first_run_has_weights_to_start_from(words):
+    if "trainer.warm_start=latest" in words:
+        assert "trainer.backbone_weights=imagenet" in words
+
+
+@pytest.mark.parametrize("words", _commands("python -m serving.versions"))
+def test_versions_are_moved_with_the_configuration_that_is_shipped(
+    words, tmp_path, monkeypatch, capsys
+):
+    """A canary wants a stable version, as the text around it says."""
+    for number in (1795000000, 1795417578, 1795500000):
+        folder = tmp_path / words[0] / str(number)
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+    config = tmp_path / "models.config"
+    shipped = _ROOT / "serving" / "tensorflow_serving" / "models.config"
+    config.write_text(shipped.read_text())
+    base = str(tmp_path / words[0])
+    if "canary" in words:
+        monkeypatch.setattr("sys.argv", ["versions", base, "rollback", "--config", str(config)])
+        assert versions.main() == 0
+    if words[1:4] == ["rollback", "--label", "canary"]:
+        versions.promote(Path(base), config, "ssd", 1795500000, "canary")
+    words = [str(config) if word.endswith("models.config") else word for word in words]
+    monkeypatch.setattr("sys.argv", ["versions", base, *words[1:]])
+    assert versions.main() == 0, capsys.readouterr().err
+
+
+def test_the_pod_that_sees_the_models_is_one():
+    text = (_ROOT / "docs" / "delivery.md").read_text("utf-8")
+    (overrides,) = re.findall(r"--overrides '(.*?)'", text, re.S)
+    spec = json.loads(overrides)["spec"]
+
+    class Answer:
+        data = json.dumps(spec)
+
+    api = client.ApiClient()
+    assert api.sanitize_for_serialization(api.deserialize(Answer, "V1PodSpec")) == spec
+    (volume,) = spec["volumes"]
+    deployment = (_ROOT / "serving" / "kubernetes" / "deployment.yaml").read_text()
+    assert f"claimName: {volume['persistentVolumeClaim']['claimName']}," in deployment
+
+
+def test_manifests_and_pages_that_are_named_are_there():
+    for page in _PAGES:
+        text = page.read_text("utf-8")
+        for name in re.findall(r"(?<![\w/])((?:serving|pipeline)/[\w/.-]*[\w/])", text):
+            assert (_ROOT / name).exists(), f"{page.name}: {name}"
+        for target in re.findall(r"\]\(((?!http)[^)]*)\)", text):
+            path, _, section = target.partition("#")
+            other = page.parent / path if path else page
+            assert other.exists(), f"{page.name}: {target}"
+            if section:
+                headings = re.findall(r"^#+ (.*)", other.read_text("utf-8"), re.M)
+                slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+                assert section in slugs, f"{page.name}: {target}"
