@@ -4,6 +4,7 @@ import inspect
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
+from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.manager import ModelManager
@@ -41,11 +42,7 @@ def status(
         entry = response.model_version_status.add(version=version.version)
         entry.state = entry.State.Value(version.state)
         if version.error:
-            entry.status.error_code = (
-                entry.status.DESCRIPTOR.fields_by_name["error_code"]
-                .enum_type.values_by_name[version.error.code]
-                .number
-            )
+            entry.status.error_code = error_codes_pb2.Code.Value(version.error.code)
             entry.status.error_message = version.error.message
         else:
             entry.status.SetInParent()
@@ -54,12 +51,9 @@ def status(
 
 def metadata_json(response: get_model_metadata_pb2.GetModelMetadataResponse) -> dict:
     """The metadata as REST shows it: without the type URL that a packed message carries."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata[_SIGNATURES].Unpack(signatures)
-    return {
-        "model_spec": to_json(response.model_spec),
-        "metadata": {_SIGNATURES: to_json(signatures)},
-    }
+    shown = to_json(response)
+    del shown["metadata"][_SIGNATURES]["@type"]
+    return shown
 
 
 def to_json(message: Message) -> dict:
