@@ -123,19 +123,19 @@ def nine_digits(values: np.ndarray) -> np.ndarray | None:
 
     That is for float32 numbers which need no exponent: many times as fast where there are many.
     """
-    size = np.abs(values, dtype=np.float64)
-    plain = (size >= 1e-4) & (size < 1e6)
-    if not (plain | (size == 0)).all():
-        return None
     exact = values.astype(np.float64)
+    size = np.abs(exact)
+    if not size.max(initial=0) < 1e6 or ((size < 1e-4) & (size > 0)).any():
+        return None
     # Both products and quotients by a power of ten up to 1e22 are rounded once.
-    leading = np.floor(np.log10(size, out=np.zeros_like(size), where=plain)).astype(int)
-    unit6 = _POWERS_OF_TEN[5 - leading]
-    unit9 = unit6 * 1000
-    six = np.rint(exact * unit6) / unit6
-    nine = np.rint(exact * unit9) / unit9
+    unit = _UNITS[np.searchsorted(_POWERS_OF_TEN, size, "right")]
+    six = np.rint(exact * unit) / unit
+    unit *= 1000
+    nine = np.rint(exact * unit) / unit
     return np.where(six.astype(np.float32) == values, six, nine)
 
 
-_POWERS_OF_TEN = 10.0 ** np.arange(10)
+# The sixth digit's place, for numbers that start below 1e-3, at 1e-3, ... and at 1e5.
+_POWERS_OF_TEN = 10.0 ** np.arange(-3, 6)
+_UNITS = 10.0 ** np.arange(9, -1, -1)
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
