@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,15 +33,15 @@ _PAIRS = 60  # of single calls
 _ROUNDS = 8  # of calls by all clients
 _ADDED_MS = 5.0
 _THROUGHPUT = 0.8
+_WAYS = _IN_PROCESS, _REST, _BUSY = ("in process", "REST", "in process, called as by the server")
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n")
 
 
 class Measurement(NamedTuple):
-    """One way of asking beside the other, and what they are held to."""
+    """Ways of asking beside each other, and what one is held to."""
 
     name: str
-    in_process: dict[str, float]
-    rest: dict[str, float]
+    ways: dict[str, dict[str, float]]
     bound: Bound
 
 
@@ -54,11 +55,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3, help="a way and round, 8 clients")
     options = parser.parse_args()
     quiet()
-    measurements = [_added_latency(), *_throughput(options.seconds)]
+    measurements = [_added_latency(), _throughput(options.seconds)]
     rows = [
-        {"what": row.name, "way": way, **figures}
-        for row in measurements
-        for way, figures in (("in process", row.in_process), ("REST", row.rest))
+        {"what": measurement.name, "way": way, **figures}
+        for measurement in measurements
+        for way, figures in measurement.ways.items()
     ]
     return report("serving", rows, [row.bound for row in measurements], options.json)
 
@@ -81,44 +82,44 @@ def _added_latency() -> Measurement:
     ]
     added = figures[1]["p50 ms"] - figures[0]["p50 ms"]
     bound = Bound("SSD300, 1 client: ms added at the median", added, most=_ADDED_MS)
-    return Measurement("SSD300, 1 client", *figures, bound)
+    return Measurement("SSD300, 1 client", dict(zip(_WAYS, figures, strict=False)), bound)
 
 
-def _throughput(seconds: float) -> list[Measurement]:
+def _throughput(seconds: float) -> Measurement:
     """The sample model and 8 clients, against as many threads in process, in turns.
 
-    Two kinds of threads in process: those that call the model as TensorFlow does it unasked, which
-    the bound is for, and those that call it as the server does where all cores are busy.
+    Threads in process call the model as TensorFlow does it unasked, which the bound is for, and as
+    the server does where all cores are busy, to tell what the server's way of calling is worth.
     """
     with _Both("sample", 6, picture(240, 280)) as both:
-        ways = (
-            [both.in_process] * _CLIENTS,
-            [both.in_process_busy] * _CLIENTS,
-            [both.client().ask for _ in range(_CLIENTS)],
-        )
-        laps, spans, cpu, rates = [[], [], []], [0.0] * 3, [0.0] * 3, []
-        for actions in ways:
-            _all_at_once(actions, seconds)
+        clients = [both.client() for _ in range(_CLIENTS)]
+        actions = {
+            _IN_PROCESS: [both.in_process] * _CLIENTS,
+            _REST: [client.ask for client in clients],
+            _BUSY: [both.in_process_busy] * _CLIENTS,
+        }
+        laps, spans, cpu = {way: [] for way in _WAYS}, Counter(), Counter()
+        ratios = []
+        for way in _WAYS:
+            _all_at_once(actions[way], seconds)
         for number in range(_ROUNDS):
-            rates.append([0.0] * 3)
+            rates = {}
             # Each goes first as often as last.
-            for which in (0, 1, 2) if number % 2 else (2, 1, 0):
-                before = both.cpu_seconds()[which // 2]
-                times, span = _all_at_once(ways[which], seconds)
-                cpu[which] += both.cpu_seconds()[which // 2] - before
-                laps[which] += times
-                spans[which] += span
-                rates[number][which] = len(times) / span
-    unasked, busy, rest = [_figures(*values) for values in zip(laps, spans, cpu, strict=True)]
-    measurements = []
-    for name, figures, which, least in (
-        (f"sample model, {_CLIENTS} clients", unasked, 0, _THROUGHPUT),
-        (f"sample model, {_CLIENTS} clients, called as the server does", busy, 1, None),
-    ):
-        ratio = statistics.median(rate[2] / rate[which] for rate in rates)
-        bound = Bound(f"{name}: throughput by in-process", ratio, least=least)
-        measurements.append(Measurement(name, figures, rest, bound))
-    return measurements
+            for way in _WAYS if number % 2 else reversed(_WAYS):
+                before = both.cpu_seconds()[way == _REST]
+                times, span = _all_at_once(actions[way], seconds)
+                cpu[way] += both.cpu_seconds()[way == _REST] - before
+                laps[way] += times
+                spans[way] += span
+                rates[way] = len(times) / span
+            ratios.append(rates[_REST] / rates[_IN_PROCESS])
+    name = f"sample model, {_CLIENTS} clients"
+    ratio = statistics.median(ratios)
+    return Measurement(
+        name,
+        {way: _figures(laps[way], spans[way], cpu[way]) for way in _WAYS},
+        Bound(f"{name}: throughput by in-process", ratio, least=_THROUGHPUT),
+    )
 
 
 class _Both:
