@@ -17,7 +17,6 @@ from tensorflow_serving.apis import (
 )
 
 from serving.backend import Backend
-from serving.model_info import metadata, status
 from serving.status import StatusError, invalid
 
 _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
@@ -116,12 +115,12 @@ class _Services(
         if list(request.metadata_field) != ["signature_def"]:
             fields = ", ".join(request.metadata_field) or "none"
             raise invalid(f"metadata_field must be signature_def, found: {fields}")
-        return metadata(self._manager, *_named(request.model_spec))
+        return self._backend.metadata(*_named(request.model_spec))
 
     @_answering
     def GetModelStatus(self, request, context):  # noqa: N802
         name, number, _ = _named(request.model_spec)
-        return status(self._manager, name, number)
+        return self._backend.status(name, number)
 
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")

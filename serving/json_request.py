@@ -26,14 +26,7 @@ _INT_RANGES = {
     tf.uint32: (0, 2**32 - 1),
     tf.uint64: (0, 2**64 - 1),
 }
-_JSON_TYPES = {
-    type(None): "Null",
-    dict: "Object",
-    list: "Array",
-    str: "String",
-    int: "Number",
-    float: "Number",
-}
+_JSON_TYPES = {"NoneType": "Null", "dict": "Object", "str": "String"}  # All others: numbers.
 # TensorFlow Serving takes 254; arrays in Python end earlier.
 _MAX_RANK = 32
 
@@ -247,7 +240,7 @@ def _check_value(value: object, dtype: tf.DType) -> None:
             "UNIMPLEMENTED",
             f"Conversion of JSON Value: {pretty(value)} to type: {dtype_name(dtype)}",
         )
-    kind = str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
+    kind = str(value) if type(value) is bool else _JSON_TYPES.get(type(value).__name__, "Number")
     raise invalid(
         f"JSON Value: {pretty(value)} Type: {kind} is not of expected type: {dtype_name(dtype)}"
     )

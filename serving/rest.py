@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API on aiohttp: predict, status and metadata, metrics, and the page."""
 
 import asyncio
+import inspect
 import json
 import re
 import zlib
@@ -10,11 +11,12 @@ from urllib.parse import unquote
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from serving.backend import Backend
 from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
-from serving.model_info import metadata, metadata_json, status, to_json
 from serving.status import StatusError, invalid
 
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -23,6 +25,12 @@ _VERSION = r"(?:/versions/(?P<number>\d+)|/labels/(?P<label>[^/:]+))?"
 _METHOD = r":(?P<what>classify|regress|predict)"
 _POST = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}{_METHOD}", _FLAGS)
 _GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?", _FLAGS)
+# The option that shows fields which are not set; protobuf 5 has renamed it.
+_UNSET_TOO = {
+    name: True
+    for name in inspect.signature(json_format.MessageToDict).parameters
+    if name in ("including_default_value_fields", "always_print_fields_with_no_presence")
+}
 _NOT_FOUND = "<!doctype html><title>404 Not Found</title><h1>Not Found</h1>\n"
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -102,8 +110,10 @@ class RestApi:
             if not name:
                 raise invalid("Missing model name in request.")
             if what == "metadata":
-                return _json(metadata_json(metadata(self._manager, name, number, label)))
-            return _json(to_json(status(self._manager, name, number)))
+                answer = _all_fields(self._backend.metadata(name, number, label))
+                del answer["metadata"]["signature_def"]["@type"]  # of a packed message
+                return _json(answer)
+            return _json(_all_fields(self._backend.status(name, number)))
         raise invalid(f"Malformed request: {request.method} {path}")
 
     async def _predict(self, request: web.BaseRequest, target: _Target) -> bytes:
@@ -220,6 +230,11 @@ def _decompress(body: bytes, limit: int) -> bytes:
 
 def _too_large(what: str) -> StatusError:
     return StatusError("RESOURCE_EXHAUSTED", f"Request body {what}", 413)
+
+
+def _all_fields(message: Message) -> dict:
+    """A message as JSON, with the fields that are not set."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True, **_UNSET_TOO)
 
 
 def _json(value: object) -> bytes:
