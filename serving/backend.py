@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from google.protobuf.message import Message
+from tensorflow.core.protobuf import error_codes_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from serving.manager import ModelManager
 from serving.metrics import Metrics
@@ -68,20 +71,36 @@ class Backend:
     ) -> dict[str, np.ndarray]:
         """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
         start = time.perf_counter()
-        with self._counted() as running:
-            answer = servable.run(signature, inputs, outputs, busy=running >= self._cores)
+        with self._lock:
+            self._running += 1
+            busy = self._running >= self._cores
+        try:
+            answer = servable.run(signature, inputs, outputs, busy)
+        finally:
+            with self._lock:
+                self._running -= 1
         self.metrics.run(model, time.perf_counter() - start)
         self.logs.add(model, version, signature, inputs, answer)
         return answer
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[int]:
-        """How many runs there are, this one included."""
-        with self._lock:
-            self._running += 1
-            running = self._running
-        try:
-            yield running
-        finally:
-            with self._lock:
-                self._running -= 1
+    def metadata(self, name: str, number: int | None, label: str | None) -> Message:
+        """GetModelMetadataResponse of a version; StatusError if it is not loaded."""
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        with self.manager.use(name, number, label) as (number, servable):
+            response.model_spec.name = name
+            response.model_spec.version.value = number
+            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=servable.signatures)
+            response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def status(self, name: str, number: int | None) -> Message:
+        """GetModelStatusResponse of versions; StatusError where none was ever seen."""
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for version in self.manager.statuses(name, number):
+            entry = response.model_version_status.add(version=version.version)
+            entry.state = entry.State.Value(version.state)
+            entry.status.SetInParent()
+            if version.error:
+                entry.status.error_code = error_codes_pb2.Code.Value(version.error.code)
+                entry.status.error_message = version.error.message
+        return response

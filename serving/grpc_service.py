@@ -1,6 +1,8 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
+import functools
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -15,8 +17,6 @@ from tensorflow_serving.apis import (
 )
 
 from serving.backend import Backend
-from serving.manager import ModelManager
-from serving.model_info import metadata, status
 from serving.status import StatusError, invalid
 
 _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
@@ -35,11 +35,9 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
             ("grpc.so_reuseport", 0),
         ],
     )
-    prediction = _PredictionService(backend)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(prediction, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        _ModelService(backend.manager), server
-    )
+    services = _Services(backend)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     health_servicer = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -53,22 +51,38 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
     return server, health_servicer
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+def _answering(method: Callable) -> Callable:
+    """A method whose StatusErrors end the call with their code."""
+
+    @functools.wraps(method)
+    def answer(self, request, context):
+        try:
+            return method(self, request, context)
+        except StatusError as error:
+            # Bytes in the message that are not text are shown as their codes.
+            details = error.message.encode("utf-8", "surrogateescape")
+            context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
+
+    return answer
+
+
+class _Services(
+    prediction_service_pb2_grpc.PredictionServiceServicer,
+    model_service_pb2_grpc.ModelServiceServicer,
+):
     def __init__(self, backend: Backend):
         self._backend = backend
         self._manager = backend.manager
 
+    @_answering
     def Predict(self, request, context):  # noqa: N802
-        try:
-            with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
-                if not self._backend.places.acquire(blocking=False):
-                    raise StatusError("UNAVAILABLE", "Too many requests in the queue")
-                try:
-                    return self._backend.executor.submit(self._predict, request).result()
-                finally:
-                    self._backend.places.release()
-        except StatusError as error:
-            return _abort(context, error)
+        with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
+            if not self._backend.places.acquire(blocking=False):
+                raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+            try:
+                return self._backend.executor.submit(self._predict, request).result()
+            finally:
+                self._backend.places.release()
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
         response = predict_pb2.PredictResponse()
@@ -96,37 +110,22 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         except (ValueError, TypeError) as error:
             raise invalid(f"tensor parsing error: {name} ({error})") from error
 
+    @_answering
     def GetModelMetadata(self, request, context):  # noqa: N802
-        try:
-            if list(request.metadata_field) != ["signature_def"]:
-                fields = ", ".join(request.metadata_field) or "none"
-                raise invalid(f"metadata_field must be signature_def, found: {fields}")
-            return metadata(self._manager, *_named(request.model_spec))
-        except StatusError as error:
-            return _abort(context, error)
+        if list(request.metadata_field) != ["signature_def"]:
+            fields = ", ".join(request.metadata_field) or "none"
+            raise invalid(f"metadata_field must be signature_def, found: {fields}")
+        return self._backend.metadata(*_named(request.model_spec))
+
+    @_answering
+    def GetModelStatus(self, request, context):  # noqa: N802
+        name, number, _ = _named(request.model_spec)
+        return self._backend.status(name, number)
 
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")
 
     Regress = MultiInference = Classify
-
-
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, manager: ModelManager):
-        self._manager = manager
-
-    def GetModelStatus(self, request, context):  # noqa: N802
-        try:
-            name, number, _ = _named(request.model_spec)
-            return status(self._manager, name, number)
-        except StatusError as error:
-            return _abort(context, error)
-
-
-def _abort(context, error: StatusError):
-    """Ends the call; bytes in the message that are not text are shown as their codes."""
-    details = error.message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    context.abort(grpc.StatusCode[error.code], details)
 
 
 def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:

@@ -6,7 +6,7 @@ one is named; the texts are its own (tensorflow_serving/util/json_tensor.cc).
 
 import binascii
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 
 import numpy as np
@@ -26,28 +26,13 @@ _INT_RANGES = {
     tf.uint32: (0, 2**32 - 1),
     tf.uint64: (0, 2**64 - 1),
 }
-_JSON_TYPES = {
-    type(None): "Null",
-    dict: "Object",
-    list: "Array",
-    str: "String",
-    int: "Number",
-    float: "Number",
-}
+_JSON_TYPES = {"NoneType": "Null", "dict": "Object", "str": "String"}  # All others: numbers.
 # TensorFlow Serving takes 254; arrays in Python end earlier.
 _MAX_RANK = 32
 
 
-def read_request(body: bytes, input_types: Callable[[str], InputTypes]) -> tuple[str, Inputs, bool]:
-    """Reads a predict request.
-
-    Args:
-      body: the JSON text.
-      input_types: gives the inputs of a signature by its name ("" for the default one).
-
-    Returns:
-      The signature's name as asked for, the inputs, and whether the answer is in row format.
-    """
+def read_document(body: bytes) -> tuple[dict, str]:
+    """The JSON object of a predict request, and the name of the signature it asks for."""
     document = parse(body)
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {pretty(document)} Is not object")
@@ -57,9 +42,19 @@ def read_request(body: bytes, input_types: Callable[[str], InputTypes]) -> tuple
             f"JSON Value: {pretty(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
-    types = input_types(signature)
+    return document, signature
+
+
+def read_inputs(document: dict, types: InputTypes) -> tuple[Inputs, bool]:
+    """The inputs in a predict request, and whether they, and so the answer, are in row format.
+
+    Args:
+      document: from `read_document`.
+      types: names and types of the signature's inputs.
+    """
     if not types:
-        raise invalid(f"Failed to get input map for signature: {signature or 'DEFAULT'}")
+        signature = document.get("signature_name") or "DEFAULT"
+        raise invalid(f"Failed to get input map for signature: {signature}")
     if "instances" in document:
         if "inputs" in document:
             raise invalid(
@@ -73,9 +68,9 @@ def read_request(body: bytes, input_types: Callable[[str], InputTypes]) -> tuple
             )
         if not instances:
             raise invalid(f"JSON Value: {pretty(document)} No values in 'instances' array")
-        return signature, _rows(instances, types), True
+        return _rows(instances, types), True
     if "inputs" in document:
-        return signature, _columns(document["inputs"], types), False
+        return _columns(document["inputs"], types), False
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -94,29 +89,26 @@ def _columns(value: object, types: InputTypes) -> Inputs:
 
 
 def _rows(instances: list, types: InputTypes) -> Inputs:
+    named = _is_object(instances[0])
     if not isinstance(instances[0], dict) and len(types) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    named = _is_object(instances[0])
-    columns = {name: [] for name in types} if named else {next(iter(types)): instances}
-    if named:
-        for instance in instances:
-            if not _is_object(instance) or instance.keys() != types.keys():
-                break
-            for name, value in instance.items():
-                columns[name].append(value)
-    if all(len(column) == len(instances) for column in columns.values()):
-        tensors = {name: _dense(column, types[name]) for name, column in columns.items()}
-        if all(tensor is not None for tensor in tensors.values()):
-            return tensors
-    return _rows_one_by_one(instances, named, types)
+    if not named:
+        columns = {next(iter(types)): instances}
+    elif all(_is_object(row) and row.keys() == types.keys() for row in instances):
+        columns = {name: [row[name] for row in instances] for name in instances[0]}
+    else:
+        columns = {}
+    tensors = {name: _dense(column, types[name]) for name, column in columns.items()}
+    if not tensors or any(tensor is None for tensor in tensors.values()):
+        _check_rows(instances, named, types)
+    return tensors
 
 
-def _rows_one_by_one(instances: list, named: bool, types: InputTypes) -> Inputs:
-    """The slow way through the instances, which finds the first fault and names it."""
-    values: dict[str, list] = {}
+def _check_rows(instances: list, named: bool, types: InputTypes) -> None:
+    """Raises for the first fault in instances that are no tensors."""
     shapes: dict[str, list[int]] = {}
     for number, instance in enumerate(instances):
         if named != _is_object(instance):
@@ -125,7 +117,7 @@ def _rows_one_by_one(instances: list, named: bool, types: InputTypes) -> Inputs:
         items = instance if named else {next(iter(types)): instance}
         for name, value in items.items():
             try:
-                _add_instance(name, value, types, values, shapes)
+                _check_instance(name, value, types, shapes)
             except StatusError as error:
                 key = f" key: {name}" if named else ""
                 raise invalid(
@@ -136,24 +128,18 @@ def _rows_one_by_one(instances: list, named: bool, types: InputTypes) -> Inputs:
                 f"Failed to process element: {number} of 'instances' list. JSON object: "
                 f"{pretty(instance)} keys must be equal to: {','.join(sorted(types))}"
             )
-    return {
-        name: _array(leaves, types[name]).reshape([len(instances), *shapes[name]])
-        for name, leaves in values.items()
-    }
 
 
-def _add_instance(name: str, value: object, types: InputTypes, values: dict, shapes: dict) -> None:
+def _check_instance(name: str, value: object, types: InputTypes, shapes: dict) -> None:
     if name not in types:
         raise invalid(f"JSON object: does not have named input: {name}")
     shape = _shape(value)
-    leaves = list(_leaves(value, 0, shape, types[name]))
+    size = _check(value, 0, shape, types[name])
     expected = shapes.setdefault(name, shape)
-    size = math.prod(expected)
-    if len(leaves) != size:
-        raise invalid(f"Expecting tensor size: {size} but got: {len(leaves)}")
+    if size != math.prod(expected):
+        raise invalid(f"Expecting tensor size: {math.prod(expected)} but got: {size}")
     if shape != expected:
         raise invalid(f"Expecting shape {_text(expected)} but got: {_text(shape)}")
-    values.setdefault(name, []).extend(leaves)
 
 
 def _text(shape: list[int]) -> str:
@@ -163,8 +149,7 @@ def _text(shape: list[int]) -> str:
 def _tensor(value: object, dtype: tf.DType) -> np.ndarray:
     tensor = _dense(value, dtype)
     if tensor is None:
-        shape = _shape(value)
-        tensor = _array(list(_leaves(value, 0, shape, dtype)), dtype).reshape(shape)
+        _check(value, 0, _shape(value), dtype)
     return tensor
 
 
@@ -179,7 +164,7 @@ def _shape(value: object) -> list[int]:
 
 
 def _dense(value: object, dtype: tf.DType) -> np.ndarray | None:
-    """The tensor of an evenly nested list of fitting values; None where a closer look is needed."""
+    """The tensor of an evenly nested list of fitting values; None where there is a fault."""
     shape = _shape(value)
     values = [value]
     for size in shape:
@@ -188,18 +173,26 @@ def _dense(value: object, dtype: tf.DType) -> np.ndarray | None:
         values = list(chain.from_iterable(values))
         if not values:
             break
+    values = _converted(values, dtype)
+    return None if values is None else _array(values, dtype).reshape(shape)
+
+
+def _converted(values: list, dtype: tf.DType) -> list | None:
+    """The values, strings as bytes; None where one is not of the type."""
     types = set(map(type, values))
-    if dtype in _FLOATS:
+    if dtype == tf.string:
+        if not types <= {str, dict}:
+            return None
+        values = [_base64_or_none(v) if type(v) is dict else _bytes(v) for v in values]
+        fits = None not in values
+    elif dtype in _FLOATS:
         fits = types <= {int, float}
     elif dtype in _INT_RANGES:
         low, high = _INT_RANGES[dtype]
         fits = types <= {int} and (not values or low <= min(values) <= max(values) <= high)
-    elif dtype == tf.string and types <= {str, dict}:
-        values = [_base64_or_none(v) if type(v) is dict else _bytes(v) for v in values]
-        fits = None not in values
     else:
-        fits = dtype == tf.bool and types <= {bool}
-    return _array(values, dtype).reshape(shape) if fits else None
+        fits = types <= ({bool} if dtype == tf.bool else set())
+    return values if fits else None
 
 
 def _array(values: list, dtype: tf.DType) -> np.ndarray:
@@ -207,23 +200,23 @@ def _array(values: list, dtype: tf.DType) -> np.ndarray:
         array = np.empty(len(values), object)
         array[:] = values
         return array
-    wide = {True: np.float64, False: np.uint64 if dtype == tf.uint64 else np.int64}
+    if dtype == tf.bool:
+        return np.array(values, bool)
+    wide = np.float64 if dtype in _FLOATS else np.uint64 if dtype == tf.uint64 else np.int64
     with np.errstate(over="ignore"):
-        if dtype == tf.bool:
-            return np.array(values, bool)
-        return np.array(values, wide[dtype in _FLOATS]).astype(dtype.as_numpy_dtype)
+        return np.array(values, wide).astype(dtype.as_numpy_dtype)
 
 
-def _leaves(value: object, level: int, shape: list[int], dtype: tf.DType):
-    """Yields the values of a nested list in order; raises at the first that does not fit."""
+def _check(value: object, level: int, shape: list[int], dtype: tf.DType) -> int:
+    """The number of values in a nested list; raises at the first that does not fit."""
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
                 f"JSON Value: {pretty(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {len(shape)}"
             )
-        yield _leaf(value, dtype)
-        return
+        _check_value(value, dtype)
+        return 1
     if level >= len(shape):
         raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
     if len(value) != shape[level]:
@@ -231,42 +224,26 @@ def _leaves(value: object, level: int, shape: list[int], dtype: tf.DType):
             f"Encountered list at unexpected size: {len(value)} at level: {level} "
             f"expected size: {shape[level]}"
         )
-    for item in value:
-        yield from _leaves(item, level + 1, shape, dtype)
+    return sum(_check(item, level + 1, shape, dtype) for item in value)
 
 
-def _leaf(value: object, dtype: tf.DType) -> object:
-    if isinstance(value, dict) and dtype == tf.string:
+def _check_value(value: object, dtype: tf.DType) -> None:
+    if _converted([value], dtype) is not None:
+        return
+    if dtype == tf.string and isinstance(value, dict):
         if not _is_base64(value):
             raise invalid(f"JSON Value: {pretty(value)} not formatted correctly for base64 data")
-        decoded = _base64_or_none(value)
-        if decoded is None:
-            raise invalid("Unable to base64 decode")
-        return decoded
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if dtype in _FLOATS:
-        fits = number
-    elif dtype in _INT_RANGES:
-        low, high = _INT_RANGES[dtype]
-        fits = number and isinstance(value, int) and low <= value <= high
-    elif dtype == tf.bool:
-        fits = isinstance(value, bool)
-    elif dtype == tf.string:
-        fits = isinstance(value, str)
-        value = _bytes(value) if fits else value
-    elif isinstance(value, dict):
-        fits = False
-    else:
+        raise invalid("Unable to base64 decode")
+    known = dtype in (*_FLOATS, *_INT_RANGES, tf.bool, tf.string)
+    if not known and not isinstance(value, dict):
         raise StatusError(
             "UNIMPLEMENTED",
             f"Conversion of JSON Value: {pretty(value)} to type: {dtype_name(dtype)}",
         )
-    if not fits:
-        kind = str(value) if isinstance(value, bool) else _JSON_TYPES[type(value)]
-        raise invalid(
-            f"JSON Value: {pretty(value)} Type: {kind} is not of expected type: {dtype_name(dtype)}"
-        )
-    return value
+    kind = str(value) if type(value) is bool else _JSON_TYPES.get(type(value).__name__, "Number")
+    raise invalid(
+        f"JSON Value: {pretty(value)} Type: {kind} is not of expected type: {dtype_name(dtype)}"
+    )
 
 
 def _is_base64(value: object) -> bool:

@@ -1,49 +1,23 @@
 """Reads and prints JSON with the rules and the error texts of TensorFlow Serving.
 
-It parses with RapidJSON (NaN and Infinity allowed, the first of equal keys wins, bytes that are not
-UTF-8 pass through). orjson reads nearly all requests faster; what it refuses, or could read
-differently, is read by RapidJSON. In strings, a byte that is not UTF-8 is a lone surrogate
-(Python's `surrogateescape`).
+It parses with RapidJSON, and so does this: NaN and Infinity are allowed, the first of equal keys
+wins, bytes that are not UTF-8 pass through. In strings, such a byte is a lone surrogate (Python's
+`surrogateescape`).
 """
 
 import json
 import re
 
 import numpy as np
-import orjson
 import rapidjson
 
 from serving.status import invalid
 
-_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
 _PARSE_ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
 # RapidJSON for Python takes only valid text: a stray byte travels as a private-use character.
 _TO_PRIVATE = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
 _FROM_PRIVATE = {private: stray for stray, private in _TO_PRIVATE.items()}
-
-
-def parse(body: bytes) -> object:
-    """The JSON value in a request body; raises INVALID_ARGUMENT as RapidJSON words it."""
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return _parse_exactly(body)
-    return value if body.count(b":") == _keys(value) else _parse_exactly(body)
-
-
-def _keys(value: object) -> int:
-    """Keys at the places where requests have them; as many as colons means: none occurs twice."""
-    if type(value) is not dict:
-        return 0
-    count = len(value)
-    for member in value.values():
-        for item in member if type(member) is list else [member]:
-            if type(item) is dict:
-                count += len(item) + sum(len(v) for v in item.values() if type(v) is dict)
-    return count
 
 
 class _Decoder(rapidjson.Decoder):
@@ -65,18 +39,27 @@ class _StrayByteDecoder(_Decoder):
         return super().end_object([(key.translate(_FROM_PRIVATE), value) for key, value in pairs])
 
 
-def _parse_exactly(body: bytes) -> object:
+_NUMBERS = rapidjson.NM_NATIVE | rapidjson.NM_NAN
+_DECODER = _Decoder(number_mode=_NUMBERS)
+_STRAY_BYTE_DECODER = _StrayByteDecoder(number_mode=_NUMBERS)
+
+
+def parse(body: bytes) -> object:
+    """The JSON value in a request body; raises INVALID_ARGUMENT as RapidJSON words it."""
+    if not body:
+        raise invalid("JSON Parse error: The document is empty")
     json_bytes = body.removeprefix(_BOM)
     text = json_bytes.decode("utf-8", "surrogateescape")
-    private = text.translate(_TO_PRIVATE)
-    decoder = (_Decoder if private == text else _StrayByteDecoder)(number_mode=_NUMBERS)
+    decoder = _DECODER
+    if not text.isascii() and (private := text.translate(_TO_PRIVATE)) != text:
+        text, decoder = private, _STRAY_BYTE_DECODER
     try:
-        return decoder(private)
+        return decoder(text)
     except RecursionError as error:
         raise invalid("JSON Parse error: nested too deeply (1000 levels at most)") from error
     except rapidjson.JSONDecodeError as error:
         offset, what = _PARSE_ERROR.match(str(error)).groups()
-        before = private.encode()[: int(offset)].decode("utf-8", "ignore").translate(_FROM_PRIVATE)
+        before = text.encode()[: int(offset)].decode("utf-8", "ignore").translate(_FROM_PRIVATE)
         offset = len(body) - len(json_bytes) + len(before.encode("utf-8", "surrogateescape"))
         raise invalid(f"JSON Parse error: {what} at offset: {offset}") from error
 
@@ -140,19 +123,19 @@ def nine_digits(values: np.ndarray) -> np.ndarray | None:
 
     That is for float32 numbers which need no exponent: many times as fast where there are many.
     """
-    size = np.abs(values, dtype=np.float64)
-    plain = (size >= 1e-4) & (size < 1e6)
-    if not (plain | (size == 0)).all():
-        return None
     exact = values.astype(np.float64)
+    size = np.abs(exact)
+    if not size.max(initial=0) < 1e6 or ((size < 1e-4) & (size > 0)).any():
+        return None
     # Both products and quotients by a power of ten up to 1e22 are rounded once.
-    leading = np.floor(np.log10(size, out=np.zeros_like(size), where=plain)).astype(int)
-    unit6 = _POWERS_OF_TEN[5 - leading]
-    unit9 = unit6 * 1000
-    six = np.rint(exact * unit6) / unit6
-    nine = np.rint(exact * unit9) / unit9
+    unit = _UNITS[np.searchsorted(_POWERS_OF_TEN, size, "right")]
+    six = np.rint(exact * unit) / unit
+    unit *= 1000
+    nine = np.rint(exact * unit) / unit
     return np.where(six.astype(np.float32) == values, six, nine)
 
 
-_POWERS_OF_TEN = 10.0 ** np.arange(10)
+# The sixth digit's place, for numbers that start below 1e-3, at 1e-3, ... and at 1e5.
+_POWERS_OF_TEN = 10.0 ** np.arange(-3, 6)
+_UNITS = 10.0 ** np.arange(9, -1, -1)
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

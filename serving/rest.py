@@ -1,27 +1,36 @@
 """TensorFlow Serving's REST API on aiohttp: predict, status and metadata, metrics, and the page."""
 
 import asyncio
-import contextlib
+import inspect
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from serving.backend import Backend
-from serving.json_request import read_request
+from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
-from serving.model_info import metadata, metadata_json, status, to_json
 from serving.status import StatusError, invalid
 
 _FLAGS = re.IGNORECASE | re.ASCII
 _API = re.compile(r"/v1/.*", _FLAGS | re.DOTALL)
-_VERSION = r"(?:/versions/(\d+)|/labels/([^/:]+))?"
-_POST = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", _FLAGS)
-_GET = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", _FLAGS)
+_VERSION = r"(?:/versions/(?P<number>\d+)|/labels/(?P<label>[^/:]+))?"
+_METHOD = r":(?P<what>classify|regress|predict)"
+_POST = re.compile(rf"/v1/models/(?P<name>[^/:]+){_VERSION}{_METHOD}", _FLAGS)
+_GET = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?", _FLAGS)
+# The option that shows fields which are not set; protobuf 5 has renamed it.
+_UNSET_TOO = {
+    name: True
+    for name in inspect.signature(json_format.MessageToDict).parameters
+    if name in ("including_default_value_fields", "always_print_fields_with_no_presence")
+}
 _NOT_FOUND = "<!doctype html><title>404 Not Found</title><h1>Not Found</h1>\n"
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -30,9 +39,8 @@ _CORS = {
 }
 
 
-@dataclass(frozen=True)
-class _Target:
-    """Which model and version a path names, and what of it."""
+class _Target(NamedTuple):
+    """Which model a path names, which version of it, and what it wants of that."""
 
     name: str
     number: int | None
@@ -40,22 +48,16 @@ class _Target:
     what: str | None
 
     @classmethod
-    def of(cls, match: re.Match) -> "_Target":
-        name, number, label, what = match.groups()
+    def of(cls, path: re.Match) -> "_Target":
+        name, number, label, what = path.group("name", "number", "label", "what")
         if number is not None:
-            number = number.lstrip("0") or "0"
-            if len(number) > 19 or int(number) >= 2**63:
-                raise _Bodiless("INVALID_ARGUMENT", f"version {number[:20]} out of range")
-        return cls(
-            unquote(name or "", errors="surrogateescape"),
-            None if number is None else int(number),
-            None if label is None else unquote(label, errors="surrogateescape"),
-            what,
-        )
-
-
-class _Bodiless(StatusError):
-    """An error that TensorFlow Serving answers with a status and an empty body."""
+            digits = number.lstrip("0") or "0"
+            number = int(digits) if len(digits) <= 19 else 2**63
+            if number >= 2**63:
+                raise invalid("")  # Answered without a body, as TensorFlow Serving does.
+        name = unquote(name or "", errors="surrogateescape")
+        label = label and unquote(label, errors="surrogateescape")
+        return cls(name, number, label, what)
 
 
 class RestApi:
@@ -104,76 +106,103 @@ class RestApi:
                     "UNIMPLEMENTED", f"{target.what} is not supported by this server: use predict"
                 )
         if request.method == "GET" and (match := _GET.fullmatch(path)):
-            target = _Target.of(match)
-            if not target.name:
+            name, number, label, what = _Target.of(match)
+            if not name:
                 raise invalid("Missing model name in request.")
-            if target.what == "metadata":
-                response = metadata(self._manager, target.name, target.number, target.label)
-                return _json(metadata_json(response))
-            return _json(to_json(status(self._manager, target.name, target.number)))
+            if what == "metadata":
+                answer = _all_fields(self._backend.metadata(name, number, label))
+                del answer["metadata"]["signature_def"]["@type"]  # of a packed message
+                return _json(answer)
+            return _json(_all_fields(self._backend.status(name, number)))
         raise invalid(f"Malformed request: {request.method} {path}")
 
     async def _predict(self, request: web.BaseRequest, target: _Target) -> bytes:
         """Gives the request a place, from its first byte until its run ends, answered or not."""
-        if not self._backend.places.acquire(blocking=False):
+        places = self._backend.places
+        if not places.acquire(blocking=False):
             raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+        answered = asyncio.get_running_loop().create_future()
         try:
             body = await self._read(request)
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._backend.executor.submit(self._run, body, compressed, target)
+            work = self._backend.executor.submit(self._run, answered, body, compressed, target)
         except BaseException:
-            self._backend.places.release()
+            places.release()
             raise
-        work.add_done_callback(lambda _: self._backend.places.release())
-        return await self._in_time(asyncio.wrap_future(work), "Deadline exceeded")
+        try:
+            return await self._in_time(answered, "Deadline exceeded")
+        finally:
+            if work.cancel():  # It still waited for a thread, and now runs no more.
+                places.release()
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        too_large = _too_large(f"over {self._limits.max_body_bytes} bytes")
         if (request.content_length or 0) > self._limits.max_body_bytes:
-            raise too_large
+            raise _too_large(f"over {self._limits.max_body_bytes} bytes")
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-        async def read() -> bytes:
-            body = bytearray()
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > self._limits.max_body_bytes:
-                    raise too_large
-            return bytes(body)
-
         try:
-            return await self._in_time(read(), "Request body not received in time", 408)
+            if request.content.is_eof():
+                body = request.content.read_nowait()
+            else:
+                receiving = asyncio.ensure_future(self._receive(request.content))
+                body = await self._in_time(receiving, "Request body not received in time", 408)
         except (ConnectionError, HttpProcessingError) as error:
             raise invalid("Request body cut off") from error
+        if len(body) > self._limits.max_body_bytes:
+            raise _too_large(f"over {self._limits.max_body_bytes} bytes")
+        return body
 
-    async def _in_time(self, awaitable, message: str, http_status: int | None = None) -> bytes:
+    async def _receive(self, content: StreamReader) -> bytes:
+        """The rest of a body, or as much as is too much."""
+        body = bytearray()
+        async for chunk in content.iter_any():
+            body += chunk
+            if len(body) > self._limits.max_body_bytes:
+                break
+        return bytes(body)
+
+    async def _in_time(
+        self, future: asyncio.Future, message: str, http_status: int | None = None
+    ) -> bytes:
+        # As asyncio.wait_for, which takes the loop round once more for each request.
+        late = asyncio.get_running_loop().call_later(self._limits.timeout_s, future.cancel)
         try:
-            return await asyncio.wait_for(awaitable, self._limits.timeout_s)
-        except asyncio.TimeoutError as error:
+            return await future
+        except asyncio.CancelledError as error:
+            if late.when() > asyncio.get_running_loop().time():
+                raise
             message = f"{message} ({self._limits.timeout_s:g} s)"
             raise StatusError("DEADLINE_EXCEEDED", message, http_status) from error
+        finally:
+            late.cancel()
 
-    def _run(self, body: bytes, compressed: bool, target: _Target) -> bytes:
-        """Reads, runs and writes, on a thread of the executor."""
-        if compressed:
-            body = _decompress(body, self._limits.max_body_bytes)
-        with contextlib.ExitStack() as lent:
-            number = servable = None
+    def _run(self, answered: asyncio.Future, body: bytes, compressed: bool, target: _Target):
+        """Finds the answer on a thread of the executor."""
+        try:
+            if compressed:
+                body = _decompress(body, self._limits.max_body_bytes)
+            answer = self._answer_of_model(body, target)
+        except Exception as error:
+            self._hand_over(answered, answered.set_exception, error)
+        else:
+            self._hand_over(answered, answered.set_result, answer)
 
-            def input_types(signature: str):
-                # Only now: a body that is not JSON is reported before a model that is not there.
-                nonlocal number, servable
-                use = self._manager.use(target.name, target.number, target.label)
-                number, servable = lent.enter_context(use)
-                return servable.input_types(signature)
+    def _hand_over(self, answered: asyncio.Future, deliver: Callable, outcome: object) -> None:
+        # As asyncio.wrap_future, at half the cost.
+        self._backend.places.release()
+        loop = answered.get_loop()
+        loop.call_soon_threadsafe(lambda: answered.done() or deliver(outcome))
 
-            signature, inputs, row_format = read_request(body, input_types)
+    def _answer_of_model(self, body: bytes, target: _Target) -> bytes:
+        # Only then the model: a body that is not JSON is reported before a model that is not there.
+        document, signature = read_document(body)
+        with self._manager.use(target.name, target.number, target.label) as (number, servable):
+            inputs, row_format = read_inputs(document, servable.input_types(signature))
             outputs = self._backend.run(target.name, number, servable, signature, inputs)
         return write_response(outputs, row_format)
 
     def _error(self, error: StatusError) -> web.Response:
-        body = b"" if isinstance(error, _Bodiless) else _json({"error": error.message})
+        body = _json({"error": error.message}) if error.message else b""
         response = self._response(error.http_status, body)
         if error.http_status == 503:
             response.headers["Retry-After"] = "1"
@@ -201,6 +230,11 @@ def _decompress(body: bytes, limit: int) -> bytes:
 
 def _too_large(what: str) -> StatusError:
     return StatusError("RESOURCE_EXHAUSTED", f"Request body {what}", 413)
+
+
+def _all_fields(message: Message) -> dict:
+    """A message as JSON, with the fields that are not set."""
+    return json_format.MessageToDict(message, preserving_proto_field_name=True, **_UNSET_TOO)
 
 
 def _json(value: object) -> bytes:

@@ -6,8 +6,7 @@ shapes, and words its errors as TensorFlow Serving's users see them.
 
 import gc
 import threading
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -40,7 +39,7 @@ class Servable:
                 "Specified file path does not appear to contain a SavedModel bundle (should have "
                 f"a file called `{_SAVED_MODEL}`)\nSpecified file path: {folder}",
             )
-        self._calls: dict[tuple, object] = {}
+        self._calls: dict[tuple, Callable] = {}
         self._lock = threading.Lock()
         config = config_pb2.ConfigProto()
         config.gpu_options.allow_growth = True
@@ -52,6 +51,8 @@ class Servable:
                     self._session, [tf.saved_model.SERVING], str(folder)
                 )
             self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = meta.signature_def
+            self._input_types = {name: _types(s.inputs) for name, s in self.signatures.items()}
+            self._outputs = {name: sorted(s.outputs) for name, s in self.signatures.items()}
             if warm_up and (folder / _WARM_UP).is_file():
                 self._warm_up(folder / _WARM_UP)
         except (
@@ -66,12 +67,11 @@ class Servable:
             raise _load_error(error, folder) from error
 
     def input_types(self, signature_name: str) -> dict[str, tf.DType]:
-        """The inputs of a signature ("" for the default one) and their types."""
+        """The inputs of a signature ("" for the default one) by name, and their types."""
         name = signature_name or _DEFAULT_SIGNATURE
-        if name not in self.signatures:
+        if name not in self._input_types:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
-        inputs = self.signatures[name].inputs
-        return {key: tf.as_dtype(info.dtype) for key, info in inputs.items()}
+        return self._input_types[name]
 
     def run(
         self,
@@ -91,15 +91,16 @@ class Servable:
         Raises StatusError for inputs that do not fit, and for what fails inside the model.
         """
         name = signature_name or _DEFAULT_SIGNATURE
-        if name not in self.signatures:
+        if name not in self._input_types:
             raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
-        signature = self.signatures[name]
-        _check_inputs(signature, inputs)
-        wanted = _wanted_outputs(signature, outputs)
+        expected = self._input_types[name]
+        if inputs.keys() != expected.keys():
+            raise _wrong_inputs(sorted(inputs), [*expected])
+        wanted = _wanted_outputs(self._outputs[name], outputs)
         _check_pictures(inputs.values())
-        call = self._call(name, signature, wanted, busy)
+        call = self._call(name, wanted, busy)
         try:
-            results = call(*(inputs[key] for key in sorted(signature.inputs)))
+            results = call(*(inputs[key] for key in expected))
         except tf.errors.OpError as error:
             raise StatusError(_code(error), error.message) from error
         except UnicodeDecodeError as error:
@@ -114,14 +115,13 @@ class Servable:
         self._session = None
         gc.collect()  # A graph refers to itself, and would stay until Python happens to collect.
 
-    def _call(
-        self, name: str, signature: meta_graph_pb2.SignatureDef, wanted: list[str], busy: bool
-    ):
+    def _call(self, name: str, wanted: list[str], busy: bool) -> Callable:
         key = (busy, name, *wanted)
         with self._lock:
             if key not in self._calls:
+                signature = self.signatures[name]
                 options = config_pb2.CallableOptions(
-                    feed=[signature.inputs[i].name for i in sorted(signature.inputs)],
+                    feed=[signature.inputs[i].name for i in self._input_types[name]],
                     fetch=[signature.outputs[o].name for o in wanted],
                 )
                 if busy:
@@ -145,26 +145,27 @@ class Servable:
                 self.run(request.model_spec.signature_name, inputs, wanted, busy)
 
 
-def _check_inputs(signature: meta_graph_pb2.SignatureDef, inputs: Mapping) -> None:
-    sent, expected = sorted(inputs), sorted(signature.inputs)
-    if len(sent) != len(expected):
-        extra = ",".join(name for name in sent if name not in expected)
-        missing = ",".join(name for name in expected if name not in sent)
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(expected)} "
-            f"len({{{','.join(sent)}}}) != len({{{','.join(expected)}}}). "
-            f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
+def _types(inputs: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, tf.DType]:
+    return {name: tf.as_dtype(inputs[name].dtype) for name in sorted(inputs)}
+
+
+def _wrong_inputs(sent: list[str], expected: list[str]) -> StatusError:
+    """The error for inputs that are not those of the signature; both sorted."""
+    extra = [name for name in sent if name not in expected]
+    missing = [name for name in expected if name not in sent]
+    if len(sent) == len(expected):
+        return invalid(
+            f"input tensor alias not found in signature: {extra[0]}. "
+            f"Inputs expected to be in the set {{{','.join(expected)}}}."
         )
-    for name in sent:
-        if name not in expected:
-            raise invalid(
-                f"input tensor alias not found in signature: {name}. "
-                f"Inputs expected to be in the set {{{','.join(expected)}}}."
-            )
+    return invalid(
+        f"input size does not match signature: {len(sent)}!={len(expected)} "
+        f"len({{{','.join(sent)}}}) != len({{{','.join(expected)}}}). "
+        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+    )
 
 
-def _wanted_outputs(signature: meta_graph_pb2.SignatureDef, outputs: Sequence[str]) -> list[str]:
-    known = sorted(signature.outputs)
+def _wanted_outputs(known: list[str], outputs: Sequence[str]) -> list[str]:
     for name in outputs:
         if name not in known:
             raise invalid(
@@ -207,7 +208,7 @@ def _encoded(value: object) -> Iterator[bytes]:
 def _pixels(picture: bytes) -> int:
     """Width times height by the header; 0 where there is none that Pillow can read."""
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(picture)) as opened:
+        with Image.open(BytesIO(picture)) as opened:
             return opened.width * opened.height
     except Image.DecompressionBombError as error:
         raise invalid(f"picture refused: {error}") from error

@@ -155,6 +155,17 @@ def test_an_answer_that_takes_too_long(server):
     time.sleep(1.2)
 
 
+def test_requests_given_up_in_the_queue_free_their_places_and_are_not_run(server):
+    def ask(_):
+        body = json.dumps({"instances": [3.5]})
+        return server.request("POST", "/v1/models/sleeper:predict", body)[0]
+
+    # Two run and two wait for a thread, until all are told that it took too long.
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [504] * 4
+    assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
+
+
 def _raw(server, data: bytes, wait_s=5.0) -> bytes:
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.sendall(data)
