@@ -15,6 +15,12 @@ from serving.status import invalid
 
 _PARSE_ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
+_NOT_FINITE = "\0"  # in no other JSON text, where it would be escaped
+_ESCAPES = str.maketrans(
+    {chr(code): f"\\u{code:04X}" for code in range(0x20)}
+    | {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f"}
+    | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+)
 # RapidJSON for Python takes only valid text: a stray byte travels as a private-use character.
 _TO_PRIVATE = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
 _FROM_PRIVATE = {private: stray for stray, private in _TO_PRIVATE.items()}
@@ -59,6 +65,9 @@ def parse(body: bytes) -> object:
         raise invalid("JSON Parse error: nested too deeply (1000 levels at most)") from error
     except rapidjson.JSONDecodeError as error:
         offset, what = _PARSE_ERROR.match(str(error)).groups()
+        if what == "Invalid encoding in string." and text.encode()[int(offset)] < 0x20:
+            # As RapidJSON 1.1.0 says it, which TensorFlow Serving is built with.
+            what = "Invalid escape character in string."
         before = text.encode()[: int(offset)].decode("utf-8", "ignore").translate(_FROM_PRIVATE)
         offset = len(body) - len(json_bytes) + len(before.encode("utf-8", "surrogateescape"))
         raise invalid(f"JSON Parse error: {what} at offset: {offset}") from error
@@ -75,7 +84,8 @@ def pretty(value: object) -> str:
         fits = not np.isfinite(value) or abs(value) <= np.finfo(np.float32).max
         return decimals(np.array([value], np.float32 if fits else np.float64))[0]
     try:
-        return _pretty(value, 0)
+        # RapidJSON stops writing where a number is not finite.
+        return _pretty(value, 0).partition(_NOT_FINITE)[0]
     except RecursionError:
         return "(nested too deeply to be shown)"
 
@@ -84,7 +94,7 @@ def _pretty(value: object, level: int) -> str:
     if isinstance(value, float):
         return _shortest(value)
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return f'"{value.translate(_ESCAPES)}"'
     if not isinstance(value, (dict, list)) or not value:
         return json.dumps(value)
     inner, outer = "\n" + "    " * (level + 1), "\n" + "    " * level
@@ -97,7 +107,7 @@ def _pretty(value: object, level: int) -> str:
 def _shortest(value: float) -> str:
     """RapidJSON's own spelling of a double: plain from 1e-6 to 1e21, else like 1e30 or 1.5e-7."""
     if not np.isfinite(value):
-        return json.dumps(value)
+        return _NOT_FINITE
     if value == 0 or 1e-6 <= abs(value) < 1e21:
         return np.format_float_positional(value, trim="0")
     mantissa, exponent = np.format_float_scientific(value, trim="-").split("e")

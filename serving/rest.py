@@ -217,7 +217,7 @@ class RestApi:
 
 
 def _decompress(body: bytes, limit: int) -> bytes:
-    """Gunzips; what is not gzip counts as an empty body, as TensorFlow Serving has it."""
+    """Gunzips; what is not one gzip member counts as an empty body, as in TensorFlow Serving."""
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         plain = stream.decompress(body, limit)
@@ -225,7 +225,7 @@ def _decompress(body: bytes, limit: int) -> bytes:
         return b""
     if stream.unconsumed_tail:
         raise _too_large(f"over {limit} bytes when decompressed")
-    return plain if stream.eof else b""
+    return plain if stream.eof and not stream.unused_data else b""
 
 
 def _too_large(what: str) -> StatusError:

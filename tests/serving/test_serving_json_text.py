@@ -57,6 +57,8 @@ def test_bytes_that_are_not_utf8_come_through_in_strings(stray):
         (b'{"a": 1} x', "The document root must not be followed by other values. at offset: 9"),
         (b"\xef\xbb\xbf{1", "Missing a name for object member. at offset: 4"),
         (b'["\xff\xfe", x]', "Invalid value. at offset: 7"),
+        (b'["a\n"]', "Invalid escape character in string. at offset: 3"),
+        (b'["\x00"]', "Missing a closing quotation mark in string. at offset: 2"),
         (b'["\\ud800"]', "The surrogate pair in string is invalid. at offset: 2"),
         (b"[" * 100_000, "nested too deeply (1000 levels at most)"),
         (b'{"a":' * 100_000, "nested too deeply (1000 levels at most)"),
@@ -103,6 +105,15 @@ def test_pretty_layout():
         '    "c": {},\n    "d": [],\n    "e": [\n        1e21,\n        100000000000000000000.0,\n'
         "        1.5e-7,\n        0.25\n    ]\n}"
     )
+
+
+def test_pretty_escapes_control_characters_as_rapidjson_does():
+    assert pretty({"\x1f": '\x00"/\x7f'}) == '{\n    "\\u001F": "\\u0000\\"/\x7f"\n}'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_pretty_ends_where_rapidjson_stops_at_a_number_that_is_not_finite(number):
+    assert pretty({"a": [1, number, 2], "b": 3}) == '{\n    "a": [\n        1,\n        '
 
 
 def test_pretty_of_a_document_deeper_than_the_stack():

@@ -121,6 +121,14 @@ def test_a_body_over_the_limit(server):
     assert server.request("POST", "/v1/models/adder:predict", packed, headers)[0] == 200
 
 
+@pytest.mark.parametrize("more", [b"more", gzip.compress(b"")])
+def test_only_one_gzip_member_is_read(server, more):
+    packed = gzip.compress(b'{"instances": [1]}') + more
+    headers = {"Content-Encoding": "gzip"}
+    status, _, body = server.request("POST", "/v1/models/adder:predict", packed, headers)
+    assert (status, json.loads(body)) == (400, {"error": "JSON Parse error: The document is empty"})
+
+
 def test_a_chunked_body_over_the_limit(server):
     def chunks():
         for _ in range(30):
