@@ -32,9 +32,10 @@ class TrainerConfig:
     fraction of `steps` in `learning_rate_steps` (the paper's 80k and 100k of 120k are 2/3 and 5/6),
     `cosine` lets it fall to 0 along half a cosine. Weight decay is on kernels alone;
     `double_bias_rate` is the other half of the Caffe release's rule, biases that learn at twice the
-    rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights are
-    averaged over the steps, `average = ema * average + (1 - ema) * weights`, and the averages are
-    what is evaluated and exported.
+    rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights and
+    moving statistics are averaged over the steps, `average = ema * average + (1 - ema) * weights`
+    with less than `ema` in the first steps (`trainer.averages`), and the averages are what is
+    evaluated and exported.
 
     `precision` is Keras' dtype policy: `mixed_bfloat16`, or `mixed_float16` with a loss scale that
     follows the gradients. Losses, box codes and the exported model are float32. `xla` compiles the

@@ -3,18 +3,17 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from data.errors import DataError
 from trainer import checkpoints, devices
+from trainer.averages import Averages
 from trainer.config import TrainerConfig
 from trainer.objective import make_optimizer, objective
 from trainer.schedule import LearningRate
@@ -32,7 +31,9 @@ class StepLosses:
     positives: float
 
 
-def make_step(network, optimizer, anchors, config: TrainerConfig, batch_spec=None):
+def make_step(
+    network, optimizer, averages: Averages, anchors, config: TrainerConfig, batch_spec=None
+):
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
     It is the same step of the same whole batch on however many replicas the strategy has in whose
@@ -55,6 +56,7 @@ def make_step(network, optimizer, anchors, config: TrainerConfig, batch_spec=Non
         variables = network.trainable_variables
         gradients = over_replicas(tape.gradient(scaled, variables))
         optimizer.apply(gradients, variables)
+        averages.update(optimizer.iterations)
         return *over_replicas(losses), positives
 
     one_device = (
@@ -104,7 +106,8 @@ def train(
     is_chief = devices.is_chief(strategy)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    state = [*network.variables, *optimizer.variables]
+    averages = Averages(network, config.ema)
+    state = [*network.variables, *optimizer.variables, *averages.variables]
     first_step = checkpoints.restore_latest(checkpoint_dir, state)
     if not devices.same_everywhere(strategy, first_step):
         raise DataError(
@@ -114,12 +117,12 @@ def train(
     if first_step and is_chief:
         _log.info("train resume step=%d checkpoint=%s", first_step, checkpoint_dir)
     if first_step >= config.steps:
-        optimizer.finalize_variable_values(network.trainable_variables)
+        averages.put_into_network()
         return None
 
     batches = iter(strategy.distribute_datasets_from_function(partial(make_batches, first_step)))
     batch_spec = batches.element_spec if strategy.num_replicas_in_sync > 1 else None
-    step_fn = make_step(network, optimizer, anchors, config, batch_spec)
+    step_fn = make_step(network, optimizer, averages, anchors, config, batch_spec)
     writer = tf.summary.create_noop_writer()
     if is_chief:
         writer = tf.summary.create_file_writer(str(log_dir))
@@ -141,26 +144,14 @@ def train(
             window = _Window()
         # Before the checkpoint: a run that goes on from one has all evaluations up to it.
         if evaluation_due:
-            with weights_to_serve(network, optimizer), writer.as_default(step=step):
+            with averages.in_network(), writer.as_default(step=step):
                 tf.summary.scalar("eval/mAP", evaluate(step))
             window = _Window()
         if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
     writer.close()
-    optimizer.finalize_variable_values(network.trainable_variables)
+    averages.put_into_network()
     return losses
-
-
-@contextmanager
-def weights_to_serve(network: keras.Model, optimizer) -> Iterator[None]:
-    """The network with the weights that it is exported with: averaged ones where there are any."""
-    trained = [np.array(variable) for variable in network.trainable_variables]
-    optimizer.finalize_variable_values(network.trainable_variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(network.trainable_variables, trained, strict=True):
-            variable.assign(value)
 
 
 class _Window:

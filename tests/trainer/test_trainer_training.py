@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from tests.trainer.tiny import TINY
 from trainer.anchors import SSD128, anchor_boxes
+from trainer.averages import Averages
 from trainer.backbones import small
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
-from trainer.objective import make_optimizer
-from trainer.training import make_step, train, weights_to_serve
+from trainer.objective import make_optimizer, objective
+from trainer.training import make_step, train
 
 _CLASSES = 2
 
@@ -206,35 +207,41 @@ def test_resume_is_exact_with_every_option(with_every_option, tmp_path):
 
 
 def test_trained_weights_are_the_averages_over_the_steps(with_every_option):
-    """Those that the optimiser keeps; test_trainer_objective.py computes them in numpy."""
+    """Those that are kept beside them; test_trainer_averages.py computes them in numpy."""
     folder, network, _ = with_every_option
     with np.load(folder / "ckpt" / "step-00000006.npz") as stored:
         averages = [stored[name] for name in stored.files if name.endswith("_average")]
-        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables) if v.trainable]
-    for variable, average, value in zip(network.trainable_variables, averages, last, strict=True):
+        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
+    for variable, average, value in zip(network.variables, averages, last, strict=True):
         np.testing.assert_array_equal(np.array(variable), average)
         assert len(value.shape) == 1 or np.abs(average - value).max() > 1e-5
 
 
-def test_weights_to_serve_are_there_for_a_while_only():
-    network = _network()
-    optimizer = make_optimizer(_config(ema=0.5))
-    optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), _config())
-    for batch in _batches(0).take(2):
-        step(*batch)
-        kernel = np.array(network.trainable_variables[0])
-    with weights_to_serve(network, optimizer):
-        averaged = np.array(network.trainable_variables[0])
-    assert np.abs(averaged - kernel).max() > 0
-    np.testing.assert_array_equal(np.array(network.trainable_variables[0]), kernel)
+def _loss_when_served(network):
+    """On the pictures that `_batches` trains with."""
+    images, boxes, labels = _pictures(16, 32)
+    outputs = network(images, training=False)
+    return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors))[0])
+
+
+def test_averages_of_a_short_training_serve_as_well_as_the_last_weights(tmp_path):
+    """With an `ema` that would take thousands of steps to forget the first weights."""
+    loss = {}
+    for ema in (0.0, 0.9999):
+        config = _config(steps=150, ema=ema, log_every=150, checkpoint_every=150)
+        network, _ = _train(tmp_path / str(ema), config)
+        loss[ema] = _loss_when_served(network)
+    untrained = _loss_when_served(_network())
+    assert loss[0.0] < 0.5 * untrained
+    assert loss[0.9999] < 1.1 * loss[0.0]
 
 
 def _losses_of_steps(config):
     network = _network(precision=config.precision)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
+    averages = Averages(network, config.ema)
+    step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
     return network, np.array(losses)
 
@@ -271,7 +278,8 @@ def test_xla_gives_the_same_losses(plain_steps):
 def _one_step(config, network):
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
+    averages = Averages(network, config.ema)
+    step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     before = network.get_weights()
     step(*next(iter(_batches(0))))
     names = [v.path for v in network.variables]
