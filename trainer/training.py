@@ -3,12 +3,14 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from data.errors import DataError
@@ -99,8 +101,9 @@ def train(
       The losses of the last step, None when the checkpoint had all steps already.
 
     Raises:
-      FloatingPointError: the loss is no longer finite; the last checkpoint stays.
-      DataError: the workers do not see the same checkpoints.
+      FloatingPointError: loss or state is no longer finite; the last checkpoint stays.
+      DataError: the workers do not see the same checkpoints, or what is to be kept cannot be
+        written.
     """
     strategy = tf.distribute.get_strategy()
     is_chief = devices.is_chief(strategy)
@@ -125,7 +128,8 @@ def train(
     step_fn = make_step(network, optimizer, averages, anchors, config, batch_spec)
     writer = tf.summary.create_noop_writer()
     if is_chief:
-        writer = tf.summary.create_file_writer(str(log_dir))
+        with _written_to(log_dir):
+            writer = tf.summary.create_file_writer(str(log_dir))
     window = _Window()
     losses = None
     for step in range(first_step + 1, config.steps + 1):
@@ -140,16 +144,22 @@ def train(
             losses = StepLosses(*(float(value) for value in losses))
             _check_finite(step, losses)
             if is_chief:
-                _report(step, losses, window, config, writer)
+                with _written_to(log_dir):
+                    _report(step, losses, window, config, writer)
             window = _Window()
+        if checkpoint_due or evaluation_due:
+            _check_state(step, state)
         # Before the checkpoint: a run that goes on from one has all evaluations up to it.
         if evaluation_due:
-            with averages.in_network(), writer.as_default(step=step):
-                tf.summary.scalar("eval/mAP", evaluate(step))
+            with averages.in_network():
+                score = evaluate(step)
+            with _written_to(log_dir), writer.as_default(step=step):
+                tf.summary.scalar("eval/mAP", score)
             window = _Window()
         if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
-    writer.close()
+    with _written_to(log_dir):
+        writer.close()
     averages.put_into_network()
     return losses
 
@@ -178,6 +188,30 @@ def _check_finite(step, losses: StepLosses) -> None:
             f"the loss at step {step} is {losses.total}. Lower trainer.learning_rate or set "
             "trainer.clip_norm"
         )
+
+
+def _check_state(step, state) -> None:
+    """The loss tells of a step's weights only in the next step."""
+    for variable in state:
+        if not np.isfinite(variable).all():
+            raise FloatingPointError(
+                f"{variable.path} is not finite after step {step}. Lower trainer.learning_rate or "
+                "set trainer.clip_norm"
+            )
+
+
+@contextmanager
+def _written_to(log_dir: Path) -> Iterator[None]:
+    """What TensorFlow says when TensorBoard's logs cannot be written, in words of ours."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # The name of a node comes first, then the reason, then what was tried.
+        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
+        raise DataError(
+            f"{log_dir}: TensorBoard's logs cannot be written ({reason}). Make room and run again: "
+            "the training goes on from the last checkpoint"
+        ) from error
 
 
 def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import resource
 import shutil
 
 import keras
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data.errors import DataError
 from tests.trainer.tiny import TINY
+from trainer import training
 from trainer.anchors import SSD128, anchor_boxes
 from trainer.averages import Averages
 from trainer.backbones import small
@@ -170,6 +173,44 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_eve
     with pytest.raises(FloatingPointError, match=rf"loss at step {step} is nan.*learning_rate"):
         _train(tmp_path, config, spoilt)
     assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
+
+
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
+    """They come from a loss that is finite: the one of the batch before."""
+
+    def too_bright(first_step, context):
+        for number, (images, boxes, labels) in enumerate(_batches(first_step), start=1):
+            yield (images * 1e25 if number == 6 else images), boxes, labels
+
+    with pytest.raises(FloatingPointError, match=r"is not finite after step 6. Lower trainer"):
+        _train(tmp_path, _config(clip_norm=0.0), too_bright)
+    assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
+
+
+def test_a_disk_that_is_too_full_for_logs_loses_nothing(uninterrupted, tmp_path, monkeypatch):
+    # What is printed may go to a file too.
+    monkeypatch.setattr(training._log, "disabled", True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_from_step_5_on(first_step, context):
+        for number, batch in enumerate(_batches(first_step), start=1):
+            if number == 5:
+                # Writing beyond the limit fails as on a full disk.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+            yield batch
+
+    try:
+        with pytest.raises(
+            DataError, match=rf"^{tmp_path}/logs: .* \({tmp_path}/.* File too large\). Make room"
+        ):
+            _train(tmp_path, _config(), full_from_step_5_on)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    _, network, last = uninterrupted
+    resumed, resumed_last = _train(tmp_path, _config(), network=_network(seed=99))
+    assert resumed_last == last
+    for value, other in zip(network.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 _EVERY_OPTION = {
