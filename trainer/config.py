@@ -18,6 +18,11 @@ MIXED_FLOAT16 = "mixed_float16"
 PRECISIONS = ("float32", "mixed_bfloat16", MIXED_FLOAT16)
 LATEST = "latest"
 NO_WEIGHTS = "none"
+# Fields that say what a training writes on its way; they do not change what it ends with.
+BOOKKEEPING = ("log_every", "checkpoint_every", "keep_checkpoints")
+# numpy's seeds have 32 bits, and no data set has a block of that many records.
+_MAX_SEED = 2**32 - 1
+_MAX_BLOCK = 2**31 - 1
 IMAGENET_WEIGHTS = "imagenet"
 
 
@@ -111,6 +116,9 @@ class TrainerConfig:
                 raise ValueError(
                     f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"
                 )
+        for field, most in (("seed", _MAX_SEED), ("shuffle_buffer", _MAX_BLOCK)):
+            if getattr(self, field) > most:
+                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at most {most}")
         for field in ("momentum", "ema"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be in [0, 1)")
