@@ -186,8 +186,8 @@ def _check_shapes(network, converted) -> None:
 def _load_whole(network, path: Path) -> None:
     try:
         network.load_weights(path)
-    # KeyError: the file has fewer layers.
-    except (ValueError, KeyError) as error:
+    # ValueError or KeyError: it has other shapes or fewer layers, or it is damaged like the others.
+    except keras_file.DAMAGE as error:
         # Keras goes on with the values of the variable and all other layers.
         reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]
         raise DataError(
