@@ -20,11 +20,14 @@ from components.mean_average_precision import tfma_metric
 from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError
+from data.fields import COMMON
+from data.schema import class_names, read_schema
 from pipeline.config import Config
-from pipeline.inputs import prepare
+from pipeline.inputs import prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
 from pipeline.runs.outputs import latest_success
+from trainer import devices
 from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
@@ -53,12 +56,7 @@ def run(
     Raises:
       DataError: bad input, no weights to start from, or data that the gate refuses.
     """
-    spec = detector_spec(config.trainer)
-    if config.trainer.backbone_weights != NO_WEIGHTS:
-        # A file that does not fit would otherwise come to light only when the Trainer starts.
-        check_weights(build_network(spec, num_classes=1), spec, config.trainer.backbone_weights)
-    if config.trainer.warm_start not in ("", LATEST):
-        check_base_model(config.trainer.warm_start, config.trainer)
+    _check_training(config)
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     inputs = prepare(config, data, output, beam_args)
@@ -91,6 +89,21 @@ def run(
             schema.uri,
         )
     return None
+
+
+def _check_training(config: Config) -> None:
+    """DataError for what would otherwise come to light only when the Trainer starts."""
+    if config.training_job.workers == 0:
+        devices.check_fit(config.trainer, devices.choose_strategy())
+    if config.trainer.backbone_weights != NO_WEIGHTS:
+        # Records of the seed have another VOC schema, with the same classes.
+        path = schema_path(config, COMMON)
+        classes = () if path is None else class_names(read_schema(path))
+        spec = detector_spec(config.trainer)
+        network = build_network(spec, len(classes) or 1)
+        check_weights(network, spec, classes, config.trainer.backbone_weights)
+    if config.trainer.warm_start not in ("", LATEST):
+        check_base_model(config.trainer.warm_start, config.trainer)
 
 
 def _partial_run(pipeline, from_component: str) -> RunOptions:

@@ -1,6 +1,8 @@
 """Training state on disk: one file a step, complete or absent, so that a killed run can go on."""
 
+import contextlib
 import logging
+import lzma
 import os
 import re
 import zipfile
@@ -11,6 +13,17 @@ import numpy as np
 from data.errors import DataError
 
 _log = logging.getLogger("ssd.trainer")
+# What reading a damaged archive can raise: a flipped bit makes an array compressed or encrypted.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _NAME = re.compile(r"step-(\d{8})\.npz")
 
 
@@ -66,11 +79,15 @@ def write(path: Path, arrays: dict) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            np.savez(file, **arrays)
+            # As np.savez, which leaves its archive open after an error, to fail again at some time.
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, values in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                        np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
@@ -80,7 +97,8 @@ def write(path: Path, arrays: dict) -> None:
             "run again: the training goes on from the checkpoint before"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def read(path: Path, names: list[str]) -> list[np.ndarray] | None:
@@ -88,6 +106,6 @@ def read(path: Path, names: list[str]) -> list[np.ndarray] | None:
     try:
         with np.load(path) as stored:
             return [stored[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         _log.warning("checkpoint damaged, taking the one before: %s (%s)", path, error)
         return None

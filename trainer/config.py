@@ -18,6 +18,11 @@ MIXED_FLOAT16 = "mixed_float16"
 PRECISIONS = ("float32", "mixed_bfloat16", MIXED_FLOAT16)
 LATEST = "latest"
 NO_WEIGHTS = "none"
+# Fields that say what a training writes on its way; they do not change what it ends with.
+BOOKKEEPING = ("log_every", "checkpoint_every", "keep_checkpoints")
+# numpy's seeds have 32 bits, and no data set has a block of that many records.
+_MAX_SEED = 2**32 - 1
+_MAX_BLOCK = 2**31 - 1
 IMAGENET_WEIGHTS = "imagenet"
 
 
@@ -32,9 +37,10 @@ class TrainerConfig:
     fraction of `steps` in `learning_rate_steps` (the paper's 80k and 100k of 120k are 2/3 and 5/6),
     `cosine` lets it fall to 0 along half a cosine. Weight decay is on kernels alone;
     `double_bias_rate` is the other half of the Caffe release's rule, biases that learn at twice the
-    rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights are
-    averaged over the steps, `average = ema * average + (1 - ema) * weights`, and the averages are
-    what is evaluated and exported.
+    rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights and
+    moving statistics are averaged over the steps, `average = ema * average + (1 - ema) * weights`
+    with less than `ema` in the first steps (`trainer.averages`), and the averages are what is
+    evaluated and exported.
 
     `precision` is Keras' dtype policy: `mixed_bfloat16`, or `mixed_float16` with a loss scale that
     follows the gradients. Losses, box codes and the exported model are float32. `xla` compiles the
@@ -110,6 +116,9 @@ class TrainerConfig:
                 raise ValueError(
                     f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"
                 )
+        for field, most in (("seed", _MAX_SEED), ("shuffle_buffer", _MAX_BLOCK)):
+            if getattr(self, field) > most:
+                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at most {most}")
         for field in ("momentum", "ema"):
             if not 0 <= getattr(self, field) < 1:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be in [0, 1)")

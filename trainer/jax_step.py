@@ -6,8 +6,8 @@ import keras
 from trainer.objective import objective
 
 
-def initial_state(network, optimizer) -> tuple[list, list, list]:
-    """(trainable, other, optimiser) values of a network and its optimiser, for the step."""
+def initial_state(network, optimizer, averages) -> tuple[list, list, list, list]:
+    """(trainable, other, optimiser, average) values of a network and what trains it."""
     optimizer.build(network.trainable_variables)
     return tuple(
         [variable.value for variable in variables]
@@ -15,11 +15,12 @@ def initial_state(network, optimizer) -> tuple[list, list, list]:
             network.trainable_variables,
             network.non_trainable_variables,
             optimizer.variables,
+            averages.variables,
         )
     )
 
 
-def make_step(network, optimizer, anchors):
+def make_step(network, optimizer, averages, anchors):
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 
     The given state's memory is used for the new one. The network itself stays as it is until its
@@ -36,13 +37,26 @@ def make_step(network, optimizer, anchors):
         return scaled, (other, (total, *rest))
 
     def step(state, images, boxes, labels):
-        trainable, other, optimizer_values = state
+        trainable, other, optimizer_values, average_values = state
         gradients, (other, results) = jax.grad(losses, has_aux=True)(
             trainable, other, optimizer_values, images, boxes, labels
         )
         trainable, optimizer_values = optimizer.stateless_apply(
             optimizer_values, gradients, trainable
         )
-        return (trainable, other, optimizer_values), results
+        values = zip(
+            (
+                *network.trainable_variables,
+                *network.non_trainable_variables,
+                *optimizer.variables,
+                *averages.variables,
+            ),
+            (*trainable, *other, *optimizer_values, *average_values),
+            strict=True,
+        )
+        with keras.StatelessScope(state_mapping=list(values)) as scope:
+            averages.update(optimizer.iterations)
+        average_values = [scope.get_current_value(v) for v in averages.variables]
+        return (trainable, other, optimizer_values, average_values), results
 
     return jax.jit(step, donate_argnums=0)

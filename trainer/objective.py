@@ -36,8 +36,6 @@ class CaffeSGD(keras.optimizers.SGD):
             LearningRate(config),
             momentum=float(config.momentum),
             global_clipnorm=config.clip_norm or None,
-            use_ema=config.ema > 0,
-            ema_momentum=config.ema,
             name="sgd",
         )
         self.config = config

@@ -16,7 +16,7 @@ import tensorflow_transform as tft
 from data.errors import DataError
 from trainer import devices, export, input_pipeline, selection
 from trainer.anchors import anchor_boxes
-from trainer.config import TrainerConfig
+from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network, detector_spec
 from trainer.preprocessing import ENCODED
 from trainer.training import StepLosses, train
@@ -34,8 +34,9 @@ def run_fn(fn_args) -> None:
 
     `fn_args.custom_config` holds `trainer`, the fields of a TrainerConfig; `classes`, the names in
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
-    checkpoints of unfinished runs wait. A run with the same configuration, data and code goes on
-    from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's logs.
+    checkpoints of unfinished runs wait (`work_folder`). A run with the same configuration, data and
+    code goes on from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's
+    logs.
     `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` is
     what a Tuner has found, whose values take the place of the configured ones.
     """
@@ -64,7 +65,9 @@ def run_fn(fn_args) -> None:
         # A path names them, but files change.
         "starting_weights_sha256": weights_hash(network),
     }
-    work_dir = Path(facts["work_dir"]) / _digest({**identity, "classes": job.classes})
+    work_dir = work_folder(Path(facts["work_dir"]), {**identity, "classes": job.classes})
+    if devices.is_chief(job.strategy):
+        _warn(config, work_dir)
     served = job.new_detector()
     try:
         losses, best = job.train(network, served, work_dir)
@@ -223,8 +226,34 @@ def weights_hash(network: keras.Model) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest(identity: dict) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+def work_folder(root: Path, identity: dict) -> Path:
+    """Where a training keeps its checkpoints until it is done, by what decides its result.
+
+    Args:
+      identity: JSON values, with the configuration as `trainer`.
+    """
+    settings = {n: value for n, value in identity["trainer"].items() if n not in BOOKKEEPING}
+    text = json.dumps({**identity, "trainer": settings}, sort_keys=True)
+    return root / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _warn(config: TrainerConfig, work_dir: Path) -> None:
+    """Says what a user may not have meant."""
+    if config.warmup_steps >= config.steps:
+        _log.warning(
+            "  trainer.warmup_steps=%d is not less than trainer.steps=%d: the learning rate never "
+            "reaches trainer.learning_rate",
+            config.warmup_steps,
+            config.steps,
+        )
+    others = [path for path in work_dir.parent.glob("*/checkpoints") if path.parent != work_dir]
+    if others and not work_dir.exists():
+        _log.info(
+            "  starting anew; unfinished with other settings, data or code: %d in %s (the same "
+            "settings go on from them)",
+            len(others),
+            work_dir.parent,
+        )
 
 
 def _pictures(shards, records) -> list[bytes]:

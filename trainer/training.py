@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from trainer import checkpoints, devices
+from trainer.averages import Averages
 from trainer.config import TrainerConfig
 from trainer.objective import make_optimizer, objective
 from trainer.schedule import LearningRate
@@ -32,7 +33,9 @@ class StepLosses:
     positives: float
 
 
-def make_step(network, optimizer, anchors, config: TrainerConfig, batch_spec=None):
+def make_step(
+    network, optimizer, averages: Averages, anchors, config: TrainerConfig, batch_spec=None
+):
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
     It is the same step of the same whole batch on however many replicas the strategy has in whose
@@ -55,6 +58,7 @@ def make_step(network, optimizer, anchors, config: TrainerConfig, batch_spec=Non
         variables = network.trainable_variables
         gradients = over_replicas(tape.gradient(scaled, variables))
         optimizer.apply(gradients, variables)
+        averages.update(optimizer.iterations)
         return *over_replicas(losses), positives
 
     one_device = (
@@ -97,14 +101,16 @@ def train(
       The losses of the last step, None when the checkpoint had all steps already.
 
     Raises:
-      FloatingPointError: the loss is no longer finite; the last checkpoint stays.
-      DataError: the workers do not see the same checkpoints.
+      FloatingPointError: loss or state is no longer finite; the last checkpoint stays.
+      DataError: the workers do not see the same checkpoints, or what is to be kept cannot be
+        written.
     """
     strategy = tf.distribute.get_strategy()
     is_chief = devices.is_chief(strategy)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    state = [*network.variables, *optimizer.variables]
+    averages = Averages(network, config.ema)
+    state = [*network.variables, *optimizer.variables, *averages.variables]
     first_step = checkpoints.restore_latest(checkpoint_dir, state)
     if not devices.same_everywhere(strategy, first_step):
         raise DataError(
@@ -114,15 +120,16 @@ def train(
     if first_step and is_chief:
         _log.info("train resume step=%d checkpoint=%s", first_step, checkpoint_dir)
     if first_step >= config.steps:
-        optimizer.finalize_variable_values(network.trainable_variables)
+        averages.put_into_network()
         return None
 
     batches = iter(strategy.distribute_datasets_from_function(partial(make_batches, first_step)))
     batch_spec = batches.element_spec if strategy.num_replicas_in_sync > 1 else None
-    step_fn = make_step(network, optimizer, anchors, config, batch_spec)
+    step_fn = make_step(network, optimizer, averages, anchors, config, batch_spec)
     writer = tf.summary.create_noop_writer()
     if is_chief:
-        writer = tf.summary.create_file_writer(str(log_dir))
+        with _written_to(log_dir):
+            writer = tf.summary.create_file_writer(str(log_dir))
     window = _Window()
     losses = None
     for step in range(first_step + 1, config.steps + 1):
@@ -137,30 +144,24 @@ def train(
             losses = StepLosses(*(float(value) for value in losses))
             _check_finite(step, losses)
             if is_chief:
-                _report(step, losses, window, config, writer)
+                with _written_to(log_dir):
+                    _report(step, losses, window, config, writer)
             window = _Window()
+        if checkpoint_due or evaluation_due:
+            _check_state(step, state)
         # Before the checkpoint: a run that goes on from one has all evaluations up to it.
         if evaluation_due:
-            with weights_to_serve(network, optimizer), writer.as_default(step=step):
-                tf.summary.scalar("eval/mAP", evaluate(step))
+            with averages.in_network():
+                score = evaluate(step)
+            with _written_to(log_dir), writer.as_default(step=step):
+                tf.summary.scalar("eval/mAP", score)
             window = _Window()
         if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
-    writer.close()
-    optimizer.finalize_variable_values(network.trainable_variables)
+    with _written_to(log_dir):
+        writer.close()
+    averages.put_into_network()
     return losses
-
-
-@contextmanager
-def weights_to_serve(network: keras.Model, optimizer) -> Iterator[None]:
-    """The network with the weights that it is exported with: averaged ones where there are any."""
-    trained = [np.array(variable) for variable in network.trainable_variables]
-    optimizer.finalize_variable_values(network.trainable_variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(network.trainable_variables, trained, strict=True):
-            variable.assign(value)
 
 
 class _Window:
@@ -187,6 +188,30 @@ def _check_finite(step, losses: StepLosses) -> None:
             f"the loss at step {step} is {losses.total}. Lower trainer.learning_rate or set "
             "trainer.clip_norm"
         )
+
+
+def _check_state(step, state) -> None:
+    """The loss tells of a step's weights only in the next step."""
+    for variable in state:
+        if not np.isfinite(variable).all():
+            raise FloatingPointError(
+                f"{variable.path} is not finite after step {step}. Lower trainer.learning_rate or "
+                "set trainer.clip_norm"
+            )
+
+
+@contextmanager
+def _written_to(log_dir: Path) -> Iterator[None]:
+    """What TensorFlow says when TensorBoard's logs cannot be written, in words of ours."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # The name of a node comes first, then the reason, then what was tried.
+        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
+        raise DataError(
+            f"{log_dir}: TensorBoard's logs cannot be written ({reason}). Make room and run again: "
+            "the training goes on from the last checkpoint"
+        ) from error
 
 
 def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:

@@ -23,6 +23,7 @@ from components.data_gate.objects import (
 )
 from data.errors import DataError
 from data.fields import Fields
+from data.jpeg import read_header
 from trainer.anchors import AnchorSpec
 
 
@@ -161,7 +162,9 @@ class _Look(beam.DoFn):
         found: dict[str, list[str]] = {"pictures": []}
         look = None
         try:
+            # The look is of any picture; a training reads JPEGs alone.
             look = look_of(encoded)
+            read_header(encoded)
         except DataError as error:
             found["pictures"].append(str(error))
         # Lists of different lengths are an anomaly, which stops the run by itself.

@@ -1,8 +1,12 @@
 """What the data gate's Beam pipeline finds in records."""
 
+import io
+
 import apache_beam as beam
+import pytest
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
+from PIL import Image
 
 from components.data_gate.scan import SplitFacts, scan
 from data.fields import COMMON, SEED
@@ -82,6 +86,37 @@ def test_problems_name_split_record_and_object(tmp_path):
     assert texts == {}
     # The tiny one, and the one that is mostly outside.
     assert found.splits == {"train": SplitFacts(4, 2), "test": SplitFacts(0, 0)}
+
+
+def in_format(kind, mode="RGB"):
+    """The picture `jpeg(1)` as another kind of file."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(1))).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("encoded", "text"),
+    [
+        (in_format("PNG"), "the picture is a PNG, not a JPEG. Save it as a JPEG"),
+        (in_format("GIF"), "the picture is a GIF, not a JPEG. Save it as a JPEG"),
+        (in_format("BMP"), "the picture is a BMP, not a JPEG. Save it as a JPEG"),
+        (in_format("WebP"), "the picture is a WebP, not a JPEG. Save it as a JPEG"),
+        (in_format("TIFF"), "the picture is a TIFF, not a JPEG. Save it as a JPEG"),
+        (in_format("JPEG", "CMYK"), "the JPEG is CMYK"),
+    ],
+    ids=["png", "gif", "bmp", "webp", "tiff", "cmyk"],
+)
+def test_what_the_trainer_cannot_read_is_a_problem_of_its_record(tmp_path, encoded, text):
+    splits = {"train": [record("a"), record("b", encoded=encoded)], "test": [record("c")]}
+    (problem,) = scan_of(tmp_path, splits).problems
+    assert (problem.check, problem.split, problem.record_id) == ("pictures", "train", "b")
+    assert problem.text.startswith(text)
+
+
+def test_a_grey_jpeg_is_none(tmp_path):
+    splits = {"train": [record("a", encoded=in_format("JPEG", "L"))], "test": [record("b")]}
+    assert scan_of(tmp_path, splits).problems == ()
 
 
 def test_records_of_the_seed_are_known_by_their_file(tmp_path):

@@ -1,10 +1,16 @@
 """The command line says what a user can act on and leaves the rest to a traceback."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 
 import local_runner
 from data.errors import DataError
 from pipeline import local
+from trainer import devices
+from trainer.config import TrainerConfig
+from trainer.detector import build_network, detector_spec
 
 
 def fail(error, cause=None):
@@ -56,3 +62,70 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
 def test_settings_of_gate_and_evaluator_are_checked_at_once(setting, message, capsys):
     assert local_runner.main(["--set", setting]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path, capsys):
+    """Runs with settings and gives the error, for which no work may have begun."""
+
+    def refused(*settings):
+        monkeypatch.setattr(local, "prepare", lambda *_: pytest.fail("work has begun"))
+        options = [option for setting in settings for option in ("--set", setting)]
+        assert local_runner.main(["--output", str(tmp_path / "run"), *options]) == 2
+        assert not (tmp_path / "run").exists()
+        return capsys.readouterr().err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "trainer.batch_size=16",
+            "trainer.batch_size: 16 pictures cannot be dealt .* 3 devices",
+        ),
+        ("trainer.xla=true", "trainer.xla: works on one device, not on 3"),
+    ],
+)
+def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
+    refused, monkeypatch, setting, message
+):
+    three = SimpleNamespace(num_replicas_in_sync=3)
+    monkeypatch.setattr(devices, "choose_strategy", lambda: three)
+    assert re.match(f"error: {message}", refused("trainer.batch_size=15", setting))
+
+
+def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("not asked for"))
+    monkeypatch.setattr(local, "prepare", fail(DataError("work has begun")))
+    job = ("workers=2", "image=i", "volumes=claim:/models")
+    options = [option for field in job for option in ("--set", f"training_job.{field}")]
+    assert local_runner.main(["--output", str(tmp_path), *options]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file. Give none, imagenet, or the path"),
+        (b"plain text", "neither a Keras .h5 file nor a PyTorch state dict"),
+        (b"\x89HDF\r\n\x1a\n cut", "not a whole HDF5 file"),
+    ],
+    ids=["missing", "wrong type", "cut"],
+)
+def test_weights_that_cannot_be_read_are_told_before_work_starts(
+    refused, tmp_path, content, message
+):
+    path = tmp_path / "weights"
+    if content is not None:
+        path.write_bytes(content)
+    error = refused(f"trainer.backbone_weights={path}")
+    assert error.startswith("error: ") and str(path) in error and message in error
+
+
+def test_weights_of_another_number_of_classes_are_told_before_work_starts(refused, tmp_path):
+    path = tmp_path / "two_classes.weights.h5"
+    spec = detector_spec(TrainerConfig(detector="ssd128-small"))
+    build_network(spec, 2).save_weights(path)
+    error = refused(f"trainer.backbone_weights={path}")
+    assert f"{path}: not weights of this detector with this number of classes" in error

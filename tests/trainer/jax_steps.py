@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 from trainer.anchors import AnchorSpec, anchor_boxes
+from trainer.averages import Averages
 from trainer.backbones import vgg16
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
@@ -16,7 +17,7 @@ from trainer.objective import make_optimizer
 
 CLASSES = 3
 CONFIG = TrainerConfig(
-    detector="ssd128-small", learning_rate=1e-3, warmup_steps=0, weight_decay=0.01
+    detector="ssd128-small", learning_rate=1e-3, warmup_steps=0, weight_decay=0.01, ema=0.9
 )
 
 
@@ -38,8 +39,9 @@ def main(source: str, target: str) -> None:
     network, anchors = build(given["images"].shape[1])
     network.set_weights([given[f"weight{i}"] for i in range(len(network.weights))])
     optimizer = make_optimizer(CONFIG)
-    state = initial_state(network, optimizer)
-    step = make_step(network, optimizer, anchors)
+    averages = Averages(network, CONFIG.ema)
+    state = initial_state(network, optimizer, averages)
+    step = make_step(network, optimizer, averages, anchors)
     losses = []
     for _ in range(int(given["steps"])):
         state, results = step(state, given["images"], given["boxes"], given["labels"])
@@ -49,6 +51,7 @@ def main(source: str, target: str) -> None:
     for variable, value in zip(network.non_trainable_variables, state[1], strict=True):
         variable.assign(value)
     weights = {f"weight{i}": value for i, value in enumerate(network.get_weights())}
+    weights |= {f"average{i}": value for i, value in enumerate(state[3])}
     np.savez(target, losses=losses, tensorflow="tensorflow" in sys.modules, **weights)
 
 

@@ -1,5 +1,8 @@
 import errno
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -84,16 +87,34 @@ def _flip(path):
     path.write_bytes(data)
 
 
+def _set_in_directory(offset, value):
+    """Damages the archive's description of its last array."""
+
+    def damage(path):
+        data = bytearray(path.read_bytes())
+        data[data.rindex(b"PK\x01\x02") + offset] = value
+        path.write_bytes(data)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         _truncate,
         _flip,
+        _set_in_directory(8, 1),
+        _set_in_directory(10, 99),
+        _set_in_directory(10, 12),
+        _set_in_directory(10, 14),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"not an archive"),
         lambda path: np.savez(path, other=np.zeros(3)),
     ],
-    ids=["truncated", "flipped", "empty", "text", "other content"],
+    ids=[
+        *("truncated", "flipped", "encrypted", "unknown compression", "bzip2", "lzma"),
+        *("empty", "text", "other content"),
+    ],
 )
 def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path, warnings, damage):
     checkpoints.save(tmp_path, 10, _state(10), keep=2)
@@ -132,11 +153,11 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
         checkpoints.save(tmp_path, step, _state(step), keep=2)
     before = _names(tmp_path)
 
-    def half_written(file, **arrays):
-        file.write(b"half")
+    def half_written(entry, *_, **__):
+        entry.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", half_written)
+    monkeypatch.setattr(np.lib.format, "write_array", half_written)
     message = r"step-00000003.npz: .*\(No space left on device\). Make room"
     with pytest.raises(DataError, match=message):
         checkpoints.save(tmp_path, 3, _state(3), keep=2)
@@ -144,3 +165,41 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
     restored = _state()
     assert checkpoints.restore_latest(tmp_path, restored) == 2
     _assert_same(restored, _state(2))
+
+
+# A limit on the size of files: writing beyond it fails as on a full disk.
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from data.errors import DataError
+from trainer import checkpoints
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+for size in (12_450, 1_000_000):
+    try:
+        checkpoints.write(Path(sys.argv[1]), {"small": np.zeros(9), "large": np.zeros(size)})
+    except DataError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_told_once(tmp_path):
+    """A file that fails when it is closed, and one that fails before; both leave nothing."""
+    path = tmp_path / "step-00000001.npz"
+    ended = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, path],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ended.stdout.count(f"{path}: the checkpoint cannot be written (File too large)") == 2
+    assert ended.stderr == ""
+    assert _names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="step-00000003.npz: the checkpoint cannot be written"):
+        checkpoints.save(tmp_path / "file" / "ckpt", 3, _state(3), keep=2)

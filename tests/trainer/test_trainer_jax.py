@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from trainer.averages import Averages
 from trainer.objective import make_optimizer
 from trainer.training import make_step
 
@@ -28,22 +29,23 @@ STEPS = 2
 
 
 def tensorflow_steps(images):
-    """Weights at the start, losses of each step, weights at the end."""
+    """Weights at the start, losses of each step, weights at the end and their averages."""
     script = runpy.run_path(str(SCRIPT))
     keras.utils.set_random_seed(3)
     network, anchors = script["build"](images.shape[1])
     start = network.get_weights()
     optimizer = make_optimizer(script["CONFIG"])
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchors, script["CONFIG"])
+    averages = Averages(network, script["CONFIG"].ema)
+    step = make_step(network, optimizer, averages, anchors, script["CONFIG"])
     losses = [[float(value) for value in step(images, BOXES, LABELS)] for _ in range(STEPS)]
-    return start, losses, network.get_weights()
+    return start, losses, network.get_weights(), [np.array(v) for v in averages.variables]
 
 
 @pytest.mark.parametrize("size", [128, 64], ids=["small", "vgg16"])
 def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size):
     images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
-    start, losses, weights = tensorflow_steps(images)
+    start, losses, weights, averages = tensorflow_steps(images)
     given = {"images": images, "boxes": BOXES, "labels": LABELS, "steps": STEPS}
     np.savez(tmp_path / "in.npz", **given, **{f"weight{i}": w for i, w in enumerate(start)})
     subprocess.run(
@@ -65,7 +67,8 @@ def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size):
     np.testing.assert_allclose(found["losses"][0], losses[0], rtol=1e-5)
     # The second loss depends on the whole update of the first step.
     np.testing.assert_allclose(found["losses"], losses, rtol=1e-4)
-    for index, (before, after) in enumerate(zip(start, weights, strict=True)):
-        # Single values may differ more: where rounding decides on which side of a ReLU they are.
-        difference = np.linalg.norm(found[f"weight{index}"] - after)
-        assert difference <= 0.05 * np.linalg.norm(after - before) + 1e-6
+    for name, values in (("weight", weights), ("average", averages)):
+        for index, (before, after) in enumerate(zip(start, values, strict=True)):
+            # Single values may differ more: rounding decides on which side of a ReLU they are.
+            difference = np.linalg.norm(found[f"{name}{index}"] - after)
+            assert difference <= 0.05 * np.linalg.norm(after - before) + 1e-6

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import resource
 import shutil
 
 import keras
@@ -7,13 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data.errors import DataError
 from tests.trainer.tiny import TINY
+from trainer import training
 from trainer.anchors import SSD128, anchor_boxes
+from trainer.averages import Averages
 from trainer.backbones import small
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
-from trainer.objective import make_optimizer
-from trainer.training import make_step, train, weights_to_serve
+from trainer.objective import make_optimizer, objective
+from trainer.training import make_step, train
 
 _CLASSES = 2
 
@@ -171,6 +175,44 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_eve
     assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
 
 
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
+    """They come from a loss that is finite: the one of the batch before."""
+
+    def too_bright(first_step, context):
+        for number, (images, boxes, labels) in enumerate(_batches(first_step), start=1):
+            yield (images * 1e25 if number == 6 else images), boxes, labels
+
+    with pytest.raises(FloatingPointError, match=r"is not finite after step 6. Lower trainer"):
+        _train(tmp_path, _config(clip_norm=0.0), too_bright)
+    assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
+
+
+def test_a_disk_that_is_too_full_for_logs_loses_nothing(uninterrupted, tmp_path, monkeypatch):
+    # What is printed may go to a file too.
+    monkeypatch.setattr(training._log, "disabled", True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full_from_step_5_on(first_step, context):
+        for number, batch in enumerate(_batches(first_step), start=1):
+            if number == 5:
+                # Writing beyond the limit fails as on a full disk.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+            yield batch
+
+    try:
+        with pytest.raises(
+            DataError, match=rf"^{tmp_path}/logs: .* \({tmp_path}/.* File too large\). Make room"
+        ):
+            _train(tmp_path, _config(), full_from_step_5_on)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    _, network, last = uninterrupted
+    resumed, resumed_last = _train(tmp_path, _config(), network=_network(seed=99))
+    assert resumed_last == last
+    for value, other in zip(network.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
 _EVERY_OPTION = {
     "schedule": "cosine",
     "double_bias_rate": True,
@@ -206,35 +248,41 @@ def test_resume_is_exact_with_every_option(with_every_option, tmp_path):
 
 
 def test_trained_weights_are_the_averages_over_the_steps(with_every_option):
-    """Those that the optimiser keeps; test_trainer_objective.py computes them in numpy."""
+    """Those that are kept beside them; test_trainer_averages.py computes them in numpy."""
     folder, network, _ = with_every_option
     with np.load(folder / "ckpt" / "step-00000006.npz") as stored:
         averages = [stored[name] for name in stored.files if name.endswith("_average")]
-        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables) if v.trainable]
-    for variable, average, value in zip(network.trainable_variables, averages, last, strict=True):
+        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
+    for variable, average, value in zip(network.variables, averages, last, strict=True):
         np.testing.assert_array_equal(np.array(variable), average)
         assert len(value.shape) == 1 or np.abs(average - value).max() > 1e-5
 
 
-def test_weights_to_serve_are_there_for_a_while_only():
-    network = _network()
-    optimizer = make_optimizer(_config(ema=0.5))
-    optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), _config())
-    for batch in _batches(0).take(2):
-        step(*batch)
-        kernel = np.array(network.trainable_variables[0])
-    with weights_to_serve(network, optimizer):
-        averaged = np.array(network.trainable_variables[0])
-    assert np.abs(averaged - kernel).max() > 0
-    np.testing.assert_array_equal(np.array(network.trainable_variables[0]), kernel)
+def _loss_when_served(network):
+    """On the pictures that `_batches` trains with."""
+    images, boxes, labels = _pictures(16, 32)
+    outputs = network(images, training=False)
+    return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors))[0])
+
+
+def test_averages_of_a_short_training_serve_as_well_as_the_last_weights(tmp_path):
+    """With an `ema` that would take thousands of steps to forget the first weights."""
+    loss = {}
+    for ema in (0.0, 0.9999):
+        config = _config(steps=150, ema=ema, log_every=150, checkpoint_every=150)
+        network, _ = _train(tmp_path / str(ema), config)
+        loss[ema] = _loss_when_served(network)
+    untrained = _loss_when_served(_network())
+    assert loss[0.0] < 0.5 * untrained
+    assert loss[0.9999] < 1.1 * loss[0.0]
 
 
 def _losses_of_steps(config):
     network = _network(precision=config.precision)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
+    averages = Averages(network, config.ema)
+    step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
     return network, np.array(losses)
 
@@ -271,7 +319,8 @@ def test_xla_gives_the_same_losses(plain_steps):
 def _one_step(config, network):
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    step = make_step(network, optimizer, anchor_boxes(TINY.anchors), config)
+    averages = Averages(network, config.ema)
+    step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     before = network.get_weights()
     step(*next(iter(_batches(0))))
     names = [v.path for v in network.variables]

@@ -19,7 +19,13 @@ from data.errors import DataError
 from trainer.anchors import SSD300, SSD300_CLIPPED, anchor_boxes
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
-from trainer.weights import check_weights, load_backbone_weights, locate_weights, vgg16
+from trainer.weights import (
+    check_weights,
+    keras_file,
+    load_backbone_weights,
+    locate_weights,
+    vgg16,
+)
 from trainer.weights.torch_file import read_state_dict
 
 VOC = vgg16.VOC_CLASSES
@@ -287,6 +293,11 @@ def test_weights_of_the_whole_network(tmp_path):
     message = r"x.weights.h5: not weights of this detector with .*class_head0.*Received: [^<]*$"
     with pytest.raises(DataError, match=message):
         load_backbone_weights(more_classes, spec, ("a", "b", "c"), str(tmp_path / "x.weights.h5"))
+    with pytest.raises(DataError, match=message):
+        check_weights(more_classes, spec, ("a", "b", "c"), str(tmp_path / "x.weights.h5"))
+    check_weights(other, spec, ("a", "b"), str(tmp_path / "x.weights.h5"))
+    # As long as the classes are not known, any number of them may be right.
+    check_weights(more_classes, spec, (), str(tmp_path / "x.weights.h5"))
 
 
 def small_h5(path: Path, *shapes) -> str:
@@ -300,7 +311,7 @@ def small_h5(path: Path, *shapes) -> str:
 def test_keras_file_of_another_model_names_the_first_mismatch(tmp_path, ssd300):
     path = small_h5(tmp_path / "x.h5", (3, 64), (64, 64))
     with pytest.raises(DataError, match=r"x.h5: has no layer block2_conv1; it has block1_conv1, "):
-        check_weights(*ssd300, path)
+        check_weights(*ssd300, (), path)
     network, spec = build("ssd300-mobilenet")
     with pytest.raises(DataError, match=r"x.h5: 2 layers with weights; \d+ are needed"):
         load_backbone_weights(network, spec, VOC, path)
@@ -345,6 +356,64 @@ def test_hdf5_without_layers_is_refused(tmp_path, ssd300):
     h5py.File(tmp_path / "x.h5", "w").close()
     with pytest.raises(DataError, match="an HDF5 file, but without Keras layers"):
         load_backbone_weights(*ssd300, VOC, str(tmp_path / "x.h5"))
+
+
+def spoil(path, name):
+    """Makes a dataset one whose values cannot be read."""
+    with h5py.File(path, "a") as file:
+        values = file[name][:]
+        del file[name]
+        stored = file.create_dataset(name, data=values, compression="gzip", chunks=values.shape)
+        start = stored.id.get_chunk_info(0).byte_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 16)
+
+
+def _without_weight_names(path, kernel):
+    with h5py.File(path, "a") as file:
+        del file["block1_conv1"].attrs["weight_names"]
+
+
+def _without_a_kernel(path, kernel):
+    with h5py.File(path, "a") as file:
+        del file["block1_conv1"][kernel]
+
+
+def _without_a_layer(path, kernel):
+    with h5py.File(path, "a") as file:
+        del file["block1_conv1"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_weight_names,
+        _without_a_kernel,
+        _without_a_layer,
+        lambda path, kernel: spoil(path, f"block1_conv1/{kernel}"),
+    ],
+    ids=["weight names", "kernel", "layer", "values"],
+)
+def test_damage_inside_an_hdf5_file_is_told(tmp_path, damage):
+    path = Path(small_h5(tmp_path / "x.h5", (3, 64)))
+    with h5py.File(path) as file:
+        kernel = file["block1_conv1"].attrs["weight_names"][0]
+    damage(path, kernel)
+    with pytest.raises(DataError, match=r"x.h5: not a whole HDF5 file \(.*\). Get it again"):
+        keras_file.read_layers(path)
+
+
+def test_damage_inside_weights_of_the_whole_network_is_told(tmp_path):
+    network, spec = build("ssd128-small", classes=2)
+    path = tmp_path / "x.weights.h5"
+    network.save_weights(path)
+    found = []
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.append(name) if hasattr(item, "chunks") else None)
+    spoil(path, next(name for name in found if name.endswith("vars/0")))
+    with pytest.raises(DataError, match=r"x.weights.h5: not weights of this detector"):
+        check_weights(network, spec, ("a", "b"), str(path))
 
 
 def test_zip_that_is_no_state_dict_is_refused(tmp_path, ssd300):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from trainer import worker
-from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
+from trainer.worker import ARGUMENTS, BAD_INPUT, LOST_WORKER, read_arguments, write_arguments
 
 _SCRIPT = Path(__file__).with_name("tiny_worker.py")
 _ROOT = _SCRIPT.parents[2]
@@ -166,6 +166,21 @@ def test_two_workers_train_as_one_and_one_may_be_killed(alone, start, tmp_path):
     results = _finish(tmp_path, *(start(tmp_path, addresses, index) for index in range(2)))
     assert "resume step=4" in (tmp_path / "log").read_text()
     _assert_close(results, alone)
+
+
+def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start, tmp_path):
+    """The chief has the checkpoint of step 4, the other a folder of its own without any."""
+    folders = (tmp_path / "chief", tmp_path / "other")
+    assert start(folders[0], KILL_AT="5").wait(timeout=600) == -9
+    addresses = _addresses(2)
+    workers = [start(folder, addresses, index) for index, folder in enumerate(folders)]
+    statuses = [worker.wait(timeout=600) for worker in workers]
+    for folder, step in zip(folders, (4, 0), strict=True):
+        log = (folder / "log").read_text()
+        assert f"error: {folder}/work/" in log, log[-3000:]
+        assert f"do not see the same checkpoints, this one sees that of step {step}. Let all" in log
+        assert not (folder / "model").exists()
+    assert statuses == [BAD_INPUT] * 2
 
 
 def test_arguments_survive_the_file(tmp_path):

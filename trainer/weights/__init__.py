@@ -84,19 +84,24 @@ def load_backbone_weights(network: keras.Model, spec, class_names, source: str) 
         _log.info("  ssd.pytorch clips its anchors: trainer.anchors=clipped gives its detections")
 
 
-def check_weights(network: keras.Model, spec, source: str) -> None:
+def check_weights(network: keras.Model, spec, class_names, source: str) -> None:
     """Tells before a pipeline starts what `load_backbone_weights` would say in its Trainer.
 
     Args:
-      network: of the configured detector, for any number of classes; it is not changed. Weights of
-        a whole network, which depend on the classes, are not compared.
+      network: one of the configured detector to try the weights on.
+      class_names: none where they are not known yet; weights of a whole network, which depend on
+        them, are not tried then.
 
     Raises:
         DataError: as `load_backbone_weights`.
     """
     path = locate_weights(source, spec)
-    if path is not None and _kind(path, spec) != WHOLE:
-        _fitting(network, spec, (), path)
+    if path is None:
+        return
+    if _kind(path, spec) != WHOLE:
+        _fitting(network, spec, class_names, path)
+    elif class_names:
+        _load_whole(network, path)
 
 
 def _fitting(network, spec, class_names, path: Path) -> dict:
@@ -181,8 +186,8 @@ def _check_shapes(network, converted) -> None:
 def _load_whole(network, path: Path) -> None:
     try:
         network.load_weights(path)
-    # KeyError: the file has fewer layers.
-    except (ValueError, KeyError) as error:
+    # ValueError or KeyError: it has other shapes or fewer layers, or it is damaged like the others.
+    except keras_file.DAMAGE as error:
         # Keras goes on with the values of the variable and all other layers.
         reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]
         raise DataError(

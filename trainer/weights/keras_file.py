@@ -1,5 +1,7 @@
 """Reads weights in the HDF5 formats of Keras."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -8,6 +10,8 @@ import numpy as np
 from data.errors import DataError
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# What reading a damaged file can raise.
+DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def is_whole_network(path: Path) -> bool:
@@ -40,10 +44,15 @@ def read_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
     return [(name, weights) for name, weights in read if weights]
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file to read from; what is found damaged while it is open is a DataError too."""
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except DataError:
+        raise
+    except DAMAGE as error:
         raise DataError(f"{path}: not a whole HDF5 file ({error}). Get it again") from error
 
 
