@@ -164,6 +164,7 @@ def _pictures(
         yield Picture(
             source_id=f"{source.images.resolve().name}/{file_name}",
             split=source.split,
+            folder=str(source.images),
             annotation=Annotation(
                 source=f"{path}: image {number} ({file_name})",
                 filename=file_name.name,
@@ -171,7 +172,6 @@ def _pictures(
                 height=height,
                 objects=tuple(objects[number]),
             ),
-            jpeg_path=str(source.images / file_name),
             problems=tuple(problems.get(number, ())),
         )
 

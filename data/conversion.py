@@ -1,34 +1,40 @@
 """The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
-Only where a picture lies travels between the workers (of COCO its objects, too, which are in no
-file of their own); what lies there is read once to check it and once more by the worker that writes
-the shard, so memory hardly grows with the data.
+Where a picture lies is in a file that all workers read (`data.listing`); between them travel its
+number and its hashes, packed into tables, so memory hardly grows with the data. What lies there is
+read once to check it and once more by the worker that writes the shard.
 """
 
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from data import assignment
+from data.assignment import KEEP_ORDER, TABLE
 from data.errors import DataError
 from data.jpeg import read_header
+from data.listing import Listing, write_listing
 from data.lists import SPLITS, Picture
 from data.progress import Marks
 from data.records import build_example, find_problems, find_voc_box_problems
+from data.report import Count, SplitCount, count_split
 from data.voc import Annotation, read_annotation
 
 # About 50 MB of VOC pictures a shard.
 _PICTURES_PER_SHARD = 500
 
-# A picture found in several splits stays in the one whose result it would spoil.
-_KEEP_ORDER = ("test", "eval", "train")
+# Checked together: so many that what Beam adds does not count, so few that all workers get some.
+_PICTURES_PER_TABLE = 50
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,8 @@ class Plan:
 
 
 class Checked(NamedTuple):
-    """A picture that can be written, and the split that it goes to."""
+    """Of a picture that can be written: the hash of its bytes and the split that it goes to."""
 
-    picture: Picture
     sha256: str
     split: str
 
@@ -63,40 +68,40 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Result:
-    """What the pipeline did: rejected pictures, and (class, is difficult) of written objects."""
+    """What the pipeline did: the rejected pictures, and by split what was written."""
 
     rejected: tuple[Rejected, ...]
-    written: Mapping[str, list[list[tuple[str, bool]]]]  # split -> picture -> object
+    written: Mapping[str, SplitCount]
 
 
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
     """Checks all pictures, then writes those that passed; with `plan.strict`, all or none."""
+    write_listing(pictures, plan.marks)
+    starts = range(0, len(pictures), _PICTURES_PER_TABLE)
+    tables = [(start, min(start + _PICTURES_PER_TABLE, len(pictures))) for start in starts]
     rejected_path, written_path = plan.marks / "rejected.jsonl", plan.marks / "written.jsonl"
     options = PipelineOptions(list(beam_options))
     with beam.Pipeline(options=options) as pipeline:
         checked, rejected = (
             pipeline
-            | "Pictures" >> beam.Create(pictures)
-            | "Spread" >> beam.Reshuffle()
-            | "Check" >> beam.ParDo(_Check(plan)).with_outputs("rejected", main="checked")
+            | "Pictures" >> beam.Create(tables)
+            | "Check" >> beam.ParDo(_Check(plan)).with_outputs("rejected", main="ok")
         )
-        kept, leaked = (
+        shards, leaked = (
             checked
-            | "ByContent" >> beam.Map(lambda item: (item.sha256, item))
-            | "SamePictures" >> beam.GroupByKey()
-            | "KeepSplitsApart" >> beam.ParDo(_KeepSplitsApart()).with_outputs("leaked", main="ok")
+            | "AllPictures" >> beam.combiners.ToList()
+            | "Assign" >> beam.ParDo(_Assign(plan, len(pictures))).with_outputs("leaked", main="ok")
         )
-        all_rejected = (rejected, leaked) | "AllRejected" >> beam.Flatten()
-        number_rejected = all_rejected | "NumberRejected" >> beam.combiners.Count.Globally()
-        written = (
-            kept
-            | "ByShard" >> beam.Map(_with_shard, plan)
-            | "Shards" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_WriteShard(plan), beam.pvalue.AsSingleton(number_rejected))
-        )
+        written = shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.ParDo(_WriteShard(plan))
         for name, rows, path in (
-            ("Rejected", all_rejected | "RejectedRow" >> beam.Map(_rejected_row), rejected_path),
-            ("Written", written | "WrittenRow" >> beam.Map(json.dumps), written_path),
+            (
+                "Rejected",
+                (rejected, leaked)
+                | "AllRejected" >> beam.Flatten()
+                | "RejectedRow" >> beam.Map(_rejected_row),
+                rejected_path,
+            ),
+            ("Written", written | "WrittenRow" >> beam.MapTuple(_written_row), written_path),
         ):
             _ = rows | f"Save{name}" >> beam.io.WriteToText(str(path), shard_name_template="")
     return _read_result(rejected_path, written_path)
@@ -126,7 +131,7 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
     except DataError as error:
         problems.append(str(error))
     try:
-        jpeg = Path(picture.jpeg_path).read_bytes()
+        jpeg = picture.jpeg_path.read_bytes()
         header = read_header(jpeg)
     except OSError as error:
         problems.append(
@@ -137,83 +142,100 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
         problems.append(f"{picture.jpeg_path}: {error}")
     if annotation and header:
         problems += find_problems(annotation, header, plan.classes)
-        if isinstance(picture.annotation, str):
+        if not picture.annotation:
             problems += find_voc_box_problems(annotation, header)
     if problems:
         return Rejected(picture.source_id, picture.split, tuple(problems))
     sha256 = hashlib.sha256(jpeg).hexdigest()
     held_out = picture.split == "train" and _uniform("eval", sha256) < plan.eval_fraction
-    return Checked(picture, sha256, "eval" if held_out else picture.split)
+    return Checked(sha256, "eval" if held_out else picture.split)
 
 
 def _annotation(picture: Picture) -> Annotation:
-    if isinstance(picture.annotation, Annotation):
-        return picture.annotation
-    return read_annotation(Path(picture.annotation))
+    return picture.annotation or read_annotation(picture.annotation_path)
 
 
-def keep_splits_apart(same: Iterable[Checked]) -> Iterator[Checked | Rejected]:
-    """Of byte-identical pictures, keeps those of one split; the rest would leak into it."""
-    same = sorted(same, key=lambda item: (_KEEP_ORDER.index(item.split), item.picture.source_id))
-    first = same[0]
-    for item in same:
-        if item.split == first.split:
-            yield item
-            continue
-        yield Rejected(
-            item.picture.source_id,
-            item.picture.split,
-            (
-                f"{item.picture.jpeg_path}: is for {item.split}, but {first.split} has the same "
-                f"picture as {first.picture.source_id} and has to measure on unseen ones. Take it "
-                "off one of the lists",
-            ),
-        )
+class _PictureFn(beam.DoFn):
+    """Looks pictures up by number and marks each that is done."""
 
+    stage: str
 
-class _Check(beam.DoFn):
     def __init__(self, plan: Plan):
         self._plan = plan
 
     def setup(self):
-        self._marks = Marks(self._plan.marks, "check")
-
-    def process(self, picture: Picture):
-        outcome = check_picture(picture, self._plan)
-        self._marks.add()
-        if isinstance(outcome, Rejected):
-            yield beam.pvalue.TaggedOutput("rejected", outcome)
-        else:
-            yield outcome
+        self._pictures = Listing(self._plan.marks)
+        self._marks = Marks(self._plan.marks, self.stage)
 
     def teardown(self):
+        self._pictures.close()
         self._marks.close()
 
 
-class _KeepSplitsApart(beam.DoFn):
-    def process(self, same: tuple[str, Iterable[Checked]]):
-        for outcome in keep_splits_apart(same[1]):
+class _Check(_PictureFn):
+    """Checks the pictures from one number to another and yields a table of the good ones."""
+
+    stage = "check"
+
+    def process(self, numbers: tuple[int, int]):
+        rows = []
+        for number in range(*numbers):
+            picture = self._pictures[number]
+            outcome = check_picture(picture, self._plan)
+            self._marks.add()
             if isinstance(outcome, Rejected):
-                yield beam.pvalue.TaggedOutput("leaked", outcome)
-            else:
-                yield outcome
+                yield beam.pvalue.TaggedOutput("rejected", outcome)
+                continue
+            sha256, split = outcome
+            place = int(_digest("shuffle", self._plan.seed, sha256, picture.source_id)[:16], 16)
+            rows.append((number, KEEP_ORDER.index(split), bytes.fromhex(sha256)[:16], place))
+        yield np.array(rows, TABLE).tobytes()
 
 
-class _WriteShard(beam.DoFn):
-    """Writes one shard in shuffled order and yields its split and the objects it holds."""
+class _Assign(beam.DoFn):
+    """Takes all tables at once; yields shards as (split, number, uint32 numbers of pictures)."""
+
+    def __init__(self, plan: Plan, pictures: int):
+        self._plan = plan
+        self._count = pictures
+
+    def process(self, tables: list[bytes]):
+        table = np.frombuffer(b"".join(tables), TABLE)
+        leaked = []
+        with closing(Listing(self._plan.marks)) as pictures:
+            for same, leaking in assignment.leaks(table):
+                split = KEEP_ORDER[table["split"][same[0]]]
+                first = min(pictures[number].source_id for number in table["number"][same])
+                for row in table[leaking]:
+                    leak = _leak(pictures[row["number"]], KEEP_ORDER[row["split"]], split, first)
+                    yield beam.pvalue.TaggedOutput("leaked", leak)
+                leaked.extend(leaking)
+        kept = np.delete(table, leaked)
+        if self._plan.strict and len(kept) < self._count:
+            return
+        for split, number, numbers in assignment.shards(kept, self._plan.shards):
+            yield split, number, numbers.tobytes()
+
+
+def _leak(picture: Picture, split: str, other_split: str, other: str) -> Rejected:
+    problem = (
+        f"{picture.jpeg_path}: is for {split}, but {other_split} has the same picture as {other} "
+        "and has to measure on unseen ones. Take it off one of the lists"
+    )
+    return Rejected(picture.source_id, picture.split, (problem,))
+
+
+class _WriteShard(_PictureFn):
+    """Writes one shard and yields its split and what it holds."""
+
+    stage = "write"
 
     def __init__(self, plan: Plan):
-        self._plan = plan
+        super().__init__(plan)
         self._class_ids = {name: number for number, name in enumerate(plan.classes, start=1)}
 
-    def setup(self):
-        self._marks = Marks(self._plan.marks, "write")
-
-    def process(self, shard: tuple[tuple[str, int], Iterable[Checked]], number_rejected: int):
-        if self._plan.strict and number_rejected:
-            return
-        (split, number), items = shard
-        items = sorted(items, key=lambda item: _shuffle_key(item, self._plan.seed))
+    def process(self, shard: tuple[str, int, bytes]):
+        split, number, numbers = shard
         name = f"{split}-{number:05d}-of-{self._plan.shards[split]:05d}.tfrecord.gz"
         # Several workers may try the same shard; whichever finishes puts the same bytes there.
         temporary = self._plan.marks / f"{name}.{uuid.uuid4().hex}"
@@ -221,32 +243,20 @@ class _WriteShard(beam.DoFn):
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         objects = []
         with tf.io.TFRecordWriter(str(temporary), options) as writer:
-            for item in items:
-                annotation, jpeg_path = _annotation(item.picture), Path(item.picture.jpeg_path)
+            for picture in map(self._pictures.__getitem__, np.frombuffer(numbers, np.uint32)):
+                annotation, jpeg_path = _annotation(picture), picture.jpeg_path
                 objects.append([(found.name, found.difficult) for found in annotation.objects])
                 example = build_example(
                     annotation,
                     jpeg_path.read_bytes(),
                     filename=jpeg_path.name,
-                    source_id=item.picture.source_id,
+                    source_id=picture.source_id,
                     class_ids=self._class_ids,
                 )
                 writer.write(example.SerializeToString(deterministic=True))
                 self._marks.add()
         temporary.rename(self._plan.folder / split / name)
-        yield split, objects
-
-    def teardown(self):
-        self._marks.close()
-
-
-def _with_shard(item: Checked, plan: Plan) -> tuple[tuple[str, int], Checked]:
-    number = int(_shuffle_key(item, plan.seed)[:16], 16) % plan.shards[item.split]
-    return (item.split, number), item
-
-
-def _shuffle_key(item: Checked, seed: int) -> str:
-    return _digest("shuffle", seed, item.sha256, item.picture.source_id)
+        yield split, count_split(objects)
 
 
 def _uniform(*parts: object) -> float:
@@ -262,14 +272,20 @@ def _rejected_row(rejected: Rejected) -> str:
     return json.dumps([rejected.source_id, rejected.split, rejected.problems])
 
 
+def _written_row(split: str, count: SplitCount) -> str:
+    return json.dumps([split, asdict(count)])
+
+
 def _read_result(rejected_path: Path, written_path: Path) -> Result:
     rejected = [
         Rejected(source_id, split, tuple(problems))
         for source_id, split, problems in map(json.loads, rejected_path.open(encoding="utf-8"))
     ]
-    written: dict[str, list] = {}
-    for split, objects in map(json.loads, written_path.open(encoding="utf-8")):
-        written.setdefault(split, []).extend(objects)
+    written: dict[str, SplitCount] = {}
+    for split, count in map(json.loads, written_path.open(encoding="utf-8")):
+        classes = {name: Count(**of_class) for name, of_class in count["classes"].items()}
+        shard = SplitCount(Count(**count["total"]), classes)
+        written[split] = written[split] + shard if split in written else shard
     return Result(
         tuple(sorted(rejected, key=lambda item: (item.source_id, item.split))),
         {split: written[split] for split in SPLITS if split in written},

@@ -31,7 +31,7 @@ from data.errors import DataError
 from data.lists import SPLITS, Selection, select
 from data.output import whole_folder
 from data.paths import local_path
-from data.report import Report, count_split
+from data.report import Report
 from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 
 DEFAULT_EVAL_FRACTION = 0.02
@@ -314,7 +314,7 @@ def _summary(rejected: Sequence, pictures: int) -> str:
 
 
 def _report(selection: Selection, fraction: float, result) -> Report:
-    splits = {split: count_split(objects) for split, objects in result.written.items()}
+    splits = result.written
     notes = list(selection.notes)
     for split in SPLITS:
         if selection.lists[split]:

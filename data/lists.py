@@ -4,7 +4,7 @@ Only `ImageSets/Main` counts: the folders of VOC2012 hold thousands of pictures 
 annotated for people only, and copies of VOC2007 test pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,14 +26,30 @@ _DEFAULT_LISTS = {
 class Picture(NamedTuple):
     """One entry of a list: where its files have to be, and the split it was listed for.
 
-    Beam holds several pickled copies of each, so paths are words and not objects.
+    A conversion holds all of them, so paths are put together where they are used.
     """
 
-    source_id: str  # such as VOC2007/000012
+    source_id: str  # such as VOC2007/000012; ends in the picture's name
     split: str
-    annotation: str | Annotation  # of VOC the file's path, to be read where it is used
-    jpeg_path: str
+    folder: str  # of the VOC year, or of COCO's pictures
+    annotation: Annotation | None = None  # None of VOC, where it is a file to be read
     problems: tuple[str, ...] = ()  # found when the annotation was read
+
+    @property
+    def jpeg_path(self) -> Path:
+        """Where the picture has to be."""
+        if self.annotation:
+            return Path(self.folder, self._name)
+        return Path(self.folder, "JPEGImages", f"{self._name}.jpg")
+
+    @property
+    def annotation_path(self) -> Path:
+        """Where the annotation of VOC has to be."""
+        return Path(self.folder, "Annotations", f"{self._name}.xml")
+
+    @property
+    def _name(self) -> str:
+        return self.source_id.partition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -82,13 +98,11 @@ def select(
             f"{devkit}: nothing to train on: neither VOC2007/trainval nor VOC2012/trainval. It "
             f"has: {_describe(found)}. Name a list, such as --train VOC2007/train"
         )
-    pictures = {
-        (split, picture.source_id): picture
-        for split in SPLITS
-        for name in lists[split]
-        for picture in _pictures(devkit, split, name)
-    }
-    return Selection(lists, tuple(pictures.values()), tuple(notes))
+    pictures = []
+    for split in SPLITS:
+        listed = (picture for name in lists[split] for picture in _pictures(devkit, split, name))
+        pictures += {picture.source_id: picture for picture in listed}.values()
+    return Selection(lists, tuple(pictures), tuple(notes))
 
 
 def _find_devkit(voc_root: Path) -> Path:
@@ -123,21 +137,15 @@ def _defaults(split: str, found: Mapping[str, Path], notes: list[str]) -> tuple[
     return tuple(chosen)
 
 
-def _pictures(devkit: Path, split: str, name: str) -> list[Picture]:
+def _pictures(devkit: Path, split: str, name: str) -> Iterator[Picture]:
     year, _, stem = name.partition("/")
     path = devkit / year / "ImageSets" / "Main" / f"{stem}.txt"
     ids = read_image_set(path)
     if not ids:
         raise DataError(f"{path}: the list is empty, so {split} gets no picture from it")
-    return [
-        Picture(
-            source_id=f"{year}/{image_id}",
-            split=split,
-            annotation=str(devkit / year / "Annotations" / f"{image_id}.xml"),
-            jpeg_path=str(devkit / year / "JPEGImages" / f"{image_id}.jpg"),
-        )
-        for image_id in ids
-    ]
+    folder = str(devkit / year)
+    for image_id in ids:
+        yield Picture(f"{year}/{image_id}", split, folder)
 
 
 def _describe(found: Mapping[str, Path]) -> str:

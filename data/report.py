@@ -32,6 +32,16 @@ class SplitCount:
     total: Count
     classes: Mapping[str, Count]
 
+    def __add__(self, other: "SplitCount") -> "SplitCount":
+        names = sorted({*self.classes, *other.classes})
+        return SplitCount(
+            self.total + other.total,
+            {
+                name: self.classes.get(name, Count()) + other.classes.get(name, Count())
+                for name in names
+            },
+        )
+
 
 @dataclass(frozen=True)
 class Report:
@@ -69,7 +79,7 @@ class Report:
 
 
 def count_split(pictures: Iterable[Iterable[tuple[str, bool]]]) -> SplitCount:
-    """Counts a split from the (class, difficult) pairs of each of its pictures."""
+    """Counts a split, or a part of it, from the (class, difficult) pairs of each picture."""
     total = Count()
     classes: dict[str, Count] = {}
     for objects in pictures:

@@ -22,7 +22,9 @@ from pipeline.spans import find_spans
 _log = logging.getLogger("ssd")
 
 # The source that decides what a record of a picture looks like.
-_CONVERTER = tuple(f"data/{n}.py" for n in ("conversion", "records", "voc", "lists", "jpeg"))
+_CONVERTER = tuple(
+    f"data/{n}.py" for n in ("conversion", "assignment", "records", "voc", "lists", "jpeg")
+)
 # Years of a VOCdevkit, or of the folder above it.
 _YEARS = ("*", "*/*")
 _SAMPLE = ("data/sample.py", "data/shapes.py", "data/textures.py")

@@ -8,6 +8,7 @@ from data.beam_runner import beam_arguments
 from data.convert import convert, main
 from data.errors import DataError
 from data.fields import COMMON
+from data.report import Count
 from data.schema import class_names, read_schema
 from data.voc import read_annotation
 
@@ -97,7 +98,8 @@ def test_many_pictures_go_to_several_shards(tmp_path, voc_root, voc_year, monkey
     monkeypatch.setattr("data.conversion._PICTURES_PER_SHARD", 10)
     ids = [voc_year.add(f"{n:06d}") for n in range(10, 70)]
     voc_year.write_list("trainval", ids)
-    convert(voc_root, tmp_path / "out", **_LISTS)
+    report = convert(voc_root, tmp_path / "out", **_LISTS)
+    assert report.splits["train"].total == report.splits["train"].classes["dog"] == Count(60, 60, 0)
     names = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
     assert names == [f"train-{n:05d}-of-00006.tfrecord.gz" for n in range(6)]
     assert sorted(_sources(tmp_path / "out" / "train")) == [f"VOC2007/{n}" for n in ids]

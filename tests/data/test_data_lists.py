@@ -20,8 +20,8 @@ def test_default_is_07_plus_12(voc_root, voc_year, make_year):
     assert _ids(selection, "train") == ["VOC2007/000001", "VOC2007/000002", "VOC2012/2008_000001"]
     assert _ids(selection, "test") == ["VOC2007/000004"]
     last = selection.pictures[2]
-    assert last.jpeg_path == str(voc_root / "VOC2012" / "JPEGImages" / "2008_000001.jpg")
-    assert last.annotation == str(voc_root / "VOC2012" / "Annotations" / "2008_000001.xml")
+    assert last.jpeg_path == voc_root / "VOC2012" / "JPEGImages" / "2008_000001.jpg"
+    assert last.annotation_path == voc_root / "VOC2012" / "Annotations" / "2008_000001.xml"
 
 
 def test_devkit_below_the_root(tmp_path, voc_root, voc_year):

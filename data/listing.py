@@ -1,0 +1,38 @@
+"""The pictures of a conversion in a file, so that a number can stand for one between workers."""
+
+import pickle
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data.lists import Picture
+
+_PICTURES, _OFFSETS = "pictures.pickles", "offsets.npy"
+
+
+def write_listing(pictures: Iterable[Picture], folder: Path) -> None:
+    """Writes what a `Listing` reads; a picture's number is its place in `pictures`."""
+    offsets = array("q")
+    with (folder / _PICTURES).open("wb") as file:
+        for picture in pictures:
+            offsets.append(file.tell())
+            pickle.dump(picture, file)
+    np.save(folder / _OFFSETS, offsets)
+
+
+class Listing:
+    """Looks pictures up by number; memory does not grow with them."""
+
+    def __init__(self, folder: Path):
+        self._file = (folder / _PICTURES).open("rb")
+        self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
+
+    def __getitem__(self, number: int) -> Picture:
+        self._file.seek(self._offsets[number])
+        return pickle.load(self._file)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
