@@ -86,10 +86,8 @@ def best_ground_truth(
     return best, best_iou
 
 
-def ranking(columns) -> np.ndarray:
+def ranking(columns: Columns) -> np.ndarray:
     """Detection rows by class, then falling score; equal scores by image id, then row.
-
-    columns: Columns, or Outcomes without their boxes.
 
     The id makes the order, and with it every number computed from it, independent of the order in
     which the pictures were added.

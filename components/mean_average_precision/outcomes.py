@@ -1,19 +1,20 @@
 """What the VOC score needs of matched pictures, without their boxes.
 
-A detection takes 52 bytes with its box, 8 without. TFMA holds the pictures once for each sample of
+A detection takes 52 bytes with its box, 7 without. TFMA holds the pictures once for each sample of
 its bootstrap and Beam copies them between stages, so with 200 detections in each that decides
 whether a picture takes a megabyte of memory.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from components.mean_average_precision import object_slices
 from components.mean_average_precision.accumulator import Columns
-from components.mean_average_precision.matching import ranking
-from components.mean_average_precision.voc import VocMatches, VocResult, match_voc, score
+from components.mean_average_precision.voc import ClassResult, class_result, match_voc
 
 
 class Outcomes(NamedTuple):
@@ -22,19 +23,20 @@ class Outcomes(NamedTuple):
     Bit 0 of `gt_countable` and `det_ignored` is for all objects, bit i + 1 for slice i.
     """
 
-    image_ids: np.ndarray  # str [images]
+    image_ids: np.ndarray  # UTF-8 bytes [images], which sort as the text does
+    copies: np.ndarray  # int32 [images], how often each picture counts
+    gt_count: np.ndarray  # int32 [images]
     det_count: np.ndarray  # int32 [images]
-    gt_class: np.ndarray  # uint16 [ground truths]
+    gt_class: np.ndarray  # uint8 or more [ground truths]
     gt_countable: np.ndarray  # uint8 [ground truths], bits
-    det_class: np.ndarray  # uint16 [detections]
+    det_class: np.ndarray  # uint8 or more [detections]
     det_score: np.ndarray  # float [detections]
     det_hit: np.ndarray  # bool [detections], found an object that counts unless ignored
     det_ignored: np.ndarray  # uint8 [detections], bits
 
-    @property
-    def det_image(self) -> np.ndarray:
-        """The picture of each detection, int64 [detections]."""
-        return np.repeat(np.arange(len(self.image_ids)), self.det_count)
+
+# The columns of Outcomes, each as type and compressed bytes.
+Packed = tuple[tuple[str, bytes], ...]
 
 
 def match(
@@ -47,12 +49,16 @@ def match(
     matches = match_voc(columns, num_classes, iou_threshold)
     parts = [matches, *(object_slices.restrict(columns, matches, name) for name in slices)]
     single = columns.det_score.astype(np.float32)
+    images = len(columns.image_ids)
+    class_type = np.min_scalar_type(num_classes - 1)
     return Outcomes(
-        image_ids=columns.image_ids,
-        det_count=np.bincount(columns.det_image, minlength=len(columns.image_ids)).astype(np.int32),
-        gt_class=columns.gt_class.astype(np.uint16),
+        image_ids=np.char.encode(columns.image_ids, "utf-8"),
+        copies=np.ones(images, np.int32),
+        gt_count=np.bincount(columns.gt_image, minlength=images).astype(np.int32),
+        det_count=np.bincount(columns.det_image, minlength=images).astype(np.int32),
+        gt_class=columns.gt_class.astype(class_type),
         gt_countable=_as_bits([part.countable for part in parts]),
-        det_class=columns.det_class.astype(np.uint16),
+        det_class=columns.det_class.astype(class_type),
         # A model's scores are float32, and have to be compared as they are.
         det_score=single if (single == columns.det_score).all() else columns.det_score,
         det_hit=matches.hit,
@@ -60,27 +66,69 @@ def match(
     )
 
 
-def concatenate(parts: Sequence[Outcomes]) -> Outcomes:
-    """Outcomes of other pictures as one; of none, an empty one."""
-    return Outcomes(*(np.concatenate(arrays) for arrays in zip(*(parts or [_EMPTY]), strict=True)))
+def pack(pictures: Iterable[Outcomes]) -> Packed:
+    """Outcomes of pictures as compressed bytes, two thirds of their size.
+
+    One that follows itself, as in the samples of a bootstrap, is kept once and counted.
+    """
+    runs = [list(run) for _, run in itertools.groupby(pictures, id)]
+    counted = [run[0]._replace(copies=run[0].copies * len(run)) for run in runs]
+    columns = [np.concatenate(arrays) for arrays in zip(_EMPTY, *counted, strict=True)]
+    return tuple((column.dtype.str, zlib.compress(column.tobytes(), 1)) for column in columns)
+
+
+def unpack(parts: Iterable[Packed]) -> Outcomes:
+    """The outcomes in packed parts, with each copy of a picture written out."""
+    outcomes = Outcomes(*map(_unpacked_column, zip(pack([]), *parts, strict=True)))
+    return outcomes if (outcomes.copies == 1).all() else _with_copies(outcomes)
+
+
+def _unpacked_column(parts: Iterable[tuple[str, bytes]]) -> np.ndarray:
+    return np.concatenate([np.frombuffer(zlib.decompress(data), dtype) for dtype, data in parts])
+
+
+def _with_copies(outcomes: Outcomes) -> Outcomes:
+    images = np.repeat(np.arange(len(outcomes.copies)), outcomes.copies)
+    gt_rows = _rows(outcomes.gt_count, images)
+    det_rows = _rows(outcomes.det_count, images)
+    return Outcomes(
+        *(column[images] for column in outcomes[:4]),
+        *(column[gt_rows] for column in outcomes[4:6]),
+        *(column[det_rows] for column in outcomes[6:]),
+    )
+
+
+def _rows(counts: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The rows of some pictures, of which each has `counts` next to each other."""
+    taken = counts[images]
+    shift = (np.cumsum(counts) - counts)[images] - (np.cumsum(taken) - taken)
+    return np.repeat(shift, taken) + np.arange(taken.sum())
 
 
 def scores(
-    outcomes: Outcomes, class_names: Sequence[str], num_slices: int = 0
-) -> Iterator[VocResult]:
-    """The score of all objects, then one by one those of the slices that were matched for."""
-    outcomes = outcomes._replace(det_score=outcomes.det_score.astype(np.float64))
-    order = ranking(outcomes)
-    for bit in range(1 + num_slices):
-        ignored = _bit(outcomes.det_ignored, bit)
-        matches = VocMatches(
-            best=None,  # of no use for a score
-            hit=outcomes.det_hit & ~ignored,
-            ignored=ignored,
-            countable=_bit(outcomes.gt_countable, bit),
-            order=order,
-        )
-        yield score(outcomes, matches, class_names)
+    outcomes: Outcomes, num_classes: int, num_slices: int = 0
+) -> Iterator[tuple[ClassResult, ...]]:
+    """The score of each class: of all objects, then of those in each slice that was matched for.
+
+    Class by class, for ranking and scoring take several times the memory of what they work on.
+    """
+    _, id_rank = np.unique(outcomes.image_ids, return_inverse=True)
+    ends = np.cumsum(outcomes.det_count)
+    for index in range(num_classes):
+        countable = outcomes.gt_countable[outcomes.gt_class == index]
+        rows = np.flatnonzero(outcomes.det_class == index)
+        # As `matching.ranking`.
+        rank = id_rank[np.searchsorted(ends, rows, "right")]
+        rows = rows[np.lexsort((rank, -outcomes.det_score[rows]))]
+        yield tuple(_score(outcomes, rows, countable, bit) for bit in range(1 + num_slices))
+
+
+def _score(outcomes: Outcomes, rows: np.ndarray, countable: np.ndarray, bit: int) -> ClassResult:
+    counted = rows[~_bit(outcomes.det_ignored[rows], bit)]
+    positives = int(_bit(countable, bit).sum())
+    return class_result(
+        outcomes.det_score[counted], outcomes.det_hit[counted], positives, len(rows)
+    )
 
 
 def _as_bits(flags: Sequence[np.ndarray]) -> np.ndarray:
@@ -94,11 +142,13 @@ def _bit(bits: np.ndarray, number: int) -> np.ndarray:
 
 
 _EMPTY = Outcomes(
-    image_ids=np.zeros(0, str),
+    image_ids=np.zeros(0, "S1"),
+    copies=np.zeros(0, np.int32),
+    gt_count=np.zeros(0, np.int32),
     det_count=np.zeros(0, np.int32),
-    gt_class=np.zeros(0, np.uint16),
+    gt_class=np.zeros(0, np.uint8),
     gt_countable=np.zeros(0, np.uint8),
-    det_class=np.zeros(0, np.uint16),
+    det_class=np.zeros(0, np.uint8),
     det_score=np.zeros(0, np.float32),
     det_hit=np.zeros(0, bool),
     det_ignored=np.zeros(0, np.uint8),

@@ -24,9 +24,12 @@ from tensorflow_model_analysis.utils import model_util
 
 from components.mean_average_precision import coco, object_slices, outcomes, tfma_inputs
 from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
-from components.mean_average_precision.average_precision import interpolated_precision
-from components.mean_average_precision.outcomes import Outcomes
-from components.mean_average_precision.voc import ClassResult, VocResult
+from components.mean_average_precision.average_precision import (
+    interpolated_precision,
+    mean_of_defined,
+)
+from components.mean_average_precision.outcomes import Outcomes, Packed
+from components.mean_average_precision.voc import ClassResult
 from data.fields import Fields
 
 MAP = "mAP"  # VOC2007, 11-point
@@ -48,6 +51,9 @@ CURVE_RECALLS = np.linspace(0.0, 1.0, 101)
 _SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 _IOU_THRESHOLD = 0.5
+
+# A picture by itself takes a kilobyte, mostly for the objects of its ten arrays.
+_PICTURES_PER_PART = 500
 
 
 def ap_name(class_name: str) -> str:
@@ -245,7 +251,8 @@ class _ReadPicture(metric_types.Preprocessor):
 class _Accumulator(NamedTuple):
     """Pictures of a slice; those for COCO with their boxes, for it matches in many ways."""
 
-    outcomes: list[Outcomes]
+    parts: list[Packed]
+    single: list[Outcomes]  # pictures that are not packed yet
     coco: DetectionAccumulator
 
 
@@ -265,10 +272,12 @@ class _ScorePictures(beam.CombineFn):
         return list(self.extract_output(self.create_accumulator()))
 
     def create_accumulator(self) -> _Accumulator:
-        return _Accumulator([], DetectionAccumulator(self._class_names))
+        return _Accumulator([], [], DetectionAccumulator(self._class_names))
 
     def add_input(self, accumulator: _Accumulator, picture: _Picture) -> _Accumulator:
-        accumulator.outcomes.append(picture.outcomes)
+        accumulator.single.append(picture.outcomes)
+        if len(accumulator.single) == _PICTURES_PER_PART:
+            _pack(accumulator)
         if self._with_coco:
             accumulator.coco.add_columns(picture.columns)
         return accumulator
@@ -277,38 +286,42 @@ class _ScorePictures(beam.CombineFn):
         # Always a new one: TFMA may merge the same accumulators several times.
         merged = self.create_accumulator()
         for accumulator in accumulators:
-            merged.outcomes.extend(accumulator.outcomes)
+            merged.parts.extend(accumulator.parts)
+            merged.single.extend(accumulator.single)
             merged.coco.merge([accumulator.coco])
         return merged
 
     def compact(self, accumulator: _Accumulator) -> _Accumulator:
         accumulator.coco.columns()
-        return accumulator._replace(outcomes=[outcomes.concatenate(accumulator.outcomes)])
+        _pack(accumulator)
+        return accumulator
 
     def extract_output(
         self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
-        whole = outcomes.concatenate(accumulator.outcomes)
-        parts = outcomes.scores(whole, self._class_names, len(self._slices))
-        result = next(parts)
-        values = _voc_values(result)
-        for name, part in zip(self._slices, parts, strict=True):
-            values[slice_map_name(name)] = part.map_11_point
+        whole = outcomes.unpack([*accumulator.parts, outcomes.pack(accumulator.single)])
+        results = outcomes.scores(whole, len(self._class_names), len(self._slices))
+        rows = zip(self._class_names, results, strict=True)
+        values, plots, precisions = {}, {}, []
+        for number, (name, (row, *parts)) in enumerate(rows, start=1):
+            values |= {
+                ap_name(name): row.ap_11_point,
+                ap_area_name(name): row.ap_area,
+                curve_name(name): _curve(row),
+            }
+            plots[_plot_key(number, self._model_name)] = _confusion_matrices(row)
+            precisions.append([row.ap_11_point, row.ap_area, *(p.ap_11_point for p in parts)])
+        names = [MAP, MAP_AREA, *map(slice_map_name, self._slices)]
+        values |= zip(names, map(mean_of_defined, np.array(precisions).T), strict=True)
         if self._with_coco:
             values |= _coco_values(coco.evaluate(accumulator.coco))
-        return {
-            **{_key(name, self._model_name): value for name, value in values.items()},
-            **_plots(result, self._model_name),
-        }
+        return {_key(name, self._model_name): value for name, value in values.items()} | plots
 
 
-def _voc_values(result: VocResult) -> dict[str, float | np.ndarray]:
-    values: dict[str, Any] = {MAP: result.map_11_point, MAP_AREA: result.map_area}
-    for name, row in result.classes.items():
-        values[ap_name(name)] = row.ap_11_point
-        values[ap_area_name(name)] = row.ap_area
-        values[curve_name(name)] = _curve(row)
-    return values
+def _pack(accumulator: _Accumulator) -> None:
+    if accumulator.single:
+        accumulator.parts.append(outcomes.pack(accumulator.single))
+        accumulator.single.clear()
 
 
 def _coco_values(result: coco.CocoResult) -> dict[str, float]:
@@ -322,18 +335,13 @@ def _curve(row: ClassResult) -> np.ndarray:
     return interpolated_precision(row.precision, row.recall, CURVE_RECALLS)
 
 
-def _plots(result: VocResult, model_name: str) -> dict[metric_types.PlotKey, Any]:
-    keys = [
-        metric_types.PlotKey(
-            CONFUSION_MATRIX_PLOT_NAME,
-            model_name=model_name,
-            sub_key=metric_types.SubKey(class_id=class_id),
-            example_weighted=None,
-        )
-        for class_id in range(1, len(result.classes) + 1)
-    ]
-    rows = result.classes.values()
-    return {key: _confusion_matrices(row) for key, row in zip(keys, rows, strict=True)}
+def _plot_key(class_id: int, model_name: str) -> metric_types.PlotKey:
+    return metric_types.PlotKey(
+        CONFUSION_MATRIX_PLOT_NAME,
+        model_name=model_name,
+        sub_key=metric_types.SubKey(class_id=class_id),
+        example_weighted=None,
+    )
 
 
 def _confusion_matrices(row: ClassResult):

@@ -30,12 +30,21 @@ class ClassResult:
 
     positives: int  # objects that are not difficult
     detections: int  # all of them, also those of difficult objects
-    scores: np.ndarray  # float64 [counted detections]
+    scores: np.ndarray  # float [counted detections]
     hits: np.ndarray  # bool [counted detections]
-    precision: np.ndarray  # float64 [counted detections]
-    recall: np.ndarray  # float64 [counted detections]
     ap_11_point: float
     ap_area: float
+
+    # Not stored: they would take twice as much as the rest, of each class at once.
+    @property
+    def precision(self) -> np.ndarray:
+        """float64 [counted detections]."""
+        return _precision_recall(self.hits, self.positives)[0]
+
+    @property
+    def recall(self) -> np.ndarray:
+        """float64 [counted detections]."""
+        return _precision_recall(self.hits, self.positives)[1]
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,8 @@ def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> V
     return score(columns, matches, accumulator.class_names)
 
 
-def score(columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult:
-    """AP of every class of matched detections, given as Columns or Outcomes."""
+def score(columns: Columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult:
+    """AP of every class of matched detections."""
     num_classes = len(class_names)
     positives = np.bincount(columns.gt_class[matches.countable], minlength=num_classes)
     bounds = np.searchsorted(columns.det_class[matches.order], np.arange(num_classes + 1))
@@ -102,28 +111,29 @@ def score(columns, matches: VocMatches, class_names: Sequence[str]) -> VocResult
     for index, name in enumerate(class_names):
         rows = matches.order[bounds[index] : bounds[index + 1]]
         counted = rows[~matches.ignored[rows]]
-        classes[name] = _class_result(
+        classes[name] = class_result(
             columns.det_score[counted], matches.hit[counted], int(positives[index]), len(rows)
         )
     return VocResult(classes)
 
 
-def _class_result(
+def class_result(
     scores: np.ndarray, hits: np.ndarray, positives: int, detections: int
 ) -> ClassResult:
-    if not positives:
-        undefined = np.full(len(scores), math.nan)
-        return ClassResult(
-            positives, detections, scores, hits, undefined, undefined, math.nan, math.nan
-        )
-    precision, recall = precision_recall(hits, positives)
+    """AP of a class from its ranked detections; the arguments are fields of the result."""
+    precision, recall = _precision_recall(hits, positives)
     return ClassResult(
         positives,
         detections,
         scores,
         hits,
-        precision,
-        recall,
-        ap_11_point(precision, recall),
-        ap_area(precision, recall),
+        ap_11_point(precision, recall) if positives else math.nan,
+        ap_area(precision, recall) if positives else math.nan,
     )
+
+
+def _precision_recall(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
+    if positives:
+        return precision_recall(hits, positives)
+    undefined = np.full(len(hits), math.nan)
+    return undefined, undefined

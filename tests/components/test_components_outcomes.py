@@ -1,7 +1,10 @@
 """Scores of pictures matched one by one against those of boxes matched all at once."""
 
+import math
+
 import numpy as np
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.mean_average_precision import object_slices, outcomes
 from components.mean_average_precision.voc import match_voc, score
@@ -9,53 +12,80 @@ from tests.components.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
 def matched(pictures):
-    """Each picture by itself, in the other order."""
-    parts = [
+    """Each picture by itself."""
+    return [
         outcomes.match(
             accumulate([picture], first=number).columns(), len(CLASSES), 0.5, object_slices.NAMES
         )
-        for number, picture in reversed(list(enumerate(pictures)))
+        for number, picture in enumerate(pictures)
     ]
-    return outcomes.concatenate(parts)
+
+
+def packed(*parts):
+    return outcomes.unpack([outcomes.pack(part) for part in parts])
 
 
 def assert_equal(found, expected):
-    for name in CLASSES:
-        for field in ("positives", "detections", "scores", "hits", "ap_11_point", "ap_area"):
-            np.testing.assert_array_equal(
-                getattr(found.classes[name], field), getattr(expected.classes[name], field)
-            )
+    for field in ("positives", "detections", "scores", "hits", "ap_11_point", "ap_area"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
 
 
-@given(PICTURES)
+@given(PICTURES, st.integers(0, 3))
 @settings(max_examples=100, deadline=None)
-def test_matched_apart_scored_together(pictures):
+def test_matched_apart_scored_together(pictures, cut):
     columns = accumulate(pictures).columns()
     matches = match_voc(columns, len(CLASSES), 0.5)
-    found = outcomes.scores(matched(pictures), CLASSES, len(object_slices.NAMES))
-    assert_equal(next(found), score(columns, matches, CLASSES))
-    for name, result in zip(object_slices.NAMES, found, strict=True):
-        part = object_slices.restrict(columns, matches, name)
-        assert_equal(result, score(columns, part, CLASSES))
+    parts = [object_slices.restrict(columns, matches, name) for name in object_slices.NAMES]
+    expected = [score(columns, part, CLASSES).classes for part in (matches, *parts)]
+    single = matched(pictures)[::-1]
+    whole = packed(single[:cut], single[cut:])
+    found = outcomes.scores(whole, len(CLASSES), len(object_slices.NAMES))
+    for name, results in zip(CLASSES, found, strict=True):
+        for result, classes in zip(results, expected, strict=True):
+            assert_equal(result, classes[name])
+
+
+@given(PICTURES, st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_picture_drawn_several_times_counts_as_often(pictures, data):
+    copies = [data.draw(st.integers(0, 3)) for _ in pictures]
+    single = matched(pictures)
+    kept = outcomes.pack(one for one, n in zip(single, copies, strict=True) for _ in range(n))
+    apart = [outcomes.pack([one]) for one, n in zip(single, copies, strict=True) for _ in range(n)]
+    found = outcomes.scores(outcomes.unpack([kept]), len(CLASSES))
+    expected = outcomes.scores(outcomes.unpack(apart), len(CLASSES))
+    for (result,), (plain,) in zip(found, expected, strict=True):
+        assert_equal(result, plain)
 
 
 def test_scores_are_never_rounded():
     third = 1 / 3
     above = np.nextafter(third, 1)
     found = [("cat", (0, 0, 40, 40), third), ("cat", (0, 0, 40, 40), above)]
-    kept = matched([([], found)]).det_score
+    kept = packed(matched([([], found)])).det_score
     assert set(kept) == {third, above}
     single = [("cat", box, float(np.float32(value))) for _, box, value in found]
-    assert matched([([], single)]).det_score.dtype == np.float32
+    assert packed(matched([([], single)])).det_score.dtype == np.float32
 
 
-def test_a_detection_takes_8_bytes():
+def test_a_detection_takes_7_bytes():
     found = [("cat", (0, 0, 40, 40), 0.5)] * 200
-    size = [sum(column.nbytes for column in matched([([], found[:count])])) for count in (100, 200)]
-    assert (size[1] - size[0]) / 100 == 8
+    size = [
+        sum(column.nbytes for column in packed(matched([([], found[:count])])))
+        for count in (100, 200)
+    ]
+    assert (size[1] - size[0]) / 100 == 7
+
+
+def test_copies_take_no_memory():
+    random = np.random.default_rng(0)
+    found = [("cat", (0, 0, 40, 40), score) for score in random.random(200)]
+    (one,) = matched([([], found)])
+    size = [sum(len(data) for _, data in outcomes.pack([one] * n)) for n in (1, 20)]
+    assert size[0] == size[1]
 
 
 def test_nothing_scores_as_nothing():
-    (whole,) = outcomes.scores(outcomes.concatenate([]), CLASSES)
-    assert np.isnan(whole.map_11_point)
-    assert not len(whole.classes["cat"].scores)
+    for ((row,),) in [outcomes.scores(packed(*parts), 1) for parts in ([], [[]])]:
+        assert math.isnan(row.ap_11_point)
+        assert (row.positives, row.detections, len(row.scores)) == (0, 0, 0)

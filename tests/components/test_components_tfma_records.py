@@ -9,6 +9,7 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision import outcomes, picture_slices, tfma_metric
+from components.mean_average_precision.voc import VocResult
 from data.errors import DataError
 from data.fields import COMMON
 
@@ -37,7 +38,9 @@ class Computation:
 
 def evaluate(accumulator):
     """The VOC score of all objects in an accumulator of the metric."""
-    return next(outcomes.scores(outcomes.concatenate(accumulator.outcomes), CLASSES))
+    whole = outcomes.unpack([*accumulator.parts, outcomes.pack(accumulator.single)])
+    rows = [row for (row,) in outcomes.scores(whole, len(CLASSES))]
+    return VocResult(dict(zip(CLASSES, rows, strict=True)))
 
 
 def inputs(features, predictions):
