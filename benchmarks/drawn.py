@@ -110,7 +110,7 @@ def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None
 def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -> float:
     """mAP_area of a whole TFMA run over what `write_extracts` wrote.
 
-    intervals: whether TFMA draws the 20 samples for confidence intervals, as the Evaluator does.
+    intervals: whether the 20 samples for confidence intervals are drawn, as in the Evaluator.
     """
     import apache_beam as beam
     import tensorflow_model_analysis as tfma
@@ -121,13 +121,11 @@ def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -
     from components.mean_average_precision import tfma_metric
     from data.beam_runner import IN_PROCESS
     from data.fields import COMMON
-    from pipeline.evaluation import interval_options
 
-    names = class_names(num_classes)
+    metric = tfma_metric.metric_config(class_names(num_classes), COMMON, with_intervals=intervals)
     config = config_pb2.EvalConfig(
         model_specs=[config_pb2.ModelSpec()],
-        metrics_specs=[config_pb2.MetricsSpec(metrics=[tfma_metric.metric_config(names, COMMON)])],
-        options=interval_options(intervals),
+        metrics_specs=[config_pb2.MetricsSpec(metrics=[metric])],
     )
     pipeline = beam.Pipeline(options=PipelineOptions(list(IN_PROCESS)))
     with tempfile.TemporaryDirectory() as folder:

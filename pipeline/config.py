@@ -42,8 +42,8 @@ class EvaluatorConfig:
     `slices` measures pictures apart by `objects` or `picture_size`
     (`components.mean_average_precision.picture_slices`) or by any feature of the records, such as
     `image/format`. Objects are always measured apart by size, truncated and occluded.
-    `confidence_intervals` are TFMA's, from 20 bootstrap samples of the pictures; its jackknife does
-    not fit 11-point AP, which jumps. `coco_metrics` adds COCO's scores.
+    `confidence_intervals` come from 20 bootstrap samples of the pictures; TFMA's jackknife does not
+    fit 11-point AP, which jumps. `coco_metrics` adds COCO's scores.
     """
 
     min_map: float = 0.7

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from components.mean_average_precision.bootstrap import rows_of
 from data.errors import DataError
 
 
@@ -200,6 +201,25 @@ def _areas(values, count: int, image_id: str) -> np.ndarray:
             "needs a finite one of 0 or more"
         )
     return areas
+
+
+def take(columns: Columns, images: np.ndarray) -> Columns:
+    """Some of the pictures, each as often as its index is in `images`."""
+
+    def rows(of_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(of_row, minlength=len(columns.image_ids))
+        return rows_of(images, counts), np.repeat(np.arange(len(images)), counts[images])
+
+    gt_rows, gt_image = rows(columns.gt_image)
+    det_rows, det_image = rows(columns.det_image)
+    taken = {
+        name: column[gt_rows if name.startswith("gt_") else det_rows]
+        for name, column in columns._asdict().items()
+        if name != "image_ids"
+    }
+    return Columns(columns.image_ids[images], **taken)._replace(
+        gt_image=gt_image, det_image=det_image
+    )
 
 
 def _concatenate(parts: Sequence[Columns]) -> Columns:

@@ -1,11 +1,9 @@
 """What the VOC score needs of matched pictures, without their boxes.
 
-A detection takes 52 bytes with its box, 7 without. TFMA holds the pictures once for each sample of
-its bootstrap and Beam copies them between stages, so with 200 detections in each that decides
-whether a picture takes a megabyte of memory.
+A detection takes 52 bytes with its box, 7 without. TFMA collects the pictures in three stages of
+Beam, which holds them several times in each.
 """
 
-import itertools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -14,6 +12,7 @@ import numpy as np
 
 from components.mean_average_precision import object_slices
 from components.mean_average_precision.accumulator import Columns
+from components.mean_average_precision.bootstrap import rows_of
 from components.mean_average_precision.voc import ClassResult, class_result, match_voc
 
 
@@ -24,7 +23,6 @@ class Outcomes(NamedTuple):
     """
 
     image_ids: np.ndarray  # UTF-8 bytes [images], which sort as the text does
-    copies: np.ndarray  # int32 [images], how often each picture counts
     gt_count: np.ndarray  # int32 [images]
     det_count: np.ndarray  # int32 [images]
     gt_class: np.ndarray  # uint8 or more [ground truths]
@@ -53,7 +51,6 @@ def match(
     class_type = np.min_scalar_type(num_classes - 1)
     return Outcomes(
         image_ids=np.char.encode(columns.image_ids, "utf-8"),
-        copies=np.ones(images, np.int32),
         gt_count=np.bincount(columns.gt_image, minlength=images).astype(np.int32),
         det_count=np.bincount(columns.det_image, minlength=images).astype(np.int32),
         gt_class=columns.gt_class.astype(class_type),
@@ -67,42 +64,29 @@ def match(
 
 
 def pack(pictures: Iterable[Outcomes]) -> Packed:
-    """Outcomes of pictures as compressed bytes, two thirds of their size.
-
-    One that follows itself, as in the samples of a bootstrap, is kept once and counted.
-    """
-    runs = [list(run) for _, run in itertools.groupby(pictures, id)]
-    counted = [run[0]._replace(copies=run[0].copies * len(run)) for run in runs]
-    columns = [np.concatenate(arrays) for arrays in zip(_EMPTY, *counted, strict=True)]
+    """Outcomes of pictures as compressed bytes, two thirds of their size."""
+    columns = [np.concatenate(arrays) for arrays in zip(_EMPTY, *pictures, strict=True)]
     return tuple((column.dtype.str, zlib.compress(column.tobytes(), 1)) for column in columns)
 
 
 def unpack(parts: Iterable[Packed]) -> Outcomes:
-    """The outcomes in packed parts, with each copy of a picture written out."""
-    outcomes = Outcomes(*map(_unpacked_column, zip(pack([]), *parts, strict=True)))
-    return outcomes if (outcomes.copies == 1).all() else _with_copies(outcomes)
+    """The outcomes in packed parts."""
+    return Outcomes(*map(_unpacked_column, zip(pack([]), *parts, strict=True)))
 
 
 def _unpacked_column(parts: Iterable[tuple[str, bytes]]) -> np.ndarray:
     return np.concatenate([np.frombuffer(zlib.decompress(data), dtype) for dtype, data in parts])
 
 
-def _with_copies(outcomes: Outcomes) -> Outcomes:
-    images = np.repeat(np.arange(len(outcomes.copies)), outcomes.copies)
-    gt_rows = _rows(outcomes.gt_count, images)
-    det_rows = _rows(outcomes.det_count, images)
+def take(outcomes: Outcomes, images: np.ndarray) -> Outcomes:
+    """Some of the pictures, each as often as its index is in `images`."""
+    gt_rows = rows_of(images, outcomes.gt_count)
+    det_rows = rows_of(images, outcomes.det_count)
     return Outcomes(
-        *(column[images] for column in outcomes[:4]),
-        *(column[gt_rows] for column in outcomes[4:6]),
-        *(column[det_rows] for column in outcomes[6:]),
+        *(column[images] for column in outcomes[:3]),
+        *(column[gt_rows] for column in outcomes[3:5]),
+        *(column[det_rows] for column in outcomes[5:]),
     )
-
-
-def _rows(counts: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """The rows of some pictures, of which each has `counts` next to each other."""
-    taken = counts[images]
-    shift = (np.cumsum(counts) - counts)[images] - (np.cumsum(taken) - taken)
-    return np.repeat(shift, taken) + np.arange(taken.sum())
 
 
 def scores(
@@ -143,7 +127,6 @@ def _bit(bits: np.ndarray, number: int) -> np.ndarray:
 
 _EMPTY = Outcomes(
     image_ids=np.zeros(0, "S1"),
-    copies=np.zeros(0, np.int32),
     gt_count=np.zeros(0, np.int32),
     det_count=np.zeros(0, np.int32),
     gt_class=np.zeros(0, np.uint8),

@@ -22,8 +22,14 @@ from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MA
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
-from components.mean_average_precision import coco, object_slices, outcomes, tfma_inputs
-from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
+from components.mean_average_precision import (
+    bootstrap,
+    coco,
+    object_slices,
+    outcomes,
+    tfma_inputs,
+)
+from components.mean_average_precision.accumulator import Columns, DetectionAccumulator, take
 from components.mean_average_precision.average_precision import (
     interpolated_precision,
     mean_of_defined,
@@ -88,7 +94,11 @@ def slice_names(fields: Fields) -> tuple[str, ...]:
 
 
 def metric_config(
-    class_names: Sequence[str], fields: Fields, code_version: str = "", with_coco: bool = False
+    class_names: Sequence[str],
+    fields: Fields,
+    code_version: str = "",
+    with_coco: bool = False,
+    with_intervals: bool = False,
 ) -> config_pb2.MetricConfig:
     """Configures the metric.
 
@@ -96,12 +106,15 @@ def metric_config(
     fields: the names of the records' features.
     code_version: names the metric's source, so that a cached evaluation is not used after a change.
     with_coco: also reports `COCO_NAMES` and `coco_ap_name` of each class.
+    with_intervals: also says how much each metric varies over bootstrap samples of the pictures.
+        (TFMA's own options for that are to be left out.)
     """
     config = {
         "class_names": list(class_names),
         "fields": dataclasses.asdict(fields),
         "code_version": code_version,
         "with_coco": with_coco,
+        "with_intervals": with_intervals,
     }
     return config_pb2.MetricConfig(
         class_name=MeanAveragePrecision.__name__, module=__name__, config=json.dumps(config)
@@ -130,6 +143,7 @@ class MeanAveragePrecision(metric_types.Metric):
         fields: dict[str, str | None],
         code_version: str = "",
         with_coco: bool = False,
+        with_intervals: bool = False,
         name: str = MAP,
     ):
         del code_version  # part of the configuration only
@@ -138,6 +152,7 @@ class MeanAveragePrecision(metric_types.Metric):
             class_names=list(class_names),
             fields=dict(fields),
             with_coco=with_coco,
+            with_intervals=with_intervals,
             name=name,
         )
 
@@ -173,6 +188,7 @@ def _computations(
     class_names: list[str],
     fields: dict[str, str | None],
     with_coco: bool,
+    with_intervals: bool,
     name: str,
     eval_config: config_pb2.EvalConfig | None = None,
     model_names: Iterable[str] | None = None,
@@ -180,12 +196,14 @@ def _computations(
     del name  # the keys have their own
     record = Fields(**fields)
     baseline = eval_config and model_util.get_baseline_model_spec(eval_config)
-    computations = []
+    computations: list[metric_types.MetricComputation] = []
+    if with_intervals:
+        computations.append(metric_types.CIDerivedMetricComputation([], _add_intervals))
     for model in model_names or [""]:
         is_baseline = bool(baseline) and model == baseline.name
         slices = slice_names(record)
         reader = _ReadPicture(class_names, record, slices, with_coco, model, is_baseline)
-        combiner = _ScorePictures(class_names, slices, with_coco, model)
+        combiner = _ScorePictures(class_names, slices, with_coco, with_intervals, model)
         computations.append(metric_types.MetricComputation(combiner.keys(), [reader], combiner))
         if baseline and not is_baseline:
             key = _key(SIGNIFICANT, model).make_diff_key()
@@ -198,6 +216,20 @@ def _key(name: str, model_name: str) -> metric_types.MetricKey:
     # TFMA finds the bounds of a MetricsSpec only under keys that leave it open whether examples
     # are weighted.
     return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
+
+
+def _add_intervals(metrics: metric_types.MetricsDict) -> metric_types.MetricsDict:
+    """Turns what `_ScorePictures` made with intervals, and its differences, into TFMA's type."""
+    return {
+        key: tfma.types.ValueWithTDistribution(
+            sample_mean=values[1:].mean(axis=0),
+            sample_standard_deviation=values[1:].std(axis=0, ddof=1),
+            sample_degrees_of_freedom=bootstrap.SAMPLES - 1,
+            unsampled_value=values[0],
+        )
+        for key, values in metrics.items()
+        if isinstance(values, np.ndarray)
+    }
 
 
 def _add_significant_change(key: metric_types.MetricKey, metrics: metric_types.MetricsDict):
@@ -257,14 +289,24 @@ class _Accumulator(NamedTuple):
 
 
 class _ScorePictures(beam.CombineFn):
-    """Collects the pictures of a slice and scores them at the end."""
+    """Collects the pictures of a slice and scores them at the end.
+
+    With intervals each metric is an array: first that of all pictures, then those of the samples.
+    So TFMA takes differences between models sample by sample.
+    """
 
     def __init__(
-        self, class_names: Sequence[str], slices: Sequence[str], with_coco: bool, model_name: str
+        self,
+        class_names: Sequence[str],
+        slices: Sequence[str],
+        with_coco: bool,
+        with_intervals: bool,
+        model_name: str,
     ):
         self._class_names = tuple(class_names)
         self._slices = tuple(slices)
         self._with_coco = with_coco
+        self._with_intervals = with_intervals
         self._model_name = model_name
 
     def keys(self) -> list[metric_types.MetricKey]:
@@ -300,7 +342,18 @@ class _ScorePictures(beam.CombineFn):
         self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
         whole = outcomes.unpack([*accumulator.parts, outcomes.pack(accumulator.single)])
-        results = outcomes.scores(whole, len(self._class_names), len(self._slices))
+        values, plots = self._score(whole, accumulator.coco)
+        if self._with_intervals:
+            samples = [self._score(*drawn)[0] for drawn in self._draw(whole, accumulator.coco)]
+            values = {
+                name: np.array([value, *(sample[name] for sample in samples)])
+                for name, value in values.items()
+            }
+        return {_key(name, self._model_name): value for name, value in values.items()} | plots
+
+    def _score(self, pictures: Outcomes, boxes: DetectionAccumulator) -> tuple[dict, dict]:
+        """Metrics by name, plots by key; `boxes` are of the same pictures, for COCO."""
+        results = outcomes.scores(pictures, len(self._class_names), len(self._slices))
         rows = zip(self._class_names, results, strict=True)
         values, plots, precisions = {}, {}, []
         for number, (name, (row, *parts)) in enumerate(rows, start=1):
@@ -314,8 +367,20 @@ class _ScorePictures(beam.CombineFn):
         names = [MAP, MAP_AREA, *map(slice_map_name, self._slices)]
         values |= zip(names, map(mean_of_defined, np.array(precisions).T), strict=True)
         if self._with_coco:
-            values |= _coco_values(coco.evaluate(accumulator.coco))
-        return {_key(name, self._model_name): value for name, value in values.items()} | plots
+            values |= _coco_values(coco.evaluate(boxes))
+        return values, plots
+
+    def _draw(
+        self, pictures: Outcomes, boxes: DetectionAccumulator
+    ) -> Iterator[tuple[Outcomes, DetectionAccumulator]]:
+        columns = boxes.columns()
+        in_both = zip(
+            bootstrap.draws(pictures.image_ids), bootstrap.draws(columns.image_ids), strict=True
+        )
+        for images, same_images in in_both:
+            drawn = self.create_accumulator().coco
+            drawn.add_columns(take(columns, same_images))
+            yield outcomes.take(pictures, images), drawn
 
 
 def _pack(accumulator: _Accumulator) -> None:

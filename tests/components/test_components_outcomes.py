@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mean_average_precision import object_slices, outcomes
+from components.mean_average_precision import accumulator, object_slices, outcomes
+from components.mean_average_precision.accumulator import DetectionAccumulator
 from components.mean_average_precision.voc import match_voc, score
 from tests.components.sliced_pictures import CLASSES, PICTURES, accumulate
 
@@ -47,15 +48,20 @@ def test_matched_apart_scored_together(pictures, cut):
 
 @given(PICTURES, st.data())
 @settings(max_examples=100, deadline=None)
-def test_a_picture_drawn_several_times_counts_as_often(pictures, data):
-    copies = [data.draw(st.integers(0, 3)) for _ in pictures]
+def test_taken_pictures_are_scored_as_if_added(pictures, data):
+    images = data.draw(st.lists(st.integers(0, len(pictures) - 1), max_size=6))
     single = matched(pictures)
-    kept = outcomes.pack(one for one, n in zip(single, copies, strict=True) for _ in range(n))
-    apart = [outcomes.pack([one]) for one, n in zip(single, copies, strict=True) for _ in range(n)]
-    found = outcomes.scores(outcomes.unpack([kept]), len(CLASSES))
-    expected = outcomes.scores(outcomes.unpack(apart), len(CLASSES))
-    for (result,), (plain,) in zip(found, expected, strict=True):
-        assert_equal(result, plain)
+    drawn = outcomes.take(packed(single), np.array(images, int))
+    added = packed([single[image] for image in images])
+    for column, expected in zip(drawn, added, strict=True):
+        np.testing.assert_array_equal(column, expected)
+
+    taken = accumulator.take(accumulate(pictures).columns(), np.array(images, int))
+    again = DetectionAccumulator(CLASSES)
+    for image in images:
+        again.add_columns(accumulate([pictures[image]], first=image).columns())
+    for column, expected in zip(taken, again.columns(), strict=True):
+        np.testing.assert_array_equal(column, expected)
 
 
 def test_scores_are_never_rounded():
@@ -75,14 +81,6 @@ def test_a_detection_takes_7_bytes():
         for count in (100, 200)
     ]
     assert (size[1] - size[0]) / 100 == 7
-
-
-def test_copies_take_no_memory():
-    random = np.random.default_rng(0)
-    found = [("cat", (0, 0, 40, 40), score) for score in random.random(200)]
-    (one,) = matched([([], found)])
-    size = [sum(len(data) for _, data in outcomes.pack([one] * n)) for n in (1, 20)]
-    assert size[0] == size[1]
 
 
 def test_nothing_scores_as_nothing():

@@ -164,27 +164,22 @@ def plain_bootstrap(samples=200):
     random = np.random.default_rng(1)
     for _ in range(samples):
         drawn = [MANY[row] for row in random.integers(0, len(MANY), len(MANY))]
-        yield [voc_values(accumulate(drawn, bound)) for bound in (0.0, WEAK)]
+        accumulators = [accumulate(drawn, bound) for bound in (0.0, WEAK)]
+        yield [voc_values(a) | {"coco/ap50": coco.evaluate(a).ap50} for a in accumulators]
 
 
 def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
-    metric = tfma_metric.metric_config(CLASSES, COMMON)
-    methods = config_pb2.ConfidenceIntervalOptions.ConfidenceIntervalMethod
-    config = eval_config(
-        metric,
-        {tfma_metric.SIGNIFICANT: least_change(0.0)},
-        baseline=True,
-        compute_confidence_intervals={"value": True},
-        confidence_intervals=config_pb2.ConfidenceIntervalOptions(
-            method=methods.Value("POISSON_BOOTSTRAP")
-        ),
-    )
+    metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True, with_intervals=True)
+    bounds = {tfma_metric.SIGNIFICANT: least_change(0.0), "mAP": least(0.99)}
+    config = eval_config(metric, bounds, baseline=True)
     evaluation = read_evaluation(run(tmp_path, models, config, pictures=MANY))
+    assert any(text.startswith("mAP is 0.") for text in evaluation.failures)
     samples = list(plain_bootstrap())
     # 20 samples fix a standard error to 16 %, and Student's factor follows their number.
     half = 2 * stats.t.ppf(0.975, 19)
     whole = voc_values(accumulate(MANY))
-    names = ["mAP", "mAP_area", *(f"AP/{name}" for name in CLASSES[:3])]
+    whole |= {"coco/ap50": coco.evaluate(accumulate(MANY)).ap50}
+    names = ["mAP", "mAP_area", "coco/ap50", *(f"AP/{name}" for name in CLASSES[:3])]
     for name in names:
         found = evaluation.candidate[OVERALL][name]
         expected = np.std([new[name] for new, _ in samples], ddof=1)

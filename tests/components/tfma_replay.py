@@ -156,7 +156,7 @@ def schema(fields):
     return result
 
 
-def eval_config(metric, bounds=(), baseline=False, slices=(), **options):
+def eval_config(metric, bounds=(), baseline=False, slices=()):
     """bounds: config_pb2.MetricThreshold of the whole split by name of the metric."""
     models = [config_pb2.ModelSpec(name="candidate", signature_name="serving_examples")]
     if baseline:
@@ -178,7 +178,6 @@ def eval_config(metric, bounds=(), baseline=False, slices=(), **options):
         model_specs=models,
         slicing_specs=[overall, *(config_pb2.SlicingSpec(feature_keys=[name]) for name in slices)],
         metrics_specs=[config_pb2.MetricsSpec(metrics=[metric], per_slice_thresholds=thresholds)],
-        options=config_pb2.Options(**options),
     )
 
 

@@ -68,17 +68,12 @@ def test_without_a_baseline_only_the_bound_on_the_change_goes():
     assert bounds_of(config) == {("mAP", False): 0.7, ("AP/dog", False): 0.5}
 
 
-def test_intervals_are_the_bootstraps_and_can_be_left_out():
-    options = config_of().options
-    assert options.compute_confidence_intervals.value
-    assert options.confidence_intervals.method == options.confidence_intervals.POISSON_BOOTSTRAP
-    assert not config_of("confidence_intervals=false").options.compute_confidence_intervals.value
-
-
-def test_coco_is_part_of_the_metric_on_request():
+def test_intervals_and_coco_are_part_of_the_metric_on_request():
     def metric(*settings):
         return config_of(*settings).metrics_specs[0].metrics[0].config
 
+    assert '"with_intervals": true' in metric()
+    assert '"with_intervals": false' in metric("confidence_intervals=false")
     assert '"with_coco": false' in metric()
     assert '"with_coco": true' in metric("coco_metrics=true")
 
