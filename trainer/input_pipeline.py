@@ -149,7 +149,12 @@ def training_batches(
         return blocks.enumerate().flat_map(shuffled).map(lambda record: (record, epoch))
 
     def plan(serialised, epoch):
-        return plan_examples(records(serialised), epoch, config, size)
+        planned = plan_examples(records(serialised), epoch, config, size)
+        # One row more: TensorFlow crashes where `unbatch` meets a tensor without elements.
+        return planned._replace(
+            boxes=tf.pad(planned.boxes, [[0, 0], [0, 1], [0, 0]]),
+            labels=tf.pad(planned.labels, [[0, 0], [0, 1]]),
+        )
 
     def make(planned):
         return make_image(planned, size), planned.boxes, planned.labels

@@ -116,6 +116,18 @@ def test_replicas_have_the_parts_of_the_same_batches(
             assert not labels[rows, objects:].any()
 
 
+def test_pictures_without_any_object(tmp_path, make, transformed_records):
+    encoded = make.encode(np.full((20, 30, 3), 120, np.uint8))
+    files = make.write_shards(tmp_path, [make.record(number, encoded) for number in range(4)])
+    dataset = input_pipeline.training_batches(
+        files, transformed_records, _config(augmentation="paper"), _SIZE, 4
+    )
+    for images, boxes, labels in dataset.take(20).as_numpy_iterator():
+        assert images.shape == (5, _SIZE, _SIZE, 3)
+        assert boxes.shape == (5, 0, 4)
+        assert labels.shape == (5, 0)
+
+
 def test_xla_sees_few_shapes(batches):
     for plain, padded in zip(batches(4), batches(4, xla=True), strict=True):
         objects = plain[2].shape[1]
