@@ -38,12 +38,12 @@ _CLASSES = 20
 _MOST_GROWTH = 1.3
 _IMPORT, _CONVERSION = "import", "conversion"
 _EVALUATION, _INTERVALS = "evaluation", "evaluation with intervals"
-# A picture's bytes of VOC are 80,000. Intervals hold each picture in about 20 samples.
+# A picture's bytes of VOC are 80,000.
 _MOST_BYTES_PER_PICTURE = {
-    _IMPORT: 1_000,
-    _CONVERSION: 5_000,
-    _EVALUATION: 5_000,
-    _INTERVALS: 40_000,
+    _IMPORT: 300,
+    _CONVERSION: 800,
+    _EVALUATION: 1_400,
+    _INTERVALS: 2_500,
 }
 
 
