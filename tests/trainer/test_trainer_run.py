@@ -10,10 +10,9 @@ import pytest
 
 from data.errors import DataError
 from tests.trainer.tiny import TINY
-from trainer import devices
+from trainer import devices, run  # run by name: TFX reloads the module that it finds it in
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
-from trainer.run import Job, run_fn
 
 pytestmark = pytest.mark.usefixtures("tiny_detector")
 
@@ -64,9 +63,9 @@ def folder_of(arguments, tmp_path):
     """The folder that a training with a changed setting would go on from."""
 
     def folder_of(*change):
-        train = mock.patch.object(Job, "train", side_effect=Stopped)
+        train = mock.patch.object(run.Job, "train", side_effect=Stopped)
         with train as train, pytest.raises(Stopped):
-            run_fn(arguments(tmp_path / "work", *change))
+            run.run_fn(arguments(tmp_path / "work", *change))
         return train.call_args.args[-1]
 
     return folder_of
@@ -122,4 +121,4 @@ def test_a_batch_that_does_not_fit_the_devices_is_told_by_the_trainer(arguments,
     three = SimpleNamespace(num_replicas_in_sync=3)
     chosen = mock.patch.object(devices, "choose_strategy", return_value=three)
     with chosen, pytest.raises(DataError, match="batch_size: 4 .* 3 devices"):
-        run_fn(arguments(tmp_path / "work"))
+        run.run_fn(arguments(tmp_path / "work"))
