@@ -1,9 +1,9 @@
 """SSD's training augmentation, geometry first (paper, section 2.2, and its Caffe release).
 
 `draw` decides expansion, patch and flip on numbers alone; the caller then samples the one resulting
-window of the picture, and `distort_colours` works on that small result. Colour acts on
-each pixel by itself, so the order does not change the outcome. All draws are stateless: the same
-seed gives the same picture wherever and whenever it is made.
+window of the picture, and `distort_colours` works on that small result. Colour acts on each pixel
+by itself, so the order does not change the outcome. All draws are stateless: the same seed gives
+the same picture wherever and whenever it is made.
 """
 
 from dataclasses import dataclass
@@ -255,10 +255,10 @@ def distort_colours(pixels, colours):
         lambda pixels, turn: tf.minimum(tf.raw_ops.AdjustHue(images=pixels, delta=turn), 255.0),
         lambda pixels, factor: tf.minimum(pixels * factor, 255.0),
     )
-    happens = tf.unstack(tf.not_equal(colours, _NEUTRAL))
-    for change, neutral_not, amount in zip(changes, happens, tf.unstack(colours), strict=True):
+    acts = tf.unstack(tf.not_equal(colours, _NEUTRAL))
+    for change, happens, amount in zip(changes, acts, tf.unstack(colours), strict=True):
         # Not computed where it does not happen, which is as often as not.
-        pixels = tf.cond(neutral_not, partial(change, pixels, amount), partial(tf.identity, pixels))
+        pixels = tf.cond(happens, partial(change, pixels, amount), partial(tf.identity, pixels))
     return pixels
 
 
