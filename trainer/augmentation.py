@@ -248,18 +248,29 @@ def distort_colours(pixels, colours):
         before or after saturation and hue.
     """
     changes = (
-        lambda pixels, shift: tf.clip_by_value(pixels + shift, 0.0, 255.0),
-        lambda pixels, factor: tf.minimum(pixels * factor, 255.0),
+        _brighten,
+        _contrast,
         _saturate,
         # Only rounding takes it out of range.
         lambda pixels, turn: tf.minimum(tf.raw_ops.AdjustHue(images=pixels, delta=turn), 255.0),
-        lambda pixels, factor: tf.minimum(pixels * factor, 255.0),
+        _contrast,
     )
     acts = tf.unstack(tf.not_equal(colours, _NEUTRAL))
     for change, happens, amount in zip(changes, acts, tf.unstack(colours), strict=True):
         # Not computed where it does not happen, which is as often as not.
         pixels = tf.cond(happens, partial(change, pixels, amount), partial(tf.identity, pixels))
     return pixels
+
+
+def _brighten(pixels, shift):
+    pixels = pixels + shift
+    # Only one bound can be passed: a look at the other would cost as much as the shift itself.
+    return tf.cond(shift > 0.0, lambda: tf.minimum(pixels, 255.0), lambda: tf.nn.relu(pixels))
+
+
+def _contrast(pixels, factor):
+    pixels = pixels * factor
+    return tf.cond(factor > 1.0, lambda: tf.minimum(pixels, 255.0), lambda: pixels)
 
 
 def _saturate(pixels, scale):

@@ -143,10 +143,10 @@ def training_batches(
         # epoch and so could not start at any epoch but the first.
         def shuffled(index, block):
             block_seed = tf.random.experimental.stateless_fold_in(seed, index + 1)
-            block = tf.random.experimental.stateless_shuffle(block, block_seed)
-            return tf.data.Dataset.from_tensor_slices(block)
+            order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(block)), block_seed)
+            return tf.data.Dataset.from_tensor_slices(order).map(lambda n: (block[n], epoch))
 
-        return blocks.enumerate().flat_map(shuffled).map(lambda record: (record, epoch))
+        return blocks.enumerate().flat_map(shuffled)
 
     def plan(serialised, epoch):
         planned = plan_examples(records(serialised), epoch, config, size)
@@ -204,17 +204,13 @@ def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:
 class Plan(NamedTuple):
     """How each picture of a batch becomes a training example.
 
-    `encoded`: JPEG, string [batch]. `extent`: its height and width, int32 [batch, 2]. `source` and
-    `target`: int32 [batch, 4], as in `sampling.Placement`. `flip`: bool [batch]. `colours`: float32
-    [batch, 5], for `augmentation.distort_colours`. `boxes` and `labels`: of the example, float32
-    [batch, n, 4] and int32 [batch, n], padded with zeros.
+    `encoded`: JPEG, string [batch]. `placement`: which of its pixels are shown, and where.
+    `colours`: float32 [batch, 5], for `augmentation.distort_colours`. `boxes` and `labels`: of the
+    example, float32 [batch, n, 4] and int32 [batch, n], padded with zeros.
     """
 
     encoded: tf.Tensor
-    extent: tf.Tensor
-    source: tf.Tensor
-    target: tf.Tensor
-    flip: tf.Tensor
+    placement: sampling.Placement
     colours: tf.Tensor
     boxes: tf.Tensor
     labels: tf.Tensor
@@ -243,29 +239,20 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
         fn_output_signature=tf.TensorSpec([2], tf.int32),
     )
     drawn = augmentation.draw(boxes, _record_seeds(records[RECORD_ID], epoch, config.seed), recipe)
-    placement = sampling.place(drawn.window, extent, size)
+    placement = sampling.place(drawn.window, drawn.flip, extent, size)
     pictures = boxes.value_rowids()
     window, flip = (tf.gather(values, pictures) for values in (placement.window, drawn.flip))
     kept = boxes.with_flat_values(augmentation.centres_inside(boxes.flat_values, window))
     boxes = boxes.with_flat_values(augmentation.boxes_in_window(boxes.flat_values, window, flip))
     boxes, labels = (tf.ragged.boolean_mask(values, kept).to_tensor() for values in (boxes, labels))
-    return Plan(
-        records[ENCODED],
-        extent,
-        placement.source,
-        placement.target,
-        drawn.flip,
-        drawn.colours,
-        boxes,
-        labels,
-    )
+    return Plan(records[ENCODED], placement, drawn.colours, boxes, labels)
 
 
 def make_image(plan: Plan, size: int):
     """The planned picture of one record, float32 [size, size, 3] in 0-255."""
-    part = sampling.decode_part(plan.encoded, plan.source, plan.extent)
+    part = sampling.decode_part(plan.encoded, plan.placement)
     change = partial(augmentation.distort_colours, colours=plan.colours)
-    return sampling.fill(part, plan.target, size, plan.flip, change)
+    return sampling.fill(part, plan.placement, size, change)
 
 
 def _record_seeds(record_id, epoch, seed: int):

@@ -28,18 +28,33 @@ def resize(image, extent):
 
 
 class Placement(NamedTuple):
-    """Which whole pixels of pictures appear at which whole pixels of the square results.
+    """Which pixels of pictures to decode, and where they come to lie in the square results.
 
-    `source` and `target` are int32 [batch, 4], `ymin, xmin, ymax, xmax` in pixels; `window` is the
-    float32 [batch, 4] window, relative to the picture, that the two together show.
+    Worked out for a batch of pictures at a time, because small operations cost the same for many.
+    `decode_part` and `fill` take the placement of one picture.
+
+    Attributes:
+      decoded: int32 [batch, 4], the part of a JPEG to decode: its top, left, height and width.
+      first, shown: int32 [batch, 3], where in that the shown pixels begin and how many they are,
+        as `tf.slice` takes them.
+      resized: int32 [batch, 2], height and width that they are resized to.
+      target: int32 [batch, 4], `ymin, xmin, ymax, xmax` of their place in the result.
+      covers: bool [batch], whether that is all of it.
+      flip: bool [batch], whether they are mirrored left and right.
+      window: float32 [batch, 4], relative to the picture, what the result shows before mirroring.
     """
 
-    source: tf.Tensor
+    decoded: tf.Tensor
+    first: tf.Tensor
+    shown: tf.Tensor
+    resized: tf.Tensor
     target: tf.Tensor
+    covers: tf.Tensor
+    flip: tf.Tensor
     window: tf.Tensor
 
 
-def place(window, extent, size: int) -> Placement:
+def place(window, flip, extent, size: int) -> Placement:
     """Moves windows so that whole pixels of the picture fill whole pixels of the result.
 
     Only so is what is visible a plain resize of a part of the picture, by far the fastest sampling
@@ -49,6 +64,7 @@ def place(window, extent, size: int) -> Placement:
 
     Args:
       window: float32 [batch, 4], `ymin, xmin, ymax, xmax` relative to the picture; may exceed it.
+      flip: bool [batch], whether to mirror the result left and right.
       extent: int32 [batch, 2], height and width of the picture.
       size: side of the result in pixels.
     """
@@ -64,59 +80,63 @@ def place(window, extent, size: int) -> Placement:
     moved_low = source_low - first * moved_step
     moved = [moved_low / extent_px, (moved_low + size * moved_step) / extent_px]
     visible = tf.reduce_all(last > first, axis=1, keepdims=True)
+    window = tf.where(visible, tf.concat(moved, axis=1), window)
+
     edges = tf.cast(tf.concat([source_low, source_high, first, last], axis=1), tf.int32)
+    source_low, source_high, first, last = tf.split(edges, 4, axis=1)
+    # One pixel more on each side: the colours of a border pixel are interpolated from both sides.
+    decoded_low = tf.maximum(source_low - 1, 0)
+    decoded_high = tf.minimum(source_high + 1, extent)
+    top, left, bottom, right = tf.unstack(tf.concat([first, last], axis=1), axis=1)
+    left, right = tf.where(flip, size - right, left), tf.where(flip, size - left, right)
     return Placement(
-        *tf.split(edges, 2, axis=1), tf.where(visible, tf.concat(moved, axis=1), window)
+        decoded=tf.concat([decoded_low, decoded_high - decoded_low], axis=1),
+        first=tf.pad(source_low - decoded_low, [[0, 0], [0, 1]]),
+        shown=tf.pad(source_high - source_low, [[0, 0], [0, 1]], constant_values=3),
+        # Where no pixel of the result is covered, one is made and not used.
+        resized=tf.maximum(last - first, 1),
+        target=tf.stack([top, left, bottom, right], axis=1),
+        covers=tf.reduce_all(tf.equal(last - first, size), axis=1),
+        flip=flip,
+        window=window,
     )
 
 
-def decode_part(encoded, part, extent):
-    """Decodes only a part of a JPEG.
+def decode_part(encoded, placement: Placement):
+    """Decodes only the part of a JPEG that is shown.
 
     Args:
       encoded: string scalar.
-      part: int32 [4], `ymin, xmin, ymax, xmax` in pixels.
-      extent: int32 [2], height and width of the whole.
 
     Returns:
       uint8 [height, width, 3], the pixels that decoding all gives.
     """
-    # One pixel more on each side: the colours of a border pixel are interpolated from both sides.
-    first, last = tf.split(part, 2)
-    low, high = tf.maximum(first - 1, 0), tf.minimum(last + 1, extent)
-    pixels = tf.io.decode_and_crop_jpeg(encoded, tf.concat([low, high - low], axis=0), channels=3)
-    top, left = tf.unstack(first - low)
-    height, width = tf.unstack(last - first)
-    return tf.slice(pixels, [top, left, 0], [height, width, 3])
+    pixels = tf.io.decode_and_crop_jpeg(encoded, placement.decoded, channels=3)
+    return tf.ensure_shape(tf.slice(pixels, placement.first, placement.shown), [None, None, 3])
 
 
-def fill(part, target, size: int, flip, change: Callable | None = None):
+def fill(part, placement: Placement, size: int, change: Callable | None = None):
     """Resizes a part of a picture into its place in a square; around it comes the mean colour.
 
     Args:
       part: uint8 [height, width, 3], RGB.
-      target: int32 [4], where it comes to lie, in pixels.
-      flip: whether to mirror the square left and right, scalar bool tensor.
       change: what to do to the part's pixels once they are resized.
 
     Returns:
       float32 [size, size, 3] in 0-255.
     """
-    top, left, bottom, right = tf.unstack(target)
-    height, width = bottom - top, right - left
-    # Where no pixel of the result is covered, one is made and not used.
-    pixels = resize(part, [tf.maximum(height, 1), tf.maximum(width, 1)])
-    # Mirrored along axis 1 or along none.
-    pixels = tf.reverse(pixels, tf.range(1, 1 + tf.cast(flip, tf.int32)))
+    pixels = resize(part, placement.resized)
+    pixels = tf.cond(placement.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
     if change:
         pixels = change(pixels)
 
     def framed():
         # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.
         mean = tf.constant(np.broadcast_to(np.float32(MEAN_RGB), (size, size, 3)))
-        before = tf.where(flip, size - right, left)
-        rows = [mean[:height, :before], pixels[:height, :width], mean[:height, before + width :]]
+        top, left, bottom, right = tf.unstack(placement.target)
+        height, width = bottom - top, right - left
+        rows = [mean[:height, :left], pixels[:height, :width], mean[:height, right:]]
         return tf.concat([mean[:top], tf.concat(rows, axis=1), mean[bottom:]], axis=0)
 
-    covered = tf.equal(height * width, size * size)
-    return tf.ensure_shape(tf.cond(covered, lambda: pixels, framed), [size, size, 3])
+    filled = tf.cond(placement.covers, lambda: pixels, framed)
+    return tf.ensure_shape(filled, [size, size, 3])

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer import augmentation
 from trainer.backbones import MEAN_RGB
 from trainer.config import TrainerConfig
-from trainer.input_pipeline import Plan, _record_seeds, make_image, plan_examples
+from trainer.input_pipeline import _record_seeds, make_image, plan_examples
 
 _SIZE = 96
 _HEIGHT, _WIDTH = 300, 400
@@ -48,7 +48,9 @@ def _batch(records):
 
 def _augmented(record, **fields):
     config = TrainerConfig(**{"augmentation": "paper", **fields})
-    planned = Plan(*(part[0] for part in plan_examples(*_batch([record]), config, _SIZE)))
+    planned = tf.nest.map_structure(
+        lambda part: part[0], plan_examples(*_batch([record]), config, _SIZE)
+    )
     example = (make_image(planned, _SIZE), planned.boxes, planned.labels)
     return [part.numpy() for part in example]
 
