@@ -282,8 +282,10 @@ def _saturate(pixels, scale):
     channels = tf.unstack(pixels, axis=-1)
     value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
     lowest = tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
-    # How far channels lie below the value is in proportion to the saturation.
-    scale = tf.minimum(scale, value / tf.maximum(value - lowest, 1e-6))
-    channels = [value - (value - channel) * scale for channel in channels]
-    # Only rounding makes them negative. `tf.stack` along the last axis takes ten times as long.
-    return tf.transpose(tf.nn.relu(tf.stack(channels)), [1, 2, 0])
+    # How far channels lie below the value is in proportion to the saturation. What is added, a
+    # 250,000th of the range, divides grey by more than 0 and keeps rounding from going below 0.
+    scale = tf.minimum(scale, value / (value - lowest + 1e-3))
+    rest = value - value * scale
+    channels = tf.stack([channel * scale + rest for channel in channels])
+    # `tf.stack` along the last axis takes ten times as long.
+    return tf.transpose(channels, [1, 2, 0])

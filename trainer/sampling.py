@@ -24,7 +24,9 @@ def resize(image, extent):
     """
     # From float32 the operator runs twice as fast as from bytes, the cast included.
     pixels = tf.cast(image, tf.float32)[None]
-    return tf.raw_ops.ResizeBilinear(images=pixels, size=extent, half_pixel_centers=True)[0]
+    resized = tf.raw_ops.ResizeBilinear(images=pixels, size=extent, half_pixel_centers=True)
+    # Unlike `resized[0]`, no copy.
+    return tf.squeeze(resized, axis=0)
 
 
 class Placement(NamedTuple):
@@ -130,13 +132,19 @@ def fill(part, placement: Placement, size: int, change: Callable | None = None):
     if change:
         pixels = change(pixels)
 
+    # The first numbers of a row of them are a view, where any other part would be a copy.
+    around = tf.constant(np.tile(np.float32(MEAN_RGB), size * size))
+
+    def mean(height, width):
+        return tf.reshape(around[: 3 * height * width], [height, width, 3])
+
     def framed():
         # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.
-        mean = tf.constant(np.broadcast_to(np.float32(MEAN_RGB), (size, size, 3)))
         top, left, bottom, right = tf.unstack(placement.target)
         height, width = bottom - top, right - left
-        rows = [mean[:height, :left], pixels[:height, :width], mean[:height, right:]]
-        return tf.concat([mean[:top], tf.concat(rows, axis=1), mean[bottom:]], axis=0)
+        rows = [mean(height, left), pixels[:height, :width], mean(height, size - right)]
+        filled = [mean(top, size), tf.concat(rows, axis=1), mean(size - bottom, size)]
+        return tf.concat(filled, axis=0)
 
     filled = tf.cond(placement.covers, lambda: pixels, framed)
     return tf.ensure_shape(filled, [size, size, 3])
