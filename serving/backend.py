@@ -20,30 +20,28 @@ from serving.servable import Servable
 from serving.status import StatusError
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of the server before it is refused."""
-
-    max_body_bytes: int = 32 * 2**20  # after decompression, too
-    max_requests: int = 64  # being received, waiting or running
-    timeout_s: float = 30.0  # to receive a request, and to answer it
-
-
 @dataclass
 class Backend:
-    """The parts of a server that do not depend on how it is asked."""
+    """The parts of a server that do not depend on how it is asked, and what may be asked of it."""
 
     manager: ModelManager
     metrics: Metrics
     logs: RequestLogs
-    limits: Limits
     executor: ThreadPoolExecutor
+    max_body_bytes: int  # after decompression, too
+    max_requests: int  # being received, waiting or running
+    timeout_s: float  # to receive a request, and to answer it
 
     def __post_init__(self):
-        self.places = threading.Semaphore(self.limits.max_requests)
+        self.places = threading.Semaphore(self.max_requests)
         self._cores = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
         self._running = 0
+
+    def take_place(self) -> None:
+        """Takes one of `places`, to be released; StatusError where there is none."""
+        if not self.places.acquire(blocking=False):
+            raise StatusError("UNAVAILABLE", "Too many requests in the queue")
 
     @contextlib.contextmanager
     def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:

@@ -25,12 +25,12 @@ _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predic
 def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, health.HealthServicer]:
     """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
     # Threads of their own wait for the models, so that health and status are answered under load.
-    most = backend.limits.max_requests + _UNDER_LOAD
+    most = backend.max_requests + _UNDER_LOAD
     server = grpc.server(
         ThreadPoolExecutor(most, "grpc"),
         maximum_concurrent_rpcs=most,
         options=[
-            ("grpc.max_receive_message_length", backend.limits.max_body_bytes),
+            ("grpc.max_receive_message_length", backend.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
@@ -72,13 +72,11 @@ class _Services(
 ):
     def __init__(self, backend: Backend):
         self._backend = backend
-        self._manager = backend.manager
 
     @_answering
     def Predict(self, request, context):  # noqa: N802
         with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
-            if not self._backend.places.acquire(blocking=False):
-                raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+            self._backend.take_place()
             try:
                 return self._backend.executor.submit(self._predict, request).result()
             finally:
@@ -87,7 +85,7 @@ class _Services(
     def _predict(self, request) -> predict_pb2.PredictResponse:
         response = predict_pb2.PredictResponse()
         spec = request.model_spec
-        with self._manager.use(*_named(spec)) as (number, servable):
+        with self._backend.manager.use(*_named(spec)) as (number, servable):
             inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
             wanted = list(request.output_filter)
             outputs = self._backend.run(
@@ -104,7 +102,7 @@ class _Services(
         # A tensor of one value may claim any shape, and is then filled with it.
         size = math.prod(dim.size for dim in proto.tensor_shape.dim)
         try:
-            if size < 0 or size > self._backend.limits.max_body_bytes:
+            if size < 0 or size > self._backend.max_body_bytes:
                 raise ValueError(f"a shape of {size} values")
             return tf.make_ndarray(proto)
         except (ValueError, TypeError) as error:

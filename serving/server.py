@@ -82,7 +82,7 @@ class Server:
 
     def __init__(self, flags: argparse.Namespace):
         # TensorFlow is imported here, when the flags are known to be right.
-        from serving.backend import Backend, Limits
+        from serving.backend import Backend
         from serving.manager import ModelManager
         from serving.metrics import Metrics
         from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
@@ -107,8 +107,10 @@ class Server:
             self._manager,
             self._metrics,
             RequestLogs(models),
-            Limits(flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000),
             ThreadPoolExecutor(flags.rest_api_num_threads, "request"),
+            flags.max_body_bytes,
+            flags.max_requests,
+            flags.rest_api_timeout_in_ms / 1000,
         )
         self._stopping = threading.Event()
         metrics_path = None
@@ -146,7 +148,7 @@ class Server:
             from serving.grpc_service import start_grpc_server
 
             grpc_server, health = start_grpc_server(f"{flags.host}:{flags.port}", self._backend)
-        http_server = HttpServer(self._rest.answer, self._backend.limits.timeout_s)
+        http_server = HttpServer(self._rest.answer, self._backend.timeout_s)
         runner = web.ServerRunner(http_server, shutdown_timeout=0.5)
         await runner.setup()
         if flags.rest_api_port:

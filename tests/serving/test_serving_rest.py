@@ -202,6 +202,28 @@ def test_what_is_not_http_is_refused(server, data):
     assert b" 400 " in _raw(server, data).split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET http://elsewhere:80/v1/models/adder", 200),
+        (b"GET //elsewhere/v1/models/adder", 200),
+        (b"GET http://elsewhere", 404),
+        (b"GET /v1/models/%61dder", 200),
+        (b"GET /v1/models/%6", 400),
+        (b"GET /v1/models/a|b", 400),
+        (b'GET /"', 400),
+        (b"GET /v1/models/\xc3\xa4", 400),
+        (b"TRACE /v1/models/adder", 501),
+        (b"TRACE /", 501),
+        (b"PATCH /v1/models/adder", 400),
+        (b"PATCH /", 404),
+    ],
+)
+def test_request_lines(server, line, status):
+    answer = _raw(server, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert int(answer.split()[1]) == status
+
+
 def test_a_client_that_waits_for_continue(server):
     body = b'{"instances": [1]}'
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
