@@ -4,11 +4,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 from google.protobuf.message import Message
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
@@ -16,7 +15,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.request_log import RequestLogs
-from serving.servable import Servable
+from serving.servable import Arrays, Servable
 from serving.status import StatusError
 
 
@@ -64,9 +63,9 @@ class Backend:
         version: int,
         servable: Servable,
         signature: str,
-        inputs: Mapping[str, np.ndarray],
+        inputs: Arrays,
         outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
+    ) -> Arrays:
         """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
         start = time.perf_counter()
         with self._lock:

@@ -42,11 +42,9 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise OSError(f"cannot listen on {address} for gRPC")
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address} for gRPC") from error
     server.start()
     return server, health_servicer
 
@@ -130,6 +128,5 @@ def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
     """Model name, version and label that a request asks for."""
     if not spec.name:
         raise invalid("ModelSpec has no name specified.")
-    choice = spec.WhichOneof("version_choice")
-    number = spec.version.value if choice == "version" else None
-    return spec.name, number, spec.version_label if choice == "version_label" else None
+    number = spec.version.value if spec.HasField("version") else None
+    return spec.name, number, spec.version_label if spec.HasField("version_label") else None

@@ -111,9 +111,8 @@ def _check_rows(instances: list, named: bool, types: InputTypes) -> None:
             try:
                 _check_instance(name, value, types, shapes)
             except StatusError as error:
-                key = f" key: {name}" if named else ""
-                what = f"{failed}{key} of 'instances' list. Error: {error}"
-                raise invalid(what) from error
+                failed += f" key: {name}" if named else ""
+                raise invalid(f"{failed} of 'instances' list. Error: {error}") from error
         if named and instance.keys() != types.keys():
             raise invalid(
                 f"{failed} of 'instances' list. JSON object: {pretty(instance)} keys must be "

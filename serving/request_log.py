@@ -9,14 +9,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.model_config import LogConfig, ModelConfig
+from serving.servable import Arrays
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
@@ -45,12 +45,7 @@ class RequestLogs:
                 self._logs[name] = _RequestLog(wanted[name])
 
     def add(
-        self,
-        model: str,
-        version: int,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Mapping[str, np.ndarray],
+        self, model: str, version: int, signature: str, inputs: Arrays, outputs: Arrays
     ) -> None:
         """Logs a request that was answered, if chance will have it. Never fails."""
         log = self._logs.get(model)

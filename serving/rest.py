@@ -1,15 +1,13 @@
 """TensorFlow Serving's REST API on aiohttp: predict, status and metadata, metrics, and the page."""
 
 import asyncio
-import inspect
 import json
 import re
 import zlib
-from collections.abc import Awaitable
 from http import HTTPStatus
 from urllib.parse import unquote
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -18,6 +16,8 @@ from serving.backend import Backend
 from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
 from serving.status import StatusError, invalid
+
+Model = tuple[str, int | None, str | None]  # name, version, label
 
 _FLAGS = re.IGNORECASE | re.ASCII
 # A URI; the group is what is behind scheme and host.
@@ -28,12 +28,6 @@ _VERSION = r"(?:/versions/0*(?P<number>\d+)|/labels/(?P<label>[^/:]+))?"
 _PATHS = {
     "GET": rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?",
     "POST": rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<what>classify|regress|predict)",
-}
-# The option that shows fields which are not set; protobuf 5 has renamed it.
-_UNSET_TOO = {
-    name: True
-    for name in inspect.signature(json_format.MessageToDict).parameters
-    if name in ("including_default_value_fields", "always_print_fields_with_no_presence")
 }
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -86,80 +80,77 @@ class RestApi:
             name, number, label, what = match.group("name", "number", "label", "what")
             if number and (len(number) > 19 or int(number) >= 2**63):
                 raise invalid("")  # Answered without a body, as TensorFlow Serving does.
-            number = number and int(number)
             name, label = (unquote(part or "", errors="surrogateescape") for part in (name, label))
+            model = name, number and int(number), label or None
             if what == "predict":
                 with self._backend.timed(name, what, "REST"):
-                    return await self._predict(request, name, number, label or None)
+                    return await self._predict(request, model)
             if what in ("classify", "regress"):
                 message = f"{what} is not supported by this server: use predict"
                 raise StatusError("UNIMPLEMENTED", message)
             if request.method == "GET":
-                return self._about(name, number, label or None, what)
+                return self._about(model, what)
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _about(self, name: str, number: int | None, label: str | None, what: str | None) -> bytes:
-        if not name:
+    def _about(self, model: Model, what: str | None) -> bytes:
+        if not model[0]:
             raise invalid("Missing model name in request.")
         if what == "metadata":
-            answer = _all_fields(self._backend.metadata(name, number, label))
+            answer = _all_fields(self._backend.metadata(*model))
             del answer["metadata"]["signature_def"]["@type"]  # of a packed message
             return _json(answer)
-        return _json(_all_fields(self._backend.status(name, number)))
+        return _json(_all_fields(self._backend.status(*model[:2])))
 
-    async def _predict(
-        self, request: web.BaseRequest, name: str, number: int | None, label: str | None
-    ) -> bytes:
+    async def _predict(self, request: web.BaseRequest, model: Model) -> bytes:
         """Gives the request a place, from its first byte until its run ends, answered or not."""
         self._backend.take_place()
         try:
             body = await self._read(request)
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._backend.executor.submit(self._run, body, compressed, name, number, label)
+            work = self._backend.executor.submit(self._run, body, compressed, model)
         except BaseException:
             self._backend.places.release()
             raise
         work.add_done_callback(lambda _: self._backend.places.release())
-        # Given up while it waits for a thread, it runs no more.
-        return await self._in_time(asyncio.wrap_future(work), "Deadline exceeded")
+        try:
+            # Given up while it waits for a thread, it runs no more.
+            return await asyncio.wait_for(asyncio.wrap_future(work), self._backend.timeout_s)
+        except asyncio.TimeoutError as error:
+            raise self._too_late("Deadline exceeded") from error
 
     async def _read(self, request: web.BaseRequest) -> bytes:
-        limit = self._backend.max_body_bytes
-        if (request.content_length or 0) > limit:
-            raise _too_large(f"over {limit} bytes")
+        too_large = _too_large(f"over {self._backend.max_body_bytes} bytes")
+        if (request.content_length or 0) > self._backend.max_body_bytes:
+            raise too_large
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        late = asyncio.get_running_loop().call_later(
+            self._backend.timeout_s, request.content.set_exception, asyncio.TimeoutError()
+        )
         try:
-            if request.content.is_eof():
-                body = request.content.read_nowait()
-            else:
-                receiving = _receive(request.content, limit)
-                body = await self._in_time(receiving, "Request body not received in time", 408)
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise too_large from error
+        except asyncio.TimeoutError as error:
+            raise self._too_late("Request body not received in time", 408) from error
         except (ConnectionError, HttpProcessingError) as error:
             raise invalid("Request body cut off") from error
-        if len(body) > limit:
-            raise _too_large(f"over {limit} bytes")
-        return body
+        finally:
+            late.cancel()
 
-    async def _in_time(
-        self, answer: Awaitable[bytes], message: str, http_status: int | None = None
-    ) -> bytes:
-        seconds = self._backend.timeout_s
-        try:
-            return await asyncio.wait_for(answer, seconds)
-        except asyncio.TimeoutError as error:
-            message = f"{message} ({seconds:g} s)"
-            raise StatusError("DEADLINE_EXCEEDED", message, http_status) from error
+    def _too_late(self, message: str, http_status: int | None = None) -> StatusError:
+        message = f"{message} ({self._backend.timeout_s:g} s)"
+        return StatusError("DEADLINE_EXCEEDED", message, http_status)
 
-    def _run(self, body: bytes, compressed: bool, name: str, number: int | None, label: str | None):
+    def _run(self, body: bytes, compressed: bool, model: Model) -> bytes:
         """Finds the answer, on a thread of the executor."""
         if compressed:
             body = _decompress(body, self._backend.max_body_bytes)
         # Only then the model: a body that is not JSON is reported before a model that is not there.
         document, signature = read_document(body)
-        with self._backend.manager.use(name, number, label) as (number, servable):
+        with self._backend.manager.use(*model) as (number, servable):
             inputs, row_format = read_inputs(document, servable.input_types(signature))
-            outputs = self._backend.run(name, number, servable, signature, inputs)
+            outputs = self._backend.run(model[0], number, servable, signature, inputs)
         return write_response(outputs, row_format)
 
     def _response(
@@ -169,16 +160,6 @@ class RestApi:
         return web.Response(
             status=http_status, body=body, content_type=content_type, headers=headers
         )
-
-
-async def _receive(content: StreamReader, limit: int) -> bytes:
-    """The rest of a body, or as much as is too much."""
-    body = bytearray()
-    async for chunk in content.iter_any():
-        body += chunk
-        if len(body) > limit:
-            break
-    return bytes(body)
 
 
 def _decompress(body: bytes, limit: int) -> bytes:
@@ -204,8 +185,9 @@ def _html_error(status: HTTPStatus) -> web.Response:
 
 
 def _all_fields(message: Message) -> dict:
-    """A message as JSON, with the fields that are not set."""
-    return json_format.MessageToDict(message, preserving_proto_field_name=True, **_UNSET_TOO)
+    """A message as JSON, with the fields that are not set, under the names of its proto."""
+    # By place: protobuf 5 has renamed the option that shows fields which are not set.
+    return json_format.MessageToDict(message, True, True)
 
 
 def _json(value: object) -> bytes:

@@ -18,6 +18,8 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.status import StatusError, invalid
 
+Arrays = Mapping[str, np.ndarray]
+
 _SAVED_MODEL = "saved_model.pb"
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 _DEFAULT_SIGNATURE = "serving_default"
@@ -77,12 +79,8 @@ class Servable:
         return self._input_types[name]
 
     def run(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str] = (),
-        busy: bool = False,
-    ) -> dict[str, np.ndarray]:
+        self, signature_name: str, inputs: Arrays, outputs: Sequence[str] = (), busy: bool = False
+    ) -> Arrays:
         """Runs a signature ("" for the default one).
 
         Args:

@@ -112,6 +112,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
 def test_a_body_over_the_limit(server):
     status, _, body = server.request("POST", "/v1/models/adder:predict", b" " * 2_000_001)
     assert (status, json.loads(body)) == (413, {"error": "Request body over 2000000 bytes"})
+    assert server.request("POST", "/v1/models/adder:predict", b" " * 2_000_000)[0] == 400
     bomb = gzip.compress(b" " * 50_000_000)
     headers = {"Content-Encoding": "gzip"}
     status, _, body = server.request("POST", "/v1/models/adder:predict", bomb, headers)
