@@ -96,8 +96,9 @@ class Backend:
         for version in self.manager.statuses(name, number):
             entry = response.model_version_status.add(version=version.version)
             entry.state = entry.State.Value(version.state)
-            entry.status.SetInParent()
+            code, message = "OK", ""
             if version.error:
-                entry.status.error_code = error_codes_pb2.Code.Value(version.error.code)
-                entry.status.error_message = version.error.message
+                code, message = version.error.code, version.error.message
+            entry.status.error_code = error_codes_pb2.Code.Value(code)
+            entry.status.error_message = message
         return response

@@ -1,8 +1,8 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
-import functools
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -49,19 +49,15 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
     return server, health_servicer
 
 
-def _answering(method: Callable) -> Callable:
-    """A method whose StatusErrors end the call with their code."""
-
-    @functools.wraps(method)
-    def answer(self, request, context):
-        try:
-            return method(self, request, context)
-        except StatusError as error:
-            # Bytes in the message that are not text are shown as their codes.
-            details = error.message.encode("utf-8", "surrogateescape")
-            context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
-
-    return answer
+@contextlib.contextmanager
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
+    """Ends the call with the code of a StatusError."""
+    try:
+        yield
+    except StatusError as error:
+        # Bytes in the message that are not text are shown as their codes.
+        details = error.message.encode("utf-8", "surrogateescape")
+        context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
 
 
 class _Services(
@@ -71,9 +67,9 @@ class _Services(
     def __init__(self, backend: Backend):
         self._backend = backend
 
-    @_answering
     def Predict(self, request, context):  # noqa: N802
-        with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
+        name = request.model_spec.name
+        with _answering(context), self._backend.timed(name, "Predict", "GRPC"):
             self._backend.take_place()
             try:
                 return self._backend.executor.submit(self._predict, request).result()
@@ -81,17 +77,15 @@ class _Services(
                 self._backend.places.release()
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
-        response = predict_pb2.PredictResponse()
-        spec = request.model_spec
+        spec, wanted = request.model_spec, list(request.output_filter)
+        signature = spec.signature_name or "serving_default"
         with self._backend.manager.use(*_named(spec)) as (number, servable):
             inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
-            wanted = list(request.output_filter)
-            outputs = self._backend.run(
-                spec.name, number, servable, spec.signature_name, inputs, wanted
-            )
+            outputs = self._backend.run(spec.name, number, servable, signature, inputs, wanted)
+        response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
         response.model_spec.version.value = number
-        response.model_spec.signature_name = spec.signature_name or "serving_default"
+        response.model_spec.signature_name = signature
         for name, array in outputs.items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
         return response
@@ -106,17 +100,16 @@ class _Services(
         except (ValueError, TypeError) as error:
             raise invalid(f"tensor parsing error: {name} ({error})") from error
 
-    @_answering
     def GetModelMetadata(self, request, context):  # noqa: N802
-        if list(request.metadata_field) != ["signature_def"]:
-            fields = ", ".join(request.metadata_field) or "none"
-            raise invalid(f"metadata_field must be signature_def, found: {fields}")
-        return self._backend.metadata(*_named(request.model_spec))
+        with _answering(context):
+            if list(request.metadata_field) != ["signature_def"]:
+                fields = ", ".join(request.metadata_field) or "none"
+                raise invalid(f"metadata_field must be signature_def, found: {fields}")
+            return self._backend.metadata(*_named(request.model_spec))
 
-    @_answering
     def GetModelStatus(self, request, context):  # noqa: N802
-        name, number, _ = _named(request.model_spec)
-        return self._backend.status(name, number)
+        with _answering(context):
+            return self._backend.status(*_named(request.model_spec)[:2])
 
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")

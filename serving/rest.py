@@ -39,13 +39,7 @@ _CORS = {
 class RestApi:
     """Answers HTTP requests."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        metrics_path: str | None = None,
-        page: str | None = None,
-        cors: bool = False,
-    ):
+    def __init__(self, backend: Backend, metrics_path: str | None, page: str | None, cors: bool):
         self._backend = backend
         self._metrics_path = metrics_path
         self._page = page

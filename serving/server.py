@@ -101,24 +101,17 @@ class Server:
             if not model.base_path.is_dir():
                 raise DataError(f"{model.base_path}: no such folder (of model {model.name}).")
         retries, wait_s = flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
-        self._backend = Backend(
-            ModelManager(models, self._load, retries, wait_s),
-            Metrics(),
-            RequestLogs(models),
-            ThreadPoolExecutor(flags.rest_api_num_threads, "request"),
-            flags.max_body_bytes,
-            flags.max_requests,
-            flags.rest_api_timeout_in_ms / 1000,
-        )
-        self._stopping = threading.Event()
+        manager = ModelManager(models, self._load, retries, wait_s)
+        executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
+        limits = flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000
+        self._backend = Backend(manager, Metrics(), RequestLogs(models), executor, *limits)
         config = flags.monitoring_config_file
+        metrics_path = read_metrics_path(config) if config else None
         names = json.dumps([model.name for model in models]).replace("<", "\\u003c")
-        self._rest = RestApi(
-            self._backend,
-            read_metrics_path(config) if config else None,
-            _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None,
-            flags.rest_api_enable_cors_support,
-        )
+        page = _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None
+        cors = flags.rest_api_enable_cors_support
+        self._rest = RestApi(self._backend, metrics_path, page, cors)
+        self._stopping = threading.Event()
 
     def load_models(self) -> None:
         """Returns when each model has a version in service; StatusError where one never will."""
