@@ -42,11 +42,11 @@ class Metrics:
         with self._lock:
             for name, counters in sorted(self._counters.items()):
                 lines.append(f"# TYPE {name} counter")
-                lines += [f"{name}{{{labels}}} {value}" for labels, value in counters.items()]
+                lines += [f"{name}{{{_text(key)}}} {value}" for key, value in counters.items()]
             for name, histograms in sorted(self._histograms.items()):
                 lines.append(f"# TYPE {name} histogram")
-                for labels, (*counts, total) in histograms.items():
-                    cumulative = 0
+                for key, (*counts, total) in histograms.items():
+                    labels, cumulative = _text(key), 0
                     for limit, count in zip(_LIMITS, counts, strict=True):
                         cumulative += count
                         lines.append(f'{name}_bucket{{{labels},le="{limit}"}} {cumulative}')
@@ -56,14 +56,14 @@ class Metrics:
 
     def _count(self, name: str, amount: int, **labels: str) -> None:
         with self._lock:
-            self._counters[f":tensorflow:{name}"][_text(labels)] += amount
+            self._counters[f":tensorflow:{name}"][tuple(labels.items())] += amount
 
     def _observe(self, name: str, seconds: float, **labels: str) -> None:
         with self._lock:
-            histogram = self._histograms[f":tensorflow:{name}"][_text(labels)]
+            histogram = self._histograms[f":tensorflow:{name}"][tuple(labels.items())]
             histogram[bisect_left(_BUCKETS, seconds * 1e6)] += 1
             histogram[-1] += seconds * 1e6
 
 
-def _text(labels: dict[str, str]) -> str:
-    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items())
+def _text(labels: tuple[tuple[str, str], ...]) -> str:
+    return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels)

@@ -50,12 +50,10 @@ class Servable:
             with graph.as_default():
                 meta = load(self._session, [tf.saved_model.SERVING], str(folder))
             self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = meta.signature_def
+            self._outputs = {name: sorted(s.outputs) for name, s in self.signatures.items()}
             self._input_types = {
-                name: {
-                    key: tf.as_dtype(signature.inputs[key].dtype)
-                    for key in sorted(signature.inputs)
-                }
-                for name, signature in self.signatures.items()
+                name: {key: tf.as_dtype(s.inputs[key].dtype) for key in sorted(s.inputs)}
+                for name, s in self.signatures.items()
             }
             if warm_up and (folder / _WARM_UP).is_file():
                 self._warm_up(folder / _WARM_UP)
@@ -97,7 +95,7 @@ class Servable:
         expected = self._input_types[name]
         if inputs.keys() != expected.keys():
             raise _wrong_inputs(sorted(inputs), [*expected])
-        wanted = _wanted_outputs(sorted(self.signatures[name].outputs), outputs)
+        wanted = _wanted_outputs(self._outputs[name], outputs)
         _check_pictures(inputs.values())
         call = self._call(name, wanted, busy)
         try:
