@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import zlib
+from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import unquote
 
@@ -97,20 +98,25 @@ class RestApi:
 
     async def _predict(self, request: web.BaseRequest, model: Model) -> bytes:
         """Gives the request a place, from its first byte until its run ends, answered or not."""
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
         self._backend.take_place()
         try:
             body = await self._read(request)
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._backend.executor.submit(self._run, body, compressed, model)
+            work = self._backend.executor.submit(self._run, answered, body, compressed, model)
         except BaseException:
             self._backend.places.release()
             raise
-        work.add_done_callback(lambda _: self._backend.places.release())
+        too_late = self._too_late("Deadline exceeded")
+        seconds = self._backend.timeout_s
+        late = loop.call_later(seconds, _settle, answered, answered.set_exception, too_late)
         try:
-            # Given up while it waits for a thread, it runs no more.
-            return await asyncio.wait_for(asyncio.wrap_future(work), self._backend.timeout_s)
-        except asyncio.TimeoutError as error:
-            raise self._too_late("Deadline exceeded") from error
+            return await answered
+        finally:
+            late.cancel()
+            if work.cancel():  # It still waited for a thread, and now runs no more.
+                self._backend.places.release()
 
     async def _read(self, request: web.BaseRequest) -> bytes:
         too_large = _too_large(f"over {self._backend.max_body_bytes} bytes")
@@ -136,8 +142,21 @@ class RestApi:
         message = f"{message} ({self._backend.timeout_s:g} s)"
         return StatusError("DEADLINE_EXCEEDED", message, http_status)
 
-    def _run(self, body: bytes, compressed: bool, model: Model) -> bytes:
+    def _run(self, answered: asyncio.Future, body: bytes, compressed: bool, model: Model) -> None:
         """Finds the answer, on a thread of the executor."""
+        try:
+            answer = self._answer_of_model(body, compressed, model)
+        except Exception as error:
+            self._hand_over(answered, answered.set_exception, error)
+        else:
+            self._hand_over(answered, answered.set_result, answer)
+
+    def _hand_over(self, answered: asyncio.Future, deliver: Callable, outcome: object) -> None:
+        # As asyncio.wrap_future, at half the cost.
+        self._backend.places.release()
+        answered.get_loop().call_soon_threadsafe(_settle, answered, deliver, outcome)
+
+    def _answer_of_model(self, body: bytes, compressed: bool, model: Model) -> bytes:
         if compressed:
             body = _decompress(body, self._backend.max_body_bytes)
         # Only then the model: a body that is not JSON is reported before a model that is not there.
@@ -154,6 +173,11 @@ class RestApi:
         return web.Response(
             status=http_status, body=body, content_type=content_type, headers=headers
         )
+
+
+def _settle(answered: asyncio.Future, deliver: Callable, outcome: object) -> None:
+    if not answered.done():
+        deliver(outcome)
 
 
 def _decompress(body: bytes, limit: int) -> bytes:
