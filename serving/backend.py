@@ -4,11 +4,10 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 from google.protobuf.message import Message
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
@@ -16,34 +15,32 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from serving.manager import ModelManager
 from serving.metrics import Metrics
 from serving.request_log import RequestLogs
-from serving.servable import Servable
+from serving.servable import Arrays, Servable
 from serving.status import StatusError
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may ask of the server before it is refused."""
-
-    max_body_bytes: int = 32 * 2**20  # after decompression, too
-    max_requests: int = 64  # being received, waiting or running
-    timeout_s: float = 30.0  # to receive a request, and to answer it
 
 
 @dataclass
 class Backend:
-    """The parts of a server that do not depend on how it is asked."""
+    """The parts of a server that do not depend on how it is asked, and what may be asked of it."""
 
     manager: ModelManager
     metrics: Metrics
     logs: RequestLogs
-    limits: Limits
     executor: ThreadPoolExecutor
+    max_body_bytes: int  # after decompression, too
+    max_requests: int  # being received, waiting or running
+    timeout_s: float  # to receive a request, and to answer it
 
     def __post_init__(self):
-        self.places = threading.Semaphore(self.limits.max_requests)
+        self.places = threading.Semaphore(self.max_requests)
         self._cores = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
         self._running = 0
+
+    def take_place(self) -> None:
+        """Takes one of `places`, to be released; StatusError where there is none."""
+        if not self.places.acquire(blocking=False):
+            raise StatusError("UNAVAILABLE", "Too many requests in the queue")
 
     @contextlib.contextmanager
     def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
@@ -66,9 +63,9 @@ class Backend:
         version: int,
         servable: Servable,
         signature: str,
-        inputs: Mapping[str, np.ndarray],
+        inputs: Arrays,
         outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
+    ) -> Arrays:
         """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
         start = time.perf_counter()
         with self._lock:
@@ -99,8 +96,9 @@ class Backend:
         for version in self.manager.statuses(name, number):
             entry = response.model_version_status.add(version=version.version)
             entry.state = entry.State.Value(version.state)
-            entry.status.SetInParent()
+            code, message = "OK", ""
             if version.error:
-                entry.status.error_code = error_codes_pb2.Code.Value(version.error.code)
-                entry.status.error_message = version.error.message
+                code, message = version.error.code, version.error.message
+            entry.status.error_code = error_codes_pb2.Code.Value(code)
+            entry.status.error_message = message
         return response

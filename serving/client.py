@@ -151,10 +151,11 @@ class Client:
                     raise self._timed_out() from error
                 raise DataError(f"{self._url}: {error.code().name} {error.details()}") from error
             outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
-            answers = [
-                {name: array[i] for name, array in outputs.items()} for i in range(len(pictures))
-            ]
-            return self._checked(answers, len(pictures))
+            count = len(pictures)
+            whole = all(array.shape[:1] == (count,) for array in outputs.values())
+            rows = range(count if whole else 0)
+            answers = [{name: array[i] for name, array in outputs.items()} for i in rows]
+            return self._checked(answers, count)
 
         return predict
 
@@ -167,6 +168,12 @@ class Client:
                 f"{self._url}: model {self._model} does not answer {', '.join(OUTPUTS)} for each "
                 "picture. Name a model that this pipeline has pushed."
             )
+        try:
+            for answer in answers:
+                detections_of(answer, 0.0)
+        except DataError as error:
+            message = f"{self._url}: the answer of model {self._model} is not consistent: {error}"
+            raise DataError(f"{message} Check what is served under this name.") from error
         return answers
 
     def _no_prediction(self) -> DataError:

@@ -52,22 +52,30 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
     Args:
       outputs: `OUTPUTS` without the batch dimension; names as bytes or str.
       score_threshold: detections below it are left out.
+
+    Raises DataError where the outputs contradict each other, or are of another kind.
     """
     found = []
-    for i in range(int(outputs["num_detections"])):
-        score = float(outputs["detection_scores"][i])
-        if score < score_threshold:
-            continue
-        name = outputs["detection_class_names"][i]
-        found.append(
-            Detection(
-                name=name.decode() if isinstance(name, bytes) else str(name),
-                class_id=int(outputs["detection_classes"][i]),
-                score=score,
-                box=tuple(float(side) for side in outputs["detection_boxes"][i]),
+    count = outputs["num_detections"]
+    try:
+        for i in range(int(count)):
+            name = outputs["detection_class_names"][i]
+            ymin, xmin, ymax, xmax = map(float, outputs["detection_boxes"][i])
+            found.append(
+                Detection(
+                    name=name.decode() if isinstance(name, bytes) else str(name),
+                    class_id=int(outputs["detection_classes"][i]),
+                    score=float(outputs["detection_scores"][i]),
+                    box=(ymin, xmin, ymax, xmax),
+                )
             )
-        )
-    return sorted(found, key=lambda detection: -detection.score)
+    except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise DataError(
+            f"num_detections is {count}, but number {len(found) + 1} is no class name, class, "
+            f"score and box ({error})."
+        ) from error
+    likely = (detection for detection in found if not detection.score < score_threshold)
+    return sorted(likely, key=lambda detection: -detection.score)
 
 
 def drawing_paths(images: Sequence[Path], folder: Path) -> list[Path]:

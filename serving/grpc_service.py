@@ -1,8 +1,8 @@
 """TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
 
-import functools
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -25,12 +25,12 @@ _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predic
 def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, health.HealthServicer]:
     """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
     # Threads of their own wait for the models, so that health and status are answered under load.
-    most = backend.limits.max_requests + _UNDER_LOAD
+    most = backend.max_requests + _UNDER_LOAD
     server = grpc.server(
         ThreadPoolExecutor(most, "grpc"),
         maximum_concurrent_rpcs=most,
         options=[
-            ("grpc.max_receive_message_length", backend.limits.max_body_bytes),
+            ("grpc.max_receive_message_length", backend.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ],
@@ -42,28 +42,22 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     health_servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     try:
-        bound = server.add_insecure_port(address)
-    except RuntimeError:
-        bound = 0
-    if not bound:
-        raise OSError(f"cannot listen on {address} for gRPC")
+        server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address} for gRPC") from error
     server.start()
     return server, health_servicer
 
 
-def _answering(method: Callable) -> Callable:
-    """A method whose StatusErrors end the call with their code."""
-
-    @functools.wraps(method)
-    def answer(self, request, context):
-        try:
-            return method(self, request, context)
-        except StatusError as error:
-            # Bytes in the message that are not text are shown as their codes.
-            details = error.message.encode("utf-8", "surrogateescape")
-            context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
-
-    return answer
+@contextlib.contextmanager
+def _answering(context: grpc.ServicerContext) -> Iterator[None]:
+    """Ends the call with the code of a StatusError."""
+    try:
+        yield
+    except StatusError as error:
+        # Bytes in the message that are not text are shown as their codes.
+        details = error.message.encode("utf-8", "surrogateescape")
+        context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
 
 
 class _Services(
@@ -72,30 +66,26 @@ class _Services(
 ):
     def __init__(self, backend: Backend):
         self._backend = backend
-        self._manager = backend.manager
 
-    @_answering
     def Predict(self, request, context):  # noqa: N802
-        with self._backend.timed(request.model_spec.name, "Predict", "GRPC"):
-            if not self._backend.places.acquire(blocking=False):
-                raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+        name = request.model_spec.name
+        with _answering(context), self._backend.timed(name, "Predict", "GRPC"):
+            self._backend.take_place()
             try:
                 return self._backend.executor.submit(self._predict, request).result()
             finally:
                 self._backend.places.release()
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
-        response = predict_pb2.PredictResponse()
-        spec = request.model_spec
-        with self._manager.use(*_named(spec)) as (number, servable):
+        spec, wanted = request.model_spec, list(request.output_filter)
+        signature = spec.signature_name or "serving_default"
+        with self._backend.manager.use(*_named(spec)) as (number, servable):
             inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
-            wanted = list(request.output_filter)
-            outputs = self._backend.run(
-                spec.name, number, servable, spec.signature_name, inputs, wanted
-            )
+            outputs = self._backend.run(spec.name, number, servable, signature, inputs, wanted)
+        response = predict_pb2.PredictResponse()
         response.model_spec.name = spec.name
         response.model_spec.version.value = number
-        response.model_spec.signature_name = spec.signature_name or "serving_default"
+        response.model_spec.signature_name = signature
         for name, array in outputs.items():
             response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
         return response
@@ -104,23 +94,22 @@ class _Services(
         # A tensor of one value may claim any shape, and is then filled with it.
         size = math.prod(dim.size for dim in proto.tensor_shape.dim)
         try:
-            if size < 0 or size > self._backend.limits.max_body_bytes:
+            if size < 0 or size > self._backend.max_body_bytes:
                 raise ValueError(f"a shape of {size} values")
             return tf.make_ndarray(proto)
         except (ValueError, TypeError) as error:
             raise invalid(f"tensor parsing error: {name} ({error})") from error
 
-    @_answering
     def GetModelMetadata(self, request, context):  # noqa: N802
-        if list(request.metadata_field) != ["signature_def"]:
-            fields = ", ".join(request.metadata_field) or "none"
-            raise invalid(f"metadata_field must be signature_def, found: {fields}")
-        return self._backend.metadata(*_named(request.model_spec))
+        with _answering(context):
+            if list(request.metadata_field) != ["signature_def"]:
+                fields = ", ".join(request.metadata_field) or "none"
+                raise invalid(f"metadata_field must be signature_def, found: {fields}")
+            return self._backend.metadata(*_named(request.model_spec))
 
-    @_answering
     def GetModelStatus(self, request, context):  # noqa: N802
-        name, number, _ = _named(request.model_spec)
-        return self._backend.status(name, number)
+        with _answering(context):
+            return self._backend.status(*_named(request.model_spec)[:2])
 
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")
@@ -132,6 +121,5 @@ def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
     """Model name, version and label that a request asks for."""
     if not spec.name:
         raise invalid("ModelSpec has no name specified.")
-    choice = spec.WhichOneof("version_choice")
-    number = spec.version.value if choice == "version" else None
-    return spec.name, number, spec.version_label if choice == "version_label" else None
+    number = spec.version.value if spec.HasField("version") else None
+    return spec.name, number, spec.version_label if spec.HasField("version_label") else None

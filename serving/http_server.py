@@ -1,12 +1,14 @@
 """HTTP connections on aiohttp: heads in bounded time, and an end that finishes what was begun."""
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+
+from serving.rest import RestApi
 
 # What a client sends that is not HTTP is the client's fault: answered with 400, and not logged.
 logging.getLogger("aiohttp.server").addFilter(
@@ -15,13 +17,14 @@ logging.getLogger("aiohttp.server").addFilter(
 
 
 class HttpServer(web.Server):
-    """Hands requests to a function. A connection without a first request in time is closed."""
+    """Hands requests to an API. A connection without a first request in time is closed."""
 
-    def __init__(
-        self, answer: Callable[[web.BaseRequest], Awaitable[web.Response]], timeout_s: float
-    ):
-        super().__init__(self._handle, auto_decompress=False, access_log=None)
-        self._answer = answer
+    def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int):
+        loop = asyncio.get_running_loop()
+        limited = functools.partial(web.BaseRequest, loop=loop, client_max_size=max_body_bytes)
+        options = {"auto_decompress": False, "access_log": None}
+        super().__init__(self._handle, request_factory=limited, **options)
+        self._api = api
         self._timeout_s = timeout_s
         # aiohttp waits for ever for the first head; between requests, it has a limit of its own.
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}
@@ -48,7 +51,7 @@ class HttpServer(web.Server):
         self._stop_waiting(request.protocol)
         self._in_flight += 1
         try:
-            response = await self._answer(request)
+            response = await self._api.answer(request)
             if self._draining:
                 response.force_close()
             return response

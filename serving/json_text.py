@@ -15,11 +15,12 @@ from serving.status import invalid
 
 _PARSE_ERROR = re.compile(r"Parse error at offset (\d+): (.*)", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
+# The escapes in a string: a pair of surrogates, the second half of one alone, any other.
+_ESCAPED = re.compile(r"\\(?:u[dD][89abAB]..\\u|u([dD][c-fC-F][\da-fA-F]{2})|.)", re.DOTALL)
 _NOT_FINITE = "\0"  # in no other JSON text, where it would be escaped
 _ESCAPES = str.maketrans(
     {chr(code): f"\\u{code:04X}" for code in range(0x20)}
-    | {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f"}
-    | {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    | {character: json.dumps(character)[1:-1] for character in '"\\\b\f\n\r\t'}
 )
 # RapidJSON for Python takes only valid text: a stray byte travels as a private-use character.
 _TO_PRIVATE = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
@@ -56,6 +57,8 @@ def parse(body: bytes) -> object:
         raise invalid("JSON Parse error: The document is empty")
     json_bytes = body.removeprefix(_BOM)
     text = json_bytes.decode("utf-8", "surrogateescape")
+    if "\\u" in text:
+        text = _ESCAPED.sub(_unescaped_if_alone, text)
     decoder = _DECODER
     if not text.isascii() and (private := text.translate(_TO_PRIVATE)) != text:
         text, decoder = private, _STRAY_BYTE_DECODER
@@ -71,6 +74,12 @@ def parse(body: bytes) -> object:
         before = text.encode()[: int(offset)].decode("utf-8", "ignore").translate(_FROM_PRIVATE)
         offset = len(body) - len(json_bytes) + len(before.encode("utf-8", "surrogateescape"))
         raise invalid(f"JSON Parse error: {what} at offset: {offset}") from error
+
+
+def _unescaped_if_alone(escape: re.Match) -> str:
+    """The bytes that RapidJSON 1.1.0 makes of the second half of a surrogate pair by itself."""
+    alone = escape[1] and chr(int(escape[1], 16)).encode("utf-8", "surrogatepass")
+    return alone.decode("utf-8", "surrogateescape") if alone else escape[0]
 
 
 def dtype_name(dtype) -> str:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.errors import DataError
@@ -29,7 +29,10 @@ END = "END"
 
 
 @dataclass
-class _Version:
+class Version:
+    """One version of a model: its state, and the error that it last failed to load with, if any."""
+
+    version: int
     folder: Path
     state: str = START
     error: StatusError | None = None
@@ -40,13 +43,13 @@ class _Version:
     files: tuple = ()
 
 
-@dataclass(frozen=True)
-class VersionStatus:
-    """State of one version as the status API reports it, with the error it failed with, if any."""
-
-    version: int
-    state: str
-    error: StatusError | None
+@dataclass
+class _Model:
+    config: ModelConfig | None = None  # None: no longer served
+    versions: dict[int, Version] = field(default_factory=dict)
+    # What a label names now: it moves only when the version it is to name is in service.
+    labels: dict[str, int] = field(default_factory=dict)
+    problem: str = ""  # with its folder
 
 
 class ModelManager:
@@ -59,58 +62,56 @@ class ModelManager:
         max_load_retries: int = 5,
         retry_interval_s: float = 60.0,
     ):
-        self._models = {model.name: model for model in models}
         self._load = load
         self._max_load_retries = max_load_retries
         self._retry_interval_s = retry_interval_s
-        self._versions: dict[str, dict[int, _Version]] = {name: {} for name in self._models}
+        self._models: dict[str, _Model] = {}
         self._lock = threading.Lock()
-        # What a label names now: it moves only when the version it is to name is in service.
-        self._labels: dict[tuple[str, str], int] = {}
-        self._unreadable: dict[str, str] = {}
-
-    @property
-    def model_names(self) -> list[str]:
-        """The models served, in the order of their configuration."""
-        return list(self._models)
+        self.configure(models)
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
         """Serves these models from the next poll on."""
+        configs = {config.name: config for config in models}
         with self._lock:
-            self._models = {model.name: model for model in models}
-            for name in self._models:
-                self._versions.setdefault(name, {})
+            self.model_names = list(configs)
+            for name in {**self._models, **configs}:
+                model = self._models.setdefault(name, _Model())
+                model.config = configs.get(name)
+                labels = model.config.labels if model.config else {}
+                model.labels = {label: model.labels.get(label, labels[label]) for label in labels}
 
     def poll(self) -> None:
         """Compares folders with what is loaded, and loads and unloads accordingly."""
-        for name, versions in list(self._versions.items()):
-            model = self._models.get(name)
-            folders = self._folders(model) if model else {}
+        for model in list(self._models.values()):
+            config, versions = model.config, model.versions
+            folders = self._folders(model) if config else {}
             if folders is None:
                 continue
-            wanted = model.policy(folders) if model else []
+            wanted = config.policy(folders) if config else []
             for number in reversed(wanted):
                 with self._lock:
-                    version = versions.setdefault(number, _Version(folders[number]))
+                    version = versions.setdefault(number, Version(number, folders[number]))
                 self._keep_loaded(version)
-            if model:
-                self._move_labels(model)
-            replaced = not wanted or any(versions[n].state == AVAILABLE for n in wanted)
+            serving = {number for number in wanted if versions[number].state == AVAILABLE}
+            with self._lock:
+                for label in model.labels:
+                    if config and config.labels.get(label) in serving:
+                        model.labels[label] = config.labels[label]
             for number in sorted(versions.keys() - set(wanted)):
-                self._retire(versions[number], replaced)
+                self._retire(versions[number], replaced=bool(serving) or not wanted)
 
     def ready(self) -> bool:
         """Whether each model has a version in service; StatusError where one cannot get there."""
         ready = True
-        for name, versions in self._versions.items():
-            states = [version.state for version in versions.values()]
-            if AVAILABLE not in states:
-                ready = False
-            for number, version in versions.items():
-                if version.error and version.state == END and AVAILABLE not in states:
+        for name, model in self._models.items():
+            if any(version.state == AVAILABLE for version in model.versions.values()):
+                continue
+            ready = False
+            for version in model.versions.values():
+                if version.error and version.state == END:
                     raise StatusError(
                         version.error.code,
-                        f"{name} version {number} ({version.folder}) does not load: "
+                        f"{name} version {version.version} ({version.folder}) does not load: "
                         f"{version.error.message}",
                     )
         return ready
@@ -120,14 +121,13 @@ class ModelManager:
         self, name: str, number: int | None = None, label: str | None = None
     ) -> Iterator[tuple[int, Servable]]:
         """Lends a loaded version, the highest if none is named; it stays loaded meanwhile."""
-        version = None
         with self._lock:
+            model = self._models.get(name) or _Model()
             if label is not None:
-                labels = self._models[name].labels if name in self._models else {}
-                if label not in labels:
+                if label not in model.labels:
                     raise invalid(f"Unrecognized servable version label: {label}")
-                number = self._labels.get((name, label), labels[label])
-            loaded = {n: v for n, v in self._versions.get(name, {}).items() if v.state == AVAILABLE}
+                number = model.labels[label]
+            loaded = {n: v for n, v in model.versions.items() if v.state == AVAILABLE}
             chosen = max(loaded, default=None) if number is None else number
             if chosen not in loaded:
                 request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
@@ -140,37 +140,29 @@ class ModelManager:
             with self._lock:
                 version.users -= 1
 
-    def statuses(self, name: str, number: int | None = None) -> list[VersionStatus]:
-        """States of all versions ever seen of a model, newest first, or of the one named."""
+    def statuses(self, name: str, number: int | None = None) -> list[Version]:
+        """All versions ever seen of a model as they are now, newest first, or the one named."""
         with self._lock:
-            versions = self._versions.get(name, {})
+            versions = self._models[name].versions if name in self._models else {}
             if number is not None and number not in versions:
                 raise StatusError("NOT_FOUND", f"Could not find version {number} of model {name}")
             if not versions:
                 raise StatusError("NOT_FOUND", f"Could not find any versions of model {name}")
             numbers = sorted(versions, reverse=True) if number is None else [number]
-            return [VersionStatus(n, versions[n].state, versions[n].error) for n in numbers]
+            return [replace(versions[number]) for number in numbers]
 
-    def _move_labels(self, model: ModelConfig) -> None:
-        with self._lock:
-            versions = self._versions[model.name]
-            for label, number in model.labels.items():
-                if number in versions and versions[number].state == AVAILABLE:
-                    self._labels[model.name, label] = number
-
-    def _folders(self, model: ModelConfig) -> dict[int, Path] | None:
+    def _folders(self, model: _Model) -> dict[int, Path] | None:
         """The version folders; None where they cannot be read, and all stays as it is."""
         try:
-            folders = version_folders(model.base_path)
+            folders, problem = version_folders(model.config.base_path), ""
         except (DataError, OSError) as error:
-            if self._unreadable.get(model.name) != str(error):
-                _LOG.error("%s: versions kept as they are: %s", model.name, error)
-            self._unreadable[model.name] = str(error)
-            return None
-        self._unreadable.pop(model.name, None)
+            folders, problem = None, str(error)
+            if problem != model.problem:
+                _LOG.error("%s: versions kept as they are: %s", model.config.name, problem)
+        model.problem = problem
         return folders
 
-    def _keep_loaded(self, version: _Version) -> None:
+    def _keep_loaded(self, version: Version) -> None:
         files = _fingerprint(version.folder)
         with self._lock:
             if version.state == UNLOADING:
@@ -178,10 +170,8 @@ class ModelManager:
             if version.state == AVAILABLE:
                 return
             if files != version.files or version.error is None:
-                version.files, version.attempts, version.next_attempt = files, 0, 0.0
-            elif version.state == END:
-                return
-            if time.monotonic() < version.next_attempt:
+                version.files, version.attempts = files, 0
+            elif version.state == END or time.monotonic() < version.next_attempt:
                 return
             version.state = LOADING
         try:
@@ -197,7 +187,7 @@ class ModelManager:
             with self._lock:
                 version.servable, version.error, version.state = servable, None, AVAILABLE
 
-    def _retire(self, version: _Version, replaced: bool) -> None:
+    def _retire(self, version: Version, replaced: bool) -> None:
         """Unloads a version that is not wanted, once others serve and nobody uses it."""
         with self._lock:
             if version.state == AVAILABLE and replaced:

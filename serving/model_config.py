@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,20 +12,21 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from data.errors import DataError
 
-DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
-LOG_TYPE = "tfrecord"
+_DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+_LOG_TYPE = "tfrecord"
+# The package of TensorFlow Serving's protos leaves this one out.
 _MONITORING_PROTO = """
-  name: "serving/monitoring_config.proto" package: "tensorflow.serving" syntax: "proto3"
-  message_type {
-    name: "PrometheusConfig"
-    field { name: "enable" number: 1 type: TYPE_BOOL label: LABEL_OPTIONAL }
-    field { name: "path" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL }
-  }
+  name: "serving/monitoring_config.proto" package: "serving" syntax: "proto3"
   message_type {
     name: "MonitoringConfig"
+    nested_type {
+      name: "Prometheus"
+      field { name: "enable" number: 1 type: TYPE_BOOL label: LABEL_OPTIONAL }
+      field { name: "path" number: 2 type: TYPE_STRING label: LABEL_OPTIONAL }
+    }
     field {
       name: "prometheus_config" number: 1 type: TYPE_MESSAGE label: LABEL_OPTIONAL
-      type_name: ".tensorflow.serving.PrometheusConfig"
+      type_name: ".serving.MonitoringConfig.Prometheus"
     }
   }
 """
@@ -62,17 +64,21 @@ def read_config(path: Path) -> model_server_config_pb2.ModelServerConfig:
 
 
 def write_config(path: Path, config: model_server_config_pb2.ModelServerConfig) -> None:
-    """Writes a `models.config`; a server that reads it meanwhile gets the old or the new one."""
+    """Writes a `models.config`; a server that reads it meanwhile gets the old or the new one.
+
+    Of the comments in the old one, those before the first entry are kept.
+    """
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    comments = takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text_format.MessageToString(config))
+    partial.write_text("".join(comments) + text_format.MessageToString(config))
     partial.replace(path)
 
 
 def read_models(path: Path) -> list[ModelConfig]:
     """The models that a `models.config` names; raises DataError where one cannot be served."""
-    config = read_config(path)
     models = []
-    for model in config.model_config_list.config:
+    for model in read_config(path).model_config_list.config:
         if not model.name or not model.base_path:
             raise DataError(f"{path}: a config without name or base_path. Give it both.")
         if model.model_platform not in ("", "tensorflow"):
@@ -80,15 +86,9 @@ def read_models(path: Path) -> list[ModelConfig]:
                 f"{path}: {model.name}: model_platform is {model.model_platform!r}, only "
                 '"tensorflow" can be served. Change it.'
             )
-        models.append(
-            ModelConfig(
-                model.name,
-                Path(model.base_path),
-                _policy(model.model_version_policy),
-                dict(model.version_labels),
-                _log_config(model, path),
-            )
-        )
+        base_path, policy = Path(model.base_path), _policy(model.model_version_policy)
+        log = _log_config(model, path)
+        models.append(ModelConfig(model.name, base_path, policy, dict(model.version_labels), log))
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
         found = ", ".join(names) or "no model"
@@ -98,14 +98,10 @@ def read_models(path: Path) -> list[ModelConfig]:
 
 def read_metrics_path(path: Path) -> str | None:
     """The URL path of the metrics from a `monitoring.config`; None where they are not enabled."""
-    config = _read(path, _monitoring_config()).prometheus_config
-    return (config.path or DEFAULT_METRICS_PATH) if config.enable else None
-
-
-def _monitoring_config() -> Message:
-    """An empty MonitoringConfig, which the package of TensorFlow Serving's protos leaves out."""
     file = text_format.Parse(_MONITORING_PROTO, descriptor_pb2.FileDescriptorProto())
-    return message_factory.GetMessages([file])["tensorflow.serving.MonitoringConfig"]()
+    message = message_factory.GetMessages([file])["serving.MonitoringConfig"]()
+    config = _read(path, message).prometheus_config
+    return (config.path or _DEFAULT_METRICS_PATH) if config.enable else None
 
 
 def _policy(policy) -> Policy:
@@ -122,11 +118,11 @@ def _log_config(model, path: Path) -> LogConfig | None:
         return None
     collector = model.logging_config.log_collector_config
     rate = model.logging_config.sampling_config.sampling_rate
-    if collector.type != LOG_TYPE or not collector.filename_prefix or not 0 < rate <= 1:
+    if collector.type != _LOG_TYPE or not collector.filename_prefix or not 0 < rate <= 1:
         raise DataError(
             f"{path}: {model.name}: logging_config has type {collector.type!r}, filename_prefix "
             f"{collector.filename_prefix!r} and sampling_rate {rate:g}. It needs type "
-            f"{LOG_TYPE!r}, a prefix, and a rate above 0 and at most 1."
+            f"{_LOG_TYPE!r}, a prefix, and a rate above 0 and at most 1."
         )
     return LogConfig(Path(collector.filename_prefix), rate)
 

@@ -9,14 +9,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.model_config import LogConfig, ModelConfig
+from serving.servable import Arrays
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
@@ -38,20 +38,14 @@ class RequestLogs:
         """Logs for these models from now on."""
         wanted = {model.name: model.log for model in models if model.log}
         with self._lock:
-            for name in [
-                name for name, log in self._logs.items() if wanted.get(name) != log.config
-            ]:
-                self._logs.pop(name).close()
+            for name, log in list(self._logs.items()):
+                if wanted.get(name) != log.config:
+                    self._logs.pop(name).finish()
             for name in wanted.keys() - self._logs.keys():
                 self._logs[name] = _RequestLog(wanted[name])
 
     def add(
-        self,
-        model: str,
-        version: int,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Mapping[str, np.ndarray],
+        self, model: str, version: int, signature: str, inputs: Arrays, outputs: Arrays
     ) -> None:
         """Logs a request that was answered, if chance will have it. Never fails."""
         log = self._logs.get(model)
@@ -69,7 +63,8 @@ class RequestLogs:
             for name, array in arrays.items():
                 protos[name].CopyFrom(tf.make_tensor_proto(array))
         with self._lock:
-            log.write(record.SerializeToString())
+            if self._logs.get(model) is log:
+                log.write(record.SerializeToString())
 
     def close(self) -> None:
         """Finishes all files; nothing is logged afterwards."""
@@ -82,11 +77,9 @@ class _RequestLog:
     def __init__(self, config: LogConfig):
         self.config = config
         self._writer: tf.io.TFRecordWriter | None = None
-        self._closed = self._failing = False
+        self._failing = False
 
     def write(self, record: bytes) -> None:
-        if self._closed:
-            return
         try:
             if self._writer is None:
                 self._open()
@@ -95,7 +88,7 @@ class _RequestLog:
             self._writer.flush()
             self._bytes += len(record)
             if self._bytes > _FILE_BYTES or time.monotonic() > self._end:
-                self._finish()
+                self.finish()
             self._failing = False
         except (OSError, tf.errors.OpError) as error:
             # Requests are answered all the same. The next one tries again, and says no more.
@@ -103,19 +96,16 @@ class _RequestLog:
                 _LOG.error("%s: requests are not logged: %s", self.config.prefix, error)
             self._failing, self._writer = True, None
 
-    def close(self) -> None:
-        self._closed = True
-        if self._writer:
-            self._finish()
-
     def _open(self) -> None:
         self.config.prefix.parent.mkdir(parents=True, exist_ok=True)
-        name = f"{self.config.prefix.name}-{time.time_ns()}-{os.getpid()}.tfrecord"
-        self._path = self.config.prefix.with_name(name)
+        self._path = Path(f"{self.config.prefix}-{time.time_ns()}-{os.getpid()}.tfrecord")
         self._writer = tf.io.TFRecordWriter(f"{self._path}{_PARTIAL}")
         self._bytes, self._end = 0, time.monotonic() + _FILE_SECONDS
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Gives the file its name, and removes the oldest ones."""
+        if self._writer is None:
+            return
         self._writer.close()
         self._writer = None
         Path(f"{self._path}{_PARTIAL}").rename(self._path)

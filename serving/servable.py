@@ -5,7 +5,6 @@ shapes, and words its errors as TensorFlow Serving's users see them.
 """
 
 import gc
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.status import StatusError, invalid
+
+Arrays = Mapping[str, np.ndarray]
 
 _SAVED_MODEL = "saved_model.pb"
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
@@ -40,31 +41,33 @@ class Servable:
                 f"a file called `{_SAVED_MODEL}`)\nSpecified file path: {folder}",
             )
         self._calls: dict[tuple, Callable] = {}
-        self._lock = threading.Lock()
         config = config_pb2.ConfigProto()
         config.gpu_options.allow_growth = True
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=config)
+        load = tf.compat.v1.saved_model.load
         try:
             with graph.as_default():
-                meta = tf.compat.v1.saved_model.load(
-                    self._session, [tf.saved_model.SERVING], str(folder)
-                )
+                meta = load(self._session, [tf.saved_model.SERVING], str(folder))
             self.signatures: Mapping[str, meta_graph_pb2.SignatureDef] = meta.signature_def
-            self._input_types = {name: _types(s.inputs) for name, s in self.signatures.items()}
             self._outputs = {name: sorted(s.outputs) for name, s in self.signatures.items()}
+            self._input_types = {
+                name: {key: tf.as_dtype(s.inputs[key].dtype) for key in sorted(s.inputs)}
+                for name, s in self.signatures.items()
+            }
             if warm_up and (folder / _WARM_UP).is_file():
                 self._warm_up(folder / _WARM_UP)
-        except (
-            tf.errors.OpError,
-            OSError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-            StatusError,
-        ) as error:
+        except (tf.errors.OpError, OSError, RuntimeError, TypeError, ValueError) as error:
             self.close()
-            raise _load_error(error, folder) from error
+            if isinstance(error, tf.errors.OpError):
+                raise _failed(error) from error
+            if "Cannot parse" in str(error):
+                file = folder / _SAVED_MODEL
+                raise StatusError("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+            raise StatusError("UNKNOWN", str(error)) from error
+        except StatusError:
+            self.close()
+            raise
 
     def input_types(self, signature_name: str) -> dict[str, tf.DType]:
         """The inputs of a signature ("" for the default one) by name, and their types."""
@@ -74,12 +77,8 @@ class Servable:
         return self._input_types[name]
 
     def run(
-        self,
-        signature_name: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str] = (),
-        busy: bool = False,
-    ) -> dict[str, np.ndarray]:
+        self, signature_name: str, inputs: Arrays, outputs: Sequence[str] = (), busy: bool = False
+    ) -> Arrays:
         """Runs a signature ("" for the default one).
 
         Args:
@@ -102,7 +101,7 @@ class Servable:
         try:
             results = call(*(inputs[key] for key in expected))
         except tf.errors.OpError as error:
-            raise StatusError(_code(error), error.message) from error
+            raise _failed(error) from error
         except UnicodeDecodeError as error:
             # The message quotes an input that is not text, and TensorFlow fails to show it.
             raise invalid(error.object.decode("utf-8", "surrogateescape")) from error
@@ -117,18 +116,17 @@ class Servable:
 
     def _call(self, name: str, wanted: list[str], busy: bool) -> Callable:
         key = (busy, name, *wanted)
-        with self._lock:
-            if key not in self._calls:
-                signature = self.signatures[name]
-                options = config_pb2.CallableOptions(
-                    feed=[signature.inputs[i].name for i in self._input_types[name]],
-                    fetch=[signature.outputs[o].name for o in wanted],
-                )
-                if busy:
-                    options.run_options.inter_op_thread_pool = _CALLING_THREAD
-                # Session.run would hold the inputs against the declared shapes; this does not.
-                self._calls[key] = self._session._make_callable_from_options(options)
-            return self._calls[key]
+        if key not in self._calls:
+            signature = self.signatures[name]
+            options = config_pb2.CallableOptions(
+                feed=[signature.inputs[i].name for i in self._input_types[name]],
+                fetch=[signature.outputs[o].name for o in wanted],
+            )
+            if busy:
+                options.run_options.inter_op_thread_pool = _CALLING_THREAD
+            # Session.run would hold the inputs against the declared shapes; this does not.
+            self._calls[key] = self._session._make_callable_from_options(options)
+        return self._calls[key]
 
     def _warm_up(self, path: Path) -> None:
         for record in tf.compat.v1.io.tf_record_iterator(str(path)):
@@ -143,10 +141,6 @@ class Servable:
             for busy in (False, True):
                 wanted = list(request.output_filter)
                 self.run(request.model_spec.signature_name, inputs, wanted, busy)
-
-
-def _types(inputs: Mapping[str, meta_graph_pb2.TensorInfo]) -> dict[str, tf.DType]:
-    return {name: tf.as_dtype(inputs[name].dtype) for name in sorted(inputs)}
 
 
 def _wrong_inputs(sent: list[str], expected: list[str]) -> StatusError:
@@ -190,10 +184,8 @@ def _check_pictures(arrays: Iterable[np.ndarray]) -> None:
         )
 
 
-def _encoded(value: object) -> Iterator[bytes]:
+def _encoded(value: bytes) -> Iterator[bytes]:
     """What may be an encoded picture: the value itself, or those in it if it is a `tf.Example`."""
-    if not isinstance(value, bytes):
-        return
     if value.startswith(_PICTURE_STARTS):
         yield value
         return
@@ -212,19 +204,9 @@ def _pixels(picture: bytes) -> int:
             return opened.width * opened.height
     except Image.DecompressionBombError as error:
         raise invalid(f"picture refused: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError):
         return 0  # TensorFlow's own decoder has the say, and the better message.
 
 
-def _code(error: tf.errors.OpError) -> str:
-    return error_codes_pb2.Code.Name(error.error_code)
-
-
-def _load_error(error: Exception, folder: Path) -> StatusError:
-    if isinstance(error, StatusError):
-        return error
-    if isinstance(error, tf.errors.OpError):
-        return StatusError(_code(error), error.message)
-    if "Cannot parse" in str(error):
-        return StatusError("DATA_LOSS", f"Can't parse {folder / _SAVED_MODEL} as binary proto")
-    return StatusError("UNKNOWN", str(error))
+def _failed(error: tf.errors.OpError) -> StatusError:
+    return StatusError(error_codes_pb2.Code.Name(error.error_code), error.message)

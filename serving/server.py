@@ -19,6 +19,7 @@ from pathlib import Path
 
 from data.console import quiet
 from data.errors import DataError
+from serving.status import StatusError
 
 _PAGE = Path(__file__).with_name("page.html")
 # TensorFlow Serving's exit status where a model cannot be loaded at start.
@@ -82,7 +83,7 @@ class Server:
 
     def __init__(self, flags: argparse.Namespace):
         # TensorFlow is imported here, when the flags are known to be right.
-        from serving.backend import Backend, Limits
+        from serving.backend import Backend
         from serving.manager import ModelManager
         from serving.metrics import Metrics
         from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
@@ -90,7 +91,6 @@ class Server:
         from serving.rest import RestApi
 
         self._flags = flags
-        self._metrics = Metrics()
         self._read_models = lambda: (
             read_models(flags.model_config_file)
             if flags.model_config_file
@@ -100,36 +100,28 @@ class Server:
         for model in models:
             if not model.base_path.is_dir():
                 raise DataError(f"{model.base_path}: no such folder (of model {model.name}).")
-        self._manager = ModelManager(
-            models, self._load, flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
-        )
-        self._backend = Backend(
-            self._manager,
-            self._metrics,
-            RequestLogs(models),
-            Limits(flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000),
-            ThreadPoolExecutor(flags.rest_api_num_threads, "request"),
-        )
-        self._stopping = threading.Event()
-        metrics_path = None
-        if flags.monitoring_config_file:
-            metrics_path = read_metrics_path(flags.monitoring_config_file)
+        retries, wait_s = flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
+        manager = ModelManager(models, self._load, retries, wait_s)
+        executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
+        limits = flags.max_body_bytes, flags.max_requests, flags.rest_api_timeout_in_ms / 1000
+        self._backend = Backend(manager, Metrics(), RequestLogs(models), executor, *limits)
+        config = flags.monitoring_config_file
+        metrics_path = read_metrics_path(config) if config else None
         names = json.dumps([model.name for model in models]).replace("<", "\\u003c")
-        self._rest = RestApi(
-            self._backend,
-            metrics_path,
-            _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None,
-            flags.rest_api_enable_cors_support,
-        )
+        page = _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None
+        cors = flags.rest_api_enable_cors_support
+        self._rest = RestApi(self._backend, metrics_path, page, cors)
+        self._stopping = threading.Event()
 
     def load_models(self) -> None:
         """Returns when each model has a version in service; StatusError where one never will."""
-        self._manager.poll()
-        if not self._manager.ready():
+        manager = self._backend.manager
+        manager.poll()
+        if not manager.ready():
             print("waiting for versions to load", flush=True)
-        while not self._manager.ready():
+        while not manager.ready():
             time.sleep(self._flags.file_system_poll_wait_seconds)
-            self._manager.poll()
+            manager.poll()
 
     async def serve(self) -> None:
         """Serves until SIGTERM or SIGINT, and then finishes what was begun."""
@@ -146,16 +138,15 @@ class Server:
             from serving.grpc_service import start_grpc_server
 
             grpc_server, health = start_grpc_server(f"{flags.host}:{flags.port}", self._backend)
-        http_server = HttpServer(self._rest.answer, self._backend.limits.timeout_s)
+        http_server = HttpServer(self._rest, self._backend.timeout_s, flags.max_body_bytes)
         runner = web.ServerRunner(http_server, shutdown_timeout=0.5)
         await runner.setup()
         if flags.rest_api_port:
             await web.TCPSite(runner, flags.host, flags.rest_api_port).start()
-        poller = threading.Thread(target=self._poll, name="poll", daemon=True)
-        poller.start()
+        threading.Thread(target=self._poll, name="poll", daemon=True).start()
         ports = [(flags.rest_api_port, "REST"), (flags.port, "gRPC")]
         where = ", ".join(f"{kind} at {flags.host}:{port}" for port, kind in ports if port)
-        print(f"serving {', '.join(self._manager.model_names)}: {where}", flush=True)
+        print(f"serving {', '.join(self._backend.manager.model_names)}: {where}", flush=True)
         await stop.wait()
         print("stopping: finishing requests in flight", flush=True)
         self._stopping.set()
@@ -179,24 +170,23 @@ class Server:
                 next_config = time.monotonic() + config_wait
                 try:
                     models = self._read_models()
-                    self._manager.configure(models)
+                    self._backend.manager.configure(models)
                     self._backend.logs.configure(models)
                 except DataError as error:
                     print(f"kept the models as they were: {error}", file=sys.stderr, flush=True)
-            self._manager.poll()
+            self._backend.manager.poll()
 
     def _load(self, folder: Path):
         from serving.servable import Servable
-        from serving.status import StatusError
 
         start = time.perf_counter()
         try:
             servable = Servable(folder, self._flags.enable_model_warmup)
         except StatusError as error:
-            self._metrics.load(str(folder), False, time.perf_counter() - start)
+            self._backend.metrics.load(str(folder), False, time.perf_counter() - start)
             print(f"{folder} does not load: {error}", file=sys.stderr, flush=True)
             raise
-        self._metrics.load(str(folder), True, time.perf_counter() - start)
+        self._backend.metrics.load(str(folder), True, time.perf_counter() - start)
         print(f"loaded {folder} in {time.perf_counter() - start:.2f} s", flush=True)
         return servable
 
@@ -205,8 +195,6 @@ def main() -> int:
     flags = parse_flags(sys.argv[1:])
     quiet(flags.verbose)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from serving.status import StatusError
-
     try:
         server = Server(flags)
         # What TensorFlow's import made stays: collecting after an unload need not look at it.
@@ -223,8 +211,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
     # A model that outlives the drain time must not keep the process alive.
-    os._exit(exit_status)
+    os._exit(main())

@@ -1,29 +1,25 @@
-"""The errors a server answers, by their canonical code, and what HTTP and gRPC make of them."""
+"""The errors a server answers, by their canonical code, and what HTTP makes of them."""
 
-# Canonical code -> HTTP status, as TensorFlow Serving maps them.
-HTTP_STATUS = {
-    "OK": 200,
-    "CANCELLED": 499,
-    "UNKNOWN": 500,
+# As TensorFlow Serving maps them; all other codes are 500.
+_HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
-    "DEADLINE_EXCEEDED": 504,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
-    "PERMISSION_DENIED": 403,
-    "UNAUTHENTICATED": 401,
-    "RESOURCE_EXHAUSTED": 429,
-    "FAILED_PRECONDITION": 400,
     "ABORTED": 409,
-    "OUT_OF_RANGE": 400,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
     "UNIMPLEMENTED": 501,
-    "INTERNAL": 500,
     "UNAVAILABLE": 503,
-    "DATA_LOSS": 500,
+    "DEADLINE_EXCEEDED": 504,
 }
 
 
 class StatusError(Exception):
-    """An answer other than OK: a canonical code (a key of `HTTP_STATUS`) and a message.
+    """An answer other than OK: a canonical code (as `NOT_FOUND`) and a message.
 
     `http_status` is the code's own unless HTTP has a better one.
     """
@@ -32,7 +28,7 @@ class StatusError(Exception):
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
-        self.http_status = http_status or HTTP_STATUS[code]
+        self.http_status = http_status or _HTTP_STATUS.get(code, 500)
 
 
 def invalid(message: str) -> StatusError:

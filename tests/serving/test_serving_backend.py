@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.backend import Backend, Limits
+from serving.backend import Backend
 from serving.metrics import Metrics
 from serving.request_log import RequestLogs
 from serving.status import StatusError, invalid
@@ -31,7 +31,7 @@ class _Model:
 
 @pytest.fixture
 def backend():
-    return Backend(None, Metrics(), RequestLogs([]), Limits(), None)
+    return Backend(None, Metrics(), RequestLogs([]), None, 1000, 8, 1.0)
 
 
 def test_only_runs_beyond_the_cores_are_kept_to_one_thread(backend):

@@ -1,5 +1,6 @@
 """The client against a running server, and against servers that misbehave."""
 
+import concurrent.futures
 import http.server
 import json
 import os
@@ -9,9 +10,12 @@ import sys
 import threading
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from data.errors import DataError
 from serving import client
@@ -152,6 +156,57 @@ def test_other_errors_are_not_asked_again(misbehaving, answer, message):
     with pytest.raises(DataError, match=message):
         Client(url, "m", wait_s=0.01).predict([b"picture"])
     assert left == [_ANSWER]
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"num_detections": 5, "detection_boxes": []}, "num_detections is 5, but number 1 is no "),
+        ({"num_detections": 2}, "num_detections is 2, but number 2 is no "),
+        ({"num_detections": None}, "num_detections is None, but number 1 is no "),
+        ({"num_detections": 1e400}, "num_detections is inf, but number 1 is no "),
+        ({"detection_boxes": [[0, 0, 1]]}, "number 1 is no class name, class, score and box"),
+        ({"detection_boxes": [["a", 0, 1, 1]]}, "number 1 is no "),
+        ({"detection_scores": [None]}, "number 1 is no "),
+        ({"detection_scores": 0.5}, "number 1 is no "),
+        ({"detection_classes": {}}, "number 1 is no "),
+    ],
+)
+def test_answers_that_contradict_themselves(run, misbehaving, picture, tmp_path, change, found):
+    whole = {
+        "num_detections": 1,
+        "detection_boxes": [[0, 0, 1, 1]],
+        "detection_scores": [0.5],
+        "detection_classes": [1],
+        "detection_class_names": ["dog"],
+    }
+    bodies = [json.dumps({"predictions": [answer]}).encode() for answer in (whole, whole | change)]
+    url, _ = misbehaving([(200, {}, body) for body in bodies])
+    assert run(picture, "--url", url, "--output", tmp_path)[0] == 0
+    status, _, err = run(picture, "--url", url, "--output", tmp_path)
+    assert (status, err.count("\n")) == (2, 1)
+    assert (
+        err.startswith(f"error: {url}: the answer of model ssd is not consistent") and found in err
+    )
+
+
+def test_an_answer_over_grpc_with_a_row_too_few():
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802
+            response = predict_pb2.PredictResponse()
+            for name in OUTPUTS:
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(np.zeros(1)))
+            return response
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    url = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        with pytest.raises(DataError, match="does not answer detection_boxes.* for each picture"):
+            Client(url, "m").predict([b"picture"] * 2)
+    finally:
+        server.stop(None)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

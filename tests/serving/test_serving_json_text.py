@@ -49,6 +49,22 @@ def test_bytes_that_are_not_utf8_come_through_in_strings(stray):
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (rb"\udc00", b"\xed\xb0\x80"),
+        (rb"a\uDFFFb", b"a\xed\xbf\xbfb"),
+        (rb"\ud83d\ude00\ude00", "\U0001f600".encode() + b"\xed\xb8\x80"),
+        (rb"\\udc00", rb"\udc00"),
+        (rb"\\\udc00", b"\\\xed\xb0\x80"),
+    ],
+)
+def test_the_second_half_of_a_surrogate_pair_alone(text, value):
+    ((key, found),) = parse(b'{"' + text + b'": "' + text + b'"}').items()
+    assert key == found
+    assert found.encode("utf-8", "surrogateescape") == value
+
+
+@pytest.mark.parametrize(
     ("body", "error"),
     [
         (b"", "The document is empty"),

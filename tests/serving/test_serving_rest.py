@@ -112,6 +112,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
 def test_a_body_over_the_limit(server):
     status, _, body = server.request("POST", "/v1/models/adder:predict", b" " * 2_000_001)
     assert (status, json.loads(body)) == (413, {"error": "Request body over 2000000 bytes"})
+    assert server.request("POST", "/v1/models/adder:predict", b" " * 2_000_000)[0] == 400
     bomb = gzip.compress(b" " * 50_000_000)
     headers = {"Content-Encoding": "gzip"}
     status, _, body = server.request("POST", "/v1/models/adder:predict", bomb, headers)
@@ -200,6 +201,28 @@ _HEAD = b"POST /v1/models/adder:predict HTTP/1.1\r\nHost: x\r\n"
 )
 def test_what_is_not_http_is_refused(server, data):
     assert b" 400 " in _raw(server, data).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET http://elsewhere:80/v1/models/adder", 200),
+        (b"GET //elsewhere/v1/models/adder", 200),
+        (b"GET http://elsewhere", 404),
+        (b"GET /v1/models/%61dder", 200),
+        (b"GET /v1/models/%6", 400),
+        (b"GET /v1/models/a|b", 400),
+        (b'GET /"', 400),
+        (b"GET /v1/models/\xc3\xa4", 400),
+        (b"TRACE /v1/models/adder", 501),
+        (b"TRACE /", 501),
+        (b"PATCH /v1/models/adder", 400),
+        (b"PATCH /", 404),
+    ],
+)
+def test_request_lines(server, line, status):
+    answer = _raw(server, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert int(answer.split()[1]) == status
 
 
 def test_a_client_that_waits_for_continue(server):

@@ -69,6 +69,15 @@ def test_folders_by_number(base):
     assert newest_version(base) == base / "10"
 
 
+def test_comments_at_the_top_of_the_configuration_are_kept(base, config):
+    comments = "# Edited by a program.\n\n# Twice.\n"
+    config.write_text(comments + config.read_text() + "# At the end.\n")
+    promote(base, config, "ssd", 2, "stable")
+    promote(base, config, "ssd", 7, "stable")
+    assert config.read_text().startswith(comments + "model_config_list")
+    assert _served(config) == ([2, 7], {"stable": 7})
+
+
 def test_moving_up_keeps_the_version_that_is_left(base, config):
     promote(base, config, "ssd", 2, "stable")
     assert _served(config) == ([2], {"stable": 2})
