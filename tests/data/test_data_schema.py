@@ -154,7 +154,13 @@ def test_bad_schema_file(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([], "classes are unknown. Add"), (["dog", "dog"], "dog twice")]
+    ("values", "message"),
+    [
+        ([], "classes are unknown. Add"),
+        (["dog", "dog"], "dog twice. Remove"),
+        (["dog", ""], "'dog', '': a name is empty"),
+        (["dog", "cat "], "'dog', 'cat ': .*space at its end"),
+    ],
 )
 def test_bad_class_list(values, message):
     schema = read_schema(VOC_SCHEMA)
