@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError
 from data.fields import COMMON
+from data.paths import check_no_wildcard
 from data.schema import class_names, read_schema
 from pipeline.config import Config
 from pipeline.inputs import prepare, schema_path
@@ -57,8 +59,12 @@ def run(
       DataError: bad input, no weights to start from, or data that the gate refuses.
     """
     _check_training(config)
+    check_no_wildcard(output)
     output = output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {output}: cannot write there ({error.strerror})") from error
     inputs = prepare(config, data, output, beam_args)
     pipeline = create_pipeline(
         config,
@@ -163,7 +169,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     console.print(f"pushed:  {_from_here(Path(pushed))}")
     picture = _from_here(inputs.picture) if inputs.picture else "IMAGE"
     model = _from_here(Path(pushed).parent)
-    console.print(f"try it:  {_python()} -m serving.predict {picture} --model {model}")
+    words = [_python(), "-m", "serving.predict", picture, "--model", model]
+    console.print(f"try it:  {shlex.join(map(str, words))}", markup=False)
 
 
 def _cells(score: Score) -> tuple[str, str]:
