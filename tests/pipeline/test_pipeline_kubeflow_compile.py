@@ -304,7 +304,9 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
         ((), (), "--serving-dir /models: no volume is mounted there in Pusher"),
         (("--serving-dir", "models"), (_VOLUMES,), "--serving-dir models: write a path"),
         (("--pipeline-root", "/root"), (_VOLUMES,), "--pipeline-root /root: artifacts are kept in"),
-        (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: write a path in the"),
+        (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: write an absolute path in"),
+        (("--data", "records"), (_VOLUMES,), "--data records: write an absolute path in"),
+        (("--work-dir", "work"), (_VOLUMES,), "--work-dir work: write an absolute path in"),
         (("--pattern", "train/*"), (_VOLUMES,), "--pattern train/*: write {split} where"),
         (
             (),
