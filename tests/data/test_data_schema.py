@@ -17,7 +17,7 @@ from data.schema import (
     make_schema,
     read_schema,
 )
-from data.shapes import SHAPES
+from data.shapes import OUTLINES
 from data.voc import read_annotation
 
 _OBJECT_FIELDS = ("ymin", "xmin", "ymax", "xmax", "text", "label", "difficult", "truncated")
@@ -47,7 +47,7 @@ def test_voc_classes_are_numbered_alphabetically():
 
 
 def test_sample_classes_are_the_shapes():
-    assert class_names(read_schema(SAMPLE_SCHEMA)) == SHAPES
+    assert class_names(read_schema(SAMPLE_SCHEMA)) == tuple(OUTLINES)
 
 
 @pytest.mark.parametrize(
