@@ -17,7 +17,7 @@ from tfx.utils import path_utils
 
 from components.detection_report.report import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, Score
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError
@@ -148,9 +148,9 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     table.add_column("AP", justify="right")
     table.add_column("95 % interval", justify="right")
     for name in inputs.classes:
-        table.add_row(name, *_cells(scores[tfma_metric.ap_name(name)]))
+        table.add_row(name, *_cells(scores[metric_names.ap_name(name)]))
     table.add_section()
-    table.add_row("mAP", *_cells(scores[tfma_metric.MAP]))
+    table.add_row("mAP", *_cells(scores[metric_names.MAP]))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(_change(evaluation))
@@ -184,12 +184,12 @@ def _change(evaluation: Evaluation) -> str:
     """What the comparison with the latest blessed model says."""
     if not evaluation.changes:
         return "change:  not judged, there is no blessed model yet"
-    change = evaluation.changes[OVERALL][tfma_metric.MAP]
+    change = evaluation.changes[OVERALL][metric_names.MAP]
     text = f"change:  {change.value:+.4f} mAP against the latest blessed model"
     if math.isnan(change.lower):
         return text
     text += f", 95 % interval {change.lower:+.4f} to {change.upper:+.4f}"
-    counted = evaluation.changes[OVERALL][tfma_metric.SIGNIFICANT]
+    counted = evaluation.changes[OVERALL][metric_names.SIGNIFICANT]
     return text if counted.value else f"{text}: chance, it counts as 0"
 
 
