@@ -101,11 +101,11 @@ def _check_training(config: Config) -> None:
     """DataError for what would otherwise come to light only when the Trainer starts."""
     if config.training_job.workers == 0:
         devices.check_fit(config.trainer, devices.choose_strategy())
+    spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:
         # Records of the seed have another VOC schema, with the same classes.
         path = schema_path(config, COMMON)
         classes = () if path is None else class_names(read_schema(path))
-        spec = detector_spec(config.trainer)
         network = build_network(spec, len(classes) or 1)
         check_weights(network, spec, classes, config.trainer.backbone_weights)
     if config.trainer.warm_start not in ("", LATEST):

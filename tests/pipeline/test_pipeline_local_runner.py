@@ -66,6 +66,7 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
         ("data.block_on=box", "data.block_on: 'box' is not known"),
         ("tuner.trials=0", "tuner.trials: 0 must be at least 1"),
         ("trainer.eval_every=-1", "trainer.eval_every: -1 must not be negative"),
+        ("trainer.anchors=clipped", "trainer.anchors: 'clipped' does not exist for ssd128-small"),
         ("trainer.warm_start=/none/1", "trainer.warm_start: /none/1: no SavedModel there"),
     ],
 )
