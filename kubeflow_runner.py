@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
-from data.errors import find_data_error
+from data.errors import exit_status
 from data.fields import COMMON, SEED
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
@@ -24,11 +24,7 @@ def main(arguments=None) -> int:
     try:
         return options.run(options) or 0
     except Exception as error:
-        found = find_data_error(error)
-        if found is None:
-            raise
-        print(f"error: {found}", file=sys.stderr)
-        return 2
+        return exit_status(error)
 
 
 def _compile(options) -> None:

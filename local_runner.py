@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
-from data.errors import find_data_error
+from data.errors import exit_status
 from data.paths import local_path
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
@@ -33,12 +33,7 @@ def main(arguments=None) -> int:
         if options.open and report:
             webbrowser.open(report.as_uri())
     except Exception as error:
-        # What goes wrong on Beam's workers arrives wrapped; a mistake of ours keeps its traceback.
-        found = find_data_error(error)
-        if found is None:
-            raise
-        print(f"error: {found}", file=sys.stderr)
-        return 2
+        return exit_status(error)
     return 0
 
 

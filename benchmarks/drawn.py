@@ -118,7 +118,7 @@ def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -
     from tensorflow_model_analysis.proto import config_pb2
 
     from components.evaluation import OVERALL, read_evaluation
-    from components.mean_average_precision import tfma_metric
+    from components.mean_average_precision import metric_names, tfma_metric
     from data.beam_runner import IN_PROCESS
     from data.fields import COMMON
 
@@ -140,4 +140,4 @@ def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -
                 )
                 | tfma.WriteResults(tfma.default_writers(folder, eval_config=config))
             )
-        return read_evaluation(Path(folder)).candidate[OVERALL][tfma_metric.MAP_AREA].value
+        return read_evaluation(Path(folder)).candidate[OVERALL][metric_names.MAP_AREA].value

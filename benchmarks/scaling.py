@@ -76,6 +76,7 @@ def main() -> int:
             "seconds": row.seconds,
             "CPU s": row.cpu_seconds,
             "CPU ms a picture": 1000 * row.cpu_seconds / row.pictures,
+            "MB before": row.start_mb,
             "peak MB": row.peak_mb,
         }
         for of_one_work in measured

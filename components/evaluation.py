@@ -11,7 +11,7 @@ import tensorflow_model_analysis as tfma
 from google.protobuf.message import DecodeError
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
 
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names, tfma_metric
 from data.errors import DataError
 
 OVERALL = ""
@@ -62,8 +62,8 @@ def read_evaluation(folder: Path) -> Evaluation:
             owner = baseline if item.key.model_name == tfma.BASELINE_KEY else candidate
             owner = changes if item.key.is_diff else owner
             owner.setdefault(name, {})[item.key.name.removesuffix("_diff")] = score
-    if tfma_metric.MAP not in candidate.get(OVERALL, {}):
-        raise _damaged(folder, f"there is no {tfma_metric.MAP} of the whole split")
+    if metric_names.MAP not in candidate.get(OVERALL, {}):
+        raise _damaged(folder, f"there is no {metric_names.MAP} of the whole split")
     return Evaluation(candidate, baseline, changes, tuple(_failures(validation, changes)))
 
 
@@ -120,7 +120,7 @@ def _failures(validation, changes: dict[str, dict[str, Score]]) -> Iterable[str]
             value = failure.metric_value.double_value.value
             threshold = failure.metric_threshold
             if threshold.HasField("change_threshold"):
-                change = changes[slice_name][tfma_metric.MAP]
+                change = changes[slice_name][metric_names.MAP]
                 chance = ", which chance explains" if change.value and not value else ""
                 yield (
                     f"mAP{where} changed by {change.value:+.4f}{_interval(change)}{chance}, "

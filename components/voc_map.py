@@ -187,7 +187,7 @@ def _file_name(class_name: str) -> str:
 
 def _read_class(path: Path) -> ClassDetections:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the detections ({error})") from error
     words = [line.split() for line in lines if line and not line.isspace()]

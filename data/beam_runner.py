@@ -4,6 +4,7 @@ A preset is a list of plain Beam options. What a user gives after `--` comes lat
 """
 
 import argparse
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,8 +86,8 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
             too; None where this process hands it over.
 
     Raises:
-        DataError: a word that is no option, a lack of one that the preset cannot do without, or a
-            preset whose workers cannot see the folders of this machine.
+        DataError: a word that is no option of Beam, a lack of one that the preset cannot do
+            without, or a preset whose workers cannot see the folders of this machine.
     """
     if preset == "dataflow" and not image:
         raise DataError(
@@ -105,6 +106,8 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
             f"--beam {preset} needs {', '.join(f'--{name}' for name in missing)}: end the command "
             f"with -- {examples}"
         )
+    if preset not in _REMOTE and "runner" not in given:
+        _check_known(options)
     if preset == DIRECT:
         return [*IN_PROCESS, *options]
     if preset == MULTIPROCESS:
@@ -121,6 +124,26 @@ def on_other_machines(arguments: Sequence[str]) -> bool:
 def number_of_workers() -> int:
     """One worker for each CPU core that this process may use, as far as memory reaches."""
     return max(1, min(len(os.sched_getaffinity(0)), _memory() // _BYTES_PER_WORKER))
+
+
+def _check_known(options: Sequence[str]) -> None:
+    """DataError for options that Beam does not have, which it would leave out in silence.
+
+    Those for a job server are the server's to know.
+    """
+    if not options:
+        return
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parsed = PipelineOptions(list(options))
+    known = parsed.get_all_options()
+    unknown = [
+        name for name in parsed.get_all_options(retain_unknown_options=True) if name not in known
+    ]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=3)
+        hint = f"Did you mean {' or '.join(f'--{name}' for name in near)}?" if near else "Remove it"
+        raise DataError(f"--{unknown[0]}: Beam has no such option. {hint}")
 
 
 def _workers_here() -> list[str]:

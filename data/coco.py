@@ -78,7 +78,7 @@ def select_coco(sources: Sequence[CocoSource]) -> tuple[Selection, tuple[str, ..
 
 def _load(path: Path) -> dict[str, list]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             document = json.load(file, object_hook=_what_is_read)
     except OSError as error:
         raise DataError(f"{path}: cannot read the annotations ({error.strerror})") from error

@@ -36,6 +36,9 @@ _PICTURES_PER_SHARD = 500
 # Checked together: so many that what Beam adds does not count, so few that all workers get some.
 _PICTURES_PER_TABLE = 50
 
+# Of pictures that are not found as .jpg; "" of one that was listed with its extension.
+_OTHER_EXTENSIONS = (".JPG", ".jpeg", ".JPEG", ".png", ".PNG", "")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -135,8 +138,8 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
         header = read_header(jpeg)
     except OSError as error:
         problems.append(
-            f"{picture.jpeg_path}: cannot read the picture ({error.strerror}). Copy it there, or "
-            f"take {picture.source_id} off the list"
+            f"{picture.jpeg_path}: cannot read the picture ({error.strerror}). "
+            f"{_nearby(picture.jpeg_path)}Copy it there, or take {picture.source_id} off the list"
         )
     except DataError as error:
         problems.append(f"{picture.jpeg_path}: {error}")
@@ -149,6 +152,18 @@ def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
     sha256 = hashlib.sha256(jpeg).hexdigest()
     held_out = picture.split == "train" and _uniform("eval", sha256) < plan.eval_fraction
     return Checked(sha256, "eval" if held_out else picture.split)
+
+
+def _nearby(missing: Path) -> str:
+    """Says so where a picture has another extension, or was listed with it."""
+    for extension in _OTHER_EXTENSIONS:
+        found = missing.with_suffix(extension)
+        if found.is_file():
+            return (
+                f"There is {found.name}: ids are listed without extension, and the pictures are "
+                "JPEGs that end in .jpg. "
+            )
+    return ""
 
 
 def _annotation(picture: Picture) -> Annotation:

@@ -30,7 +30,7 @@ from data.console import quiet
 from data.errors import DataError
 from data.lists import SPLITS, Selection, select
 from data.output import whole_folder
-from data.paths import local_path
+from data.paths import check_no_wildcard, local_path
 from data.report import Report
 from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 
@@ -119,6 +119,7 @@ def _write(
     console: Console | None,
 ) -> Report:
     """Converts what was selected into a folder that appears when it is complete."""
+    check_no_wildcard(output)
     fraction = 0.0 if selection.lists["eval"] else eval_fraction
     with whole_folder(output) as folder:
         # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.

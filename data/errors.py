@@ -1,10 +1,15 @@
 """The error a user can act on."""
 
+import sys
+
+# The exit status of a command that met one.
+BAD_INPUT = 2
+
 
 class DataError(ValueError):
     """Bad input, said in one message: what was found, where (file, record, object), what to do.
 
-    Command lines print the message without a traceback and exit with 2.
+    Command lines print the message without a traceback and exit with `BAD_INPUT`.
     """
 
 
@@ -25,3 +30,12 @@ def find_data_error(error: BaseException) -> DataError | None:
         seen.add(id(current))
         pending += [current.__context__, current.__cause__]
     return None
+
+
+def exit_status(error: Exception) -> int:
+    """Prints the DataError behind an exception; one without, a mistake of ours, is raised again."""
+    found = find_data_error(error)
+    if found is None:
+        raise error
+    print(f"error: {found}", file=sys.stderr)
+    return BAD_INPUT

@@ -118,7 +118,8 @@ def _find_devkit(voc_root: Path) -> Path:
             return devkit
     raise DataError(
         f"{voc_root}: no VOC data: no folder YEAR/ImageSets/Main with lists in it, nor in "
-        "VOCdevkit. Unpack VOCtrainval_06-Nov-2007.tar and the other archives there"
+        "VOCdevkit. Unpack VOCtrainval_06-Nov-2007.tar and the other archives there; pictures of "
+        "your own need lists of their ids, such as VOC2007/ImageSets/Main/train.txt"
     )
 
 

@@ -18,14 +18,20 @@ def whole_folder(output: Path) -> Iterator[Path]:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output}: exists already. Remove it, or give another --output")
+    whole = output.resolve()
+    if whole == Path.cwd() or whole.is_mount():
+        raise DataError(
+            f"{output}: is the folder of the shell or a mounted one, which cannot appear at once. "
+            f"Give a folder in it: --output {output / 'records'}"
+        )
     # Beside `output`, so that the renaming stays within one file system.
-    folder = output.absolute().parent / f".{output.absolute().name}.{os.getpid()}.partial"
+    folder = whole.parent / f".{whole.name}.{os.getpid()}.partial"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise DataError(f"{output}: cannot write there ({error.strerror})") from error
     try:
         yield folder
-        folder.rename(output)
+        folder.rename(whole)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

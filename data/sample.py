@@ -7,6 +7,7 @@ The pictures come in three lists that share none: train, val and test, 8 : 1 : 2
 
 import argparse
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from data.errors import DataError
 from data.output import whole_folder
+from data.paths import local_path
 from data.shapes import draw_scene
 from data.voc import VocObject
 
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.sample", description="Draws a small VOC data set of six shapes."
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=local_path, required=True, metavar="DIR")
     parser.add_argument(
         "--images", type=int, default=DEFAULT_IMAGES, metavar="N", help="default: %(default)s"
     )
@@ -75,8 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lists = " ".join(f"--{split} {name}" for split, (name,) in SPLIT_LISTS.items())
     print(f"wrote {options.images:,} pictures to {options.output / 'VOCdevkit' / 'VOC2007'}")
     print(
-        f"convert them: python -m data.convert --voc {options.output} --output RECORDS "
-        f"--schema data/schemas/sample.pbtxt {lists}"
+        f"convert them: python -m data.convert --voc {shlex.quote(str(options.output))} "
+        f"--output RECORDS --schema data/schemas/sample.pbtxt {lists}"
     )
     return 0
 

@@ -59,7 +59,7 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
     """The classes in the order of their ids 1..N: the string domain of the class feature.
 
     Raises:
-        DataError: the class feature or its domain is missing, or names a class twice.
+        DataError: the class feature or its domain is missing, or names a class twice or not at all.
     """
     features = {feature.name: feature for feature in schema.feature}
     name = fields.detect(features).text
@@ -74,5 +74,12 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
         )
     repeated = sorted({value for value in names if names.count(value) > 1})
     if repeated:
-        raise DataError(f"the schema lists {', '.join(repeated)} twice in the values of {name}")
+        raise DataError(
+            f"the classes ({name}) list {', '.join(repeated)} twice. Remove one of them"
+        )
+    if any(value != value.strip() or not value for value in names):
+        raise DataError(
+            f"the classes ({name}) are {', '.join(map(repr, names))}: a name is empty, or has a "
+            "space at its end, which annotations are read without. Correct it"
+        )
     return names

@@ -91,7 +91,7 @@ def _place(rng: np.random.Generator, width: int, height: int, crowded: bool) -> 
         share = rng.uniform(0.1, 0.2)
     else:
         share = rng.uniform(0.2, 0.4 if crowded else 0.6)
-    name = str(rng.choice(list(_OUTLINES)))
+    name = str(rng.choice(list(OUTLINES)))
     mask = _draw_mask(rng, name, share * min(width, height))
     rows, columns = mask.shape
     # Most shapes lie inside; the rest may stick out over the border.
@@ -124,9 +124,7 @@ def _draw_mask(rng: np.random.Generator, name: str, size_px: float) -> np.ndarra
     """Draws a slightly turned and stretched outline: float32 [height, width] in 0..1."""
     angle, stretch = rng.uniform(-_TILT, _TILT), np.sqrt(rng.uniform(0.75, 1.33))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    polygons = [
-        (points * (stretch, 1 / stretch)) @ turn * size_px / 2 for points in _OUTLINES[name]
-    ]
+    polygons = [(points * (stretch, 1 / stretch)) @ turn * size_px / 2 for points in OUTLINES[name]]
     low = polygons[0].min(axis=0) - _MARGIN_PX
     size = np.ceil(polygons[0].max(axis=0) + _MARGIN_PX - low).astype(int)
     canvas = Image.new("L", tuple(int(side) for side in size * _OVERSAMPLING))
@@ -188,7 +186,7 @@ def _cross() -> np.ndarray:
 
 
 # Outlines of radius 1, and the hole of the ring.
-_OUTLINES = {
+OUTLINES = {
     "circle": (_regular(60),),
     "cross": (_cross(),),
     "ring": (_regular(60), _regular(60, 0.55)),
@@ -196,4 +194,3 @@ _OUTLINES = {
     "star": (_star(),),
     "triangle": (_regular(3),),
 }
-SHAPES = tuple(_OUTLINES)

@@ -80,20 +80,28 @@ def read_image_set(path: Path | str) -> list[str]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows' editors begin a file with a mark that is no part of the first id.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot read the image list ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file. Give a list of picture ids") from error
+        raise DataError(
+            f"{path}: not a text file in UTF-8, which a list of picture ids is. Save it as one"
+        ) from error
     first_lines: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue
         if len(words) > 1:
+            remedy = (
+                "This looks like the list of one class; give the list of all pictures, such as "
+                "trainval.txt"
+                if words[1] in ("-1", "0", "1")
+                else "Give each id a line; ids have no spaces, so rename files that do"
+            )
             raise DataError(
-                f"{path}: line {number} is {line.strip()!r}, not one picture id. This looks like "
-                "the list of one class; give the list of all pictures, such as trainval.txt"
+                f"{path}: line {number} is {line.strip()!r}, not one picture id. {remedy}"
             )
         image_id = words[0]
         if image_id in (".", "..") or any(separator in image_id for separator in "/\\"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data.console import quiet
 from data.errors import DataError
+from data.paths import local_path
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
 
@@ -68,8 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Draws training pictures as the network gets them: augmented, with the boxes "
         "of their objects (thick) and the anchors that answer for them (thin).",
     )
-    parser.add_argument("--data", type=Path, help="a VOC root or a folder of TFRecords")
-    parser.add_argument("--output", type=Path, required=True, metavar="PNG", help="file to write")
+    parser.add_argument("--data", type=local_path, help="a VOC root or a folder of TFRecords")
+    parser.add_argument(
+        "--output", type=local_path, required=True, metavar="PNG", help="file to write"
+    )
     parser.add_argument(
         "--preset",
         default=DEFAULT_PRESET,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.mean_average_precision import picture_slices, tfma_metric
+from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from data.errors import DataError
 from data.fields import Fields
 from pipeline.code_version import code_version
@@ -48,15 +48,15 @@ def evaluation_config(
     for name in class_bounds:
         _check_known("evaluator.min_class_ap", name, classes)
 
-    bounds = {tfma_metric.MAP: [(_OVERALL, _at_least(config.min_map))]}
-    bounds[tfma_metric.SIGNIFICANT] = [(_OVERALL, _change_at_least(config.min_map_change))]
+    bounds = {metric_names.MAP: [(_OVERALL, _at_least(config.min_map))]}
+    bounds[metric_names.SIGNIFICANT] = [(_OVERALL, _change_at_least(config.min_map_change))]
     for name, least in class_bounds.items():
-        bounds[tfma_metric.ap_name(name)] = [(_OVERALL, _at_least(least))]
+        bounds[metric_names.ap_name(name)] = [(_OVERALL, _at_least(least))]
     for name, least in object_bounds.items():
-        bounds[tfma_metric.slice_map_name(name)] = [(_OVERALL, _at_least(least))]
+        bounds[metric_names.slice_map_name(name)] = [(_OVERALL, _at_least(least))]
     for (name, value), least in picture_bounds.items():
         spec = config_pb2.SlicingSpec(feature_values={name: value})
-        bounds[tfma_metric.MAP].append((spec, _at_least(least)))
+        bounds[metric_names.MAP].append((spec, _at_least(least)))
     return config_pb2.EvalConfig(
         model_specs=[config_pb2.ModelSpec(signature_name=EVALUATED_SIGNATURE)],
         slicing_specs=[_OVERALL, *(config_pb2.SlicingSpec(feature_keys=[name]) for name in sliced)],
@@ -69,7 +69,7 @@ def evaluation_config(
 def _slice_bounds(config: EvaluatorConfig, fields: Fields) -> tuple[Mapping, Mapping]:
     """The bounds on slices of objects, by name, and of pictures, by feature and value."""
     objects, pictures = {}, {}
-    own = tfma_metric.slice_names(fields)
+    own = metric_names.slice_names(fields)
     for name, least in parse_bounds(config.min_slice_map).items():
         kind, equals, value = name.partition("=")
         if not equals:

@@ -11,6 +11,7 @@ from data.beam_runner import IN_PROCESS
 from data.convert import convert
 from data.errors import DataError
 from data.fields import COMMON, SEED, Fields
+from data.paths import check_no_wildcard
 from data.record_folder import open_record_folder
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
@@ -55,6 +56,7 @@ def prepare(
         records, patterns = folder.path, folder.patterns
     else:
         raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
+    check_no_wildcard(records)
     path = schema_path(config, folder.fields)
     classes = () if path is None else class_names(read_schema(path))
     # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
@@ -66,8 +68,8 @@ def _sample(config: Config, output: Path) -> Path:
     """The drawn sample data set, drawn on the first run."""
     if config.data.schema != "sample":
         raise DataError(
-            f"--preset {config.preset} needs --data: a VOC root or a folder of TFRecords "
-            "(only the sample preset draws its own pictures)"
+            f"--data is needed with data.schema={config.data.schema}: a VOC root or a folder of "
+            "TFRecords. Only the schema of the preset `sample` has pictures drawn"
         )
     root = output / "sample" / code_version(*_SAMPLE)
     if not root.exists():
@@ -103,7 +105,8 @@ def _records(config: Config, data: Path, output: Path, beam_args: Sequence[str])
 
 
 def _is_voc_root(path: Path) -> bool:
-    return any(any(path.glob(f"{above}/ImageSets/Main")) for above in _YEARS)
+    # The folder of a year is none either, but the conversion has the better answer to it.
+    return any(any(path.glob(f"{above}/ImageSets/Main")) for above in (".", *_YEARS))
 
 
 def _voc_files(root: Path, folder: str) -> Iterator[Path]:

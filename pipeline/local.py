@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from tfx.utils import path_utils
 
 from components.detection_report.report import REPORT_FILE
 from components.evaluation import OVERALL, Evaluation, Score
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError
 from data.fields import COMMON
+from data.paths import check_no_wildcard
 from data.schema import class_names, read_schema
 from pipeline.config import Config
 from pipeline.inputs import prepare, schema_path
@@ -57,8 +59,12 @@ def run(
       DataError: bad input, no weights to start from, or data that the gate refuses.
     """
     _check_training(config)
+    check_no_wildcard(output)
     output = output.resolve()
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {output}: cannot write there ({error.strerror})") from error
     inputs = prepare(config, data, output, beam_args)
     pipeline = create_pipeline(
         config,
@@ -95,11 +101,11 @@ def _check_training(config: Config) -> None:
     """DataError for what would otherwise come to light only when the Trainer starts."""
     if config.training_job.workers == 0:
         devices.check_fit(config.trainer, devices.choose_strategy())
+    spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:
         # Records of the seed have another VOC schema, with the same classes.
         path = schema_path(config, COMMON)
         classes = () if path is None else class_names(read_schema(path))
-        spec = detector_spec(config.trainer)
         network = build_network(spec, len(classes) or 1)
         check_weights(network, spec, classes, config.trainer.backbone_weights)
     if config.trainer.warm_start not in ("", LATEST):
@@ -142,9 +148,9 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     table.add_column("AP", justify="right")
     table.add_column("95 % interval", justify="right")
     for name in inputs.classes:
-        table.add_row(name, *_cells(scores[tfma_metric.ap_name(name)]))
+        table.add_row(name, *_cells(scores[metric_names.ap_name(name)]))
     table.add_section()
-    table.add_row("mAP", *_cells(scores[tfma_metric.MAP]))
+    table.add_row("mAP", *_cells(scores[metric_names.MAP]))
     console = Console(highlight=False, soft_wrap=True)
     console.print(table)
     console.print(_change(evaluation))
@@ -163,7 +169,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     console.print(f"pushed:  {_from_here(Path(pushed))}")
     picture = _from_here(inputs.picture) if inputs.picture else "IMAGE"
     model = _from_here(Path(pushed).parent)
-    console.print(f"try it:  {_python()} -m serving.predict {picture} --model {model}")
+    words = [_python(), "-m", "serving.predict", picture, "--model", model]
+    console.print(f"try it:  {shlex.join(map(str, words))}", markup=False)
 
 
 def _cells(score: Score) -> tuple[str, str]:
@@ -177,12 +184,12 @@ def _change(evaluation: Evaluation) -> str:
     """What the comparison with the latest blessed model says."""
     if not evaluation.changes:
         return "change:  not judged, there is no blessed model yet"
-    change = evaluation.changes[OVERALL][tfma_metric.MAP]
+    change = evaluation.changes[OVERALL][metric_names.MAP]
     text = f"change:  {change.value:+.4f} mAP against the latest blessed model"
     if math.isnan(change.lower):
         return text
     text += f", 95 % interval {change.lower:+.4f} to {change.upper:+.4f}"
-    counted = evaluation.changes[OVERALL][tfma_metric.SIGNIFICANT]
+    counted = evaluation.changes[OVERALL][metric_names.SIGNIFICANT]
     return text if counted.value else f"{text}: chance, it counts as 0"
 
 

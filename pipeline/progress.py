@@ -14,7 +14,7 @@ from tfx.orchestration.portable import launcher
 from components.data_gate.component import REPORT_FILE
 from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from components.serving_check.check import REPORT_FILE as SERVING_REPORT
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.runs.outputs import latest_outputs
@@ -121,7 +121,7 @@ def _base_model(execution) -> str:
 
 
 def _evaluation(outputs) -> str:
-    score = evaluation_of(outputs).candidate[OVERALL][tfma_metric.MAP]
+    score = evaluation_of(outputs).candidate[OVERALL][metric_names.MAP]
     verdict = "blessed" if is_blessed(outputs) else "not blessed"
     return f"mAP {score.value:.4f}, {verdict}"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data.console import quiet
-from data.errors import DataError, find_data_error
+from data.errors import DataError, exit_status
 
 ARGUMENTS = (
     "train_files",
@@ -28,7 +28,6 @@ ARGUMENTS = (
     "hyperparameters",
     "custom_config",
 )
-BAD_INPUT = 2
 # The Training Operator starts processes again that end with 128 or more; 138 is left to programs.
 LOST_WORKER = 138
 
@@ -77,11 +76,7 @@ def main(arguments=None) -> int:
             )
             return LOST_WORKER
     except Exception as error:
-        found = find_data_error(error)
-        if found is None:
-            raise
-        print(f"error: {found}", file=sys.stderr)
-        return BAD_INPUT
+        return exit_status(error)
     return 0
 
 

@@ -24,12 +24,11 @@ def line_chart(
     x_label: str,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
-    marks: Sequence[float] = (),
 ) -> Markup:
     """A chart of WIDTH x HEIGHT units with axes; ranges come from the data by default.
 
     The plot itself spans LEFT..WIDTH-RIGHT and TOP..HEIGHT-BOTTOM. Points that are not finite are
-    left out. `marks` are x values with a vertical line.
+    left out.
     """
     points = [p for line in series for p in line.points if math.isfinite(p[1])]
     x_low, x_high = x_range or _range([x for x, _ in points])
@@ -52,9 +51,6 @@ def line_chart(
         x, _ = place(tick, y_low)
         bottom = HEIGHT - BOTTOM
         parts.append(f'<text class="tick-x" x="{x}" y="{bottom + 14}">{tick:.5g}</text>')
-    for mark in marks:
-        x, _ = place(mark, y_low)
-        parts.append(f'<line class="mark" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 4}">{escape(x_label)}</text>')
     for line in series:

@@ -6,7 +6,7 @@ import numpy as np
 
 from components.mean_average_precision.accumulator import Columns
 from components.mean_average_precision.matching import box_iou, candidate_pairs
-from components.mean_average_precision.voc import match_voc
+from components.mean_average_precision.voc import IOU_THRESHOLD, match_voc
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,11 @@ class Outcomes:
     countable: np.ndarray
 
 
-def match_at(
-    columns: Columns, num_classes: int, score_threshold: float, iou_threshold: float = 0.5
-) -> Outcomes:
+def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outcomes:
     """Gives each object at most one of the detections that reach the score threshold.
 
     First the detections that VOC's rules call hits; then, surest first, each other detection may
-    take an object that is left, of whatever class, with an IoU above `iou_threshold`.
+    take an object that is left, of whatever class, with an IoU above `IOU_THRESHOLD`.
     """
     kept = np.flatnonzero(columns.det_score >= score_threshold)
     part = columns._replace(
@@ -41,11 +39,11 @@ def match_at(
         det_score=columns.det_score[kept],
         det_box=columns.det_box[kept],
     )
-    matches = match_voc(part, num_classes, iou_threshold)
+    matches = match_voc(part, num_classes, IOU_THRESHOLD)
     object_of = np.where(matches.hit, matches.best, -1)
     free = matches.countable.copy()
     free[object_of[matches.hit]] = False
-    for detection, ground_truth in _overlapping(part, iou_threshold):
+    for detection, ground_truth in _overlapping(part):
         unmatched = object_of[detection] < 0 and not matches.ignored[detection]
         if unmatched and free[ground_truth]:
             object_of[detection] = ground_truth
@@ -76,12 +74,12 @@ def confusion_matrix(columns: Columns, outcomes: Outcomes, num_classes: int) -> 
     return matrix
 
 
-def _overlapping(columns: Columns, iou_threshold: float) -> list[tuple[int, int]]:
+def _overlapping(columns: Columns) -> list[tuple[int, int]]:
     """Pairs of detection and ground truth of a picture that overlap enough, the surest first."""
     pairs = []
     for det_rows, gt_rows in candidate_pairs(columns.det_image, columns.gt_image):
         iou = box_iou(columns.det_box[det_rows], columns.gt_box[gt_rows])
-        enough = iou > iou_threshold
+        enough = iou > IOU_THRESHOLD
         rows = zip(-columns.det_score[det_rows], -iou, det_rows, gt_rows, strict=True)
         pairs += [row for row, is_enough in zip(rows, enough, strict=True) if is_enough]
     return [(int(detection), int(ground_truth)) for *_, detection, ground_truth in sorted(pairs)]

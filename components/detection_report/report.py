@@ -19,7 +19,7 @@ from components.detection_report import (
 from components.detection_report.training_curves import read_curves
 from components.mean_average_precision import error_types, voc
 from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.tfma_metric import CURVE_RECALLS
+from components.mean_average_precision.metric_names import CURVE_RECALLS
 from components.model_card.facts import FACTS_FILE, read_json
 from components.serving_check.check import REPORT_FILE as SERVING_CHECK_FILE
 from trainer.input_pipeline import list_shards

@@ -21,7 +21,7 @@ from components.mean_average_precision.matching import (
     by_picture_and_class,
     ranking,
 )
-from components.mean_average_precision.voc import match_voc
+from components.mean_average_precision.voc import IOU_THRESHOLD, match_voc
 
 CLASSIFICATION = "classification"  # on an object of another class
 LOCALISATION = "localisation"  # near an object of its class, with too little overlap
@@ -33,6 +33,9 @@ ERROR_TYPES = (CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED
 
 HIT = "hit"
 IGNORED = "ignored"
+
+# With less overlap there is nothing that was meant.
+_BACKGROUND_IOU = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,17 @@ class ErrorAnalysis:
     missed: np.ndarray  # bool [ground truths], likewise
 
 
-def analyse(
-    accumulator: DetectionAccumulator, iou_threshold: float = 0.5, background_iou: float = 0.1
-) -> ErrorAnalysis:
+def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
     """Sorts every false positive and every object not found into one kind.
 
     A false positive that fits several kinds is of the first of: localisation (an overlap of at
-    least `background_iou` with an object of its class, and at most `iou_threshold`),
-    classification (more than `iou_threshold` with one of another class), duplicate, background
-    (less than `background_iou` with all), both. Difficult objects are left out of it.
+    least `_BACKGROUND_IOU` with an object of its class, and at most `IOU_THRESHOLD`),
+    classification (more than `IOU_THRESHOLD` with one of another class), duplicate, background
+    (less than `_BACKGROUND_IOU` with all), both. Difficult objects are left out of it.
     """
     columns = accumulator.columns()
     num_classes = len(accumulator.class_names)
-    matches = match_voc(columns, num_classes, iou_threshold)
+    matches = match_voc(columns, num_classes, IOU_THRESHOLD)
     same, same_iou = best_ground_truth(
         columns,
         *by_picture_and_class(columns, num_classes),
@@ -87,10 +88,10 @@ def analyse(
         [
             matches.hit,
             matches.ignored,
-            (same_iou >= background_iou) & (same_iou <= iou_threshold),
-            other_iou > iou_threshold,
+            (same_iou >= _BACKGROUND_IOU) & (same_iou <= IOU_THRESHOLD),
+            other_iou > IOU_THRESHOLD,
             matches.best >= 0,
-            np.maximum(same_iou, other_iou) < background_iou,
+            np.maximum(same_iou, other_iou) < _BACKGROUND_IOU,
         ],
         [HIT, IGNORED, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND],
         BOTH,

@@ -20,6 +20,9 @@ from components.mean_average_precision.matching import (
     ranking,
 )
 
+# A detection hits with more overlap than this.
+IOU_THRESHOLD = 0.5
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -95,7 +98,7 @@ def match_voc(columns: Columns, num_classes: int, iou_threshold: float) -> VocMa
     return VocMatches(best, hit & ~ignored, ignored, countable, order)
 
 
-def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = 0.5) -> VocResult:
+def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = IOU_THRESHOLD) -> VocResult:
     """AP of every class, with an IoU of more than `iou_threshold` for a hit (`match_voc`)."""
     columns = accumulator.columns()
     matches = match_voc(columns, len(accumulator.class_names), iou_threshold)

@@ -9,9 +9,9 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import OVERALL, Evaluation, Score, read_evaluation
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 
-_SIGNIFICANT_CHANGE = f"change of {tfma_metric.MAP}, 0 where chance explains it"
+_SIGNIFICANT_CHANGE = f"change of {metric_names.MAP}, 0 where chance explains it"
 
 
 def gather_scores(folder: str) -> dict:
@@ -22,7 +22,7 @@ def gather_scores(folder: str) -> dict:
       score has `value`, `low` and `high` (95 % interval, None if not computed), and `baseline` and
       `change` of the same form, or None without a baseline.
       `classes`: `name`, `ap`, `ap_area`, `coco_ap` (None if not measured), `curve` and
-      `baseline_curve`, the precision at `tfma_metric.CURVE_RECALLS`, or None.
+      `baseline_curve`, the precision at `metric_names.CURVE_RECALLS`, or None.
       `slices`: `name`, `map`.
       `thresholds`: `metric`, `slice`, `bound`, `measured`, `ok` (None if it did not apply), `why`.
       `baseline_model`: the folder compared with, or None.
@@ -33,18 +33,18 @@ def gather_scores(folder: str) -> dict:
     scores = read_evaluation(Path(folder))
     config = tfma.load_eval_result(folder).config
     names = list(scores.candidate[OVERALL])
-    coco = [name for name in tfma_metric.COCO_NAMES.values() if name in names]
+    coco = [name for name in metric_names.COCO_NAMES.values() if name in names]
     candidate, baseline = _curves(folder, config)
     return {
-        "map": _compared(scores, tfma_metric.MAP),
-        "map_area": _compared(scores, tfma_metric.MAP_AREA),
+        "map": _compared(scores, metric_names.MAP),
+        "map_area": _compared(scores, metric_names.MAP_AREA),
         "coco": {name: _compared(scores, name) for name in coco},
         "classes": [
             {
                 "name": name,
-                "ap": _compared(scores, tfma_metric.ap_name(name)),
-                "ap_area": _compared(scores, tfma_metric.ap_area_name(name)),
-                "coco_ap": _compared(scores, tfma_metric.coco_ap_name(name)) if coco else None,
+                "ap": _compared(scores, metric_names.ap_name(name)),
+                "ap_area": _compared(scores, metric_names.ap_area_name(name)),
+                "coco_ap": _compared(scores, metric_names.coco_ap_name(name)) if coco else None,
                 "curve": candidate.get(name),
                 "baseline_curve": baseline.get(name),
             }
@@ -86,7 +86,7 @@ def _curves(folder: str, config: config_pb2.EvalConfig) -> tuple[dict, dict]:
         name = spec.name if len(config.model_specs) > 1 else None
         metrics = tfma.load_eval_result(folder, model_name=name).get_metrics_for_slice(())
         for class_name in _class_names(config):
-            stored = metrics.get(tfma_metric.curve_name(class_name), {}).get("arrayValue", {})
+            stored = metrics.get(metric_names.curve_name(class_name), {}).get("arrayValue", {})
             values = [float(value) for value in stored.get("float64Values", [])]
             if values and all(map(math.isfinite, values)):
                 found[spec.is_baseline][class_name] = [round(value, 5) for value in values]
@@ -102,12 +102,12 @@ def _baseline_model(folder: str, config: config_pb2.EvalConfig) -> str | None:
 
 def _slices(scores: Evaluation, names: Iterable[str]) -> Iterator[dict]:
     """Slices of objects, which are metrics of their own, then slices of pictures."""
-    prefix = tfma_metric.slice_map_name("")
+    prefix = metric_names.slice_map_name("")
     for name in sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix)):
-        yield {"name": name, "map": _compared(scores, tfma_metric.slice_map_name(name))}
+        yield {"name": name, "map": _compared(scores, metric_names.slice_map_name(name))}
     for name in sorted(scores.candidate):
         if name != OVERALL:
-            yield {"name": name, "map": _compared(scores, tfma_metric.MAP, name)}
+            yield {"name": name, "map": _compared(scores, metric_names.MAP, name)}
 
 
 def _thresholds(config: config_pb2.EvalConfig, scores: Evaluation) -> Iterator[dict]:
@@ -129,7 +129,7 @@ def _bounds(metric: str, where: str, threshold, scores: Evaluation) -> Iterator[
     if threshold.HasField("change_threshold"):
         least = threshold.change_threshold.absolute.value
         found = _plain(scores.changes.get(where, {}).get(metric))
-        is_significant = metric == tfma_metric.SIGNIFICANT
+        is_significant = metric == metric_names.SIGNIFICANT
         name = _SIGNIFICANT_CHANGE if is_significant else f"change of {metric}"
         bound = _threshold(name, where, f"≥ {least:+g}", found, least, "undefined")
         if not scores.baseline:

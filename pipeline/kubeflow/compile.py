@@ -23,6 +23,7 @@ from pipeline.kubeflow.uris import MOUNTS, to_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.resources import resources_of
 from trainer.config import LATEST
+from trainer.detector import detector_spec
 from trainer.export import MODEL_NAME
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
@@ -64,7 +65,7 @@ def compile_pipeline(
     Raises:
       DataError: the configuration asks for what such a cluster does not have.
     """
-    _check(config, root, data, pattern, serving_dir, vertex)
+    _check(config, root, data, pattern, serving_dir, work_dir, vertex)
     if on_other_machines(beam_args):
         _check_reach(root, data)
     schema = schema_path(config, fields)
@@ -117,7 +118,8 @@ def _check_reach(root: str, data: str) -> None:
             )
 
 
-def _check(config, root, data, pattern, serving_dir, vertex) -> None:
+def _check(config, root, data, pattern, serving_dir, work_dir, vertex) -> None:
+    detector_spec(config.trainer)
     if config.serving.infra_validator:
         raise DataError(
             f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "
@@ -142,11 +144,12 @@ def _check(config, root, data, pattern, serving_dir, vertex) -> None:
             f"--pipeline-root {root}: artifacts are kept in an object store; write a URI that "
             f"begins with {', '.join(MOUNTS)}"
         )
-    if "://" in data and not data.startswith(tuple(MOUNTS)):
-        raise DataError(
-            f"--data {data}: write a path in the containers, or a URI that begins with "
-            f"{', '.join(MOUNTS)}"
-        )
+    for name, place in (("--data", data), ("--work-dir", work_dir)):
+        if not place.startswith(("/", *MOUNTS)):
+            raise DataError(
+                f"{name} {place}: write an absolute path in the containers, or a URI that begins "
+                f"with {', '.join(MOUNTS)}"
+            )
     if "{split}" not in pattern:
         raise DataError(f"--pattern {pattern}: write {{split}} where a split's name is")
     if vertex:

@@ -17,7 +17,7 @@ import yaml
 
 from data.beam_runner import on_other_machines
 from data.console import quiet
-from data.errors import find_data_error
+from data.errors import exit_status
 
 # Made by the compiler for the component that has to find its newest data: TFX does this in a hook
 # which only Vertex AI calls.
@@ -44,11 +44,7 @@ def main(arguments=None) -> int:
     try:
         _run(options, beam_args)
     except Exception as error:
-        found = find_data_error(error)
-        if found is None:
-            raise
-        print(f"error: {found}", file=sys.stderr)
-        return 2
+        return exit_status(error)
     return 0
 
 

@@ -16,7 +16,7 @@ from tfx.types.standard_component_specs import (
     TRAIN_ARGS_KEY,
 )
 
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from data.errors import DataError
 from pipeline.config import Config, EvaluatorConfig
 from trainer.config import TrainerConfig
@@ -53,14 +53,14 @@ def _write_trainer(parameters: dict, field: str, value) -> None:
 
 def _write_min_map(parameters: dict, value: float) -> None:
     _check(EvaluatorConfig, "min_map", value)
-    config, threshold = _overall_threshold(parameters, tfma_metric.MAP)
+    config, threshold = _overall_threshold(parameters, metric_names.MAP)
     threshold.value_threshold.lower_bound.value = value
     parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
 
 
 def _write_min_map_change(parameters: dict, value: float) -> None:
     _check(EvaluatorConfig, "min_map_change", value)
-    config, threshold = _overall_threshold(parameters, tfma_metric.SIGNIFICANT)
+    config, threshold = _overall_threshold(parameters, metric_names.SIGNIFICANT)
     threshold.change_threshold.absolute.value = value
     parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
 

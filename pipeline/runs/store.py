@@ -89,14 +89,18 @@ def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
         DataError: it is another kind of address.
     """
     parts = urlsplit(url)
-    if parts.scheme != "mysql" or not parts.hostname or not parts.path.strip("/"):
+    try:
+        port = parts.port or 3306
+    except ValueError:
+        port = None
+    if parts.scheme != "mysql" or not (parts.hostname and port and parts.path.strip("/")):
         raise DataError(
             f"--metadata {_without_password(url)}: write mysql://user:password@host:port/database "
             "or the path of an SQLite file"
         )
     config = metadata_store_pb2.ConnectionConfig()
     config.mysql.host = parts.hostname
-    config.mysql.port = parts.port or 3306
+    config.mysql.port = port
     config.mysql.database = parts.path.strip("/")
     config.mysql.user = unquote(parts.username or "")
     config.mysql.password = unquote(parts.password or "")

@@ -12,7 +12,7 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.detection_report.report import Sources
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names, tfma_metric
 from components.model_card.card import write_model_card
 from components.model_card.scores import gather_scores
 from components.serving_check.check import REPORT_FILE
@@ -36,10 +36,10 @@ def replayed(tmp_path_factory):
     config = tfma_replay.eval_config(
         tfma_metric.metric_config(tfma_replay.CLASSES, COMMON),
         {
-            tfma_metric.MAP: config_pb2.MetricThreshold(value_threshold=least),
-            tfma_metric.SIGNIFICANT: config_pb2.MetricThreshold(change_threshold=change),
-            tfma_metric.ap_name("cat"): config_pb2.MetricThreshold(value_threshold=too_much),
-            tfma_metric.ap_name("ghost"): config_pb2.MetricThreshold(value_threshold=least),
+            metric_names.MAP: config_pb2.MetricThreshold(value_threshold=least),
+            metric_names.SIGNIFICANT: config_pb2.MetricThreshold(change_threshold=change),
+            metric_names.ap_name("cat"): config_pb2.MetricThreshold(value_threshold=too_much),
+            metric_names.ap_name("ghost"): config_pb2.MetricThreshold(value_threshold=least),
         },
         baseline=True,
         slices=["size"],

@@ -264,7 +264,7 @@ def test_a_host_that_is_not_reached():
         training_operator.run(api, manifest.tfjob("ssd-1", JOB, COMMAND))
 
 
-def test_no_cluster_at_all(monkeypatch, tmp_path):
+def test_no_cluster_at_all(monkeypatch):
     def none(*_, **__):
         raise config.ConfigException("nothing set up")
 

@@ -9,7 +9,7 @@ import pytest
 
 from components.detection_report import charts
 from components.detection_report.report import analyse, build_report, render
-from components.mean_average_precision.tfma_metric import CURVE_RECALLS
+from components.mean_average_precision.metric_names import CURVE_RECALLS
 from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -162,7 +162,7 @@ def test_without_scripts_the_numbers_are_there(open_page, report, model_facts):
     assert not page.locator("#explorer-class").is_visible()
 
 
-def test_what_was_not_measured_is_left_out(open_page, plain, report_sources, tmp_path):
+def test_what_was_not_measured_is_left_out(open_page, plain, tmp_path):
     facts = plain()
     evaluation = facts["evaluation"]
     evaluation["slices"] = []

@@ -9,7 +9,13 @@ from scipy import stats
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import OVERALL, read_evaluation
-from components.mean_average_precision import coco, object_slices, picture_slices, tfma_metric
+from components.mean_average_precision import (
+    coco,
+    metric_names,
+    object_slices,
+    picture_slices,
+    tfma_metric,
+)
 from components.mean_average_precision.voc import evaluate, match_voc, score
 from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import find_data_error
@@ -76,12 +82,12 @@ def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     assert_same(candidate, values_of(new))
     assert_same(evaluation.baseline[OVERALL], values_of(old))
     difference = evaluate(new).map_11_point - evaluate(old).map_11_point
-    for name in (tfma_metric.MAP, tfma_metric.SIGNIFICANT):
+    for name in (metric_names.MAP, metric_names.SIGNIFICANT):
         assert evaluation.changes[OVERALL][name].value == pytest.approx(difference, abs=1e-6)
 
     expected = coco.evaluate(new)
-    assert len(tfma_metric.COCO_NAMES) == 12
-    twelve = {f"coco/{name}": getattr(expected, name) for name in tfma_metric.COCO_NAMES}
+    assert len(metric_names.COCO_NAMES) == 12
+    twelve = {f"coco/{name}": getattr(expected, name) for name in metric_names.COCO_NAMES}
     per_class = {f"coco/ap/{name}": ap for name, ap in expected.class_ap.items()}
     assert_same(candidate, twelve | per_class)
 
@@ -94,7 +100,7 @@ def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     result = tfma.load_eval_result(str(folder), model_name="candidate")
     (metrics,) = [metrics for key, metrics in result.slicing_metrics if key == ()]
     stored = metrics[""][""]["precision_at_recall/cat"]["arrayValue"]["float64Values"]
-    best = [cat.precision[cat.recall >= recall] for recall in tfma_metric.CURVE_RECALLS]
+    best = [cat.precision[cat.recall >= recall] for recall in metric_names.CURVE_RECALLS]
     np.testing.assert_allclose(stored, [max(above, default=0) for above in best], atol=1e-12)
 
     (plots,) = [plots for key, plots in result.plots if key == ()]
@@ -115,7 +121,7 @@ def test_records_of_the_seed_and_no_coco(tmp_path, models, monkeypatch):
     expected = values_of(accumulate(PICTURES))
     unknown = {name: expected.pop(name) for name in ("mAP/occluded=yes", "mAP/occluded=no")}
     assert_same(evaluation.candidate[OVERALL], expected)
-    assert not {*unknown, *tfma_metric.COCO_NAMES.values()} & set(evaluation.candidate[OVERALL])
+    assert not {*unknown, *metric_names.COCO_NAMES.values()} & set(evaluation.candidate[OVERALL])
     assert (evaluation.baseline, evaluation.changes) == ({}, {})
 
 
@@ -142,7 +148,7 @@ def test_bounds_just_below_pass_and_just_above_fail(tmp_path, models):
         "AP/dog": least(new.classes["dog"].ap_11_point + 1e-3),
         "AP/ghost": least(0.0),
         "mAP_area": least_change(new.map_area - old.map_area - 1e-3),
-        tfma_metric.SIGNIFICANT: least_change(change + 1e-3),
+        metric_names.SIGNIFICANT: least_change(change + 1e-3),
     }
     metric = tfma_metric.metric_config(CLASSES, COMMON)
     # In a slice without objects every AP is undefined: it must not be held against the bounds.
@@ -170,7 +176,7 @@ def plain_bootstrap(samples=200):
 
 def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True, with_intervals=True)
-    bounds = {tfma_metric.SIGNIFICANT: least_change(0.0), "mAP": least(0.99)}
+    bounds = {metric_names.SIGNIFICANT: least_change(0.0), "mAP": least(0.99)}
     config = eval_config(metric, bounds, baseline=True)
     evaluation = read_evaluation(run(tmp_path, models, config, pictures=MANY))
     assert any(text.startswith("mAP is 0.") for text in evaluation.failures)
@@ -193,7 +199,7 @@ def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     assert change.upper - change.lower < 0.8 * (
         evaluation.candidate[OVERALL]["mAP"].upper - evaluation.candidate[OVERALL]["mAP"].lower
     )
-    counted = evaluation.changes[OVERALL][tfma_metric.SIGNIFICANT].value
+    counted = evaluation.changes[OVERALL][metric_names.SIGNIFICANT].value
     assert counted == (0.0 if change.lower <= 0 <= change.upper else change.value)
 
 

@@ -129,6 +129,13 @@ def test_class_without_a_file_scores_zero_and_says_so(folders):
     assert len(warnings) == 1 and "comp4_det_test_dog.txt is missing" in warnings[0]
 
 
+def test_files_from_windows_are_read(folders):
+    wanted = evaluate(folders)[0].map_area
+    for path in [*(folders / "found").iterdir(), *folders.glob("*.txt")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert evaluate(folders)[0].map_area == wanted
+
+
 def test_empty_files_score_zero(folders):
     for name in ("cat", "dog"):
         (folders / "found" / f"comp4_det_test_{name}.txt").write_text("\n")

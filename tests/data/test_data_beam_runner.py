@@ -145,6 +145,11 @@ def test_which_workers_share_no_folder_with_the_caller(preset):
         ("spark", ("--parallelism=2",), "--beam spark needs --job_endpoint"),
         ("dataflow", _DATAFLOW[:1], "needs --region, --temp_location, --sdk_container_image"),
         ("direct", ("word",), "word: is no option"),
+        (
+            "direct",
+            ("--direct_num_wokers=2",),
+            "--direct_num_wokers: Beam has no such option. Did you mean --direct_num_workers",
+        ),
         ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: is no option"),
     ],
 )

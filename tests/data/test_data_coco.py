@@ -137,6 +137,11 @@ def test_not_json(coco, content):
         select_coco([coco(content=content)])
 
 
+def test_a_file_from_windows(coco):
+    selection, _ = select_coco([coco(content="\ufeff" + json.dumps(_document()))])
+    assert len(selection.pictures) == 1
+
+
 def test_missing_files(coco, tmp_path):
     source = coco()
     nowhere = dataclasses.replace(source, annotations=tmp_path / "none.json")

@@ -189,6 +189,20 @@ def test_skip_writes_the_rest_and_lists_the_rejected(
     assert report.pictures == written + report.rejected == 16
 
 
+@pytest.mark.parametrize(
+    ("listed", "name"), [("000001", "000001.JPG"), ("000001", "000001.png"), ("1.jpg", "1.jpg")]
+)
+def test_pictures_by_nearly_the_right_name_are_pointed_out(
+    tmp_path, voc_root, voc_year, listed, name
+):
+    pictures = voc_year.folder / "JPEGImages"
+    (pictures / "000001.jpg").rename(pictures / name)
+    voc_year.write_list("trainval", [listed])
+    message = rf"{listed}\.jpg: cannot read .*There is {name}: ids are listed without extension"
+    with pytest.raises(DataError, match=message):
+        convert(voc_root, tmp_path / "out", **_LISTS)
+
+
 def test_long_lists_of_problems_are_cut(tmp_path, voc_root, voc_year):
     voc_year.write_list("trainval", [voc_year.add(f"{n:06d}", xml=None) for n in range(10, 40)])
     with pytest.raises(DataError, match="and 10 more problems") as error:
@@ -236,6 +250,22 @@ def test_empty_output_folder_is_fine(tmp_path, voc_root, voc_year):
     (tmp_path / "out").mkdir()
     convert(voc_root, tmp_path / "out", **_LISTS)
     assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_an_output_that_cannot_appear_at_once_is_told(tmp_path, voc_root, voc_year, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"^\.: is the folder of the shell.*--output records"):
+        convert(voc_root, ".", **_LISTS)
+    with pytest.raises(DataError, match=r"out \[1\]: Beam and TFX take \[ in it for a pattern"):
+        convert(voc_root, tmp_path / "out [1]", **_LISTS)
+
+
+def test_a_link_to_an_empty_folder_is_followed(tmp_path, voc_root, voc_year):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "мой диск").symlink_to(tmp_path / "disk")
+    convert(voc_root, tmp_path / "мой диск", **_LISTS)
+    assert (tmp_path / "disk" / "report.json").exists()
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])

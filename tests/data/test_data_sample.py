@@ -1,6 +1,10 @@
+import re
+import shlex
+
 import numpy as np
 import pytest
 
+from data import convert as command_line
 from data.convert import convert
 from data.errors import DataError
 from data.sample import SPLIT_LISTS, draw_sample, main
@@ -107,8 +111,10 @@ def test_too_few_pictures(tmp_path, images):
 
 
 def test_command_line(tmp_path, capsys):
-    arguments = ["--output", str(tmp_path / "out"), "--images", "6"]
+    arguments = ["--output", str(tmp_path / "an out"), "--images", "6"]
     assert main(arguments) == 0
-    assert "python -m data.convert --voc" in capsys.readouterr().out
+    (command,) = re.findall("python -m data.convert (.*)", capsys.readouterr().out)
+    named = command_line._parser().parse_args(shlex.split(command))
+    assert (named.voc, named.train) == (tmp_path / "an out", ["VOC2007/train"])
     assert main(arguments) == 2
     assert "exists already" in capsys.readouterr().err

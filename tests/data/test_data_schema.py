@@ -17,7 +17,7 @@ from data.schema import (
     make_schema,
     read_schema,
 )
-from data.shapes import SHAPES
+from data.shapes import OUTLINES
 from data.voc import read_annotation
 
 _OBJECT_FIELDS = ("ymin", "xmin", "ymax", "xmax", "text", "label", "difficult", "truncated")
@@ -47,7 +47,7 @@ def test_voc_classes_are_numbered_alphabetically():
 
 
 def test_sample_classes_are_the_shapes():
-    assert class_names(read_schema(SAMPLE_SCHEMA)) == SHAPES
+    assert class_names(read_schema(SAMPLE_SCHEMA)) == tuple(OUTLINES)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,13 @@ def test_bad_schema_file(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([], "classes are unknown. Add"), (["dog", "dog"], "dog twice")]
+    ("values", "message"),
+    [
+        ([], "classes are unknown. Add"),
+        (["dog", "dog"], "dog twice. Remove"),
+        (["dog", ""], "'dog', '': a name is empty"),
+        (["dog", "cat "], "'dog', 'cat ': .*space at its end"),
+    ],
 )
 def test_bad_class_list(values, message):
     schema = read_schema(VOC_SCHEMA)

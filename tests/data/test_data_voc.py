@@ -110,6 +110,12 @@ def test_image_set_keeps_order_and_skips_blank_lines(tmp_path):
     assert read_image_set(path) == ["000007", "2008_000001", "000002"]
 
 
+def test_image_set_from_windows(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_bytes(b"\xef\xbb\xbf000007\r\n\r\n000002\r\n")
+    assert read_image_set(path) == ["000007", "000002"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -117,7 +123,9 @@ def test_image_set_keeps_order_and_skips_blank_lines(tmp_path):
         (b"000001\n../000002\n", "line 2: id '../000002' leads out"),
         (b"..\n", "line 1: id '..' leads out"),
         (b"000001\n000002\n000001\n", "000001 is on line 1 and again on line 3"),
-        (b"\xff\xd8\xff", "not a text file"),
+        (b"a photo\n", "line 1 is 'a photo'.*ids have no spaces"),
+        (b"\xff\xd8\xff", "not a text file in UTF-8"),
+        ("000001\n".encode("utf-16"), "not a text file in UTF-8"),
     ],
 )
 def test_bad_image_set(tmp_path, content, message):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfx.utils import path_utils
 
 from components.evaluation import OVERALL, read_evaluation
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from components.model_card.facts import IDENTITY
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.e2e.kubeflow_driver import Cluster
@@ -100,8 +100,8 @@ def test_the_two_models_answer_alike(local, remote):
 def test_the_pushed_model_was_the_baseline(local, remote):
     evaluation = remote.cluster.path(remote.outputs["Evaluator"]["evaluation"]["uri"])
     found = read_evaluation(evaluation)
-    assert found.changes[OVERALL][tfma_metric.MAP].value == 0
-    assert found.baseline[OVERALL][tfma_metric.MAP].value == pytest.approx(
+    assert found.changes[OVERALL][metric_names.MAP].value == 0
+    assert found.baseline[OVERALL][metric_names.MAP].value == pytest.approx(
         local.facts["evaluation"]["map"]["value"], abs=1e-9
     )
     model = remote.cluster.path(remote.outputs["latest-blessed-model"]["model"]["uri"])

@@ -142,9 +142,21 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
     assert (call.train, call.eval) == (("VOC2007/train",), ("VOC2007/val",))
 
 
-def test_other_presets_need_data(tmp_path):
-    with pytest.raises(DataError, match="--preset ssd300-voc needs --data"):
-        inputs.prepare(_VOC, None, tmp_path)
+@pytest.mark.parametrize("config", [_VOC, load_config("sample", ["data.schema=voc"])])
+def test_other_schemas_need_data(tmp_path, config):
+    with pytest.raises(DataError, match="--data is needed with data.schema=voc: a VOC root or"):
+        inputs.prepare(config, None, tmp_path)
+
+
+def test_records_that_patterns_would_not_find_are_refused(tmp_path):
+    records = _write_records(tmp_path / "data [1]")
+    with pytest.raises(DataError, match=r"data \[1\]: Beam and TFX take \[ in it for a pattern"):
+        inputs.prepare(_VOC, records, tmp_path)
+
+
+def test_a_folder_of_one_year_is_told_apart(voc_root, tmp_path):
+    with pytest.raises(DataError, match="folder of one VOC year. Give the folder above it"):
+        inputs.prepare(_VOC, voc_root / "VOC2007", tmp_path)
 
 
 def test_missing_data_is_named(tmp_path):

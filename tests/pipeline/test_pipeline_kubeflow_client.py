@@ -164,7 +164,7 @@ def test_wait_follows_a_run_to_its_end(api, call, package, monkeypatch, last, ex
     ]
 
 
-def test_wait_ends_when_an_image_cannot_be_pulled(api, package):
+def test_wait_ends_when_an_image_cannot_be_pulled(api):
     problem = "PENDING:ImagePullBackOff: Back-off pulling image reg/ssd:1"
     api.runs["r-1"] = {"states": [run_state("r-1", "RUNNING", Transform=problem)]}
     cluster = client.Cluster(client.Connection(api.host))

@@ -85,7 +85,9 @@ def test_kfp_reads_the_file(compiled, documents):
 
 def test_every_task_has_the_image_and_the_entry_point(documents):
     spec, _ = documents
-    for name, executor in _containers(spec).items():
+    containers = _containers(spec)
+    assert {"ImportExampleGen", "Trainer", "Pusher"} <= set(containers)
+    for name, executor in containers.items():
         if name == "records":
             continue
         container = executor["container"]
@@ -250,7 +252,9 @@ def _compile_beam(folder, *words):
 
 
 def test_beam_works_in_the_containers_unless_asked_otherwise(tmp_path):
-    for executor, args in _compile_beam(tmp_path).values():
+    found = _compile_beam(tmp_path)
+    assert "Transform" in found
+    for executor, args in found.values():
         assert args == ["--runner=FnApiRunner", "--sdk_container_image=none"]
         assert not entrypoint.works_elsewhere(executor, args)
 
@@ -304,7 +308,10 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
         ((), (), "--serving-dir /models: no volume is mounted there in Pusher"),
         (("--serving-dir", "models"), (_VOLUMES,), "--serving-dir models: write a path"),
         (("--pipeline-root", "/root"), (_VOLUMES,), "--pipeline-root /root: artifacts are kept in"),
-        (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: write a path in the"),
+        (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: write an absolute path in"),
+        (("--data", "records"), (_VOLUMES,), "--data records: write an absolute path in"),
+        (("--work-dir", "work"), (_VOLUMES,), "--work-dir work: write an absolute path in"),
+        ((), (_VOLUMES, "trainer.anchors=clipped"), "'clipped' does not exist for ssd128-small"),
         (("--pattern", "train/*"), (_VOLUMES,), "--pattern train/*: write {split} where"),
         (
             (),

@@ -7,7 +7,7 @@ from google.protobuf import json_format
 from tensorflow_model_analysis.proto import config_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.mean_average_precision import tfma_metric
+from components.mean_average_precision import metric_names
 from data.errors import DataError
 from data.fields import COMMON
 from pipeline.config import EvaluatorConfig
@@ -155,7 +155,7 @@ def test_values_out_of_range_are_refused(parameters):
 
 
 def test_an_evaluator_without_the_bound_is_said():
-    with pytest.raises(DataError, match=f"no bound on {tfma_metric.MAP}"):
+    with pytest.raises(DataError, match=f"no bound on {metric_names.MAP}"):
         _translated(eval_config='{"metrics_specs": [{}]}', min_map=0.5)
 
 

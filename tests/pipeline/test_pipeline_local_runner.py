@@ -41,6 +41,16 @@ def test_urls_are_refused(option, capsys):
     assert f"{option}: gs://bucket/records is a URL. Give a path of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("file", "cannot write there (File exists)"), ("a [1]", "for a pattern")]
+)
+def test_an_output_that_cannot_be_written_is_told(name, message, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert local_runner.main(["--output", str(tmp_path / name)]) == 2
+    err = capsys.readouterr().err
+    assert str(tmp_path / name) in err and message in err
+
+
 def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
     assert local_runner.main(["--beam", "dataflow", "--", "--project=p"]) == 2
     err = capsys.readouterr().err
@@ -56,6 +66,7 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
         ("data.block_on=box", "data.block_on: 'box' is not known"),
         ("tuner.trials=0", "tuner.trials: 0 must be at least 1"),
         ("trainer.eval_every=-1", "trainer.eval_every: -1 must not be negative"),
+        ("trainer.anchors=clipped", "trainer.anchors: 'clipped' does not exist for ssd128-small"),
         ("trainer.warm_start=/none/1", "trainer.warm_start: /none/1: no SavedModel there"),
     ],
 )

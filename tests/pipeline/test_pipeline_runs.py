@@ -211,8 +211,9 @@ def test_an_address_becomes_mysql_settings():
     mysql = mysql_config("mysql://me:p%40ss@db.example:3307/mlmd").mysql
     assert (mysql.host, mysql.port, mysql.database) == ("db.example", 3307, "mlmd")
     assert (mysql.user, mysql.password, mysql.skip_db_creation) == ("me", "p@ss", True)
-    with pytest.raises(DataError, match="write mysql://"):
-        mysql_config("postgres://db/mlmd")
+    for wrong in ("postgres://db/mlmd", "mysql://db:number/mlmd", "mysql://db"):
+        with pytest.raises(DataError, match="write mysql://"):
+            mysql_config(wrong)
 
 
 def test_the_command_starts_without_tensorflow(output):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from data.fields import COMMON
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from tests.trainer.networks import build
 from tests.trainer.tiny import TINY
 from trainer import detector
 from trainer.input_pipeline import TransformedRecords
@@ -154,3 +155,9 @@ def tiny_detector():
             tiny = dataclasses.replace(TINY, anchors=anchors)
             patch.setitem(detector._DETECTORS, ("ssd128-small", style), tiny)
         yield
+
+
+@pytest.fixture(scope="module")
+def ssd300():
+    """SSD300-VGG16 for VOC's classes and what it is made of; tests load weights into it."""
+    return build()

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.errors import DataError
+from data.errors import BAD_INPUT, DataError
 from trainer import worker
-from trainer.worker import ARGUMENTS, BAD_INPUT, LOST_WORKER, read_arguments, write_arguments
+from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
 
 _SCRIPT = Path(__file__).with_name("tiny_worker.py")
 _ROOT = _SCRIPT.parents[2]
