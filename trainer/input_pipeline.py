@@ -226,9 +226,11 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
     if not config.use_difficult:
         real &= ~records[DIFFICULT]
     boxes, labels = (tf.ragged.boolean_mask(records[name], real) for name in ("boxes", "labels"))
+    encoded = records[ENCODED]
+    # By number: over the pictures themselves, `tf.map_fn` would first copy all of them.
     extent = tf.map_fn(
-        lambda encoded: tf.image.extract_jpeg_shape(encoded)[:2],
-        records[ENCODED],
+        lambda number: tf.image.extract_jpeg_shape(encoded[number])[:2],
+        tf.range(tf.size(encoded)),
         fn_output_signature=tf.TensorSpec([2], tf.int32),
     )
     drawn = augmentation.draw(boxes, _record_seeds(records[RECORD_ID], epoch, config.seed), recipe)
@@ -238,7 +240,7 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
     kept = boxes.with_flat_values(augmentation.centres_inside(boxes.flat_values, window))
     boxes = boxes.with_flat_values(augmentation.boxes_in_window(boxes.flat_values, window, flip))
     boxes, labels = (tf.ragged.boolean_mask(values, kept).to_tensor() for values in (boxes, labels))
-    return Plan(records[ENCODED], placement, drawn.colours, boxes, labels)
+    return Plan(encoded, placement, drawn.colours, boxes, labels)
 
 
 def make_image(plan: Plan, size: int):
