@@ -137,9 +137,16 @@ def training_batches(
         in_turn = tf.data.Dataset.from_tensor_slices(shards).interleave(
             read_shards, cycle_length=min(_OPEN_SHARDS, len(files))
         )
-        order = tf.random.stateless_uniform([], seed, maxval=2**31 - 1, dtype=tf.int64)
-        shuffled = in_turn.shuffle(config.shuffle_buffer, order, reshuffle_each_iteration=False)
-        return tf.data.Dataset.zip(shuffled, tf.data.Dataset.from_tensors(epoch).repeat())
+        blocks = in_turn.batch(config.shuffle_buffer).prefetch(1)
+
+        # Whole blocks instead of Dataset.shuffle, which takes a seed that depends on the epoch only
+        # if TensorFlow's global seed is not 0, and could else not start at any epoch but the first.
+        def shuffled(index, block):
+            block_seed = tf.random.experimental.stateless_fold_in(seed, index + 1)
+            order = tf.random.experimental.stateless_shuffle(tf.range(tf.size(block)), block_seed)
+            return tf.data.Dataset.from_tensor_slices(order).map(lambda n: (block[n], epoch))
+
+        return blocks.enumerate().flat_map(shuffled)
 
     def plan(serialised, epoch):
         planned = plan_examples(records(serialised), epoch, config, size)
