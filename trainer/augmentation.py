@@ -240,7 +240,7 @@ def _colours(draws, recipe: Recipe):
 def distort_colours(pixels, colours):
     """Changes brightness, contrast, saturation and hue of float32 [h, w, 3] in 0-255.
 
-    Values are clipped after each, as 8-bit pictures would be.
+    Values are clipped after each, as 8-bit pictures would be, but for what rounding adds.
 
     Args:
       colours: float32 [5]: what is added to the pixels; a factor of them; of the saturation; how
@@ -251,8 +251,7 @@ def distort_colours(pixels, colours):
         _brighten,
         _contrast,
         _saturate,
-        # Only rounding takes it out of range.
-        lambda pixels, turn: tf.minimum(tf.raw_ops.AdjustHue(images=pixels, delta=turn), 255.0),
+        lambda pixels, turn: tf.raw_ops.AdjustHue(images=pixels, delta=turn),
         _contrast,
     )
     acts = tf.unstack(tf.not_equal(colours, _NEUTRAL))
@@ -281,11 +280,17 @@ def _saturate(pixels, scale):
     """
     channels = tf.unstack(pixels, axis=-1)
     value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
-    lowest = tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
-    # How far channels lie below the value is in proportion to the saturation. What is added, a
-    # 250,000th of the range, divides grey by more than 0 and keeps rounding from going below 0.
-    scale = tf.minimum(scale, value / (value - lowest + 1e-3))
-    rest = value - value * scale
-    channels = tf.stack([channel * scale + rest for channel in channels])
+
+    def scaled(scale):
+        rest = value - value * scale
+        return tf.stack([channel * scale + rest for channel in channels])
+
+    def limited():
+        lowest = tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
+        # How far channels lie below the value is in proportion to the saturation. A 250,000th of
+        # the range keeps grey from dividing by 0 and rounding from going below 0.
+        return scaled(tf.minimum(scale, value / (value - lowest + 1e-3)))
+
+    channels = tf.cond(scale > 1.0, limited, lambda: scaled(scale))
     # `tf.stack` along the last axis takes ten times as long.
     return tf.transpose(channels, [1, 2, 0])
