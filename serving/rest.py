@@ -52,7 +52,8 @@ class RestApi:
             return _html_error(HTTPStatus.NOT_IMPLEMENTED)
         uri = _URI.fullmatch(request.raw_path)
         if not uri:
-            return _html_error(HTTPStatus.BAD_REQUEST)
+            malformed = f"Malformed request: {request.method} {request.raw_path}"
+            return self._response(400, _json({"error": malformed}))
         path = uri[1] or "/"
         if path == self._metrics_path:
             return web.Response(text=self._backend.metrics.page())

@@ -223,6 +223,8 @@ def test_what_is_not_http_is_refused(server, data):
 def test_request_lines(server, line, status):
     answer = _raw(server, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert int(answer.split()[1]) == status
+    if status == 400 and line.isascii():  # All else is aiohttp's to refuse.
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("Malformed request")
 
 
 def test_a_client_that_waits_for_continue(server):
