@@ -177,7 +177,7 @@ def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start,
     statuses = [worker.wait(timeout=600) for worker in workers]
     for folder, step in zip(folders, (4, 0), strict=True):
         log = (folder / "log").read_text()
-        assert f"error: {folder}/work/" in log, log[-3000:]
+        assert f"error: {folder / 'work'}{os.sep}" in log, log[-3000:]
         assert f"do not see the same checkpoints, this one sees that of step {step}. Let all" in log
         assert not (folder / "model").exists()
     assert statuses == [BAD_INPUT] * 2
