@@ -19,7 +19,6 @@ from benchmarks.side_by_side import Task, cpu_ratio, measure
 
 _BATCH = 32
 _BATCHES = 10
-# More than all buffers hold.
 _RUN_UP_BATCHES = 5
 _SIZE = 300
 _PICTURES = _BATCH * _BATCHES
@@ -71,13 +70,13 @@ def _converted(output: Path) -> Path:
 
 
 class _Drain:
-    """Takes batches from a data set that goes on from round to round.
-
-    While other things are measured its buffers fill; the run-up empties them, so that in a round as
-    much is made as is taken.
-    """
+    """Takes batches from a data set that goes on from round to round, after a run-up to speed."""
 
     def __init__(self, dataset):
+        from trainer.input_pipeline import keep_freed_memory
+
+        # For all of them, as training has it.
+        keep_freed_memory()
         self._batches = iter(dataset)
 
     def run_up(self):

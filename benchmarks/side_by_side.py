@@ -8,6 +8,7 @@ process that starts them stays small, for Linux hands its own peak memory on to 
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,27 +49,46 @@ class Measured:
 
 
 def measure(tasks: Mapping[str, Task], rounds: int) -> dict[str, Measured]:
-    """Runs every action once unmeasured, and then all of them in turns."""
+    """Runs every action once unmeasured, and then all of them in turns.
+
+    Whose turn it is not is stopped: it neither works ahead nor takes caches and memory from the
+    one that is measured.
+    """
     context = multiprocessing.get_context("spawn")
-    connections, processes = {}, []
-    for name, task in tasks.items():
-        connections[name], theirs = context.Pipe()
-        processes.append(context.Process(target=_serve, args=(theirs, task), daemon=True))
-        processes[-1].start()
-        theirs.close()
-        # One at a time: together they would need the memory of all their preparations at once.
-        connections[name].recv()
+    connections, processes = {}, {}
     measured = {name: Measured() for name in tasks}
-    for _ in range(rounds):
-        for name, connection in connections.items():
-            connection.send(True)
-            seconds, cpu_seconds = connection.recv()
-            measured[name].seconds.append(seconds)
-            measured[name].cpu_seconds.append(cpu_seconds)
-    for name, connection in connections.items():
-        connection.send(False)
-        measured[name].peak_mib = connection.recv()
-    for process in processes:
+
+    def turn(name, again):
+        os.kill(processes[name].pid, signal.SIGCONT)
+        connections[name].send(again)
+        return connections[name].recv()
+
+    def stop(name):
+        os.kill(processes[name].pid, signal.SIGSTOP)
+
+    try:
+        for name, task in tasks.items():
+            connections[name], theirs = context.Pipe()
+            processes[name] = context.Process(target=_serve, args=(theirs, task), daemon=True)
+            processes[name].start()
+            theirs.close()
+            # One at a time: together they would need the memory of all their preparations at once.
+            connections[name].recv()
+            stop(name)
+        for _ in range(rounds):
+            for name in tasks:
+                seconds, cpu_seconds = turn(name, again=True)
+                stop(name)
+                measured[name].seconds.append(seconds)
+                measured[name].cpu_seconds.append(cpu_seconds)
+        for name in tasks:
+            measured[name].peak_mib = turn(name, again=False)
+    finally:
+        # A stopped process cannot end.
+        for process in processes.values():
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGCONT)
+    for process in processes.values():
         process.join()
     return measured
 

@@ -262,35 +262,24 @@ def distort_colours(pixels, colours):
 
 
 def _brighten(pixels, shift):
-    pixels = pixels + shift
-    # Only one bound can be passed: a look at the other would cost as much as the shift itself.
-    return tf.cond(shift > 0.0, lambda: tf.minimum(pixels, 255.0), lambda: tf.nn.relu(pixels))
+    return tf.clip_by_value(pixels + shift, 0.0, 255.0)
 
 
 def _contrast(pixels, factor):
-    pixels = pixels * factor
-    return tf.cond(factor > 1.0, lambda: tf.minimum(pixels, 255.0), lambda: pixels)
+    return tf.minimum(pixels * factor, 255.0)
 
 
 def _saturate(pixels, scale):
-    """HSV's saturation times a factor, at most 1; hue and value stay.
+    """HSV's saturation times a factor, at most 1; hue and value stay."""
 
-    Equals `tf.image.adjust_saturation`, which goes pixel by pixel: whole channels take half the
-    time.
-    """
-    channels = tf.unstack(pixels, axis=-1)
-    value = tf.maximum(tf.maximum(channels[0], channels[1]), channels[2])
+    def fade():
+        # A channel lies below the value in proportion to the saturation. Where that only falls
+        # there is no limit to look for, and this takes less time than TensorFlow's operator.
+        red, green, blue = tf.unstack(pixels, axis=-1)
+        value = tf.maximum(tf.maximum(red, green), blue)
+        return pixels * scale + tf.expand_dims(value * (1.0 - scale), -1)
 
-    def scaled(scale):
-        rest = value - value * scale
-        return tf.stack([channel * scale + rest for channel in channels])
+    def strengthen():
+        return tf.raw_ops.AdjustSaturation(images=pixels, scale=scale)
 
-    def limited():
-        lowest = tf.minimum(tf.minimum(channels[0], channels[1]), channels[2])
-        # How far channels lie below the value is in proportion to the saturation. A 250,000th of
-        # the range keeps grey from dividing by 0 and rounding from going below 0.
-        return scaled(tf.minimum(scale, value / (value - lowest + 1e-3)))
-
-    channels = tf.cond(scale > 1.0, limited, lambda: scaled(scale))
-    # `tf.stack` along the last axis takes ten times as long.
-    return tf.transpose(channels, [1, 2, 0])
+    return tf.cond(scale < 1.0, fade, strengthen)

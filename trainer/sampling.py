@@ -4,6 +4,7 @@ Training, evaluation and serving all call `resize`, so a model sees the same pix
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ def resize(image, extent):
     """Warps a picture bilinearly, pixel centres at half integers, as `tf.image.resize` does.
 
     Args:
-      image: uint8 [height, width, 3], RGB.
+      image: uint8 or float32 [height, width, 3], RGB in 0-255.
       extent: height and width of the result.
 
     Returns:
@@ -40,8 +41,11 @@ class Placement(NamedTuple):
       first, shown: int32 [batch, 3], where in that the shown pixels begin and how many they are,
         as `tf.slice` takes them.
       resized: int32 [batch, 2], height and width that they are resized to.
-      target: int32 [batch, 4], `ymin, xmin, ymax, xmax` of their place in the result.
-      covers: bool [batch], whether that is all of it.
+      grows: bool [batch], whether that makes them more.
+      filled: int32 [batch, 3], as `tf.slice` takes it, how many of those the result has: all, or
+        none where no pixel of it is covered.
+      margins: int32 [batch, 4, 3], shapes of what is above them in the result, left, right, below.
+      covers: bool [batch], whether all of these are empty.
       flip: bool [batch], whether they are mirrored left and right.
       window: float32 [batch, 4], relative to the picture, what the result shows before mirroring.
     """
@@ -50,7 +54,9 @@ class Placement(NamedTuple):
     first: tf.Tensor
     shown: tf.Tensor
     resized: tf.Tensor
-    target: tf.Tensor
+    grows: tf.Tensor
+    filled: tf.Tensor
+    margins: tf.Tensor
     covers: tf.Tensor
     flip: tf.Tensor
     window: tf.Tensor
@@ -87,18 +93,27 @@ def place(window, flip, extent, size: int) -> Placement:
     edges = tf.cast(tf.concat([source_low, source_high, first, last], axis=1), tf.int32)
     source_low, source_high, first, last = tf.split(edges, 4, axis=1)
     # One pixel more on each side: the colours of a border pixel are interpolated from both sides.
-    decoded_low = tf.maximum(source_low - 1, 0)
+    # From where a block of a JPEG begins on the left, the decoder needs no further copy.
+    decoded_low = tf.maximum(source_low - 1, 0) // [1, 16] * [1, 16]
     decoded_high = tf.minimum(source_high + 1, extent)
-    top, left, bottom, right = tf.unstack(tf.concat([first, last], axis=1), axis=1)
-    left, right = tf.where(flip, size - right, left), tf.where(flip, size - left, right)
+    shown, covered = source_high - source_low, last - first
+    # Where no pixel of the result is covered, one is made and not used.
+    resized = tf.maximum(covered, 1)
+    top, left = tf.unstack(first, axis=1)
+    bottom, right = tf.unstack(size - last, axis=1)
+    left, right = tf.where(flip, right, left), tf.where(flip, left, right)
+    height, width = covered[:, 0], tf.fill(tf.shape(top), size)
+    heights, widths = [top, height, height, bottom], [width, left, right, width]
+    margins = tf.stack([tf.stack(heights, axis=1), tf.stack(widths, axis=1)], axis=2)
     return Placement(
         decoded=tf.concat([decoded_low, decoded_high - decoded_low], axis=1),
         first=tf.pad(source_low - decoded_low, [[0, 0], [0, 1]]),
-        shown=tf.pad(source_high - source_low, [[0, 0], [0, 1]], constant_values=3),
-        # Where no pixel of the result is covered, one is made and not used.
-        resized=tf.maximum(last - first, 1),
-        target=tf.stack([top, left, bottom, right], axis=1),
-        covers=tf.reduce_all(tf.equal(last - first, size), axis=1),
+        shown=tf.pad(shown, [[0, 0], [0, 1]], constant_values=3),
+        resized=resized,
+        grows=tf.reduce_prod(shown, axis=1) < tf.reduce_prod(resized, axis=1),
+        filled=tf.pad(covered, [[0, 0], [0, 1]], constant_values=3),
+        margins=tf.pad(margins, [[0, 0], [0, 0], [0, 1]], constant_values=3),
+        covers=tf.reduce_all(tf.equal(covered, size), axis=1),
         flip=flip,
         window=window,
     )
@@ -117,34 +132,35 @@ def decode_part(encoded, placement: Placement):
     return tf.ensure_shape(tf.slice(pixels, placement.first, placement.shown), [None, None, 3])
 
 
-def fill(part, placement: Placement, size: int, change: Callable | None = None):
+def fill(part, placement: Placement, size: int, change: Callable):
     """Resizes a part of a picture into its place in a square; around it comes the mean colour.
 
     Args:
       part: uint8 [height, width, 3], RGB.
-      change: what to do to the part's pixels once they are resized.
+      change: what to do to each pixel of the part, float32 [..., 3] in 0-255, before or after the
+        part is resized: whenever they are fewer.
 
     Returns:
       float32 [size, size, 3] in 0-255.
     """
-    pixels = resize(part, placement.resized)
+    grows, resized = placement.grows, partial(resize, extent=placement.resized)
+    pixels = tf.cond(grows, lambda: tf.cast(part, tf.float32), lambda: resized(part))
+    pixels = change(pixels)
+    pixels = tf.cond(grows, lambda: resized(pixels), lambda: pixels)
     pixels = tf.cond(placement.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
-    if change:
-        pixels = change(pixels)
 
-    # The first numbers of a row of them are a view, where any other part would be a copy.
+    # As a row of numbers, the first of which are copied as one block.
     around = tf.constant(np.tile(np.float32(MEAN_RGB), size * size))
-
-    def mean(height, width):
-        return tf.reshape(around[: 3 * height * width], [height, width, 3])
 
     def framed():
         # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.
-        top, left, bottom, right = tf.unstack(placement.target)
-        height, width = bottom - top, right - left
-        rows = [mean(height, left), pixels[:height, :width], mean(height, size - right)]
-        filled = [mean(top, size), tf.concat(rows, axis=1), mean(size - bottom, size)]
-        return tf.concat(filled, axis=0)
+        counts = tf.unstack(tf.reduce_prod(placement.margins, axis=1, keepdims=True))
+        above, left, right, below = (
+            tf.reshape(tf.slice(around, [0], count), shape)
+            for count, shape in zip(counts, tf.unstack(placement.margins), strict=True)
+        )
+        rows = tf.concat([left, tf.slice(pixels, [0, 0, 0], placement.filled), right], axis=1)
+        return tf.concat([above, rows, below], axis=0)
 
     filled = tf.cond(placement.covers, lambda: pixels, framed)
     return tf.ensure_shape(filled, [size, size, 3])

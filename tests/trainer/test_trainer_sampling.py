@@ -47,6 +47,12 @@ def _source(placement):
     return np.concatenate([low, low + placement.shown.numpy()[:2]])
 
 
+def _target(placement, size):
+    """`ymin, xmin, ymax, xmax` of their place in the result."""
+    above, left, right, below = placement.margins.numpy()[:, :2]
+    return np.array([above[0], left[1], size - below[0], size - right[1]])
+
+
 def _shown(image, placement, size):
     """One output pixel after the other, in float64, from the placement's window alone.
 
@@ -54,7 +60,7 @@ def _shown(image, placement, size):
     """
     height, width, _ = image.shape
     top, left, bottom, right = _source(placement)
-    first_row, first_column, end_row, end_column = placement.target.numpy()
+    first_row, first_column, end_row, end_column = _target(placement, size)
     ymin, xmin, ymax, xmax = placement.window.numpy().astype(float)
     pixels = np.empty((size, size, 3))
     for row in range(size):
@@ -75,7 +81,7 @@ def _shown(image, placement, size):
     return pixels
 
 
-def _sample(image, window, size, flip=False, change=None):
+def _sample(image, window, size, flip=False, change=tf.identity):
     """Places the window and fills in its part of a decoded picture."""
     placement = _place(window, image.shape[:2], size, flip)
     top, left, bottom, right = _source(placement)
@@ -115,7 +121,7 @@ def test_edges_move_to_whole_pixels_next_to_them(extent, origin, sides, size):
     window = np.concatenate([low, low + sides]).astype(np.float32)
     placement = _place(window, extent, size)
     top, bottom = np.split(_source(placement), 2)
-    first, last = np.split(placement.target.numpy(), 2)
+    first, last = np.split(_target(placement, size), 2)
     assert (top >= 0).all()
     assert (bottom <= extent).all()
     assert (bottom > top).all()
@@ -205,7 +211,7 @@ def test_a_picture_of_one_pixel():
     placement = _place([-1.0, -1.0, 2.0, 2.0], [1, 1], 12)
     part = decode_part(encoded, placement)
     assert part.shape == (1, 1, 3)
-    found = fill(part, placement, 12).numpy()
+    found = fill(part, placement, 12, tf.identity).numpy()
     mean = np.isclose(found, np.float32(MEAN_RGB)).all(axis=-1)
     inside = np.zeros((12, 12), bool)
     inside[4:8, 4:8] = True
