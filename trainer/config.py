@@ -20,9 +20,9 @@ LATEST = "latest"
 NO_WEIGHTS = "none"
 # Fields that say what a training writes on its way; they do not change what it ends with.
 BOOKKEEPING = ("log_every", "checkpoint_every", "keep_checkpoints")
-# numpy's seeds have 32 bits, and no data set has a block of that many records.
+# numpy's seeds have 32 bits, and no data set has that many records.
 _MAX_SEED = 2**32 - 1
-_MAX_BLOCK = 2**31 - 1
+_MAX_BUFFER = 2**31 - 1
 IMAGENET_WEIGHTS = "imagenet"
 
 
@@ -47,8 +47,8 @@ class TrainerConfig:
     step by XLA, which helps on GPUs and not on CPUs, and works on one device.
 
     `backbone_weights` is `none`, `imagenet` or the path of a Keras or PyTorch file
-    (`trainer.weights`). Pictures are shuffled within blocks of `shuffle_buffer`, whose encoded
-    bytes are held in memory.
+    (`trainer.weights`). Pictures are shuffled through a buffer of `shuffle_buffer`, whose
+    encoded bytes are held in memory.
 
     Every `eval_every` steps and at the end the mAP on the eval split is measured, and the best
     weights are exported; with 0 it is not, and the last ones are. `warm_start` is empty, the path
@@ -116,7 +116,7 @@ class TrainerConfig:
                 raise ValueError(
                     f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"
                 )
-        for field, most in (("seed", _MAX_SEED), ("shuffle_buffer", _MAX_BLOCK)):
+        for field, most in (("seed", _MAX_SEED), ("shuffle_buffer", _MAX_BUFFER)):
             if getattr(self, field) > most:
                 raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at most {most}")
         for field in ("momentum", "ema"):

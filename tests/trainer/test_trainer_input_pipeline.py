@@ -1,4 +1,6 @@
+import ctypes
 import itertools
+import resource
 
 import numpy as np
 import pytest
@@ -150,6 +152,30 @@ def test_the_seed_fixes_the_order(batches):
         [n for images, *_ in batches(2, seed=seed) for n in _numbers(images)] for seed in (0, 0, 1)
     ]
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_the_global_seed_does_not_matter(batches):
+    drawn = []
+    for global_seed in (0, 7):
+        tf.random.set_seed(global_seed)
+        drawn.append([_numbers(images) for images, _, _ in batches(6)])
+    assert drawn[0] == drawn[1]
+
+
+def test_large_blocks_are_not_handed_back_to_the_kernel():
+    input_pipeline.keep_freed_memory()
+    libc, size = ctypes.CDLL(None), 40 * 2**20
+    libc.malloc.restype = ctypes.c_void_p
+
+    def new_pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+        ctypes.memset(block, 1, size)
+        libc.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    new_pages()
+    assert new_pages() < 100
 
 
 def test_a_batch_may_be_larger_than_the_data(batches):
