@@ -56,8 +56,13 @@ def test_detections_equal_plain_loops(spread, full):
         assert count == len(wanted) > 0
         classes, scores, boxes = (np.array(x) for x in zip(*wanted, strict=True))
         np.testing.assert_allclose(found["detection_scores"][picture, :count], scores, rtol=1e-4)
-        np.testing.assert_array_equal(found["detection_classes"][picture, :count], classes)
-        np.testing.assert_allclose(found["detection_boxes"][picture, :count], boxes, atol=1e-5)
+        found_classes = found["detection_classes"][picture, :count]
+        found_boxes = found["detection_boxes"][picture, :count]
+        # Scores that differ by rounding alone come in either order, which hangs on the processor.
+        same = np.lexsort([*boxes.T, classes])
+        found_same = np.lexsort([*found_boxes.T, found_classes])
+        np.testing.assert_array_equal(found_classes[found_same], classes[same])
+        np.testing.assert_allclose(found_boxes[found_same], boxes[same], atol=1e-5)
 
 
 def test_types_and_shapes_are_the_published_ones():
