@@ -185,10 +185,10 @@ def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(m
     assert set(seen) == {(False, 0), (False, 1), (True, 0)}
 
 
-def watch(base: Path, model: Path, stop: threading.Event) -> tuple[int, list[str]]:
-    """Reads each version the moment it is listed: how many it saw, and which were not whole."""
+def watch(base: Path, model: Path, stop: threading.Event, broken: list[str]) -> int:
+    """Reads each version the moment it is listed: how many; adds to `broken` what is not whole."""
     wanted = contents(model)
-    seen, broken = set(), []
+    seen = set()
     while True:
         last = stop.is_set()
         for number, folder in numbered(base).items():
@@ -197,7 +197,7 @@ def watch(base: Path, model: Path, stop: threading.Event) -> tuple[int, list[str
                 if contents(folder) != wanted:
                     broken.append(folder.name)
         if last:
-            return len(seen), broken
+            return len(seen)
 
 
 def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
@@ -223,17 +223,17 @@ def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
 
 def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
     push(str(model), str(tmp_path))
-    stop = threading.Event()
+    stop, broken = threading.Event(), []
     gc.freeze()  # as the server does: each unload collects
     with ThreadPoolExecutor() as pool:
-        reader = pool.submit(watch, tmp_path, model, stop)
+        reader = pool.submit(watch, tmp_path, model, stop, broken)
         server = pool.submit(serve, tmp_path, stop)
         try:
             for _ in range(220):
                 push(str(model), str(tmp_path))
         finally:
             stop.set()
-        assert reader.result() == (221, [])
+        assert (reader.result(), broken) == (221, [])
         loads, errors = server.result()
     gc.unfreeze()
     assert errors == []
@@ -242,13 +242,17 @@ def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
 
 def test_the_watch_sees_what_tfx_does_in_place(model, tmp_path):
     """The control of the test before: copying under the final name is noticed."""
-    stop = threading.Event()
+    stop, broken = threading.Event(), []
+    number = 0
     with ThreadPoolExecutor() as pool:
-        reader = pool.submit(watch, tmp_path, model, stop)
-        for number in range(200):
+        reader = pool.submit(watch, tmp_path, model, stop, broken)
+        # Mostly the first one. How threads take turns decides, so there is no sure number.
+        while not broken and number < 5000:
             io_utils.copy_dir(str(model), str(tmp_path / str(number)))
+            number += 1
         stop.set()
-        assert reader.result()[1]
+        reader.result()
+    assert broken
 
 
 def test_pushes_at_the_same_time_wait_for_one_another(model, tmp_path):
