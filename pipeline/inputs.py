@@ -64,6 +64,21 @@ def prepare(
     return Inputs(records, patterns, folder.fields, path, classes, picture)
 
 
+def keep_schema(schema: Path, output: Path) -> Path:
+    """A copy of a schema under a name that its content decides.
+
+    TFX takes what it has imported from a path before for what is there now.
+    """
+    content = schema.read_bytes()
+    kept = output / "schemas" / hashlib.sha256(content).hexdigest()[:16] / schema.name
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_name(f".{kept.name}.partial")
+        partial.write_bytes(content)
+        partial.rename(kept)
+    return kept
+
+
 def _sample(config: Config, output: Path) -> Path:
     """The drawn sample data set, drawn on the first run."""
     if config.data.schema != "sample":

@@ -1,5 +1,6 @@
 """A run on this machine: prepares the data, runs the components in order, reports the outcome."""
 
+import dataclasses
 import logging
 import math
 import shlex
@@ -25,7 +26,7 @@ from data.fields import COMMON
 from data.paths import check_no_wildcard
 from data.schema import class_names, read_schema
 from pipeline.config import Config
-from pipeline.inputs import prepare, schema_path
+from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
 from pipeline.runs.outputs import latest_success
@@ -66,6 +67,9 @@ def run(
     except OSError as error:
         raise DataError(f"--output {output}: cannot write there ({error.strerror})") from error
     inputs = prepare(config, data, output, beam_args)
+    if inputs.schema_path is not None:
+        kept = keep_schema(inputs.schema_path, output)
+        inputs = dataclasses.replace(inputs, schema_path=kept)
     pipeline = create_pipeline(
         config,
         inputs,

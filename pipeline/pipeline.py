@@ -1,6 +1,7 @@
 """The TFX pipeline, one definition for every orchestrator."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -290,6 +291,10 @@ def _training_components(
         "code_version": code_version(*_TRAINER_SOURCE, *(_METRIC_SOURCE if by_metric else ())),
         "work_dir": work_dir,
     }
+    weights = Path(config.trainer.backbone_weights)
+    if weights.is_file():
+        # A path among the settings does not tell that another file is there now.
+        custom_config["backbone_weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     data = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
     if base_model := _base_model(config.trainer.warm_start, custom_config, data, baselines):
         before.append(base_model)

@@ -174,3 +174,13 @@ def test_a_schema_is_inferred_from_records_only(voc_root, tmp_path):
     config = load_config("ssd300-voc", ["data.schema=infer"])
     with pytest.raises(DataError, match="convert first and give the TFRecords"):
         inputs.prepare(config, voc_root, tmp_path)
+
+
+def test_a_schema_is_kept_under_a_name_that_its_content_decides(tmp_path):
+    schema = tmp_path / "own.pbtxt"
+    schema.write_text("one")
+    kept = inputs.keep_schema(schema, tmp_path / "output")
+    assert inputs.keep_schema(schema, tmp_path / "output") == kept
+    schema.write_text("two")
+    other = inputs.keep_schema(schema, tmp_path / "output")
+    assert (kept.read_text(), other.read_text()) == ("one", "two")

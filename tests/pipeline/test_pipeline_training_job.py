@@ -50,6 +50,21 @@ def test_without_workers_the_trainer_trains(tmp_path):
     assert "training_job" not in json.loads(properties["custom_config"])
 
 
+def test_other_weights_at_the_same_path_are_another_training(tmp_path):
+    weights = tmp_path / "vgg.pth"
+
+    def settings():
+        return _trainer([f"trainer.backbone_weights={weights}"], tmp_path)["custom_config"]
+
+    # As on a cluster: only the Trainer will see them.
+    unseen = settings()
+    weights.write_bytes(b"one")
+    one = settings()
+    assert settings() == one
+    weights.write_bytes(b"two")
+    assert len({unseen, one, settings()}) == 3
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
