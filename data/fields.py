@@ -1,7 +1,7 @@
 """The names of the fields of a record, defined once for writing and reading."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data.errors import DataError
 
@@ -80,13 +80,19 @@ SEED = Fields(
 def detect(feature_names: Iterable[str]) -> Fields:
     """Says which names a record or a schema uses.
 
+    Records of the common kind that have no `source_id` go by their `filename`. What only tells more
+    about an object, such as `difficult`, may be missing.
+
     Raises:
         DataError: neither kind fits, so these are not records of annotated pictures.
     """
     names = set(feature_names)
     missing = {}
     for kind, fields in (("common", COMMON), ("SSD.TensorFlow's", SEED)):
-        needed = (fields.encoded, fields.text, fields.xmin, fields.ymin, fields.xmax, fields.ymax)
+        if fields.source_id and fields.source_id not in names:
+            fields = replace(fields, source_id=None)
+        picture = (fields.encoded, fields.source_id or fields.filename, fields.height, fields.width)
+        needed = (*picture, fields.text, fields.xmin, fields.ymin, fields.xmax, fields.ymax)
         missing[kind] = [name for name in needed if name not in names]
         if not missing[kind]:
             return fields

@@ -3,18 +3,24 @@
 import colorsys
 import dataclasses
 import itertools
+import logging
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
+from data.errors import DataError
 from trainer.anchors import anchor_boxes
 from trainer.boxes import to_corners
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
 from trainer.input_pipeline import count_records, training_batches
 from trainer.matching import match
+
+_log = logging.getLogger("ssd")
 
 _TILE_PX = 300
 _GAP_PX = 8
@@ -44,20 +50,35 @@ def draw_contact_sheet(
       classes: names in the order of their ids 1..N.
 
     Raises:
-      DataError: the shards cannot be read.
+      DataError: the shards or their pictures cannot be read.
     """
     spec = detector_spec(config).anchors
     num_records, _ = count_records(shards)
     anchors = anchor_boxes(spec)
-    # One picture a batch, so that an epoch begins with a batch of its own.
-    one = dataclasses.replace(config, batch_size=1)
+    # One picture a batch, so that an epoch begins with a batch of its own, and no rows to fill up.
+    one = dataclasses.replace(config, batch_size=1, xla=False)
     examples = training_batches(
         shards, records, one, spec.image_size, num_records, first_step=epoch * num_records
     )
     count = min(count, num_records)
+    try:
+        shown = list(itertools.islice(examples.as_numpy_iterator(), count))
+    except tf.errors.OpError as error:
+        # The name of a node comes first.
+        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
+        raise DataError(
+            f"{Path(shards[0]).parent}: a picture cannot be read ({reason}). `python "
+            "local_runner.py` with the same --data says which, before it trains"
+        ) from error
+    if not any(labels.size for _, _, labels in shown):
+        _log.warning(
+            "none of these pictures shows an object of the schema's classes (%s). Is it the schema "
+            "of these records?",
+            ", ".join(classes),
+        )
     tiles = [
         _tile(image, boxes, labels, *_matched(boxes, labels, anchors), classes)
-        for (image,), (boxes,), (labels,) in itertools.islice(examples.as_numpy_iterator(), count)
+        for (image,), (boxes,), (labels,) in shown
     ]
     caption = (
         f"{count} of {num_records:,} pictures, epoch {epoch}, seed {config.seed}, augmentation "

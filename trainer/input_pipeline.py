@@ -44,8 +44,10 @@ def list_shards(patterns: Sequence[str]) -> list[str]:
 
 
 def read_shards(files) -> tf.data.Dataset:
-    """Serialised records of GZIP shards."""
-    return tf.data.TFRecordDataset(files, compression_type="GZIP")
+    """Serialised records of a shard or several, GZIP ones where the first one's name says so."""
+    # TFX's are; a folder that has not been through TFX may hold others.
+    gzip = tf.strings.regex_full_match(tf.reshape(files, [-1])[0], r".*\.gz")
+    return tf.data.TFRecordDataset(files, compression_type=tf.where(gzip, "GZIP", ""))
 
 
 def count_records(files: Sequence[str]) -> tuple[int, str]:

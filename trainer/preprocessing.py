@@ -27,8 +27,9 @@ def preprocessing_fn(inputs, custom_config):
     Returns:
       `encoded` and `record_id`, strings [batch]; the sides of the boxes, float32, clipped to the
       picture, and `label`, `difficult` and `is_crowd`, int64, all ragged [batch, objects]; where
-      records do not say what is a crowd, nothing is. Boxes without an area and objects of other
-      classes are left out; the data gate has stopped the run before if there were any.
+      records do not say what is difficult or a crowd, nothing is. Boxes without an area and
+      objects of other classes are left out; the data gate has stopped the run before if there
+      were any.
     """
     # Small steps on strings and a few numbers: a GPU would only wait for them.
     with tf.device("/CPU:0"):
@@ -44,10 +45,10 @@ def _transform(inputs, classes):
         for side in BOX_SIDES
     }
     label = _class_ids(text.flat_values, classes)
-    difficult = _ragged(inputs[names.difficult]).flat_values
-    crowd = tf.zeros_like(difficult)
-    if names.is_crowd in inputs:
-        crowd = _ragged(inputs[names.is_crowd]).flat_values
+    difficult, crowd = (
+        _ragged(inputs[name]).flat_values if name in inputs else tf.zeros_like(label)
+        for name in (names.difficult, names.is_crowd)
+    )
     keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])
     rows = tf.boolean_mask(text.value_rowids(), keep)
 

@@ -32,6 +32,20 @@ def test_detects_both_kinds_of_records():
     assert detect(_names(SEED) | {"image/channels"}) is SEED
 
 
+def test_records_without_a_source_go_by_their_filename():
+    fields = detect(_names(COMMON) - {COMMON.source_id, COMMON.difficult})
+    assert fields == dataclasses.replace(COMMON, source_id=None)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [({COMMON.height}, COMMON.height), ({COMMON.source_id, COMMON.filename}, COMMON.filename)],
+)
+def test_what_evaluation_needs_is_missed_at_once(lost, told):
+    with pytest.raises(DataError, match=f"Missing for the common names: {told};"):
+        detect(_names(COMMON) - lost)
+
+
 @pytest.mark.parametrize("names", [[], ["label", "pixels"], ["image/encoded"]])
 def test_foreign_records_are_refused(names):
     with pytest.raises(DataError, match="not annotated pictures.*data.convert"):

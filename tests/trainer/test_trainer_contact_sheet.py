@@ -3,9 +3,10 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data.errors import DataError
-from data.schema import SAMPLE_SCHEMA, read_schema
+from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, class_names, read_schema
 from trainer.config import TrainerConfig
 from trainer.contact_sheet import draw_contact_sheet
 from trainer.input_pipeline import training_batches
@@ -91,6 +92,43 @@ def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_clas
 def test_no_more_pictures_than_there_are(shards, schema_records, sample_classes):
     sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 100)
     assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
+
+
+def test_shards_need_not_be_compressed(
+    tmp_path, shards, serialised, schema_records, sample_classes
+):
+    plain = tmp_path / "train-00000.tfrecord"
+    with tf.io.TFRecordWriter(str(plain)) as writer:
+        for record in serialised:
+            writer.write(record)
+    sheets = [
+        draw_contact_sheet(files, schema_records, sample_classes, _CONFIG, 1)
+        for files in (shards, [str(plain)])
+    ]
+    np.testing.assert_array_equal(*map(np.asarray, sheets))
+
+
+def test_what_fills_batches_for_xla_is_no_object(shards, schema_records, sample_classes):
+    sheets = [
+        draw_contact_sheet(
+            shards, schema_records, sample_classes, dataclasses.replace(_CONFIG, xla=xla), 3
+        )
+        for xla in (False, True)
+    ]
+    np.testing.assert_array_equal(*map(np.asarray, sheets))
+
+
+def test_another_schema_is_noticed(shards, caplog):
+    schema = read_schema(VOC_SCHEMA)
+    draw_contact_sheet(shards, SchemaRecords(schema), class_names(schema), _CONFIG, _RECORDS)
+    assert "none of these pictures shows an object of the schema's classes (aero" in caplog.text
+
+
+def test_a_picture_that_is_no_jpeg_is_an_answer(tmp_path, make, schema_records, sample_classes):
+    record = make.record(0, b"\x89PNG and so on", [_BOX], [sample_classes[2]])
+    shards = make.write_shards(tmp_path, [record])
+    with pytest.raises(DataError, match="a picture cannot be read .*local_runner.py"):
+        draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 1)
 
 
 def test_damaged_shards_are_named(tmp_path, schema_records, sample_classes):

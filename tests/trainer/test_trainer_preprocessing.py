@@ -24,6 +24,8 @@ def _inputs(fields, pictures, kind="sparse"):
     inputs = {
         fields.encoded: of_pictures([f"jpeg{n}" for n in range(len(pictures))]),
         fields.filename: of_pictures([f"{n}.jpg" for n in range(len(pictures))]),
+        fields.height: of_pictures([30] * len(pictures)),
+        fields.width: of_pictures([40] * len(pictures)),
         fields.text: of_objects([[name for name, _, _ in p] for p in pictures], tf.string),
         fields.difficult: of_objects([[d for _, _, d in p] for p in pictures], tf.int64),
     }
@@ -64,6 +66,14 @@ def test_names_become_ids_and_sides_come_along(fields, kind):
 def test_record_ids_are_the_source_or_the_filename():
     assert _process(COMMON, _TWO)["record_id"] == [b"VOC/0", b"VOC/1"]
     assert _process(SEED, _TWO)["record_id"] == [b"0.jpg", b"1.jpg"]
+
+
+def test_records_of_other_tools_need_not_tell_everything():
+    inputs = _inputs(COMMON, _TWO)
+    del inputs[COMMON.difficult], inputs[COMMON.source_id]
+    found = preprocessing_fn(inputs, {"classes": _CLASSES})
+    assert found["difficult"].to_list() == [[0, 0], [0, 0]]
+    assert found["record_id"].numpy().tolist() == [b"0.jpg", b"1.jpg"]
 
 
 def test_crowds_are_marked_where_records_know_them():
