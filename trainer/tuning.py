@@ -39,14 +39,17 @@ def tuner_fn(fn_args) -> TunerFnResult:
 
 
 def search_space(config: TrainerConfig, steps: int) -> keras_tuner.HyperParameters:
-    """Rate and decay up to ten times the configured ones either way, warm-up to half the steps."""
+    """Rate and decay up to ten times the configured ones either way, warm-up to half the steps.
+
+    These are the trial's `steps` or the training's, whichever are fewer: both warm up as long.
+    """
     space = keras_tuner.HyperParameters()
     for name, middle in (
         ("learning_rate", config.learning_rate),
         ("weight_decay", config.weight_decay or _WEIGHT_DECAY),
     ):
         space.Float(name, middle / _SPREAD, middle * _SPREAD, sampling="log", default=middle)
-    longest = steps // 2
+    longest = min(steps, config.steps) // 2
     space.Int("warmup_steps", 0, longest, default=min(config.warmup_steps, longest))
     return space
 

@@ -26,6 +26,7 @@ from data.errors import DataError
 from trainer import checkpoints, export, run
 from trainer.config import TrainerConfig
 from trainer.run import with_values
+from trainer.tuning import search_space
 
 pytestmark = pytest.mark.usefixtures("tiny_detector")
 
@@ -238,6 +239,16 @@ def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
     fails(DataError("no room"))
     with pytest.raises(keras_tuner.errors.FatalError, match="no room"):
         _tune(tmp_path / "again", inputs, outputs, properties)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 24])
+def test_no_warm_up_is_longer_than_half_the_trial_or_the_training(steps):
+    config = dataclasses.replace(CONFIG, schedule="cosine")
+    (warmup,) = (one for one in search_space(config, steps).space if one.name == "warmup_steps")
+    assert warmup.max_value == min(steps, CONFIG.steps) // 2
+    assert warmup.default == min(CONFIG.warmup_steps, warmup.max_value)
+    values = {"warmup_steps": warmup.max_value}
+    assert with_values(config, {"values": values}).warmup_steps < CONFIG.steps
 
 
 def test_values_take_the_place_of_configured_ones():
