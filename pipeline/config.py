@@ -185,7 +185,8 @@ class Config:
 _VOC = Config(
     preset="ssd300-voc",
     trainer=TrainerConfig(eval_every=5000),
-    resources={"Trainer": Resources(gpu_count=1)},
+    # The Tuner's short trainings are trainings too.
+    resources={name: Resources(gpu_count=1) for name in ("Tuner", "Trainer")},
 )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from components.distributed_trainer.manifest import GPU, toleration
 from data.errors import DataError
-from pipeline.config import Config
+from pipeline.config import PRESETS, Config
 from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
@@ -71,6 +71,7 @@ def adapt(
     for name in LOOKED_UP:
         if name in spec["root"]["dag"]["tasks"]:
             spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
+    _check_resources(spec, config)
     platform = _set_resources(spec, config.resources, vertex)
     _rename_tasks(spec)
     return platform
@@ -140,15 +141,20 @@ def _add_parameters(spec: dict, config: Config) -> None:
         component["inputDefinitions"]["parameters"][parameter.name] = kind
 
 
-def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool) -> dict:
-    """Puts resources where the specification has them; returns what it has no place for."""
+def _check_resources(spec: dict, config: Config) -> None:
+    """DataError for resources of no component, but for a preset's: not all of its always run."""
     tasks = spec["root"]["dag"]["tasks"]
-    for name in resources:
-        if name not in (ALL, *tasks):
+    preset = PRESETS[config.preset].resources
+    for name, resources in config.resources.items():
+        if name not in (ALL, *tasks) and resources != preset.get(name):
             near = difflib.get_close_matches(name, tasks, n=3) or sorted(tasks)
             raise DataError(f"resources.{name}: no such component; there is {', '.join(near)}")
+
+
+def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool) -> dict:
+    """Puts resources where the specification has them; returns what it has no place for."""
     executors = {}
-    for name, task in tasks.items():
+    for name, task in spec["root"]["dag"]["tasks"].items():
         if _container(spec, name) is None:
             continue
         wanted = resources_of(name, resources)

@@ -110,7 +110,11 @@ def test_gpus_go_where_they_are_asked_for(documents, tmp_path):
     assert gpus(documents[0]) == {"Trainer": {"type": "nvidia.com/gpu", "count": "2"}}
     arguments = ("--data", "/volume/records")
     voc = yaml.safe_load_all(_compile(tmp_path, *_VOC, *arguments).read_text())
-    assert gpus(next(voc)) == {"Trainer": {"type": "nvidia.com/gpu", "count": "1"}}
+    one = {"type": "nvidia.com/gpu", "count": "1"}
+    assert gpus(next(voc)) == {"Trainer": one}
+    settings = (_VOLUMES, "tuner.enabled=true")
+    tuned = _compile(tmp_path, *_VOC, *arguments, settings=settings).read_text()
+    assert gpus(next(yaml.safe_load_all(tuned))) == {"Trainer": one, "Tuner": one}
     sample = ("--image", _IMAGE, "--pipeline-root", "minio://bucket/root")
     spec = next(yaml.safe_load_all(_compile(tmp_path, *sample, *arguments).read_text()))
     assert gpus(spec) == {}
@@ -330,6 +334,11 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
             (),
             (_VOLUMES, "resources.Trainr.gpu_count=2"),
             "resources.Trainr: no such component; there is Trainer",
+        ),
+        (
+            ("--preset", "ssd300-voc"),
+            (_VOLUMES, "resources.Tuner.gpu_count=2"),
+            "resources.Tuner: no such component; there is Trainer",
         ),
         (
             ("--vertex", "--pipeline-root", "gs://b/r", "--serving-dir", "gs://b/s", "--data"),

@@ -32,8 +32,9 @@ def test_a_component_s_own_values_win_and_lists_add_up():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_only_the_trainer_of_a_real_data_set_asks_for_a_gpu(preset):
-    assert _of("Trainer", preset=preset).gpu_count == (None if preset == "sample" else 1)
+def test_only_trainer_and_tuner_of_a_real_data_set_ask_for_a_gpu(preset):
+    for component in ("Trainer", "Tuner"):
+        assert _of(component, preset=preset).gpu_count == (None if preset == "sample" else 1)
     assert _of("Evaluator", preset=preset) == Resources()
     assert _of("Trainer", "Trainer.gpu_count=0", preset=preset).gpu_count == 0
 
