@@ -5,6 +5,8 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,11 +85,13 @@ def run_fn(fn_args) -> None:
         "eval_map": best.score if best else None,
     }
     pictures = _pictures(job.eval_shards, job.records)
-    export.export(served, Path(fn_args.serving_model_dir), identity, pictures)
-    shutil.copytree(work_dir, run_dir, dirs_exist_ok=True)
+    model_dir = Path(fn_args.serving_model_dir)
+    with _written_to(model_dir, work_dir):
+        export.export(served, model_dir, identity, pictures)
     summary = {**identity, "losses": dataclasses.asdict(losses) if losses else None}
-    (run_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(work_dir)
+    with _written_to(run_dir, work_dir):
+        (work_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        _move(work_dir, run_dir)
     devices.wait_for_all(job.strategy)
 
 
@@ -235,6 +239,35 @@ def work_folder(root: Path, identity: dict) -> Path:
     settings = {n: value for n, value in identity["trainer"].items() if n not in BOOKKEEPING}
     text = json.dumps({**identity, "trainer": settings}, sort_keys=True)
     return root / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
+    """What is said where there is no room for what a training gives: nothing of it is lost."""
+    try:
+        yield
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        # Several files' errors are one, of (from, to, reason) each.
+        reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
+        # TensorFlow begins with the name of a node.
+        reason = reason.rpartition("}} ")[2]
+        raise DataError(
+            f"{folder}: what was trained cannot be written ({reason}). Make room and run again: "
+            f"the training goes on from its last checkpoint, kept in {work_dir}"
+        ) from error
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Moves a folder to an empty one; needs its room twice only where file systems differ.
+
+    Whenever this is interrupted one of the two is whole.
+    """
+    try:
+        folder.rename(target)
+    except OSError:
+        shutil.copytree(folder, target, dirs_exist_ok=True)
+        # What stays of it is no reason to lose the whole one.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _warn(config: TrainerConfig, work_dir: Path) -> None:

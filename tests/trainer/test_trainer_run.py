@@ -1,16 +1,21 @@
 """What `run_fn` settles before it trains: the folder to go on from, devices, warnings."""
 
 import dataclasses
+import errno
+import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data.errors import DataError
 from tests.trainer.tiny import TINY
-from trainer import devices, run  # run by name: TFX reloads the module that it finds it in
+from trainer import devices, export, run  # run by name: TFX reloads the module that it finds it in
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
 
@@ -50,6 +55,7 @@ def arguments(make, transform_folder, sample_classes, tmp_path_factory):
             eval_files=[f"{folder}/train/*"],
             transform_graph_path=str(transform_folder),
             model_run_dir=str(work_dir.parent / "run"),
+            serving_model_dir=str(work_dir.parent / "model"),
             base_model=None,
             hyperparameters=None,
         )
@@ -122,3 +128,77 @@ def test_a_batch_that_does_not_fit_the_devices_is_told_by_the_trainer(arguments,
     chosen = mock.patch.object(devices, "choose_strategy", return_value=three)
     with chosen, pytest.raises(DataError, match="batch_size: 4 .* 3 devices"):
         run.run_fn(arguments(tmp_path / "work"))
+
+
+@pytest.fixture
+def finish(arguments, tmp_path, monkeypatch):
+    """Runs what follows on a training, which itself only leaves a checkpoint and a log."""
+
+    def train(job, network, served, work_dir):
+        for name in ("checkpoints", "logs"):
+            (work_dir / name).mkdir(parents=True, exist_ok=True)
+            (work_dir / name / "file").write_text(name)
+        return None, None
+
+    monkeypatch.setattr(run.Job, "train", train)
+    monkeypatch.setattr(export, "export", lambda *_: None)
+    return lambda: run.run_fn(arguments(tmp_path / "work"))
+
+
+def _files(folder):
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def _on_another_file_system(*_):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+@pytest.mark.parametrize("file_systems", [1, 2])
+def test_checkpoints_and_logs_move_to_the_run(finish, tmp_path, monkeypatch, file_systems):
+    if file_systems == 2:
+        monkeypatch.setattr(Path, "rename", _on_another_file_system)
+    else:
+        monkeypatch.setattr(shutil, "copytree", None)
+    finish()
+    found = _files(tmp_path / "run")
+    assert json.loads(found.pop(run.SUMMARY))["preset"] == "tiny"
+    assert found == {"checkpoints/file": "checkpoints", "logs/file": "logs"}
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def _no_room(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _no_room_for_variables(*_):
+    message = "{{function_node Save}} part-0; No space left on device"
+    raise tf.errors.ResourceExhaustedError(None, None, message)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "fails", "place"),
+    [
+        (export, "export", _no_room, "model"),
+        (export, "export", _no_room_for_variables, "model"),
+        (shutil, "copytree", _no_room, "run"),
+        # Of one file, whose error copytree makes into one of its own.
+        (shutil, "copyfile", _no_room, "run"),
+    ],
+)
+def test_a_disk_that_fills_after_the_training_is_told(
+    finish, tmp_path, monkeypatch, owner, name, fails, place
+):
+    monkeypatch.setattr(Path, "rename", _on_another_file_system)
+    with monkeypatch.context() as full:
+        full.setattr(owner, name, fails)
+        with pytest.raises(DataError) as error:
+            finish()
+    (work,) = (tmp_path / "work").iterdir()
+    assert f"{tmp_path / place}: what was trained cannot be written (" in str(error.value)
+    assert "No space left on device). Make room and run again" in str(error.value)
+    assert str(error.value).endswith(f"kept in {work}")
+    assert "function_node" not in str(error.value)
+    assert (work / "checkpoints" / "file").read_text() == "checkpoints"
+    finish()
+    assert (tmp_path / "run" / "checkpoints" / "file").exists()
+    assert not work.exists()
