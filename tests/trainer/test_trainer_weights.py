@@ -105,6 +105,25 @@ def test_weights_of_the_whole_network(tmp_path):
     check_weights(more_classes, spec, (), str(tmp_path / "x.weights.h5"))
 
 
+@pytest.mark.parametrize(
+    ("detector", "layer"),
+    # Layers of the latter have the same names in the detector.
+    [("ssd300-vgg16", "block1_conv1"), ("ssd300-resnet50", "box_head0")],
+)
+def test_what_else_keras_saves_of_an_application_names_what_is_read(tmp_path, detector, layer):
+    model = APPLICATIONS[detector][0](include_top=False, weights=None)
+    model.save_weights(tmp_path / "x.weights.h5")
+    model.save(tmp_path / "x.keras")
+    network, spec = build(detector)
+    advice = r"Give what save\('x.h5'\) writes of a model of keras.applications"
+    for name, message in (
+        ("x.weights.h5", f"of another model: layer {layer} is in one of the two only"),
+        ("x.keras", "a .keras archive, which is not read"),
+    ):
+        with pytest.raises(DataError, match=f"{name}: .*{message}. {advice}"):
+            check_weights(network, spec, VOC, str(tmp_path / name))
+
+
 def small_h5(path: Path, *shapes) -> str:
     inputs = keras.Input((8, 8, shapes[0][0]))
     x = inputs

@@ -146,11 +146,13 @@ def _kind(path: Path, spec) -> str:
     """What a file is, by its content: TORCH, LAYERS or WHOLE."""
     with path.open("rb") as file:
         start = file.read(8)
+    if keras_file.is_archive(path):
+        raise DataError(f"{path}: a .keras archive, which is not read. {keras_file.FORMS}")
     if start.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
         if spec.pretrained is None or spec.pretrained.from_torch is None:
             raise DataError(
-                f"{path}: a PyTorch file (or a .keras archive), but this detector's backbone has "
-                f"no PyTorch weights to read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
+                f"{path}: a PyTorch file, but this detector's backbone has no PyTorch weights to "
+                f"read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
             )
         return TORCH
     if not start.startswith(keras_file.HDF5_MAGIC):
@@ -188,6 +190,13 @@ def _load_whole(network, path: Path) -> None:
         network.load_weights(path)
     # ValueError or KeyError: it has other shapes or fewer layers, or it is damaged like the others.
     except keras_file.DAMAGE as error:
+        found = keras_file.names_in_whole_network(path)
+        differing = found ^ {layer.name for layer in network.layers if layer.weights}
+        if found and differing:
+            raise DataError(
+                f"{path}: weights that save_weights wrote of another model: layer "
+                f"{min(differing)} is in one of the two only. {keras_file.FORMS}"
+            ) from error
         # Keras goes on with the values of the variable and all other layers.
         reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]
         raise DataError(

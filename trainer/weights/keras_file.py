@@ -10,14 +10,35 @@ import numpy as np
 from data.errors import DataError
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# The name of the first entry of a `.keras` archive, after 30 bytes of zip's.
+_ARCHIVE_ENTRY = b"metadata.json"
+# What to do where Keras saved something else.
+FORMS = (
+    "Give what save('x.h5') writes of a model of keras.applications, or "
+    "save_weights('x.weights.h5') of this detector"
+)
 # What reading a damaged file can raise.
 DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is what `Model.save` of Keras 3 writes as `.keras`, damaged or not."""
+    with path.open("rb") as file:
+        start = file.read(30 + len(_ARCHIVE_ENTRY))
+    return start.startswith(b"PK") and start.endswith(_ARCHIVE_ENTRY)
 
 
 def is_whole_network(path: Path) -> bool:
     """Whether a file is what `Model.save_weights` of Keras 3 writes, rather than layer by layer."""
     with _opened(path) as file:
         return "layers" in file and "layer_names" not in file.attrs
+
+
+def names_in_whole_network(path: Path) -> set[str]:
+    """The names of the layers that have weights, where `is_whole_network`; old files hold none."""
+    with _opened(path) as file:
+        weights = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
+        return {_text(each.attrs["name"]) for each in weights if len(each) and "name" in each.attrs}
 
 
 def read_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
@@ -31,10 +52,7 @@ def read_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
     with _opened(path) as file:
         group = file.get("model_weights", file)
         if "layer_names" not in group.attrs:
-            raise DataError(
-                f"{path}: an HDF5 file, but without Keras layers. Give weights of "
-                "keras.applications (.h5) or of this detector (.weights.h5)"
-            )
+            raise DataError(f"{path}: an HDF5 file, but without Keras layers. {FORMS}")
         names = [_text(name) for name in group.attrs["layer_names"]]
         layers = ((name, group[name]) for name in names)
         read = [
