@@ -149,6 +149,12 @@ def _pictures(
         where = f"{path}: annotation {number}"
         for kind, key, known in (("image", image, images), ("category", category, categories)):
             if key not in known:
+                alike = [other for other in known if str(other) == str(key)]
+                if alike:
+                    raise DataError(
+                        f"{where}: {kind}_id is {key!r}, but the {kind}'s id is {alike[0]!r}. "
+                        "Write both as numbers, or both as text"
+                    )
                 raise DataError(f"{where}: there is no {kind} {key}. Remove the annotation")
         crowd = entry.get("iscrowd", 0)
         if crowd not in (0, 1):
@@ -200,6 +206,8 @@ def _box_problem(box: list, width: int, height: int) -> str | None:
     x, y, box_width, box_height = box
     if box_width <= 0 or box_height <= 0:
         return "has no area. Remove it, or correct it"
+    if width <= 0 or height <= 0:
+        return "cannot be checked: the image has no width and height. Write them, in pixels"
     # Rounding at the border is harmless; the record's box is clipped.
     if min(x, y) <= -1 or x + box_width >= width + 1 or y + box_height >= height + 1:
         return f"reaches out of the picture of {width} x {height} pixels. Correct it"

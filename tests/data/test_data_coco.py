@@ -111,6 +111,10 @@ _SAME_FILE["images"][1]["file_name"] = _SAME_FILE["images"][0]["file_name"]
         (_TWICE, "image 1 is there twice"),
         (_SAME_FILE, "train2017/000000000001.jpg is named twice"),
         (_document(1, [{**_DOG, "image_id": 7}]), "annotation 1: there is no image 7"),
+        (
+            _document(1, [{**_DOG, "image_id": "1"}]),
+            "annotation 1: image_id is '1', but the image's id is 1. Write both as numbers",
+        ),
         (_document(1, [{**_DOG, "category_id": 4}]), "annotation 1: there is no category 4"),
         (_document(1, [{**_DOG, "iscrowd": 2}]), "annotation 1: iscrowd is 2. Write 0 or 1"),
         (_document(categories=[(1, "dog"), (2, "dog")]), "categories 1 and 2 are both 'dog'"),
@@ -189,6 +193,19 @@ def _broken(make_jpeg, images):
         10: "the picture is a PNG",
     }
     return document, messages, spoil
+
+
+@pytest.mark.parametrize("change", [{"width": None}, {"height": "36"}, {"width": 0, "height": 0}])
+def test_a_box_in_a_picture_of_unknown_size_says_so(coco, change):
+    document = _document()
+    document["images"][0].update(change)
+    (picture,) = select_coco([coco(document)])[0].pictures
+    (problem,) = picture.problems
+    assert problem.endswith(
+        "cannot be checked: the image has no width and height. Write them, in pixels"
+    )
+    del document["images"][0]["height"]
+    assert select_coco([coco(document)])[0].pictures[0].problems == (problem,)
 
 
 def test_unusable_pictures_are_left_out_where_asked(tmp_path, coco, make_jpeg):
