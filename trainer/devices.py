@@ -1,13 +1,20 @@
 """Which devices a training runs on: one, several of this machine, or those of several machines."""
 
 import json
+import logging
 import os
+import re
 
 import keras
 import tensorflow as tf
 
 from data.errors import DataError
 from trainer.config import TrainerConfig
+
+_log = logging.getLogger("ssd.trainer")
+
+# The tasks of a cluster that train.
+_TRAINING = ("chief", "worker")
 
 
 def choose_strategy() -> tf.distribute.Strategy:
@@ -19,9 +26,12 @@ def choose_strategy() -> tf.distribute.Strategy:
     the devices of several workers are joined when TensorFlow starts.
 
     Raises:
-        DataError: `TF_CONFIG` cannot be read.
+        DataError: `TF_CONFIG` cannot be read, or describes no cluster that this process can train
+            in.
     """
-    if _cluster_size() > 1:
+    workers = cluster_size()
+    if workers > 1:
+        _log.info("  waiting for the other workers of TF_CONFIG: %d", workers - 1)
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) > 1:
@@ -29,16 +39,55 @@ def choose_strategy() -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def _cluster_size() -> int:
+def cluster_size() -> int:
+    """How many workers the environment's `TF_CONFIG` names.
+
+    Raises:
+        DataError: as `choose_strategy`.
+    """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:
-        cluster = json.loads(text).get("cluster", {})
-        return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-    except (ValueError, AttributeError, TypeError) as error:
+        return _count_workers(json.loads(text))
+    except ValueError as error:
         raise DataError(
-            f"TF_CONFIG cannot be read ({error}): {text}. Write "
+            f"TF_CONFIG: {error}, in {text}. Write "
             '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": N}}'
         ) from error
+
+
+def _count_workers(tf_config) -> int:
+    """The number of workers; ValueError for what TensorFlow refuses or would wait on for ever."""
+    cluster = tf_config.get("cluster", {}) if isinstance(tf_config, dict) else None
+    if not isinstance(cluster, dict):
+        raise ValueError("no JSON object with an object `cluster`")
+    for kind, addresses in cluster.items():
+        if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
+            raise ValueError(f'cluster.{kind} is no list of "host:port"')
+    workers = sum(len(cluster.get(kind, ())) for kind in _TRAINING)
+    if workers < 2:
+        return workers  # It trains alone, whatever its task is.
+    # An evaluator may be named: nothing waits for it, as for a parameter server.
+    if unknown := cluster.keys() - {*_TRAINING, "evaluator"}:
+        raise ValueError(f"cluster.{min(unknown)} takes no part in this training")
+    if len(cluster.get("chief", ())) > 1:
+        raise ValueError("cluster.chief names more than one")
+    task = tf_config.get("task")
+    if not isinstance(task, dict):
+        raise ValueError("no object `task`")
+    kind, index = task.get("type"), task.get("index")
+    if kind not in _TRAINING:
+        raise ValueError(f"task.type is {json.dumps(kind)}, not chief or worker")
+    number = len(cluster.get(kind, ()))
+    # TensorFlow takes an index in quotes too.
+    if not str(index).isdecimal() or int(index) >= number:
+        raise ValueError(
+            f"task.index is {json.dumps(index)}, counted from 0 of {number} in cluster.{kind}"
+        )
+    return workers
+
+
+def _is_address(value) -> bool:
+    return isinstance(value, str) and re.fullmatch(r".+:[0-9]+", value) is not None
 
 
 def check_fit(config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:

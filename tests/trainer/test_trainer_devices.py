@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import keras
@@ -23,11 +24,75 @@ def test_one_device_needs_no_strategy(monkeypatch, text):
     assert devices.same_everywhere(strategy, 7)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"cluster": 3}', '{"cluster": {"worker": 2}}'])
-def test_an_unreadable_cluster_is_refused(monkeypatch, text):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "no JSON object with an object `cluster`"),
+        ('{"cluster": 3}', "no JSON object with an object `cluster`"),
+        ('{"cluster": {"worker": 2}}', 'cluster.worker is no list of "host:port"'),
+        ('{"cluster": {"worker": "host:1"}}', 'cluster.worker is no list of "host:port"'),
+        ('{"cluster": {"chief": ["host:1", 2]}}', 'cluster.chief is no list of "host:port"'),
+        ('{"cluster": {"worker": ["host", "1"]}}', 'cluster.worker is no list of "host:port"'),
+    ],
+)
+def test_an_unreadable_cluster_is_refused(monkeypatch, text, fault):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(DataError, match='TF_CONFIG cannot be read.*"cluster"'):
+    with pytest.raises(DataError) as error:
         devices.choose_strategy()
+    assert str(error.value).startswith(f"TF_CONFIG: {fault}")
+    assert f', in {text}. Write {{"cluster": ' in str(error.value)
+
+
+_WORKERS = {"worker": ["a:1", "b:2"]}
+
+
+def _tf_config(cluster, kind="worker", index=0):
+    return json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (json.dumps({"cluster": _WORKERS}), "no object `task`"),
+        (json.dumps({"cluster": _WORKERS, "task": "worker"}), "no object `task`"),
+        (_tf_config(_WORKERS, None), "task.type is null, not chief or worker"),
+        (_tf_config(_WORKERS, "ps"), 'task.type is "ps", not chief or worker'),
+        (_tf_config(_WORKERS, "evaluator"), 'task.type is "evaluator"'),
+        (
+            _tf_config(_WORKERS, index=None),
+            "task.index is null, counted from 0 of 2 in cluster.worker",
+        ),
+        (_tf_config(_WORKERS, index=5), "task.index is 5, counted from 0 of 2 in cluster.worker"),
+        (_tf_config(_WORKERS, index=2), "task.index is 2, counted from 0 of 2 in cluster.worker"),
+        (_tf_config(_WORKERS, index=-1), "task.index is -1,"),
+        (_tf_config(_WORKERS, index=0.5), "task.index is 0.5,"),
+        (_tf_config(_WORKERS, index="one"), 'task.index is "one",'),
+        (_tf_config(_WORKERS, "chief"), "task.index is 0, counted from 0 of 0 in cluster.chief"),
+        (_tf_config(_WORKERS | {"ps": ["c:3"]}), "cluster.ps takes no part in this training"),
+        (_tf_config({"chief": ["a:1", "b:2"]}), "cluster.chief names more than one"),
+    ],
+)
+def test_a_task_that_does_not_train_in_its_cluster_is_refused(monkeypatch, text, fault):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(DataError, match=f"TF_CONFIG: {fault}.*Write"):
+        devices.choose_strategy()
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (_tf_config(_WORKERS, index=1), 1),
+        (_tf_config(_WORKERS, index="1"), 1),
+        (_tf_config(_WORKERS | {"chief": ["c:3"]}, "chief"), 2),
+        (_tf_config(_WORKERS | {"evaluator": ["c:3"]}), 1),
+    ],
+)
+def test_who_is_waited_for_is_told_before(monkeypatch, messages, text, others):
+    monkeypatch.setenv("TF_CONFIG", text)
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", messages)
+    told = devices.choose_strategy()
+    assert set(told) == {f"  waiting for the other workers of TF_CONFIG: {others}"}
 
 
 @pytest.mark.parametrize(
