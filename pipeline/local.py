@@ -104,6 +104,11 @@ def run(
 def _check_training(config: Config) -> None:
     """DataError for what would otherwise come to light only when the Trainer starts."""
     if config.training_job.workers == 0:
+        if (workers := devices.cluster_size()) > 1:
+            raise DataError(
+                f"TF_CONFIG: names {workers} workers, and a pipeline runs in one process. Unset "
+                "it, or train on each host with python -m trainer.worker --config FILE"
+            )
         devices.check_fit(config.trainer, devices.choose_strategy())
     spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:

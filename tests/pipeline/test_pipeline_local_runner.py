@@ -1,5 +1,6 @@
 """The command line says what a user can act on and leaves the rest to a traceback."""
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -107,7 +108,17 @@ def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
     assert re.match(f"error: {message}", refused("trainer.batch_size=15", setting))
 
 
+def test_several_workers_are_not_waited_for(refused, monkeypatch):
+    cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("would wait"))
+    error = refused()
+    assert error.startswith("error: TF_CONFIG: names 2 workers, and a pipeline runs in one process")
+    assert "python -m trainer.worker --config FILE" in error
+
+
 def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", "{")
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("not asked for"))
     monkeypatch.setattr(local, "prepare", fail(DataError("work has begun")))
     job = ("workers=2", "image=i", "volumes=claim:/models")
