@@ -26,9 +26,14 @@ def choose_strategy() -> tf.distribute.Strategy:
     the devices of several workers are joined when TensorFlow starts.
 
     Raises:
-        DataError: `TF_CONFIG` cannot be read, or describes no cluster that this process can train
-            in.
+        DataError: Keras runs on another backend, or `TF_CONFIG` cannot be read or describes no
+            cluster that this process can train in.
     """
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise DataError(
+            f"KERAS_BACKEND: Keras runs on {backend}, and the training on TensorFlow. Unset it, or "
+            'where it is not set, write "backend": "tensorflow" in ~/.keras/keras.json'
+        )
     workers = cluster_size()
     if workers > 1:
         _log.info("  waiting for the other workers of TF_CONFIG: %d", workers - 1)
@@ -43,7 +48,7 @@ def cluster_size() -> int:
     """How many workers the environment's `TF_CONFIG` names.
 
     Raises:
-        DataError: as `choose_strategy`.
+        DataError: `TF_CONFIG` cannot be read or describes no cluster to train in.
     """
     text = os.environ.get("TF_CONFIG") or "{}"
     try:

@@ -4,6 +4,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import keras
 import pytest
 
 import local_runner
@@ -106,6 +107,11 @@ def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
     three = SimpleNamespace(num_replicas_in_sync=3)
     monkeypatch.setattr(devices, "choose_strategy", lambda: three)
     assert re.match(f"error: {message}", refused("trainer.batch_size=15", setting))
+
+
+def test_another_backend_of_keras_is_told_before_work_starts(refused, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert refused().startswith("error: KERAS_BACKEND: Keras runs on jax, and the training on")
 
 
 def test_several_workers_are_not_waited_for(refused, monkeypatch):

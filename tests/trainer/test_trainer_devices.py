@@ -24,6 +24,12 @@ def test_one_device_needs_no_strategy(monkeypatch, text):
     assert devices.same_everywhere(strategy, 7)
 
 
+def test_another_backend_of_keras_is_refused(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(DataError, match="KERAS_BACKEND: Keras runs on jax, .* Unset it, or"):
+        devices.choose_strategy()
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
