@@ -103,7 +103,8 @@ def run(
 
 def _check_training(config: Config) -> None:
     """DataError for what would otherwise come to light only when the Trainer starts."""
-    if config.training_job.workers == 0:
+    # The Tuner trains here in any case.
+    if config.training_job.workers == 0 or config.tuner.enabled:
         if (workers := devices.cluster_size()) > 1:
             raise DataError(
                 f"TF_CONFIG: names {workers} workers, and a pipeline runs in one process. Unset "

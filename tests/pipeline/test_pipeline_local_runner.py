@@ -114,11 +114,15 @@ def test_another_backend_of_keras_is_told_before_work_starts(refused, monkeypatc
     assert refused().startswith("error: KERAS_BACKEND: Keras runs on jax, and the training on")
 
 
-def test_several_workers_are_not_waited_for(refused, monkeypatch):
+_JOB = ("training_job.workers=2", "training_job.image=i", "training_job.volumes=claim:/models")
+
+
+@pytest.mark.parametrize("settings", [(), (*_JOB, "tuner.enabled=true")], ids=["here", "tuner"])
+def test_several_workers_are_not_waited_for(refused, monkeypatch, settings):
     cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("would wait"))
-    error = refused()
+    error = refused(*settings)
     assert error.startswith("error: TF_CONFIG: names 2 workers, and a pipeline runs in one process")
     assert "python -m trainer.worker --config FILE" in error
 
@@ -127,8 +131,7 @@ def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tm
     monkeypatch.setenv("TF_CONFIG", "{")
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("not asked for"))
     monkeypatch.setattr(local, "prepare", fail(DataError("work has begun")))
-    job = ("workers=2", "image=i", "volumes=claim:/models")
-    options = [option for field in job for option in ("--set", f"training_job.{field}")]
+    options = [option for setting in _JOB for option in ("--set", setting)]
     assert local_runner.main(["--output", str(tmp_path), *options]) == 2
 
 
