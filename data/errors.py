@@ -32,6 +32,11 @@ def find_data_error(error: BaseException) -> DataError | None:
     return None
 
 
+def reason_of(message: str) -> str:
+    """The reason in TensorFlow's message, which begins with a node and ends with what was tried."""
+    return message.rpartition("}} ")[2].partition("\n")[0]
+
+
 def exit_status(error: Exception) -> int:
     """Prints the DataError behind an exception; one without, a mistake of ours, is raised again."""
     found = find_data_error(error)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from data.errors import DataError
+from data.errors import DataError, reason_of
 from trainer.anchors import anchor_boxes
 from trainer.boxes import to_corners
 from trainer.config import TrainerConfig
@@ -64,11 +64,9 @@ def draw_contact_sheet(
     try:
         shown = list(itertools.islice(examples.as_numpy_iterator(), count))
     except tf.errors.OpError as error:
-        # The name of a node comes first.
-        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
         raise DataError(
-            f"{Path(shards[0]).parent}: a picture cannot be read ({reason}). `python "
-            "local_runner.py` with the same --data says which, before it trains"
+            f"{Path(shards[0]).parent}: a picture cannot be read ({reason_of(error.message)}). "
+            "`python local_runner.py` with the same --data says which, before it trains"
         ) from error
     if not any(labels.size for _, _, labels in shown):
         _log.warning(

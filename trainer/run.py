@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from data.errors import DataError
+from data.errors import DataError, reason_of
 from trainer import devices, export, input_pipeline, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig
@@ -249,11 +249,9 @@ def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
     except (OSError, tf.errors.ResourceExhaustedError) as error:
         # Several files' errors are one, of (from, to, reason) each.
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
-        # TensorFlow begins with the name of a node.
-        reason = reason.rpartition("}} ")[2]
         raise DataError(
-            f"{folder}: what was trained cannot be written ({reason}). Make room and run again: "
-            f"the training goes on from its last checkpoint, kept in {work_dir}"
+            f"{folder}: what was trained cannot be written ({reason_of(reason)}). Make room "
+            f"and run again: the training goes on from its last checkpoint, kept in {work_dir}"
         ) from error
 
 

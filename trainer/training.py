@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from data.errors import DataError
+from data.errors import DataError, reason_of
 from trainer import checkpoints, devices
 from trainer.averages import Averages
 from trainer.config import TrainerConfig
@@ -206,11 +206,9 @@ def _written_to(log_dir: Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        # The name of a node comes first, then the reason, then what was tried.
-        reason = error.message.rpartition("}} ")[2].partition("\n")[0]
         raise DataError(
-            f"{log_dir}: TensorBoard's logs cannot be written ({reason}). Make room and run again: "
-            "the training goes on from the last checkpoint"
+            f"{log_dir}: TensorBoard's logs cannot be written ({reason_of(error.message)}). "
+            "Make room and run again: the training goes on from the last checkpoint"
         ) from error
 
 
