@@ -91,16 +91,16 @@ class _Drain:
 
 
 def _read(files):
-    from trainer.input_pipeline import read_shards
+    from data.record_folder import read_records
 
-    return _Drain(read_shards(files).repeat().batch(_BATCH))
+    return _Drain(read_records(files).repeat().batch(_BATCH))
 
 
 def _decode(files):
     import tensorflow as tf
 
     from data.fields import COMMON
-    from trainer.input_pipeline import read_shards
+    from data.record_folder import read_records
 
     def decode(record):
         spec = {COMMON.encoded: tf.io.FixedLenFeature([], tf.string)}
@@ -108,7 +108,7 @@ def _decode(files):
         # One number of each picture, so that batching costs nothing.
         return tf.io.decode_jpeg(encoded, channels=3)[0, 0, 0]
 
-    records = read_shards(files).repeat()
+    records = read_records(files).repeat()
     return _Drain(records.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(_BATCH))
 
 
@@ -128,10 +128,10 @@ def _plain(files):
     """The paper's order, step by step: each step on the whole, ever larger picture."""
     import tensorflow as tf
 
+    from data.record_folder import read_records
     from data.schema import VOC_SCHEMA, read_schema
     from trainer import augmentation
     from trainer.backbones import MEAN_RGB
-    from trainer.input_pipeline import read_shards
     from trainer.schema_records import SchemaRecords
 
     records = SchemaRecords(read_schema(VOC_SCHEMA))
@@ -173,7 +173,7 @@ def _plain(files):
         labels = tf.boolean_mask(tf.boolean_mask(record["labels"], real), kept)
         return tf.ensure_shape(picture, [_SIZE, _SIZE, 3]), boxes, labels
 
-    numbered = read_shards(files).repeat().enumerate().batch(64)
+    numbered = read_records(files).repeat().enumerate().batch(64)
     examples = numbered.map(draw).unbatch().map(augment, num_parallel_calls=tf.data.AUTOTUNE)
     return _Drain(examples.padded_batch(_BATCH, ([_SIZE, _SIZE, 3], [None, 4], [None])))
 

@@ -45,9 +45,13 @@ def open_record_folder(path: Path) -> RecordFolder:
     return RecordFolder(path, patterns, found.pop())
 
 
-def read_records(file: str) -> tf.data.Dataset:
-    """The records of a TFRecord file, which is a GZIP one if its name says so, as Beam has it."""
-    return tf.data.TFRecordDataset(file, "GZIP" if file.endswith(".gz") else "")
+def read_records(files) -> tf.data.Dataset:
+    """The records of a TFRecord file or several, GZIP ones if the first one's name says so.
+
+    As Beam has it. Names may be tensors.
+    """
+    gzip = tf.strings.regex_full_match(tf.reshape(files, [-1])[0], r".*\.gz")
+    return tf.data.TFRecordDataset(files, compression_type=tf.where(gzip, "GZIP", ""))
 
 
 def _first_record_fields(files: list[Path]) -> fields.Fields:

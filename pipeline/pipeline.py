@@ -57,7 +57,7 @@ BASELINE_DATA = "latest_blessed_data"
 BASE_MODEL = "base_model"
 _TEST_SPLIT = "test"
 # What the Trainer runs of other folders, and what it chooses its checkpoint by.
-_TRAINER_SOURCE = ("trainer", "data/fields.py", "data/errors.py")
+_TRAINER_SOURCE = ("trainer", "data/errors.py", "data/fields.py", "data/record_folder.py")
 _METRIC_SOURCE = tuple(
     f"components/mean_average_precision/{name}.py"
     for name in ("accumulator", "average_precision", "matching", "voc")
@@ -259,6 +259,7 @@ def _model_components(
             "components/detection_report",
             *_REPORT_TEMPLATES,
             "components/mean_average_precision",
+            "data/record_folder.py",
             "trainer/input_pipeline.py",
         ),
     )

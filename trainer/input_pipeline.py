@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from data import fields
 from data.errors import DataError
+from data.record_folder import read_records
 from trainer import augmentation, sampling
 from trainer.config import TrainerConfig
 from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
@@ -43,13 +44,6 @@ def list_shards(patterns: Sequence[str]) -> list[str]:
     return files
 
 
-def read_shards(files) -> tf.data.Dataset:
-    """Serialised records of a shard or several, GZIP ones where the first one's name says so."""
-    # TFX's are; a folder that has not been through TFX may hold others.
-    gzip = tf.strings.regex_full_match(tf.reshape(files, [-1])[0], r".*\.gz")
-    return tf.data.TFRecordDataset(files, compression_type=tf.where(gzip, "GZIP", ""))
-
-
 def count_records(files: Sequence[str]) -> tuple[int, str]:
     """Number of records in the shards and a fingerprint of them, whatever their order.
 
@@ -63,7 +57,7 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
 
     start = (tf.constant(0), tf.constant(0, tf.uint64))
     try:
-        count, fingerprint = read_shards(files).batch(_PLAN_BATCH).reduce(start, add)
+        count, fingerprint = read_records(files).batch(_PLAN_BATCH).reduce(start, add)
     except tf.errors.OpError as error:
         folder = Path(files[0]).parent
         raise DataError(
@@ -154,7 +148,7 @@ def training_batches(
         seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
         shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
         in_turn = tf.data.Dataset.from_tensor_slices(shards).interleave(
-            read_shards, cycle_length=min(_OPEN_SHARDS, len(files))
+            read_records, cycle_length=min(_OPEN_SHARDS, len(files))
         )
         # While the global seed is 0, TensorFlow asks for the value of an operation's, which is not
         # known before the epoch comes. Set here, it is that of this function alone.

@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from data.errors import DataError, reason_of
+from data.record_folder import read_records
 from trainer import devices, export, input_pipeline, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig
@@ -289,5 +290,5 @@ def _warn(config: TrainerConfig, work_dir: Path) -> None:
 
 def _pictures(shards, records) -> list[bytes]:
     """The first encoded pictures of a split."""
-    batch = next(iter(input_pipeline.read_shards(shards).batch(2)))
+    batch = next(iter(read_records(shards).batch(2)))
     return list(records(batch)[ENCODED].numpy())

@@ -13,8 +13,8 @@ import numpy as np
 from components.mean_average_precision import voc
 from components.mean_average_precision.accumulator import DetectionAccumulator
 from data.errors import DataError
+from data.record_folder import read_records
 from trainer import checkpoints
-from trainer.input_pipeline import read_shards
 from trainer.preprocessing import RECORD_ID
 
 # Beside the checkpoints of the last steps.
@@ -44,7 +44,7 @@ class EvalSplit:
         Raises:
           DataError: no object counts, so that there is no mAP.
         """
-        self._batches = read_shards(files).batch(_BATCH)
+        self._batches = read_records(files).batch(_BATCH)
         self._class_names = tuple(class_names)
         self._truth = [truth for batch in self._batches for truth in _ground_truth(records(batch))]
         if all(difficult.all() for *_, difficult in self._truth):

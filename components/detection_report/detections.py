@@ -8,7 +8,7 @@ import tensorflow as tf
 from components.mean_average_precision import tfma_inputs
 from components.mean_average_precision.accumulator import DetectionAccumulator
 from data import fields
-from trainer.input_pipeline import read_shards
+from data.record_folder import read_records
 
 _SIGNATURE = "serving_examples"
 _BATCH = 64
@@ -25,7 +25,7 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
     loaded = tf.saved_model.load(model)
     detect = loaded.signatures[_SIGNATURE]
     accumulator = DetectionAccumulator(class_names)
-    for batch in read_shards(shards).batch(_BATCH).prefetch(1):
+    for batch in read_records(shards).batch(_BATCH).prefetch(1):
         answers = {name: values.numpy() for name, values in detect(examples=batch).items()}
         for row, serialised in enumerate(batch.numpy()):
             features = read_features(serialised)
@@ -39,7 +39,7 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
 def encoded_pictures(shards: list[str], wanted: Collection[int]) -> dict[int, bytes]:
     """The encoded pictures with these numbers in the order of the records."""
     last = max(wanted, default=-1)
-    records: Iterator[bytes] = read_shards(shards).as_numpy_iterator()
+    records: Iterator[bytes] = read_records(shards).as_numpy_iterator()
     found = {}
     for number, serialised in enumerate(itertools.islice(records, last + 1)):
         if number in wanted:

@@ -10,7 +10,8 @@ from tfx.utils import io_utils, path_utils
 
 from components.serving_check.check import REPORT_FILE, Limits, check
 from data.errors import DataError
-from trainer.input_pipeline import list_shards, read_shards
+from data.record_folder import read_records
+from trainer.input_pipeline import list_shards
 
 _log = logging.getLogger("ssd.serving_check")
 
@@ -34,7 +35,7 @@ def ServingCheck(
     code run it again.
     """
     shards = list_shards([f"{artifact_utils.get_split_uri([examples], split)}/*"])
-    records = list(read_shards(shards).take(check_pictures).as_numpy_iterator())
+    records = list(read_records(shards).take(check_pictures).as_numpy_iterator())
     if not records:
         raise DataError(f"{examples.uri}: split {split} has no records to check the model with")
     limits = Limits(max_latency_ms, max_memory_mb, score_tolerance)
