@@ -6,7 +6,7 @@ in any environment that has TFX.
 
 from setuptools import find_packages, setup
 
-ROOMS = ("components", "data", "pipeline", "serving", "trainer")
+ROOMS = ("components", "data", "metrics", "pipeline", "serving", "trainer")
 
 setup(
     name="ssd-tfx",

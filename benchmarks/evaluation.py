@@ -68,8 +68,8 @@ def _seconds(action: Callable) -> tuple[float, object]:
 
 def _oracle() -> list[Measurement]:
     """A real detector on VOC2007's test list, from parsed files to AP."""
-    from components.mean_average_precision.voc import evaluate
-    from components.voc_map import accumulate, read_folders
+    from metrics.voc import evaluate
+    from metrics.voc_map import accumulate, read_folders
 
     folder = os.environ.get("VOC_FIXTURES")
     if not folder:
@@ -92,7 +92,7 @@ def _oracle() -> list[Measurement]:
 
 def _coco() -> list[Measurement]:
     """COCO's twelve numbers on 5,000 pictures with 100 detections each."""
-    from components.mean_average_precision.coco import evaluate
+    from metrics.coco import evaluate
 
     drawn = list(draw(_PICTURES, num_classes=80, detections=100))
     seconds, result = _seconds(lambda: evaluate(_accumulate(drawn, 80)))
@@ -117,7 +117,7 @@ def _tfma() -> list[Measurement]:
 
 
 def _accumulate(drawn: Iterable[Drawn], num_classes: int):
-    from components.mean_average_precision.accumulator import DetectionAccumulator
+    from metrics.accumulator import DetectionAccumulator
 
     accumulator = DetectionAccumulator(class_names(num_classes))
     for number, picture in enumerate(drawn):

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PACKAGES = ("components", "data", "pipeline", "serving", "trainer")
+PACKAGES = ("components", "data", "metrics", "pipeline", "serving", "trainer")
 # What containers are started with: command lines, TFX's entry point, Beam's pool of workers.
 ENTRY_POINTS = (
     "kubeflow_runner",

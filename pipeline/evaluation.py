@@ -33,7 +33,7 @@ def evaluation_config(
     metric = tfma_metric.metric_config(
         classes,
         fields,
-        code_version("components/mean_average_precision", "data/fields.py"),
+        code_version("components/mean_average_precision", "metrics", "data/fields.py"),
         with_coco=config.coco_metrics,
         with_intervals=config.confidence_intervals,
     )

@@ -59,8 +59,8 @@ _TEST_SPLIT = "test"
 # What the Trainer runs of other folders, and what it chooses its checkpoint by.
 _TRAINER_SOURCE = ("trainer", "data/errors.py", "data/fields.py", "data/record_folder.py")
 _METRIC_SOURCE = tuple(
-    f"components/mean_average_precision/{name}.py"
-    for name in ("accumulator", "average_precision", "matching", "voc")
+    f"metrics/{name}.py"
+    for name in ("accumulator", "average_precision", "bootstrap", "matching", "voc")
 )
 _CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
 _REPORT_TEMPLATES = tuple(
@@ -171,7 +171,7 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
         anchors=config.trainer.anchors,
         code_version=code_version(
             "components/data_gate",
-            "components/mean_average_precision/matching.py",
+            "metrics",
             "data/fields.py",
             "trainer/anchors.py",
             "trainer/detector.py",
@@ -259,6 +259,7 @@ def _model_components(
             "components/detection_report",
             *_REPORT_TEMPLATES,
             "components/mean_average_precision",
+            "metrics",
             "data/record_folder.py",
             "trainer/input_pipeline.py",
         ),

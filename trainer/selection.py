@@ -1,7 +1,6 @@
 """Which weights are exported: those of the step with the best mAP on the eval split.
 
-The metric is the one the Evaluator judges by. Its numpy parts import nothing else of ours, so
-taking them from `components` here makes no circle.
+The metric is the one the Evaluator judges by.
 """
 
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision import voc
-from components.mean_average_precision.accumulator import DetectionAccumulator
 from data.errors import DataError
 from data.record_folder import read_records
+from metrics import voc
+from metrics.accumulator import DetectionAccumulator
 from trainer import checkpoints
 from trainer.preprocessing import RECORD_ID
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from components.mean_average_precision.matching import box_iou
+from metrics.matching import box_iou
 from trainer.anchors import AnchorSpec, anchor_boxes
 
 SAME_OBJECT_IOU = 0.95

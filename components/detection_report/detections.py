@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 import tensorflow as tf
 
 from components.mean_average_precision import tfma_inputs
-from components.mean_average_precision.accumulator import DetectionAccumulator
 from data import fields
 from data.record_folder import read_records
+from metrics.accumulator import DetectionAccumulator
 
 _SIGNATURE = "serving_examples"
 _BATCH = 64

@@ -6,9 +6,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from components.detection_report.confusion import Outcomes
-from components.mean_average_precision.accumulator import Columns, box_area
-from components.mean_average_precision.error_types import ERROR_TYPES
+from metrics.accumulator import Columns, box_area
+from metrics.confusion import Outcomes
+from metrics.error_types import ERROR_TYPES
 
 _LONGER_SIDE_PX = 480
 _JPEG_QUALITY = 80

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from components.mean_average_precision import coco, object_slices
 from data.fields import Fields
+from metrics import coco, object_slices
 
 MAP = "mAP"  # VOC2007, 11-point
 MAP_AREA = "mAP_area"  # VOC2010 and later

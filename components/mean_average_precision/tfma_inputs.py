@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
 from data.errors import DataError
 from data.fields import Fields
+from metrics.accumulator import Columns, DetectionAccumulator
 
 _BOXES = "detection_boxes"
 _SCORES = "detection_scores"

@@ -19,11 +19,12 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
-from components.mean_average_precision import bootstrap, metric_names, outcomes, tfma_inputs
-from components.mean_average_precision.accumulator import DetectionAccumulator
+from components.mean_average_precision import metric_names, tfma_inputs
 from components.mean_average_precision.tfma_scoring import Picture, ScorePictures, metric_key
-from components.mean_average_precision.voc import IOU_THRESHOLD
 from data.fields import Fields
+from metrics import bootstrap, outcomes
+from metrics.accumulator import DetectionAccumulator
+from metrics.voc import IOU_THRESHOLD
 
 
 def metric_config(

@@ -9,14 +9,15 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
 from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
 
-from components.mean_average_precision import bootstrap, coco, metric_names, outcomes
-from components.mean_average_precision.accumulator import Columns, DetectionAccumulator, take
-from components.mean_average_precision.average_precision import (
+from components.mean_average_precision import metric_names
+from metrics import bootstrap, coco, outcomes
+from metrics.accumulator import Columns, DetectionAccumulator, take
+from metrics.average_precision import (
     interpolated_precision,
     mean_of_defined,
 )
-from components.mean_average_precision.outcomes import Outcomes, Packed
-from components.mean_average_precision.voc import ClassResult
+from metrics.outcomes import Outcomes, Packed
+from metrics.voc import ClassResult
 
 _SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 

@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.detection_report import charts, confusion, detections, gallery
+from components.detection_report import charts, detections, gallery
 from components.detection_report.report import analyse
-from components.detection_report.score_thresholds import (
+from components.detection_report.statistics import read_split
+from components.detection_report.training_curves import read_curves
+from metrics import confusion, voc
+from metrics.accumulator import DetectionAccumulator
+from metrics.score_thresholds import (
     SCORE_THRESHOLDS,
     best_f1,
     counts_above,
     sum_counts,
 )
-from components.detection_report.statistics import read_split
-from components.detection_report.training_curves import read_curves
-from components.mean_average_precision import voc
-from components.mean_average_precision.accumulator import DetectionAccumulator
 from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 
 LEFT, MIDDLE, RIGHT = (0, 0, 10, 10), (0, 100, 10, 110), (0, 200, 30, 230)

@@ -6,11 +6,11 @@ import re
 import pytest
 import tensorflow as tf
 
-from components.mean_average_precision import voc
 from components.model_card.card import card_markdown, write_model_card
 from components.model_card.facts import gather_facts
 from components.model_card.scores import gather_scores
 from data.errors import DataError
+from metrics import voc
 from tests.components.conftest import write_records
 from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
 

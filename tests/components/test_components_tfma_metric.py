@@ -9,17 +9,12 @@ from scipy import stats
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.evaluation import OVERALL, read_evaluation
-from components.mean_average_precision import (
-    coco,
-    metric_names,
-    object_slices,
-    picture_slices,
-    tfma_metric,
-)
-from components.mean_average_precision.voc import evaluate, match_voc, score
+from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import find_data_error
 from data.fields import COMMON, SEED
+from metrics import coco, object_slices
+from metrics.voc import evaluate, match_voc, score
 from tests.components.tfma_replay import (
     CLASSES,
     PICTURES,

@@ -8,10 +8,11 @@ import pytest
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.mean_average_precision import outcomes, picture_slices, tfma_metric
-from components.mean_average_precision.voc import VocResult
+from components.mean_average_precision import picture_slices, tfma_metric
 from data.errors import DataError
 from data.fields import COMMON
+from metrics import outcomes
+from metrics.voc import VocResult
 
 CLASSES = ("cat", "dog")
 

@@ -7,9 +7,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
 from data.beam_runner import IN_PROCESS
 from data.fields import COMMON
+from metrics.accumulator import DetectionAccumulator
 
 CLASSES = ("cat", "dog", "owl", "ghost")  # no record has a ghost, so it has no AP
 ROWS = 6  # rows of an answer, padding included

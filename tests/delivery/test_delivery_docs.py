@@ -16,7 +16,7 @@ from data.voc import read_image_set
 from serving import versions
 
 _ROOT = Path(__file__).parents[2]
-_FOLDERS = "serving|pipeline|components|trainer|data|docs|tests|benchmarks|docker"
+_FOLDERS = "serving|pipeline|components|metrics|trainer|data|docs|tests|benchmarks|docker"
 _PAGES = (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md")))
 
 

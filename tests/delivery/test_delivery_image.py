@@ -13,7 +13,7 @@ pytestmark = [
     pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="the image is for Python 3.10"),
 ]
 
-_ROOMS = ("components", "data", "pipeline", "serving", "trainer")
+_ROOMS = ("components", "data", "metrics", "pipeline", "serving", "trainer")
 # How packages are reached: indexes, proxies, authorities to trust, caches.
 _KEPT = r"(UV|PIP|SSL|REQUESTS|CURL)_|(https?|no|all)_proxy$|(HTTPS?|NO|ALL)_PROXY$"
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.error_types import (
+from metrics.accumulator import DetectionAccumulator
+from metrics.error_types import (
     BACKGROUND,
     BOTH,
     CLASSIFICATION,
@@ -21,7 +21,7 @@ from components.mean_average_precision.error_types import (
     ErrorShare,
     analyse,
 )
-from components.mean_average_precision.voc import evaluate
+from metrics.voc import evaluate
 
 CLASSES = ("cat", "dog", "owl")
 OBJECT = (0, 0, 10, 10)

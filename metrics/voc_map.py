@@ -1,6 +1,6 @@
 """Average precision of any detector on Pascal VOC, from its comp4_det_test_CLASS.txt files.
 
-python -m components.voc_map --annotations DIR --image-set FILE --detections DIR
+python -m metrics.voc_map --annotations DIR --image-set FILE --detections DIR
     [--year 2007|2012] [--json]
 
 Each line of a detection file is `id score xmin ymin xmax ymax`, in pixels counted from 1.
@@ -18,10 +18,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.voc import ClassResult, VocResult, evaluate
 from data.errors import DataError
 from data.voc import VocObject, read_annotation, read_image_set
+from metrics.accumulator import DetectionAccumulator
+from metrics.voc import ClassResult, VocResult, evaluate
 
 _PREFIX = "comp4_det_test_"
 _LINE = "id score xmin ymin xmax ymax"
@@ -283,7 +283,7 @@ def _number(value: float) -> float | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m components.voc_map",
+        prog="python -m metrics.voc_map",
         description="Average precision of any detector on Pascal VOC, from its "
         f"{_file_name('CLASS')} files (lines of `{_LINE}`, pixels counted from 1).",
     )

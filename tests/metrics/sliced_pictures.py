@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
+from metrics.accumulator import DetectionAccumulator
 
 CLASSES = ("cat", "dog")
 SIDES = (8, 31, 32, 33, 95, 96, 97, 150)  # around the borders of COCO's sizes

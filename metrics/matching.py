@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns, box_area
+from metrics.accumulator import Columns, box_area
 
 # Pairs of detection and ground truth that are compared at once: bounds the memory of a crowded
 # data set to some 200 MB and is large enough that numpy's call overhead does not show.

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision import object_slices
-from components.mean_average_precision.accumulator import Columns
-from components.mean_average_precision.bootstrap import rows_of
-from components.mean_average_precision.voc import ClassResult, class_result, match_voc
+from metrics import object_slices
+from metrics.accumulator import Columns
+from metrics.bootstrap import rows_of
+from metrics.voc import ClassResult, class_result, match_voc
 
 
 class Outcomes(NamedTuple):

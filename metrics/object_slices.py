@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns, box_area
-from components.mean_average_precision.coco import SIZES
-from components.mean_average_precision.voc import VocMatches
+from metrics.accumulator import Columns, box_area
+from metrics.coco import SIZES
+from metrics.voc import VocMatches
 
 _FLAGS = ("truncated", "occluded")
 

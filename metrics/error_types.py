@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns, DetectionAccumulator
-from components.mean_average_precision.average_precision import (
+from metrics.accumulator import Columns, DetectionAccumulator
+from metrics.average_precision import (
     ap_area,
     mean_of_defined,
     precision_recall,
 )
-from components.mean_average_precision.matching import (
+from metrics.matching import (
     best_ground_truth,
     by_picture_and_class,
     ranking,
 )
-from components.mean_average_precision.voc import IOU_THRESHOLD, match_voc
+from metrics.voc import IOU_THRESHOLD, match_voc
 
 CLASSIFICATION = "classification"  # on an object of another class
 LOCALISATION = "localisation"  # near an object of its class, with too little overlap

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.mean_average_precision.voc import ClassResult, VocResult
+from metrics.voc import ClassResult, VocResult
 
 SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 

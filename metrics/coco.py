@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.average_precision import (
+from metrics.accumulator import DetectionAccumulator
+from metrics.average_precision import (
     interpolated_precision,
     mean_of_defined,
     precision_recall,
 )
-from components.mean_average_precision.coco_matching import DETECTIONS_PER_IMAGE, match_coco
+from metrics.coco_matching import DETECTIONS_PER_IMAGE, match_coco
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)

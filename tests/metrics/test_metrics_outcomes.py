@@ -6,10 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mean_average_precision import accumulator, object_slices, outcomes
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.voc import match_voc, score
-from tests.components.sliced_pictures import CLASSES, PICTURES, accumulate
+from metrics import accumulator, object_slices, outcomes
+from metrics.accumulator import DetectionAccumulator
+from metrics.voc import match_voc, score
+from tests.metrics.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
 def matched(pictures):

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns
-from components.mean_average_precision.matching import box_iou, candidate_pairs
-from components.mean_average_precision.voc import IOU_THRESHOLD, match_voc
+from metrics.accumulator import Columns
+from metrics.matching import box_iou, candidate_pairs
+from metrics.voc import IOU_THRESHOLD, match_voc
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.mean_average_precision.bootstrap import SAMPLES, draws
+from metrics.bootstrap import SAMPLES, draws
 
 IDS = np.array([f"p{number}" for number in range(2000)])
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mean_average_precision import object_slices
-from components.mean_average_precision.matching import box_iou
-from components.mean_average_precision.voc import evaluate, match_voc, score
-from tests.components.sliced_pictures import CLASSES, PICTURES, accumulate
+from metrics import object_slices
+from metrics.matching import box_iou
+from metrics.voc import evaluate, match_voc, score
+from tests.metrics.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
 def sliced(pictures, name):

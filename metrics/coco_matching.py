@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision.accumulator import Columns, box_area
-from components.mean_average_precision.matching import (
+from metrics.accumulator import Columns, box_area
+from metrics.matching import (
     box_iou,
     by_picture_and_class,
     candidate_pairs,

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.mean_average_precision.bootstrap import rows_of
 from data.errors import DataError
+from metrics.bootstrap import rows_of
 
 
 class Columns(NamedTuple):

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mean_average_precision import matching
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.voc import evaluate
 from data.errors import DataError
+from metrics import matching
+from metrics.accumulator import DetectionAccumulator
+from metrics.voc import evaluate
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -8,8 +8,8 @@ import tarfile
 
 import pytest
 
-from components import voc_map
 from data.errors import DataError
+from metrics import voc_map
 
 OBJECT = (
     "<object><name>{}</name><difficult>{}</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>"
@@ -219,5 +219,5 @@ def test_what_is_missing_or_wrong_is_one_line(folders, monkeypatch, capsys, what
 
 
 def test_starts_without_tensorflow():
-    code = "import sys, components.voc_map; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, metrics.voc_map; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from components.mean_average_precision.accumulator import DetectionAccumulator
-from components.mean_average_precision.coco import evaluate
+from metrics.accumulator import DetectionAccumulator
+from metrics.coco import evaluate
 
 NAMES = [
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
