@@ -26,10 +26,10 @@ import jax.numpy as jnp  # noqa: E402
 from benchmarks.drawn import training_batch  # noqa: E402
 from benchmarks.report import Bound, report  # noqa: E402
 from trainer.anchors import anchor_boxes  # noqa: E402
-from trainer.averages import Averages  # noqa: E402
 from trainer.config import PRECISIONS, TrainerConfig  # noqa: E402
 from trainer.detector import build_network, detector_spec  # noqa: E402
 from trainer.jax_step import initial_state, make_step  # noqa: E402
+from trainer.moving_averages import MovingAverages  # noqa: E402
 from trainer.objective import make_optimizer  # noqa: E402
 
 _CLASSES = 20
@@ -80,7 +80,7 @@ def _measure(batch: int, precision: str, rounds: int, matrix_rate: float) -> dic
     spec = detector_spec(config)
     network = build_network(spec, _CLASSES, precision)
     optimizer = make_optimizer(config)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     state = initial_state(network, optimizer, averages)
     data = [jnp.asarray(part) for part in training_batch(batch, spec.anchors.image_size, _CLASSES)]
     step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors))

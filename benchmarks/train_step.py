@@ -63,14 +63,14 @@ def _parts():
 
 def _whole(pictures: int):
     from trainer.anchors import anchor_boxes
-    from trainer.averages import Averages
+    from trainer.moving_averages import MovingAverages
     from trainer.objective import make_optimizer
     from trainer.training import make_step
 
     config, spec, network = _parts()
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors), config)
     batch = training_batch(pictures, spec.anchors.image_size, _CLASSES)
     return lambda: [float(value) for value in step(*batch)]

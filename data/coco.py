@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.errors import DataError
-from data.lists import SPLITS, Picture, Selection
+from data.image_sets import SPLITS, Picture, Selection
 from data.voc import Annotation, VocObject
 
 _LISTS = ("images", "annotations", "categories")

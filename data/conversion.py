@@ -1,8 +1,8 @@
 """The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
-Where a picture lies is in a file that all workers read (`data.listing`); between them travel its
-number and its hashes, packed into tables, so memory hardly grows with the data. What lies there is
-read once to check it and once more by the worker that writes the shard.
+Where a picture lies is in a file that all workers read (`data.picture_index`); between them travel
+its number and its hashes, packed into tables, so memory hardly grows with the data. What lies there
+is read once to check it and once more by the worker that writes the shard.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from data import assignment
 from data.assignment import KEEP_ORDER, TABLE
 from data.errors import DataError
+from data.image_sets import SPLITS, Picture
 from data.jpeg import read_header
-from data.listing import Listing, write_listing
-from data.lists import SPLITS, Picture
+from data.picture_index import PictureIndex, write_index
 from data.progress import Marks
-from data.records import build_example, find_problems, find_voc_box_problems
+from data.record_builder import build_example, find_problems, find_voc_box_problems
 from data.report import Count, SplitCount, count_split
 from data.voc import Annotation, read_annotation
 
@@ -79,7 +79,7 @@ class Result:
 
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
     """Checks all pictures, then writes those that passed; with `plan.strict`, all or none."""
-    write_listing(pictures, plan.marks)
+    write_index(pictures, plan.marks)
     starts = range(0, len(pictures), _PICTURES_PER_TABLE)
     tables = [(start, min(start + _PICTURES_PER_TABLE, len(pictures))) for start in starts]
     rejected_path, written_path = plan.marks / "rejected.jsonl", plan.marks / "written.jsonl"
@@ -179,7 +179,7 @@ class _PictureFn(beam.DoFn):
         self._plan = plan
 
     def setup(self):
-        self._pictures = Listing(self._plan.marks)
+        self._pictures = PictureIndex(self._plan.marks)
         self._marks = Marks(self._plan.marks, self.stage)
 
     def teardown(self):
@@ -217,7 +217,7 @@ class _Assign(beam.DoFn):
     def process(self, tables: list[bytes]):
         table = np.frombuffer(b"".join(tables), TABLE)
         leaked = []
-        with closing(Listing(self._plan.marks)) as pictures:
+        with closing(PictureIndex(self._plan.marks)) as pictures:
             for same, leaking in assignment.leaks(table):
                 split = KEEP_ORDER[table["split"][same[0]]]
                 first = min(pictures[number].source_id for number in table["number"][same])

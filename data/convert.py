@@ -28,7 +28,7 @@ from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
 from data.coco import CocoSource, select_coco
 from data.console import quiet
 from data.errors import DataError
-from data.lists import SPLITS, Selection, select
+from data.image_sets import SPLITS, Selection, select
 from data.output import whole_folder
 from data.paths import check_no_wildcard, local_path
 from data.report import Report

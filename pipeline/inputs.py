@@ -24,7 +24,8 @@ _log = logging.getLogger("ssd")
 
 # The source that decides what a record of a picture looks like.
 _CONVERTER = tuple(
-    f"data/{n}.py" for n in ("conversion", "assignment", "records", "voc", "lists", "jpeg")
+    f"data/{n}.py"
+    for n in ("conversion", "assignment", "record_builder", "voc", "image_sets", "jpeg")
 )
 # Years of a VOCdevkit, or of the folder above it.
 _YEARS = ("*", "*/*")

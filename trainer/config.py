@@ -39,7 +39,7 @@ class TrainerConfig:
     `double_bias_rate` is the other half of the Caffe release's rule, biases that learn at twice the
     rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights and
     moving statistics are averaged over the steps, `average = ema * average + (1 - ema) * weights`
-    with less than `ema` in the first steps (`trainer.averages`), and the averages are what is
+    with less than `ema` in the first steps (`trainer.moving_averages`), and the averages are
     evaluated and exported.
 
     `precision` is Keras' dtype policy: `mixed_bfloat16`, or `mixed_float16` with a loss scale that

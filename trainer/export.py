@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from data.errors import DataError
-from trainer import checkpoints, sampling
+from trainer import checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
 from trainer.postprocessing import OUTPUTS, detect
 from trainer.preprocessing import ENCODED
@@ -85,7 +85,7 @@ class ServedDetector(tf.Module):
         return tf.map_fn(self._resize, images, fn_output_signature=shape)
 
     def _resize(self, image):
-        return sampling.resize(image, [self.size, self.size])
+        return crop_and_resize.resize(image, [self.size, self.size])
 
 
 def _in_chunks(answer, inputs):

@@ -16,7 +16,7 @@ import tensorflow as tf
 from data import fields
 from data.errors import DataError
 from data.record_folder import read_records
-from trainer import augmentation, sampling
+from trainer import augmentation, crop_and_resize
 from trainer.config import TrainerConfig
 from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
 
@@ -222,7 +222,7 @@ class Plan(NamedTuple):
     """
 
     encoded: tf.Tensor
-    placement: sampling.Placement
+    placement: crop_and_resize.Placement
     colours: tf.Tensor
     boxes: tf.Tensor
     labels: tf.Tensor
@@ -253,7 +253,7 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
         fn_output_signature=tf.TensorSpec([2], tf.int32),
     )
     drawn = augmentation.draw(boxes, _record_seeds(records[RECORD_ID], epoch, config.seed), recipe)
-    placement = sampling.place(drawn.window, drawn.flip, extent, size)
+    placement = crop_and_resize.place(drawn.window, drawn.flip, extent, size)
     pictures = boxes.value_rowids()
     window, flip = (tf.gather(values, pictures) for values in (placement.window, drawn.flip))
     kept = boxes.with_flat_values(augmentation.centres_inside(boxes.flat_values, window))
@@ -264,9 +264,9 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
 
 def make_image(plan: Plan, size: int):
     """The planned picture of one record, float32 [size, size, 3] in 0-255."""
-    part = sampling.decode_part(plan.encoded, plan.placement)
+    part = crop_and_resize.decode_part(plan.encoded, plan.placement)
     change = partial(augmentation.distort_colours, colours=plan.colours)
-    return sampling.fill(part, plan.placement, size, change)
+    return crop_and_resize.fill(part, plan.placement, size, change)
 
 
 def _record_seeds(record_id, epoch, seed: int):

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from data.errors import DataError, reason_of
 from trainer import checkpoints, devices
-from trainer.averages import Averages
 from trainer.config import TrainerConfig
+from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer, objective
 from trainer.schedule import LearningRate
 
@@ -34,7 +34,7 @@ class StepLosses:
 
 
 def make_step(
-    network, optimizer, averages: Averages, anchors, config: TrainerConfig, batch_spec=None
+    network, optimizer, averages: MovingAverages, anchors, config: TrainerConfig, batch_spec=None
 ):
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
@@ -109,7 +109,7 @@ def train(
     is_chief = devices.is_chief(strategy)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     state = [*network.variables, *optimizer.variables, *averages.variables]
     first_step = checkpoints.restore_latest(checkpoint_dir, state)
     if not devices.same_everywhere(strategy, first_step):

@@ -8,7 +8,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 
 from data.errors import DataError
 from data.fields import COMMON, SEED, detect
-from data.records import build_example
+from data.record_builder import build_example
 from data.schema import (
     SAMPLE_SCHEMA,
     VOC_SCHEMA,

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 
 from trainer.anchors import AnchorSpec, anchor_boxes
-from trainer.averages import Averages
 from trainer.backbones import vgg16
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
+from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
 
 CLASSES = 3
@@ -39,7 +39,7 @@ def main(source: str, target: str) -> None:
     network, anchors = build(given["images"].shape[1])
     network.set_weights([given[f"weight{i}"] for i in range(len(network.weights))])
     optimizer = make_optimizer(CONFIG)
-    averages = Averages(network, CONFIG.ema)
+    averages = MovingAverages(network, CONFIG.ema)
     state = initial_state(network, optimizer, averages)
     step = make_step(network, optimizer, averages, anchors)
     losses = []

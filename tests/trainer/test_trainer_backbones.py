@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.config import load_config
 from trainer.anchors import SSD300_COARSE, anchor_boxes
-from trainer.averages import Averages
 from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
+from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
 from trainer.training import make_step
 
@@ -75,7 +75,7 @@ def test_training_steps_lower_the_loss(detector):
     config = TrainerConfig(detector=name, learning_rate=1e-3, warmup_steps=0)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors), config)
     losses = np.array([[float(x) for x in step(images, boxes, labels)] for _ in range(3)])
     assert np.isfinite(losses).all()

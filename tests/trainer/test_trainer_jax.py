@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainer.averages import Averages
+from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
 from trainer.training import make_step
 
@@ -36,7 +36,7 @@ def tensorflow_steps(images):
     start = network.get_weights()
     optimizer = make_optimizer(script["CONFIG"])
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, script["CONFIG"].ema)
+    averages = MovingAverages(network, script["CONFIG"].ema)
     step = make_step(network, optimizer, averages, anchors, script["CONFIG"])
     losses = [[float(value) for value in step(images, BOXES, LABELS)] for _ in range(STEPS)]
     return start, losses, network.get_weights(), [np.array(v) for v in averages.variables]

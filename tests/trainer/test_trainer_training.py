@@ -12,10 +12,10 @@ from data.errors import DataError
 from tests.trainer.tiny import TINY
 from trainer import training
 from trainer.anchors import SSD128, anchor_boxes
-from trainer.averages import Averages
 from trainer.backbones import small
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
+from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer, objective
 from trainer.training import make_step, train
 
@@ -281,7 +281,7 @@ def _losses_of_steps(config):
     network = _network(precision=config.precision)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
     return network, np.array(losses)
@@ -319,7 +319,7 @@ def test_xla_gives_the_same_losses(plain_steps):
 def _one_step(config, network):
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
-    averages = Averages(network, config.ema)
+    averages = MovingAverages(network, config.ema)
     step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     before = network.get_weights()
     step(*next(iter(_batches(0))))

@@ -1,10 +1,10 @@
-"""Averages of weights and moving statistics against the same ones in numpy."""
+"""Moving averages of weights and moving statistics against the same ones in numpy."""
 
 import keras
 import numpy as np
 import pytest
 
-from trainer.averages import Averages
+from trainer.moving_averages import MovingAverages
 
 
 def _network():
@@ -28,7 +28,7 @@ def test_equal_to_numpy(ema):
     network = _network()
     assert len(network.variables) == 6 and len(network.trainable_variables) == 4
     _set(network, 0)
-    averages = Averages(network, ema)
+    averages = MovingAverages(network, ema)
     expected = network.get_weights()
     for step in range(1, 8):
         _set(network, step)
@@ -51,7 +51,7 @@ def test_equal_to_numpy(ema):
 def test_long_trainings_average_with_the_whole_ema():
     network = _network()
     _set(network, 0)
-    averages = Averages(network, 0.9)
+    averages = MovingAverages(network, 0.9)
     before = network.get_weights()
     _set(network, 1)
     averages.update(100_000)
@@ -62,7 +62,7 @@ def test_long_trainings_average_with_the_whole_ema():
 
 def test_own_values_come_back_after_an_error():
     network = _network()
-    averages = Averages(network, 0.5)
+    averages = MovingAverages(network, 0.5)
     _set(network, 1)
     last = network.get_weights()
     with pytest.raises(KeyError), averages.in_network():
@@ -73,7 +73,7 @@ def test_own_values_come_back_after_an_error():
 
 def test_without_an_average_nothing_is_stored_and_nothing_changes():
     network = _network()
-    averages = Averages(network, 0.0)
+    averages = MovingAverages(network, 0.0)
     assert averages.variables == []
     _set(network, 1)
     last = network.get_weights()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.lists import Picture
+from data.image_sets import Picture
 
 _PICTURES, _OFFSETS = "pictures.pickles", "offsets.npy"
 
 
-def write_listing(pictures: Iterable[Picture], folder: Path) -> None:
-    """Writes what a `Listing` reads; a picture's number is its place in `pictures`."""
+def write_index(pictures: Iterable[Picture], folder: Path) -> None:
+    """Writes what a `PictureIndex` reads; a picture's number is its place in `pictures`."""
     offsets = array("q")
     with (folder / _PICTURES).open("wb") as file:
         for picture in pictures:
@@ -22,7 +22,7 @@ def write_listing(pictures: Iterable[Picture], folder: Path) -> None:
     np.save(folder / _OFFSETS, offsets)
 
 
-class Listing:
+class PictureIndex:
     """Looks pictures up by number; memory does not grow with them."""
 
     def __init__(self, folder: Path):

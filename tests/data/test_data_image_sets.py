@@ -1,7 +1,7 @@
 import pytest
 
 from data.errors import DataError
-from data.lists import select
+from data.image_sets import select
 
 
 def _ids(selection, split):

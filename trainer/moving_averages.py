@@ -1,4 +1,4 @@
-"""Averages of a network's variables over the training steps, on any Keras backend."""
+"""Exponential moving averages of a network's variables, on any Keras backend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 
-class Averages:
+class MovingAverages:
     """`average = decay * average + (1 - decay) * variable` for every variable of a network.
 
     The moving statistics of batch normalisation are averaged too: averaged weights give activations

@@ -1,4 +1,4 @@
-"""Turning a picture or a window of it into the network's input: the project's one resampling.
+"""Crops and resizes a picture or a window of it to the network's input: the only resampling here.
 
 Training, evaluation and serving all call `resize`, so a model sees the same pixels in each.
 """

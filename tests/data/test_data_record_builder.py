@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data.jpeg import JpegHeader
-from data.records import build_example, find_problems, find_voc_box_problems
+from data.record_builder import build_example, find_problems, find_voc_box_problems
 from data.voc import read_annotation
 
 _CLASSES = ("cat", "dog")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trainer.backbones import MEAN_RGB
-from trainer.sampling import Placement, decode_part, fill, place, resize
+from trainer.crop_and_resize import Placement, decode_part, fill, place, resize
 
 # Bilinear weights in another order of operations: 0.2 % of a byte's range.
 _TOLERANCE = 2e-3 * 255
