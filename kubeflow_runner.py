@@ -9,12 +9,12 @@ from pathlib import Path
 from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import exit_status
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
 # How the files of a split are found: as `python -m data.convert` and as SSD.TensorFlow name them.
-_PATTERNS = {"common": "{split}/*", "seed": "{split}-*"}
-_FIELDS = {"common": COMMON, "seed": SEED}
+_PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
+_FIELDS = {"common": COMMON, "hikapok": HIKAPOK}
 
 
 def main(arguments=None) -> int:

@@ -56,7 +56,7 @@ COMMON = Fields(
 )
 
 # The names that HiKapok/SSD.TensorFlow wrote.
-SEED = Fields(
+HIKAPOK = Fields(
     encoded="image/encoded",
     format="image/format",
     filename="image/filename",
@@ -88,7 +88,7 @@ def detect(feature_names: Iterable[str]) -> Fields:
     """
     names = set(feature_names)
     missing = {}
-    for kind, fields in (("common", COMMON), ("SSD.TensorFlow's", SEED)):
+    for kind, fields in (("common", COMMON), ("SSD.TensorFlow's", HIKAPOK)):
         if fields.source_id and fields.source_id not in names:
             fields = replace(fields, source_id=None)
         picture = (fields.encoded, fields.source_id or fields.filename, fields.height, fields.width)

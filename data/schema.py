@@ -11,7 +11,7 @@ from data.errors import DataError
 
 _SCHEMAS = Path(__file__).parent / "schemas"
 VOC_SCHEMA = _SCHEMAS / "voc.pbtxt"
-VOC_SEED_SCHEMA = _SCHEMAS / "voc_seed.pbtxt"
+VOC_HIKAPOK_SCHEMA = _SCHEMAS / "voc_hikapok.pbtxt"
 SAMPLE_SCHEMA = _SCHEMAS / "sample.pbtxt"
 
 

@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="PART.FIELD=VALUE",
-        help="override a value of the preset, as in trainer.augmentation=seed; repeatable",
+        help="override a value of the preset, as in trainer.augmentation=hikapok; repeatable",
     )
     parser.add_argument(
         "--count", type=int, default=16, help="number of pictures (default: %(default)s)"

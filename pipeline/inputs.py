@@ -10,11 +10,11 @@ from rich.console import Console
 from data.beam_runner import IN_PROCESS
 from data.convert import convert
 from data.errors import DataError
-from data.fields import COMMON, SEED, Fields
+from data.fields import COMMON, HIKAPOK, Fields
 from data.paths import check_no_wildcard
 from data.record_folder import open_record_folder
 from data.sample import SPLIT_LISTS, draw_sample
-from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, VOC_SCHEMA, class_names, read_schema
 from pipeline.code_version import code_version
 from pipeline.config import INFER_SCHEMA, Config
 from pipeline.pipeline import Inputs
@@ -149,7 +149,7 @@ def schema_path(config: Config, fields: Fields) -> Path | None:
     if schema == INFER_SCHEMA:
         return None
     if schema == "voc":
-        return VOC_SEED_SCHEMA if fields == SEED else VOC_SCHEMA
+        return VOC_HIKAPOK_SCHEMA if fields == HIKAPOK else VOC_SCHEMA
     if schema == "sample":
         return SAMPLE_SCHEMA
     return Path(schema).resolve()

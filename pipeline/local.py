@@ -113,7 +113,7 @@ def _check_training(config: Config) -> None:
         devices.check_fit(config.trainer, devices.choose_strategy())
     spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:
-        # Records of the seed have another VOC schema, with the same classes.
+        # HiKapok's records have another VOC schema, with the same classes.
         path = schema_path(config, COMMON)
         classes = () if path is None else class_names(read_schema(path))
         network = build_network(spec, len(classes) or 1)

@@ -58,7 +58,7 @@ SSD300 = AnchorSpec(
 
 SSD300_CLIPPED = dataclasses.replace(SSD300, clipped=True)
 
-SSD300_SEED = dataclasses.replace(
+SSD300_HIKAPOK = dataclasses.replace(
     SSD300,
     min_sizes=(30, 60, 112.5, 165, 217.5, 270),
     max_sizes=(60, 112.5, 165, 217.5, 270, 322.5),

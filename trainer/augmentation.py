@@ -37,7 +37,7 @@ RECIPES = {
     ),
     "paper": PAPER,
     # HiKapok/SSD.TensorFlow: every kept box must reach the IoU, colour always, no hue or contrast.
-    "seed": Recipe(
+    "hikapok": Recipe(
         every_kept_box=True,
         expand_ratio=(1.1, 4.0),
         colour_probability=1.0,

@@ -4,8 +4,8 @@ import math
 import typing
 from dataclasses import dataclass
 
-ANCHOR_STYLES = ("paper", "clipped", "seed")
-AUGMENTATIONS = ("none", "light", "paper", "seed")
+ANCHOR_STYLES = ("paper", "clipped", "hikapok")
+AUGMENTATIONS = ("none", "light", "paper", "hikapok")
 DETECTORS = (
     "ssd300-vgg16",
     "ssd512-vgg16",

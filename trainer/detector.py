@@ -29,8 +29,8 @@ _DETECTORS = {
     ("ssd300-vgg16", "clipped"): DetectorSpec(
         vgg16.feature_maps, anchors.SSD300_CLIPPED, vgg16.PRETRAINED
     ),
-    ("ssd300-vgg16", "seed"): DetectorSpec(
-        vgg16.feature_maps, anchors.SSD300_SEED, vgg16.PRETRAINED
+    ("ssd300-vgg16", "hikapok"): DetectorSpec(
+        vgg16.feature_maps, anchors.SSD300_HIKAPOK, vgg16.PRETRAINED
     ),
     ("ssd512-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD512, vgg16.PRETRAINED),
     ("ssd300-mobilenet", "paper"): DetectorSpec(

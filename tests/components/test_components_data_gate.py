@@ -17,8 +17,8 @@ from components.data_gate.drop_leaks import DropLeaks
 from components.data_gate.scan import Leak, Problem, Scan, SplitFacts
 from components.data_gate.shift import Shift, measure_shifts
 from data.errors import DataError
-from data.fields import COMMON, SEED
-from data.schema import SAMPLE_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from data.fields import COMMON, HIKAPOK
+from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, class_names, read_schema
 from tests.components.gate_records import BOX, jpeg, record, statistics, write
 
 CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
@@ -288,14 +288,14 @@ def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_p
         assert list(found) == wanted
 
 
-def test_the_component_stops_at_an_anomaly_in_records_of_the_seed(tmp_path):
+def test_the_component_stops_at_an_anomaly_in_records_of_hikapok(tmp_path):
     splits = {
-        "train": [record("a.jpg", [("cat", BOX)], fields=SEED)],
-        "eval": [record("b.jpg", [("zebra", BOX)], fields=SEED)],
+        "train": [record("a.jpg", [("cat", BOX)], fields=HIKAPOK)],
+        "eval": [record("b.jpg", [("zebra", BOX)], fields=HIKAPOK)],
     }
-    artifact, report, _ = run_gate(tmp_path, splits, VOC_SEED_SCHEMA, SEED)
+    artifact, report, _ = run_gate(tmp_path, splits, VOC_HIKAPOK_SCHEMA, HIKAPOK)
     assert any("zebra" in anomaly["problem"] for anomaly in report["anomalies"])
-    with pytest.raises(DataError, match=f"eval: {SEED.text}: .*zebra"):
+    with pytest.raises(DataError, match=f"eval: {HIKAPOK.text}: .*zebra"):
         component.DataVerdict.test_call(report=artifact)
 
 

@@ -12,7 +12,7 @@ from trainer.boxes import iou, to_corners
 
 SPECS = {
     name: getattr(anchors, name)
-    for name in ("SSD300", "SSD300_CLIPPED", "SSD300_SEED", "SSD512", "SSD300_COARSE", "SSD128")
+    for name in ("SSD300", "SSD300_CLIPPED", "SSD300_HIKAPOK", "SSD512", "SSD300_COARSE", "SSD128")
 }
 
 

@@ -9,7 +9,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
 from components.data_gate.scan import SplitFacts, scan
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from tests.components.gate_records import BOX, jpeg, record, write
 from trainer.anchors import SSD128
 
@@ -119,12 +119,12 @@ def test_a_grey_jpeg_is_none(tmp_path):
     assert scan_of(tmp_path, splits).problems == ()
 
 
-def test_records_of_the_seed_are_known_by_their_file(tmp_path):
+def test_records_of_hikapok_are_known_by_their_file(tmp_path):
     splits = {
-        "train": [record("a.jpg", [("cat", BOX)], jpeg(1), SEED)],
-        "test": [record("b.jpg", (), jpeg(1), SEED)],
+        "train": [record("a.jpg", [("cat", BOX)], jpeg(1), HIKAPOK)],
+        "test": [record("b.jpg", (), jpeg(1), HIKAPOK)],
     }
-    assert leaks_of(scan_of(tmp_path, splits, SEED)) == {frozenset(("a.jpg", "b.jpg")): None}
+    assert leaks_of(scan_of(tmp_path, splits, HIKAPOK)) == {frozenset(("a.jpg", "b.jpg")): None}
 
 
 def test_a_record_without_an_id_or_with_uneven_lists_is_no_crash(tmp_path):

@@ -12,7 +12,7 @@ from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import find_data_error
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from metrics import coco, object_slices
 from metrics.voc import evaluate, match_voc, score
 from tests.components.tfma_replay import (
@@ -107,11 +107,11 @@ def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     assert at_half["falseNegatives"] == cat.positives - above.sum()
 
 
-def test_records_of_the_seed_and_no_coco(tmp_path, models, monkeypatch):
+def test_records_of_hikapok_and_no_coco(tmp_path, models, monkeypatch):
     monkeypatch.setattr(coco, "evaluate", None)  # would fail if it were called
-    metric = tfma_metric.metric_config(CLASSES, SEED)
+    metric = tfma_metric.metric_config(CLASSES, HIKAPOK)
     only = {"candidate": models["candidate"]}
-    folder = run(tmp_path, only, eval_config(metric), fields=SEED, with_schema=True)
+    folder = run(tmp_path, only, eval_config(metric), fields=HIKAPOK, with_schema=True)
     evaluation = read_evaluation(folder)
     expected = values_of(accumulate(PICTURES))
     unknown = {name: expected.pop(name) for name in ("mAP/occluded=yes", "mAP/occluded=no")}

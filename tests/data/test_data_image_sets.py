@@ -30,7 +30,7 @@ def test_devkit_below_the_root(tmp_path, voc_root, voc_year):
     assert len(select(tmp_path / "above").pictures) == 3
 
 
-def test_the_seeds_layout(voc_root, make_year):
+def test_hikapoks_layout(voc_root, make_year):
     make_year("VOC2007").write_list("trainval", ["000001"])
     make_year("VOC2012").write_list("trainval", ["2008_000001"])
     make_year("VOC2007TEST").write_list("test", ["000002"])

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from data.record_folder import open_record_folder
 
 _SPLITS = ("train", "eval", "test")
@@ -42,7 +42,7 @@ def test_splits_as_subfolders(folder):
     assert found.fields == COMMON
 
 
-@pytest.mark.parametrize("fields", [COMMON, SEED])
+@pytest.mark.parametrize("fields", [COMMON, HIKAPOK])
 def test_splits_as_files_in_one_folder(tmp_path, fields):
     for split in _SPLITS:
         _write(tmp_path / f"{split}-00000-of-00001", [_record(fields)])
@@ -129,6 +129,6 @@ def test_records_of_something_else_are_named_with_their_fields(folder):
 
 def test_splits_must_name_their_fields_alike(folder):
     for path in (folder / "test").iterdir():
-        _write(path, [_record(SEED)])
+        _write(path, [_record(HIKAPOK)])
     with pytest.raises(DataError, match="splits name their fields differently"):
         open_record_folder(folder)

@@ -7,12 +7,12 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import schema_utils
 
 from data.errors import DataError
-from data.fields import COMMON, SEED, detect
+from data.fields import COMMON, HIKAPOK, detect
 from data.record_builder import build_example
 from data.schema import (
     SAMPLE_SCHEMA,
+    VOC_HIKAPOK_SCHEMA,
     VOC_SCHEMA,
-    VOC_SEED_SCHEMA,
     class_names,
     make_schema,
     read_schema,
@@ -29,7 +29,7 @@ def _names(fields):
 
 def test_detects_both_kinds_of_records():
     assert detect(_names(COMMON)) is COMMON
-    assert detect(_names(SEED) | {"image/channels"}) is SEED
+    assert detect(_names(HIKAPOK) | {"image/channels"}) is HIKAPOK
 
 
 def test_records_without_a_source_go_by_their_filename():
@@ -57,7 +57,7 @@ def test_voc_classes_are_numbered_alphabetically():
     assert len(names) == 20
     assert names == tuple(sorted(names))
     assert (names[0], names[14], names[-1]) == ("aeroplane", "person", "tvmonitor")
-    assert class_names(read_schema(VOC_SEED_SCHEMA)) == names
+    assert class_names(read_schema(VOC_HIKAPOK_SCHEMA)) == names
 
 
 def test_sample_classes_are_the_shapes():
@@ -65,11 +65,12 @@ def test_sample_classes_are_the_shapes():
 
 
 @pytest.mark.parametrize(
-    ("path", "fields"), [(VOC_SCHEMA, COMMON), (SAMPLE_SCHEMA, COMMON), (VOC_SEED_SCHEMA, SEED)]
+    ("path", "fields"),
+    [(VOC_SCHEMA, COMMON), (SAMPLE_SCHEMA, COMMON), (VOC_HIKAPOK_SCHEMA, HIKAPOK)],
 )
 def test_schema_describes_the_fields(path, fields):
     schema = read_schema(path)
-    extra = {"image/channels", "image/shape"} if fields is SEED else set()
+    extra = {"image/channels", "image/shape"} if fields is HIKAPOK else set()
     names = {feature.name for feature in schema.feature}
     # VOC and the sample mark no crowds.
     assert names == (_names(fields) | extra) - {COMMON.is_crowd}
@@ -131,18 +132,20 @@ def test_good_records_have_no_anomaly(tmp_path, example):
     assert not _anomalies(tmp_path, read_schema(VOC_SCHEMA), examples)
 
 
-def test_seed_records_have_no_anomaly(tmp_path, example):
-    renamed = {getattr(COMMON, f.name): getattr(SEED, f.name) for f in dataclasses.fields(COMMON)}
+def test_hikapok_records_have_no_anomaly(tmp_path, example):
+    renamed = {
+        getattr(COMMON, f.name): getattr(HIKAPOK, f.name) for f in dataclasses.fields(COMMON)
+    }
     examples = []
     for common in (example(("dog", (1, 1, 40, 36))), example()):
-        seed = tf.train.Example()
+        hikapok = tf.train.Example()
         for name, feature in common.features.feature.items():
             if renamed[name]:
-                seed.features.feature[renamed[name]].CopyFrom(feature)
-        seed.features.feature["image/channels"].int64_list.value.append(3)
-        seed.features.feature["image/shape"].int64_list.value.extend([36, 40, 3])
-        examples.append(seed)
-    assert not _anomalies(tmp_path, read_schema(VOC_SEED_SCHEMA), examples)
+                hikapok.features.feature[renamed[name]].CopyFrom(feature)
+        hikapok.features.feature["image/channels"].int64_list.value.append(3)
+        hikapok.features.feature["image/shape"].int64_list.value.extend([36, 40, 3])
+        examples.append(hikapok)
+    assert not _anomalies(tmp_path, read_schema(VOC_HIKAPOK_SCHEMA), examples)
 
 
 def test_bad_records_are_anomalies(tmp_path, example):

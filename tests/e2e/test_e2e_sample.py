@@ -6,7 +6,7 @@ import re
 import pytest
 import tensorflow as tf
 
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 
 pytestmark = pytest.mark.e2e
@@ -91,33 +91,33 @@ def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
     assert any(name in text for name in _CLASSES)
 
 
-# Seed records are read with the VOC schema, so the sample's shapes get names of VOC classes.
+# HiKapok's records are read with the VOC schema, so the sample's shapes get names of VOC classes.
 _AS_VOC = dict(zip(_CLASSES, ("bird", "boat", "bus", "car", "cat", "cow"), strict=True))
 
 
-def _with_seed_names(record: bytes) -> bytes:
+def _with_hikapok_names(record: bytes) -> bytes:
     """A record of ours as SSD.TensorFlow wrote them."""
     old = tf.train.Example.FromString(record).features.feature
     new = tf.train.Example()
     feature = new.features.feature
     for field in ("encoded", "format", "filename", "height", "width", "label", "difficult"):
-        feature[getattr(SEED, field)].CopyFrom(old[getattr(COMMON, field)])
+        feature[getattr(HIKAPOK, field)].CopyFrom(old[getattr(COMMON, field)])
     for field in ("ymin", "xmin", "ymax", "xmax", "truncated"):
-        feature[getattr(SEED, field)].CopyFrom(old[getattr(COMMON, field)])
+        feature[getattr(HIKAPOK, field)].CopyFrom(old[getattr(COMMON, field)])
     names = [_AS_VOC[name.decode()].encode() for name in old[COMMON.text].bytes_list.value]
-    feature[SEED.text].bytes_list.value.extend(names)
+    feature[HIKAPOK.text].bytes_list.value.extend(names)
     sides = [old[side].int64_list.value[0] for side in (COMMON.height, COMMON.width)]
     feature["image/shape"].int64_list.value.extend([*sides, 3])
     feature["image/channels"].int64_list.value.append(3)
     return new.SerializeToString()
 
 
-def test_seed_records_work_and_an_unblessed_model_is_not_pushed(first, run, records, tmp_path):
+def test_hikapok_records_work_and_an_unblessed_model_is_not_pushed(first, run, records, tmp_path):
     for split in _SPLITS:
         shards = [str(path) for path in sorted((records / split).iterdir())]
         with tf.io.TFRecordWriter(str(tmp_path / f"{split}-00000-of-00001")) as writer:
             for record in tf.data.TFRecordDataset(shards, "GZIP"):
-                writer.write(_with_seed_names(record.numpy()))
+                writer.write(_with_hikapok_names(record.numpy()))
     output = tmp_path / "output"
     settings = ("data.schema=voc", "evaluator.min_map=1", "evaluator.confidence_intervals=false")
     found = run(output, "--data", tmp_path, settings=settings)

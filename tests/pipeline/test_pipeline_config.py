@@ -12,15 +12,15 @@ def test_the_default_preset_is_the_sample():
     assert load_config(DEFAULT_PRESET) == PRESETS["sample"]
 
 
-_SEED_ANCHORS = ["trainer.anchors=seed", "trainer.detector=ssd300-vgg16"]
+_HIKAPOK_ANCHORS = ["trainer.anchors=hikapok", "trainer.detector=ssd300-vgg16"]
 
 
-@pytest.mark.parametrize("overrides", [_SEED_ANCHORS, _SEED_ANCHORS[::-1]])
+@pytest.mark.parametrize("overrides", [_HIKAPOK_ANCHORS, _HIKAPOK_ANCHORS[::-1]])
 def test_fields_that_only_fit_together_may_come_in_any_order(overrides):
     anchors = detector_spec(load_config("sample", overrides).trainer).anchors
     assert anchors.extra_square_first
-    with pytest.raises(DataError, match="'seed' does not exist for ssd128-small; use paper"):
-        detector_spec(load_config("sample", _SEED_ANCHORS[:1]).trainer)
+    with pytest.raises(DataError, match="'hikapok' does not exist for ssd128-small; use paper"):
+        detector_spec(load_config("sample", _HIKAPOK_ANCHORS[:1]).trainer)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -104,7 +104,7 @@ def test_presets_stay_as_they_are():
         ("trainer.learning_rate_steps=0.9,0.5", "must rise and lie in"),
         ("trainer.learning_rate_steps=0.5,80000", "each is a fraction of trainer.steps"),
         ("trainer.detector=yolo", "trainer.detector: 'yolo' is not known; choose one of ssd300"),
-        ("trainer.augmentation=heavy", "choose one of none, light, paper, seed"),
+        ("trainer.augmentation=heavy", "choose one of none, light, paper, hikapok"),
         ("evaluator.min_map=75", r"evaluator.min_map: 75.0 must be in \[0, 1\]"),
     ],
 )

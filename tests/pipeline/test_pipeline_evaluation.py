@@ -6,7 +6,7 @@ from tensorflow_model_analysis.metrics import metric_specs
 from tensorflow_model_analysis.proto import config_pb2
 
 from data.errors import DataError
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from pipeline.config import EvaluatorConfig, load_config
 from pipeline.evaluation import evaluation_config
 
@@ -97,7 +97,7 @@ def test_what_does_not_exist_is_named(setting, message):
 def test_records_without_a_flag_have_no_slice_by_it():
     config_of("min_slice_map=occluded=yes:0.1")
     with pytest.raises(DataError, match="'occluded' is not known"):
-        config_of("min_slice_map=occluded=yes:0.1", fields=SEED)
+        config_of("min_slice_map=occluded=yes:0.1", fields=HIKAPOK)
 
 
 @pytest.mark.parametrize(

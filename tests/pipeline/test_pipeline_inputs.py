@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from data.fields import COMMON, SEED
-from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, VOC_SEED_SCHEMA, class_names, read_schema
+from data.fields import COMMON, HIKAPOK
+from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, VOC_SCHEMA, class_names, read_schema
 from pipeline import inputs
 from pipeline.config import load_config
 
@@ -56,7 +56,9 @@ def voc_root(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("fields", "schema"), [(COMMON, VOC_SCHEMA), (SEED, VOC_SEED_SCHEMA)], ids=["common", "seed"]
+    ("fields", "schema"),
+    [(COMMON, VOC_SCHEMA), (HIKAPOK, VOC_HIKAPOK_SCHEMA)],
+    ids=["common", "hikapok"],
 )
 def test_a_folder_of_records_is_taken_as_it_is(tmp_path, fields, schema):
     records = _write_records(tmp_path / "records", fields)

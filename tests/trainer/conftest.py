@@ -147,11 +147,11 @@ def messages(caplog):
 
 @pytest.fixture(scope="module")
 def tiny_detector():
-    """Makes `ssd128-small` a network of two convolutions on 32 pixels; with anchors `seed`, on
+    """Makes `ssd128-small` a network of two convolutions on 32 pixels; with anchors `hikapok`, on
     other anchors."""
     other = dataclasses.replace(TINY.anchors, min_sizes=(9, 17))
     with pytest.MonkeyPatch.context() as patch:
-        for style, anchors in (("paper", TINY.anchors), ("seed", other)):
+        for style, anchors in (("paper", TINY.anchors), ("hikapok", other)):
             tiny = dataclasses.replace(TINY, anchors=anchors)
             patch.setitem(detector._DETECTORS, ("ssd128-small", style), tiny)
         yield

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from trainer import anchors
-from trainer.anchors import SSD128, SSD300, SSD300_SEED, SSD512, anchor_boxes, anchors_hash
+from trainer.anchors import SSD128, SSD300, SSD300_HIKAPOK, SSD512, anchor_boxes, anchors_hash
 
 
 @pytest.mark.parametrize(
     ("spec", "per_map"),
     [
         (SSD300, [5776, 2166, 600, 150, 36, 4]),
-        (SSD300_SEED, [5776, 2166, 600, 150, 36, 4]),
+        (SSD300_HIKAPOK, [5776, 2166, 600, 150, 36, 4]),
         (SSD512, [16384, 6144, 1536, 384, 96, 16, 4]),
         (SSD128, [1024, 256, 64, 16]),
     ],
@@ -64,12 +64,12 @@ def test_a_cell_with_all_ratios_in_the_paper_order():
     )
 
 
-def test_a_cell_with_all_ratios_in_the_seed_order():
+def test_a_cell_with_all_ratios_in_hikapok_order():
     # Extra square, min square, 2, 3, 1/2, 1/3.
     first = 5776 + (2 * 19 + 5) * 6
     third = 60 / 3**0.5
     np.testing.assert_allclose(
-        _px(SSD300_SEED, slice(first, first + 6)),
+        _px(SSD300_HIKAPOK, slice(first, first + 6)),
         [
             [40, 88, 82.158384, 82.158384],
             [40, 88, 60, 60],
@@ -86,9 +86,9 @@ def test_the_last_anchor_is_the_upright_box_of_the_only_cell():
     np.testing.assert_allclose(_px(SSD300, -1), [150, 150, 264 * 2**0.5, 264 / 2**0.5], rtol=1e-6)
 
 
-def test_extra_squares_of_the_seed():
+def test_extra_squares_of_hikapok():
     published = [42.43, 82.17, 136.23, 189.45, 242.34, 295.08]
-    extras = [SSD300_SEED.shapes(level)[0] for level in range(6)]
+    extras = [SSD300_HIKAPOK.shapes(level)[0] for level in range(6)]
     np.testing.assert_allclose(extras, np.repeat(published, 2).reshape(6, 2), atol=0.015)
 
 
@@ -99,7 +99,7 @@ def test_sizes_of_ssd512_are_the_papers_shares_of_the_side():
     np.testing.assert_allclose(SSD512.max_sizes, np.multiply(shares[1:], 512))
 
 
-@pytest.mark.parametrize("spec", [SSD300, SSD300_SEED, SSD512, SSD128])
+@pytest.mark.parametrize("spec", [SSD300, SSD300_HIKAPOK, SSD512, SSD128])
 def test_every_anchor_against_plain_loops(spec):
     wanted = []
     for level, cells in enumerate(spec.feature_sizes):
@@ -125,7 +125,7 @@ def test_clipped_anchors_are_the_same_limited_to_the_picture():
 
 
 def test_hash_names_the_anchors():
-    specs = (SSD300, SSD300_SEED, SSD512, SSD128)
+    specs = (SSD300, SSD300_HIKAPOK, SSD512, SSD128)
     assert len({anchors_hash(spec) for spec in specs}) == len(specs)
     assert anchors_hash(SSD300) == anchors_hash(dataclasses.replace(SSD300))
     # Stored in pushed models: a change here makes their weights unusable.

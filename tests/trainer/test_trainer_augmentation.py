@@ -46,16 +46,16 @@ def _kept_ious(window, boxes):
     return ious
 
 
-@pytest.mark.parametrize("name", ["paper", "seed", "light"])
+@pytest.mark.parametrize("name", ["paper", "hikapok", "light"])
 def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
     recipe = dataclasses.replace(RECIPES[name], patch_scale=None)
     windows = _windows(recipe, n=1200)
     height, width = (windows[:, 2:] - windows[:, :2]).T
     np.testing.assert_allclose(height, width, rtol=1e-5)
     expanded = ~_is_whole(windows)
-    share = {"paper": 0.5, "seed": 0.5, "light": 0.25}[name]
+    share = {"paper": 0.5, "hikapok": 0.5, "light": 0.25}[name]
     assert expanded.mean() == pytest.approx(share, abs=4 * (share * (1 - share) / 1200) ** 0.5)
-    low, high = {"paper": (1, 4), "seed": (1.1, 4), "light": (1, 1.3)}[name]
+    low, high = {"paper": (1, 4), "hikapok": (1.1, 4), "light": (1, 1.3)}[name]
     ratios = height[expanded]
     assert low <= ratios.min() < low + 0.1
     assert high - 0.1 < ratios.max() <= high + 1e-5
@@ -77,7 +77,7 @@ _COLOURS = {
         (0.5, -18 / 360, 18 / 360, 0),
         (0.25, 0.5, 1.5, 1),
     ],
-    "seed": [(1, -32, 32, 0), (0, 1, 1, 1), (1, 0.5, 1.5, 1), (0, 0, 0, 0), (0, 1, 1, 1)],
+    "hikapok": [(1, -32, 32, 0), (0, 1, 1, 1), (1, 0.5, 1.5, 1), (0, 0, 0, 0), (0, 1, 1, 1)],
 }
 
 
@@ -175,7 +175,7 @@ def test_the_two_patch_rules_differ(monkeypatch):
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.1,))
     windows = _windows(Recipe(expand_probability=0.0), n=200)
     worst = [min(_kept_ious(w, _BOXES)) for w in windows[~_is_whole(windows)]]
-    # The small box is often kept below 0.1, which only the seed's rule refuses.
+    # The small box is often kept below 0.1, which only HiKapok's rule refuses.
     assert min(worst) < 0.1
 
 
@@ -209,8 +209,8 @@ def test_pictures_without_objects_are_whole_or_any_patch(monkeypatch):
 
 
 def test_patches_are_drawn_within_the_expanded_canvas():
-    seed_recipe = Recipe(expand_probability=1.0, expand_ratio=(4.0, 4.0))
-    windows = _windows(seed_recipe, n=400)
+    hikapok_recipe = Recipe(expand_probability=1.0, expand_ratio=(4.0, 4.0))
+    windows = _windows(hikapok_recipe, n=400)
     sides = windows[:, 2:] - windows[:, :2]
     assert sides.max() <= 4 + 1e-4
     assert (sides > 1.2).any(axis=1).mean() > 0.5
@@ -288,7 +288,7 @@ def wild():
     return pixels
 
 
-@pytest.mark.parametrize("name", ["paper", "seed"])
+@pytest.mark.parametrize("name", ["paper", "hikapok"])
 def test_colours_stay_in_range(wild, name):
     recipe = RECIPES[name]
     acts = {key: getattr(recipe, key) for key in _STILL}

@@ -74,10 +74,10 @@ def test_every_configurable_detector_exists(detector):
 
 
 @pytest.mark.parametrize("detector", ["ssd512-vgg16", "ssd128-small"])
-def test_seed_anchors_exist_for_ssd300_only(detector):
-    assert detector_spec(TrainerConfig(anchors="seed")).anchors.extra_square_first
-    with pytest.raises(DataError, match=f"'seed' does not exist for {detector}; use paper"):
-        detector_spec(TrainerConfig(detector=detector, anchors="seed"))
+def test_hikapok_anchors_exist_for_ssd300_only(detector):
+    assert detector_spec(TrainerConfig(anchors="hikapok")).anchors.extra_square_first
+    with pytest.raises(DataError, match=f"'hikapok' does not exist for {detector}; use paper"):
+        detector_spec(TrainerConfig(detector=detector, anchors="hikapok"))
 
 
 def test_maps_that_anchors_do_not_stand_on_are_refused():

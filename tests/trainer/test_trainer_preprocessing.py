@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from data.fields import COMMON, SEED
+from data.fields import COMMON, HIKAPOK
 from trainer.preprocessing import preprocessing_fn
 
 _CLASSES = ["cat", "dog", "emu"]
@@ -51,7 +51,7 @@ _TWO = [
 ]
 
 
-@pytest.mark.parametrize("fields", [COMMON, SEED])
+@pytest.mark.parametrize("fields", [COMMON, HIKAPOK])
 @pytest.mark.parametrize("kind", ["sparse", "dense", "ragged"])
 def test_names_become_ids_and_sides_come_along(fields, kind):
     found = _process(fields, _TWO, kind)
@@ -65,7 +65,7 @@ def test_names_become_ids_and_sides_come_along(fields, kind):
 
 def test_record_ids_are_the_source_or_the_filename():
     assert _process(COMMON, _TWO)["record_id"] == [b"VOC/0", b"VOC/1"]
-    assert _process(SEED, _TWO)["record_id"] == [b"0.jpg", b"1.jpg"]
+    assert _process(HIKAPOK, _TWO)["record_id"] == [b"0.jpg", b"1.jpg"]
 
 
 def test_records_of_other_tools_need_not_tell_everything():

@@ -92,7 +92,7 @@ def test_the_model_is_found_where_tfx_keeps_and_seeks_it(exported, tmp_path):
 
 def test_other_anchors_are_refused_by_both_their_hashes(exported, sample_classes):
     _, folder = exported
-    other = dataclasses.replace(CONFIG, anchors="seed")
+    other = dataclasses.replace(CONFIG, anchors="hikapok")
     own = json.loads((folder / IDENTITY).read_text())["anchors_hash"]
     network = _network(2, len(sample_classes))
     before = network.get_weights()

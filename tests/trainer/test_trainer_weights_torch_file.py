@@ -68,7 +68,7 @@ def test_full_ssd_for_other_classes_leaves_class_heads_random(reference, message
 
 
 def test_full_ssd_on_other_anchors_leaves_all_heads_random(reference, messages):
-    network, spec = build(anchors="seed")
+    network, spec = build(anchors="hikapok")
     load_backbone_weights(network, spec, VOC, str(reference / "ssd300.pth"))
     assert "loaded=24 layers (conv1_1 to conv11_2) random=box_head0," in messages()[0]
 
