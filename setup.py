@@ -36,6 +36,7 @@ setup(
         "markdown",
         "orjson",
         "pillow",
+        "pydantic>=2",
         "python-rapidjson",
         "rich",
     ],

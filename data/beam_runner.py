@@ -4,12 +4,11 @@ A preset is a list of plain Beam options. What a user gives after `--` comes lat
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.errors import DataError
+from data.errors import DataError, did_you_mean
 
 DIRECT = "direct"
 MULTIPROCESS = "multiprocess"
@@ -141,9 +140,8 @@ def _check_known(options: Sequence[str]) -> None:
         name for name in parsed.get_all_options(retain_unknown_options=True) if name not in known
     ]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=3)
-        hint = f"Did you mean {' or '.join(f'--{name}' for name in near)}?" if near else "Remove it"
-        raise DataError(f"--{unknown[0]}: Beam has no such option. {hint}")
+        hint = did_you_mean(f"--{unknown[0]}", [f"--{name}" for name in known])
+        raise DataError(f"--{unknown[0]}: Beam has no such option; {hint}")
 
 
 def _workers_here() -> list[str]:

@@ -1,9 +1,12 @@
 """The error a user can act on."""
 
+import difflib
 import sys
+from collections.abc import Iterable
 
 # The exit status of a command that met one.
 BAD_INPUT = 2
+_MOST_NAMES = 30
 
 
 class DataError(ValueError):
@@ -11,6 +14,18 @@ class DataError(ValueError):
 
     Command lines print the message without a traceback and exit with `BAD_INPUT`.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """What a message on an unknown name ends with: the nearest known names, or all if none is near.
+
+    Of very many names it gives the first ones.
+    """
+    known = list(known)
+    if near := difflib.get_close_matches(name, known, n=3):
+        return f"did you mean {', '.join(near[:-2] + [' or '.join(near[-2:])])}?"
+    more = ", ..." if len(known) > _MOST_NAMES else ""
+    return f"choose from {', '.join(known[:_MOST_NAMES])}{more}"
 
 
 # Beam raises a worker's exception again with this and the name of the step added to its text.

@@ -1,12 +1,12 @@
 """Building the record of one picture, and the checks it has to pass first."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from data.errors import did_you_mean
 from data.fields import COMMON
 from data.jpeg import JpegHeader, read_header
 from data.voc import Annotation, relative_boxes
@@ -34,7 +34,7 @@ def find_problems(annotation: Annotation, header: JpegHeader, classes: Sequence[
         if item.name not in classes:
             problems.append(
                 f"{annotation.source}: object {number} ({item.name}): not one of the "
-                f"{len(classes)} classes ({_nearest(item.name, classes)}). Correct it, or say "
+                f"{len(classes)} classes ({did_you_mean(item.name, classes)}). Correct it, or say "
                 "which classes there are: --classes NAME... or --schema FILE"
             )
     return problems
@@ -121,11 +121,6 @@ def _box_problems(
             "Correct it"
         )
     return problems
-
-
-def _nearest(name: str, classes: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, classes, n=1)
-    return f"the nearest is {near[0]}" if near else f"{classes[0]} ... {classes[-1]}"
 
 
 def _bytes(values) -> tf.train.Feature:

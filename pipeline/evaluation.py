@@ -1,13 +1,12 @@
 """What the Evaluator measures and what a model has to reach, for TFMA."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision import metric_names, picture_slices, tfma_metric
-from data.errors import DataError
+from data.errors import DataError, did_you_mean
 from data.fields import Fields
 from pipeline.code_version import code_version
 from pipeline.config import EvaluatorConfig, parse_bounds
@@ -113,6 +112,4 @@ def _per_slice(bounds: Mapping[str, list]) -> dict[str, config_pb2.PerSliceMetri
 def _check_known(where: str, name: str, known: Iterable[str]) -> None:
     known = sorted(known)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
-        raise DataError(f"{where}: {name!r} is not known; {hint}")
+        raise DataError(f"{where}: {name!r} is unknown; {did_you_mean(name, known)}")

@@ -21,7 +21,7 @@ from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import metric_names
 from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
-from data.errors import DataError
+from data.errors import DataError, did_you_mean
 from data.fields import COMMON
 from data.paths import check_no_wildcard
 from data.schema import class_names, read_schema
@@ -125,7 +125,8 @@ def _check_training(config: Config) -> None:
 def _partial_run(pipeline, from_component: str) -> RunOptions:
     known = [component.id for component in pipeline.components]
     if from_component not in known:
-        raise DataError(f"--from {from_component}: no such component; there are {', '.join(known)}")
+        hint = did_you_mean(from_component, known)
+        raise DataError(f"--from {from_component}: unknown component; {hint}")
     again = {from_component}
     for component in pipeline.components:
         if again.intersection(node.id for node in component.upstream_nodes):

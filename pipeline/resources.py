@@ -1,71 +1,77 @@
 """What a component asks of a cluster, each value in one word so that `--set` can express it."""
 
-import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from data.settings import CHECKED, Settings, field_types
 
 # The entry of `Config.resources` whose values hold for every component.
 ALL = "all"
 
-_FORMS = {
-    "node_selector": (r"[^=\s]+=[^=\s]*", "label=value"),
-    "tolerations": (
+
+def _written(form: str, words: str) -> AfterValidator:
+    def check(entry: str) -> str:
+        if not re.fullmatch(form, entry):
+            raise ValueError(f"must be written as {words}")
+        return entry
+
+    return AfterValidator(check)
+
+
+_Label = Annotated[str, _written(r"[^=\s]+=[^=\s]*", "label=value")]
+_Taint = Annotated[
+    str,
+    _written(
         r"[^=:\s]+(=[^=:\s]*)?:(NoSchedule|PreferNoSchedule|NoExecute)",
-        "key:Effect or key=value:Effect, as kubectl writes taints",
+        "key:Effect or key=value:Effect, like kubectl's taints",
     ),
-    "volumes": (r"[a-z0-9][a-z0-9.-]*:/\S*", "claim:/path"),
-    "secrets": (r"[A-Za-z_]\w*=[a-z0-9][a-z0-9.-]*/[-.\w]+", "VARIABLE=secret/key"),
-}
+]
+_Volume = Annotated[str, _written(r"[a-z0-9][a-z0-9.-]*:/\S*", "claim:/path")]
+_Secret = Annotated[
+    str, _written(r"[A-Za-z_]\w*=[a-z0-9][a-z0-9.-]*/[-.\w]+", "VARIABLE=secret/key")
+]
 
 
-@dataclass(frozen=True)
-class Resources:
+@dataclass(frozen=True, config=CHECKED)
+class Resources(Settings):
     """Of one component; None leaves it to `all`, and what `all` leaves open to the cluster.
 
-    `cpu` counts cores, `memory_gb` 10^9 bytes; both are request and limit at once. `gpu_type` is
-    the resource's name (nvidia.com/gpu if none is given), on Vertex AI the accelerator's.
-    `node_selector` holds `label=value`, `tolerations` taints as kubectl writes them
-    (`nvidia.com/gpu:NoSchedule`), `volumes` persistent volume claims and where they are mounted
-    (`claim:/path`), `secrets` environment variables from secrets (`VARIABLE=secret/key`); these
-    lists are added to those of `all`. With `cache` false a component runs in every run. `timeout_s`
-    0 means none.
+    Lists are added to those of `all`.
     """
 
-    cpu: float | None = None
-    memory_gb: float | None = None
-    gpu_count: int | None = None
+    cpu: float | None = Field(None, gt=0)
+    """Cores, as request and limit."""
+    memory_gb: float | None = Field(None, gt=0)
+    """10^9 bytes, as request and limit."""
+    gpu_count: int | None = Field(None, ge=0)
     gpu_type: str | None = None
-    retries: int | None = None
+    """Name of the resource (default nvidia.com/gpu), on Vertex AI of the accelerator."""
+    retries: int | None = Field(None, ge=0)
     cache: bool | None = None
-    timeout_s: int | None = None
-    node_selector: tuple[str, ...] = ()
-    tolerations: tuple[str, ...] = ()
-    volumes: tuple[str, ...] = ()
-    secrets: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        for name in ("cpu", "memory_gb"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: {value} must be above 0")
-        for name in ("gpu_count", "retries", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ValueError(f"{name}: {value} must not be negative")
-        for name, (form, words) in _FORMS.items():
-            for entry in getattr(self, name):
-                if not re.fullmatch(form, entry):
-                    raise ValueError(f"{name}: {entry!r}: write {words}")
+    """False runs the component in every run."""
+    timeout_s: int | None = Field(None, ge=0)
+    """0 for none."""
+    node_selector: tuple[_Label, ...] = ()
+    """`label=value`"""
+    tolerations: tuple[_Taint, ...] = ()
+    """Taints as kubectl writes them: `nvidia.com/gpu:NoSchedule`."""
+    volumes: tuple[_Volume, ...] = ()
+    """Persistent volume claims and where they are mounted: `claim:/path`."""
+    secrets: tuple[_Secret, ...] = ()
+    """Environment variables from secrets: `VARIABLE=secret/key`."""
 
 
 def resources_of(component: str, resources: Mapping[str, Resources]) -> Resources:
     """What a component asks for: its own entry, completed by the one for `all`."""
     own, common = resources.get(component, Resources()), resources.get(ALL, Resources())
     merged = {}
-    for field in dataclasses.fields(Resources):
-        mine, others = getattr(own, field.name), getattr(common, field.name)
-        merged[field.name] = mine + others if isinstance(mine, tuple) else mine
+    for name in field_types(Resources):
+        mine, others = getattr(own, name), getattr(common, name)
+        merged[name] = mine + others if isinstance(mine, tuple) else mine
         if mine is None:
-            merged[field.name] = others
+            merged[name] = others
     return Resources(**merged)

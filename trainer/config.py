@@ -1,8 +1,12 @@
 """What the Trainer needs to know, with the paper's values as defaults. Imports nothing heavy."""
 
-import math
-import typing
-from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from data.settings import CHECKED, Settings, one_of
 
 ANCHOR_STYLES = ("paper", "clipped", "hikapok")
 AUGMENTATIONS = ("none", "light", "paper", "hikapok")
@@ -26,125 +30,70 @@ _MAX_BUFFER = 2**31 - 1
 IMAGENET_WEIGHTS = "imagenet"
 
 
-@dataclass(frozen=True)
-class TrainerConfig:
-    """One training run. `steps` counts optimiser steps on batches of `batch_size` pictures.
+@dataclass(frozen=True, config=CHECKED)
+class TrainerConfig(Settings):
+    """One training run."""
 
-    `batch_size` is that of all devices together and the learning rate is the one for that batch, so
-    neither changes with the number of devices, of which it has to be a multiple.
-
-    `schedule` says how the rate falls after the warm-up: `steps` divides it by ten after each
-    fraction of `steps` in `learning_rate_steps` (the paper's 80k and 100k of 120k are 2/3 and 5/6),
-    `cosine` lets it fall to 0 along half a cosine. Weight decay is on kernels alone;
-    `double_bias_rate` is the other half of the Caffe release's rule, biases that learn at twice the
-    rate. `clip_norm` bounds the norm of all gradients, 0 does not. With `ema` above 0 weights and
-    moving statistics are averaged over the steps, `average = ema * average + (1 - ema) * weights`
-    with less than `ema` in the first steps (`trainer.moving_averages`), and the averages are
-    evaluated and exported.
-
-    `precision` is Keras' dtype policy: `mixed_bfloat16`, or `mixed_float16` with a loss scale that
-    follows the gradients. Losses, box codes and the exported model are float32. `xla` compiles the
-    step by XLA, which helps on GPUs and not on CPUs, and works on one device.
-
-    `backbone_weights` is `none`, `imagenet` or the path of a Keras or PyTorch file
-    (`trainer.weights`). Pictures are shuffled through a buffer of `shuffle_buffer`, whose
-    encoded bytes are held in memory.
-
-    Every `eval_every` steps and at the end the mAP on the eval split is measured, and the best
-    weights are exported; with 0 it is not, and the last ones are. `warm_start` is empty, the path
-    of a model that was exported before (`trainer.weights.saved_model`), or `latest` for the latest
-    blessed one; where there is none yet, `backbone_weights` counts.
-    """
-
-    detector: str = "ssd300-vgg16"
-    anchors: str = "paper"
+    detector: Annotated[str, one_of(DETECTORS)] = "ssd300-vgg16"
+    anchors: Annotated[str, one_of(ANCHOR_STYLES)] = "paper"
     backbone_weights: str = NO_WEIGHTS
-    augmentation: str = "paper"
+    """`none`, `imagenet` or the path of a Keras or PyTorch file (`trainer.weights`)."""
+    augmentation: Annotated[str, one_of(AUGMENTATIONS)] = "paper"
     use_difficult: bool = True
-    batch_size: int = 32
-    steps: int = 120_000
-    learning_rate: float = 1e-3
-    schedule: str = "steps"
-    warmup_steps: int = 500
-    warmup_learning_rate: float = 1e-4
+    batch_size: int = Field(32, ge=1)
+    """Pictures a step on all devices together, a multiple of their number."""
+    steps: int = Field(120_000, ge=1)
+    """Optimiser steps, each on one batch."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """For the whole batch, so the number of devices does not change it."""
+    schedule: Annotated[str, one_of(SCHEDULES)] = "steps"
+    """How the rate falls after the warm-up: in `steps`, or along half a `cosine` to 0."""
+    warmup_steps: int = Field(500, ge=0)
+    warmup_learning_rate: float = Field(1e-4, gt=0)
     learning_rate_steps: tuple[float, ...] = (2 / 3, 5 / 6)
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    """Fractions of `steps` after which the schedule `steps` divides the rate by ten. The paper's
+    80k and 100k of 120k are 2/3 and 5/6."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    """On kernels only."""
     double_bias_rate: bool = False
-    clip_norm: float = 0.0
-    ema: float = 0.0
-    precision: str = "float32"
+    """Biases learn at twice the rate, the other half of the Caffe release's rule."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Bound on the norm of all gradients together; 0 for none."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Above 0, weights and moving statistics are averaged over the steps and the averages are
+    evaluated and exported: `average = ema * average + (1 - ema) * weights`, with less than `ema` in
+    the first steps (`trainer.moving_averages`)."""
+    precision: Annotated[str, one_of(PRECISIONS)] = "float32"
+    """Keras' dtype policy. `mixed_float16` has a loss scale that follows the gradients. Losses, box
+    codes and the exported model are always float32."""
     xla: bool = False
-    seed: int = 0
-    shuffle_buffer: int = 2048
-    log_every: int = 10
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    eval_every: int = 0
+    """Compile the step with XLA, which helps on GPUs but not on CPUs, and works on one device."""
+    seed: int = Field(0, ge=0, le=_MAX_SEED)
+    shuffle_buffer: int = Field(2048, ge=1, le=_MAX_BUFFER)
+    """Pictures that are shuffled at a time; their encoded bytes are held in memory."""
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    eval_every: int = Field(0, ge=0)
+    """Steps between measurements of the mAP on the eval split, which is also measured at the end.
+    The best weights are exported; with 0 nothing is measured and the last ones are."""
     warm_start: str = ""
+    """A model to start from: the path of an exported one (`trainer.weights.saved_model`), `latest`
+    for the latest blessed one, or empty. While there is none yet, `backbone_weights` counts."""
 
-    def __post_init__(self):
-        for field, kind in typing.get_type_hints(TrainerConfig).items():
-            _check_type(field, getattr(self, field), kind)
-        for field, allowed in (
-            ("detector", DETECTORS),
-            ("anchors", ANCHOR_STYLES),
-            ("augmentation", AUGMENTATIONS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(
-                    f"trainer.{field}: {value!r} is not known; choose one of {', '.join(allowed)}"
-                )
-        for field in (
-            "batch_size",
-            "steps",
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "shuffle_buffer",
-        ):
-            if getattr(self, field) < 1:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at least 1")
-        for field in ("learning_rate", "warmup_learning_rate"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be above 0, finite")
-        for field in ("warmup_steps", "weight_decay", "clip_norm", "seed", "eval_every"):
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(
-                    f"trainer.{field}: {getattr(self, field)} must not be negative, but finite"
-                )
-        for field, most in (("seed", _MAX_SEED), ("shuffle_buffer", _MAX_BUFFER)):
-            if getattr(self, field) > most:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be at most {most}")
-        for field in ("momentum", "ema"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"trainer.{field}: {getattr(self, field)} must be in [0, 1)")
+    @field_validator("learning_rate_steps")
+    @classmethod
+    def _rise(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        if list(fractions) != sorted(fractions) or any(not 0 < f <= 1 for f in fractions):
+            raise ValueError("must rise within (0, 1]; each is a fraction of trainer.steps")
+        return fractions
+
+    @model_validator(mode="after")
+    def _cosine_has_steps(self) -> Self:
         if self.schedule == "cosine" and self.warmup_steps >= self.steps:
             raise ValueError(
-                f"trainer.warmup_steps: {self.warmup_steps} must be less than trainer.steps "
-                f"({self.steps}) with the cosine schedule, which begins when they are over"
+                f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps}) with "
+                "the cosine schedule, which starts after the warm-up"
             )
-        bounds = self.learning_rate_steps
-        if list(bounds) != sorted(bounds) or any(not 0 < b <= 1 for b in bounds):
-            raise ValueError(
-                f"trainer.learning_rate_steps: {bounds} must rise and lie in (0, 1]; "
-                "each is a fraction of trainer.steps"
-            )
-
-
-def _check_type(field: str, value, kind) -> None:
-    """ValueError unless a field's value is of its type; a whole number is a number too."""
-    if typing.get_origin(kind) is tuple:
-        item, _ = typing.get_args(kind)
-        if not isinstance(value, tuple):
-            raise ValueError(f"trainer.{field}: {value!r} must be a tuple")
-        for part in value:
-            _check_type(field, part, item)
-        return
-    allowed = (int, float) if kind is float else kind
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise ValueError(f"trainer.{field}: {value!r} must be {names[kind]}")
+        return self

@@ -114,11 +114,7 @@ class Job:
         # First: the devices of several workers are joined before anything is computed.
         strategy = devices.choose_strategy()
         facts = fn_args.custom_config
-        fields = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in facts["trainer"].items()
-        }
-        config = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
+        config = with_values(TrainerConfig(**facts["trainer"]), fn_args.hyperparameters)
         devices.check_fit(config, strategy)
         return cls(
             config=config,

@@ -63,7 +63,7 @@ def DataGate(
     code_version: makes a change of the gate's code run it again.
     """
     settings = json.loads(config)
-    settings = DataGateConfig(**{**settings, "block_on": tuple(settings["block_on"])})
+    settings = DataGateConfig(**settings)
     names = Fields(**json.loads(fields))
     splits = artifact_utils.decode_split_names(statistics.split_names)
     protos = {split: _read_statistics(statistics, split) for split in splits}

@@ -17,13 +17,12 @@ What else an open-source cluster cannot run is solved elsewhere: baselines witho
 `pipeline.kubeflow.pushed`, URIs and unknown artifacts in `pipeline.kubeflow.entrypoint`.
 """
 
-import difflib
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
 from components.distributed_trainer.manifest import GPU, toleration
-from data.errors import DataError
+from data.errors import DataError, did_you_mean
 from pipeline.config import PRESETS, Config
 from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
@@ -147,8 +146,7 @@ def _check_resources(spec: dict, config: Config) -> None:
     preset = PRESETS[config.preset].resources
     for name, resources in config.resources.items():
         if name not in (ALL, *tasks) and resources != preset.get(name):
-            near = difflib.get_close_matches(name, tasks, n=3) or sorted(tasks)
-            raise DataError(f"resources.{name}: no such component; there is {', '.join(near)}")
+            raise DataError(f"resources.{name}: unknown component; {did_you_mean(name, tasks)}")
 
 
 def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool) -> dict:

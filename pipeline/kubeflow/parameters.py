@@ -18,6 +18,7 @@ from tfx.types.standard_component_specs import (
 
 from components.mean_average_precision import metric_names
 from data.errors import DataError
+from data.settings import Names, parse
 from pipeline.config import Config, EvaluatorConfig
 from trainer.config import TrainerConfig
 
@@ -38,6 +39,10 @@ class RunParameter:
     write: Callable[[dict, object], None]
 
 
+def _of_run(names: Names) -> str:
+    return "a run's parameter "
+
+
 def _write_steps(parameters: dict, steps: float) -> None:
     _write_trainer(parameters, "steps", int(steps))
     arguments = json.loads(parameters[TRAIN_ARGS_KEY])
@@ -47,19 +52,19 @@ def _write_steps(parameters: dict, steps: float) -> None:
 def _write_trainer(parameters: dict, field: str, value) -> None:
     settings = json.loads(parameters[CUSTOM_CONFIG_KEY])
     settings["trainer"][field] = value
-    _check(TrainerConfig, field, value)
+    parse(TrainerConfig, settings["trainer"], _of_run)
     parameters[CUSTOM_CONFIG_KEY] = json.dumps(settings)
 
 
 def _write_min_map(parameters: dict, value: float) -> None:
-    _check(EvaluatorConfig, "min_map", value)
+    parse(EvaluatorConfig, {"min_map": value}, _of_run)
     config, threshold = _overall_threshold(parameters, metric_names.MAP)
     threshold.value_threshold.lower_bound.value = value
     parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
 
 
 def _write_min_map_change(parameters: dict, value: float) -> None:
-    _check(EvaluatorConfig, "min_map_change", value)
+    parse(EvaluatorConfig, {"min_map_change": value}, _of_run)
     config, threshold = _overall_threshold(parameters, metric_names.SIGNIFICANT)
     threshold.change_threshold.absolute.value = value
     parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
@@ -73,13 +78,6 @@ def _overall_threshold(parameters: dict, metric: str):
         if list(found.slicing_specs) == [config_pb2.SlicingSpec()]:
             return config, found.threshold
     raise DataError(f"the compiled pipeline has no bound on {metric}. Compile it anew")
-
-
-def _check(part: type, field: str, value) -> None:
-    try:
-        part(**{field: value})
-    except ValueError as error:
-        raise DataError(f"a run's parameter {field}: {error}") from error
 
 
 PARAMETERS = (

@@ -156,7 +156,7 @@ def test_a_shift_within_its_limit_is_no_finding():
 )
 def test_settings_are_checked(setting):
     (name,) = setting
-    with pytest.raises(ValueError, match=f"data.{name}: "):
+    with pytest.raises(ValueError, match=name):
         DataGateConfig(**setting)
 
 

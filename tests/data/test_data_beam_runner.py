@@ -148,7 +148,7 @@ def test_which_workers_share_no_folder_with_the_caller(preset):
         (
             "direct",
             ("--direct_num_wokers=2",),
-            "--direct_num_wokers: Beam has no such option. Did you mean --direct_num_workers",
+            "--direct_num_wokers: Beam has no such option; did you mean --direct_num_workers",
         ),
         ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: is no option"),
     ],

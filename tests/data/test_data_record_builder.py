@@ -119,7 +119,7 @@ def test_all_problems_are_listed(annotate):
     assert (
         "the size is 40 x 36, but the JPEG has 36 x 40 pixels. The sides are swapped" in problems[0]
     )
-    assert "object 1 (dgo): not one of the 2 classes (the nearest is dog)" in problems[1]
+    assert "object 1 (dgo): not one of the 2 classes (did you mean dog?)" in problems[1]
     assert "--classes" in problems[1]
     assert "ymin 30 >= ymax 20" in problems[2]
     assert "reaches out" in problems[3]

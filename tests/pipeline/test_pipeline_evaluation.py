@@ -81,12 +81,12 @@ def test_intervals_and_coco_are_part_of_the_metric_on_request():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("min_class_ap=dgo:0.5", "evaluator.min_class_ap: 'dgo' is not known; did you mean dog"),
+        ("min_class_ap=dgo:0.5", "evaluator.min_class_ap: 'dgo' is unknown; did you mean dog"),
         ("min_slice_map=size=smal:0.5", "evaluator.min_slice_map: .*did you mean size=small"),
-        ("min_slice_map=objects=many:0.5", "min_slice_map: objects: 'many' is not known; .*10"),
-        ("min_slice_map=colour=red:0.5", "evaluator.slices: 'colour' is not known"),
+        ("min_slice_map=objects=many:0.5", "min_slice_map: objects: 'many' is unknown; .*10"),
+        ("min_slice_map=colour=red:0.5", "evaluator.slices: 'colour' is unknown"),
         ("min_slice_map=small:0.5", "write slice=value:mAP, as in size=small:0.2"),
-        ("slices=object", "evaluator.slices: 'object' is not known; did you mean objects"),
+        ("slices=object", "evaluator.slices: 'object' is unknown; did you mean objects"),
     ],
 )
 def test_what_does_not_exist_is_named(setting, message):
@@ -96,7 +96,7 @@ def test_what_does_not_exist_is_named(setting, message):
 
 def test_records_without_a_flag_have_no_slice_by_it():
     config_of("min_slice_map=occluded=yes:0.1")
-    with pytest.raises(DataError, match="'occluded' is not known"):
+    with pytest.raises(DataError, match="'occluded' is unknown"):
         config_of("min_slice_map=occluded=yes:0.1", fields=HIKAPOK)
 
 
@@ -115,5 +115,5 @@ def test_records_without_a_flag_have_no_slice_by_it():
 )
 def test_values_are_checked_when_the_configuration_is_built(setting):
     (name,) = setting
-    with pytest.raises(ValueError, match=f"evaluator.{name}: "):
+    with pytest.raises(ValueError, match=name):
         EvaluatorConfig(**setting)

@@ -333,12 +333,12 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
         (
             (),
             (_VOLUMES, "resources.Trainr.gpu_count=2"),
-            "resources.Trainr: no such component; there is Trainer",
+            "resources.Trainr: unknown component; did you mean Trainer",
         ),
         (
             ("--preset", "ssd300-voc"),
             (_VOLUMES, "resources.Tuner.gpu_count=2"),
-            "resources.Tuner: no such component; there is Trainer",
+            "resources.Tuner: unknown component; did you mean Trainer",
         ),
         (
             ("--vertex", "--pipeline-root", "gs://b/r", "--serving-dir", "gs://b/s", "--data"),

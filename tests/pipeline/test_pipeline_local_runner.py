@@ -63,11 +63,11 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("evaluator.min_class_ap=dog", "evaluator.min_class_ap: 'dog': write name:least"),
-        ("data.on_leak=ignore", "data.on_leak: 'ignore' is not block or drop_train"),
-        ("data.block_on=box", "data.block_on: 'box' is not known"),
-        ("tuner.trials=0", "tuner.trials: 0 must be at least 1"),
-        ("trainer.eval_every=-1", "trainer.eval_every: -1 must not be negative"),
+        ("evaluator.min_class_ap=dog", "evaluator.min_class_ap: 'dog' must be written as name"),
+        ("data.on_leak=ignore", "data.on_leak: 'ignore' is unknown; choose from block, drop_train"),
+        ("data.block_on=box", "data.block_on: 'box' is unknown; did you mean boxes"),
+        ("tuner.trials=0", "tuner.trials: '0' must be at least 1"),
+        ("trainer.eval_every=-1", "trainer.eval_every: '-1' must be at least 0"),
         ("trainer.anchors=clipped", "trainer.anchors: 'clipped' does not exist for ssd128-small"),
         ("trainer.warm_start=/none/1", "trainer.warm_start: /none/1: no SavedModel there"),
     ],

@@ -68,10 +68,13 @@ def test_other_weights_at_the_same_path_are_another_training(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (_JOB[:2], "workers need .*training_job.volumes"),
-        (_JOB[::2], "workers need training_job.image"),
-        (["training_job.workers=-1"], "training_job.workers: -1 must not be negative"),
-        ([*_JOB, "training_job.gpu_count=3"], "batch_size: 16 .*6 devices.* multiple"),
+        (_JOB[:2], "training_job: workers need .*volumes"),
+        (_JOB[::2], "training_job: workers need image"),
+        (["training_job.workers=-1"], "training_job.workers: '-1' must be at least 0"),
+        (
+            [*_JOB, "training_job.gpu_count=3"],
+            "trainer.batch_size: 16 must be a multiple of the 6 devices",
+        ),
     ],
 )
 def test_a_job_that_cannot_be_is_refused(overrides, message):
