@@ -174,7 +174,7 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
             "metrics",
             "data/fields.py",
             "trainer/anchors.py",
-            "trainer/detector.py",
+            "trainer/model_zoo.py",
         ),
     )
     verdict = DataVerdict(report=gate.outputs["report"])

@@ -7,16 +7,9 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from data.settings import CHECKED, Settings, one_of
+from trainer.model_zoo import ANCHOR_STYLES, DETECTORS
+from trainer.recipes import RECIPES
 
-ANCHOR_STYLES = ("paper", "clipped", "hikapok")
-AUGMENTATIONS = ("none", "light", "paper", "hikapok")
-DETECTORS = (
-    "ssd300-vgg16",
-    "ssd512-vgg16",
-    "ssd300-mobilenet",
-    "ssd300-resnet50",
-    "ssd128-small",
-)
 SCHEDULES = ("steps", "cosine")
 MIXED_FLOAT16 = "mixed_float16"
 PRECISIONS = ("float32", "mixed_bfloat16", MIXED_FLOAT16)
@@ -38,7 +31,7 @@ class TrainerConfig(Settings):
     anchors: Annotated[str, one_of(ANCHOR_STYLES)] = "paper"
     backbone_weights: str = NO_WEIGHTS
     """`none`, `imagenet` or the path of a Keras or PyTorch file (`trainer.weights`)."""
-    augmentation: Annotated[str, one_of(AUGMENTATIONS)] = "paper"
+    augmentation: Annotated[str, one_of(RECIPES)] = "paper"
     use_difficult: bool = True
     batch_size: int = Field(32, ge=1)
     """Pictures a step on all devices together, a multiple of their number."""

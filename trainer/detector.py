@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
-from data.errors import DataError
-from trainer import anchors
 from trainer.anchors import AnchorSpec
 from trainer.backbones import Pretrained, mobilenet, resnet50, small, vgg16
 from trainer.config import TrainerConfig
+from trainer.model_zoo import DETECTORS, anchor_spec
 
 
 @dataclass(frozen=True)
@@ -23,35 +22,21 @@ class DetectorSpec:
     pretrained: Pretrained | None = None
 
 
-# Adding a detector: a backbone module, an anchor layout and a row here (and in config.DETECTORS).
-_DETECTORS = {
-    ("ssd300-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD300, vgg16.PRETRAINED),
-    ("ssd300-vgg16", "clipped"): DetectorSpec(
-        vgg16.feature_maps, anchors.SSD300_CLIPPED, vgg16.PRETRAINED
-    ),
-    ("ssd300-vgg16", "hikapok"): DetectorSpec(
-        vgg16.feature_maps, anchors.SSD300_HIKAPOK, vgg16.PRETRAINED
-    ),
-    ("ssd512-vgg16", "paper"): DetectorSpec(vgg16.feature_maps, anchors.SSD512, vgg16.PRETRAINED),
-    ("ssd300-mobilenet", "paper"): DetectorSpec(
-        mobilenet.feature_maps, anchors.SSD300_COARSE, mobilenet.PRETRAINED
-    ),
-    ("ssd300-resnet50", "paper"): DetectorSpec(
-        resnet50.feature_maps, anchors.SSD300, resnet50.PRETRAINED
-    ),
-    ("ssd128-small", "paper"): DetectorSpec(small.feature_maps, anchors.SSD128),
+# By the name of the module, as the rows of `trainer.model_zoo` have it.
+_BACKBONES = {
+    module.__name__.rpartition(".")[2]: module for module in (mobilenet, resnet50, small, vgg16)
 }
 
 
 def detector_spec(config: TrainerConfig) -> DetectorSpec:
-    """The parts of the configured detector; DataError for a pair that does not exist."""
-    spec = _DETECTORS.get((config.detector, config.anchors))
-    if spec is None:
-        known = ", ".join(style for name, style in _DETECTORS if name == config.detector)
-        raise DataError(
-            f"trainer.anchors: {config.anchors!r} does not exist for {config.detector}; use {known}"
-        )
-    return spec
+    """The parts of the configured detector.
+
+    Raises:
+      DataError: the detector has no anchors of the configured style.
+    """
+    anchors = anchor_spec(config.detector, config.anchors)
+    backbone = _BACKBONES[DETECTORS[config.detector].backbone]
+    return DetectorSpec(backbone.feature_maps, anchors, getattr(backbone, "PRETRAINED", None))
 
 
 def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float32") -> keras.Model:

@@ -19,6 +19,7 @@ from data.record_folder import read_records
 from trainer import augmentation, crop_and_resize
 from trainer.config import TrainerConfig
 from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
+from trainer.recipes import RECIPES
 
 # Records parsed at a time: the transform graph costs as much for 64 as for one.
 _PLAN_BATCH = 64
@@ -240,7 +241,7 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
       records: what TransformedRecords gives.
       epoch: int64 [batch].
     """
-    recipe = augmentation.RECIPES[config.augmentation]
+    recipe = RECIPES[config.augmentation]
     real = (records["labels"] > 0) & ~records[CROWD]
     if not config.use_difficult:
         real &= ~records[DIFFICULT]

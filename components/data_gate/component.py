@@ -23,8 +23,7 @@ from components.data_gate.config import DataGateConfig
 from components.data_gate.scan import scan
 from components.data_gate.shift import measure_shifts
 from data.fields import Fields
-from trainer.config import TrainerConfig
-from trainer.detector import detector_spec
+from trainer.model_zoo import anchor_spec
 
 REPORT_FILE = "data_gate.json"
 EXCLUDED_RECORDS = "excluded_records"
@@ -76,7 +75,7 @@ def DataGate(
         beam_pipeline,
         {split: f"{examples.uri}/Split-{split}/*" for split in splits},
         names,
-        detector_spec(TrainerConfig(detector=detector, anchors=anchors)).anchors,
+        anchor_spec(detector, anchors),
         settings.leak_distance,
         f"{report.uri}/found.jsonl",
     )

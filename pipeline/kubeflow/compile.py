@@ -23,8 +23,8 @@ from pipeline.kubeflow.uris import MOUNTS, to_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.resources import resources_of
 from trainer.config import LATEST
-from trainer.detector import detector_spec
 from trainer.export import MODEL_NAME
+from trainer.model_zoo import anchor_spec
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
@@ -119,7 +119,7 @@ def _check_reach(root: str, data: str) -> None:
 
 
 def _check(config, root, data, pattern, serving_dir, work_dir, vertex) -> None:
-    detector_spec(config.trainer)
+    anchor_spec(config.trainer.detector, config.trainer.anchors)
     if config.serving.infra_validator:
         raise DataError(
             f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "

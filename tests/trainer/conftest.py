@@ -15,7 +15,8 @@ from data.fields import COMMON
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.trainer.networks import build
 from tests.trainer.tiny import TINY
-from trainer import detector
+from trainer import model_zoo
+from trainer.backbones import small
 from trainer.input_pipeline import TransformedRecords
 
 SAMPLE_CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
@@ -151,9 +152,9 @@ def tiny_detector():
     other anchors."""
     other = dataclasses.replace(TINY.anchors, min_sizes=(9, 17))
     with pytest.MonkeyPatch.context() as patch:
-        for style, anchors in (("paper", TINY.anchors), ("hikapok", other)):
-            tiny = dataclasses.replace(TINY, anchors=anchors)
-            patch.setitem(detector._DETECTORS, ("ssd128-small", style), tiny)
+        layouts = {"paper": TINY.anchors, "hikapok": other}
+        patch.setitem(model_zoo.DETECTORS, "ssd128-small", model_zoo.Detector("small", layouts))
+        patch.setattr(small, "feature_maps", TINY.feature_maps)
         yield
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import augmentation
-from trainer.augmentation import PAPER, RECIPES, Recipe
+from trainer.recipes import PAPER, RECIPES, Recipe
 
 _WHOLE = np.array([0, 0, 1, 1], np.float32)
 _BOXES = np.array([[0.2, 0.3, 0.8, 0.7], [0.1, 0.1, 0.3, 0.25]], np.float32)

@@ -10,6 +10,7 @@ from trainer import augmentation
 from trainer.backbones import MEAN_RGB
 from trainer.config import TrainerConfig
 from trainer.input_pipeline import _record_seeds, make_image, plan_examples
+from trainer.recipes import PAPER, RECIPES
 
 _SIZE = 96
 _HEIGHT, _WIDTH = 300, 400
@@ -55,7 +56,7 @@ def _augmented(record, **fields):
     return [part.numpy() for part in example]
 
 
-def _drawn(record, seed, recipe=augmentation.PAPER):
+def _drawn(record, seed, recipe=PAPER):
     """Canvas, patch of it and flip that are drawn for a record."""
     seeds = _record_seeds(record["record_id"][None], record["epoch"][None], seed)
     canvas, flip, _, *patch = tf.split(
@@ -125,8 +126,8 @@ def _away_from_borders(shown, margin=4):
 
 @pytest.mark.parametrize("number", range(10))
 def test_one_sampling_equals_the_papers_chain(monkeypatch, example, number):
-    recipe = dataclasses.replace(augmentation.PAPER, colour_probability=0.0)
-    monkeypatch.setitem(augmentation.RECIPES, "paper", recipe)
+    recipe = dataclasses.replace(PAPER, colour_probability=0.0)
+    monkeypatch.setitem(RECIPES, "paper", recipe)
     record = example(number)
     image, boxes, labels = _augmented(record, seed=7)
     wanted, shown, wanted_boxes, wanted_labels = _plain_chain(record, recipe, 7)
@@ -179,9 +180,9 @@ def test_seed_epoch_and_record_each_change_the_draw(example):
 
 def test_the_filling_keeps_its_colour(monkeypatch, example):
     recipe = dataclasses.replace(
-        augmentation.PAPER, patch_scale=None, expand_probability=1.0, colour_probability=1.0
+        PAPER, patch_scale=None, expand_probability=1.0, colour_probability=1.0
     )
-    monkeypatch.setitem(augmentation.RECIPES, "paper", recipe)
+    monkeypatch.setitem(RECIPES, "paper", recipe)
     image, *_ = _augmented(example(2), seed=3)
     filled = np.isclose(image, MEAN_RGB, atol=1e-3).all(axis=-1)
     assert 0.1 < filled.mean() < 1
@@ -196,7 +197,7 @@ def test_without_augmentation_the_picture_is_resized(example):
     assert labels.tolist() == _LABELS
 
 
-@pytest.mark.parametrize("name", augmentation.RECIPES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_pictures_without_objects(example, name):
     for number in range(4):
         image, boxes, labels = _augmented(example(number, boxes=[], labels=[]), augmentation=name)
@@ -231,9 +232,9 @@ def test_crowds_are_not_learned(example, use_difficult):
 
 def test_grey_pictures_become_three_equal_channels(monkeypatch, example):
     still = dataclasses.replace(
-        augmentation.PAPER, expand_probability=0.0, hue_degrees=0.0, saturation=(1.0, 1.0)
+        PAPER, expand_probability=0.0, hue_degrees=0.0, saturation=(1.0, 1.0)
     )
-    monkeypatch.setitem(augmentation.RECIPES, "paper", still)
+    monkeypatch.setitem(RECIPES, "paper", still)
     image, *_ = _augmented(example(mode="L"))
     np.testing.assert_allclose(image[..., 0], image[..., 1], atol=1e-2)
     np.testing.assert_allclose(image[..., 0], image[..., 2], atol=1e-2)

@@ -8,8 +8,9 @@ from trainer.anchors import SSD300, AnchorSpec, anchor_boxes
 from trainer.backbones import MEAN_RGB, small
 from trainer.backbones.caffe import CaffePreprocessing
 from trainer.backbones.vgg16 import L2Normalisation
-from trainer.config import DETECTORS, TrainerConfig
+from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
+from trainer.model_zoo import DETECTORS
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ quiet()
 import tensorflow as tf  # noqa: E402
 
 from tests.trainer.tiny import TINY  # noqa: E402
-from trainer import detector, training, worker  # noqa: E402
+from trainer import model_zoo, training, worker  # noqa: E402
+from trainer.backbones import small  # noqa: E402
 
 
 def _kill_after(last: int) -> None:
@@ -30,7 +31,8 @@ def _kill_after(last: int) -> None:
 
 
 if __name__ == "__main__":
-    detector._DETECTORS[("ssd128-small", "paper")] = TINY
+    model_zoo.DETECTORS["ssd128-small"] = model_zoo.Detector("small", {"paper": TINY.anchors})
+    small.feature_maps = TINY.feature_maps
     if "VIRTUAL_DEVICES" in os.environ:
         (cpu,) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["VIRTUAL_DEVICES"])

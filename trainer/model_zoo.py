@@ -1,0 +1,53 @@
+"""The detectors by name: the backbone and the anchor layouts of each.
+
+To add a detector, add a row. Imports no Keras, so that configurations are checked quickly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from data.errors import DataError
+from trainer import anchors
+from trainer.anchors import AnchorSpec
+
+
+@dataclass(frozen=True)
+class Detector:
+    """`backbone` is a module of `trainer.backbones`; `anchors` are the layouts by style."""
+
+    backbone: str
+    anchors: Mapping[str, AnchorSpec]
+
+
+DETECTORS = {
+    "ssd300-vgg16": Detector(
+        "vgg16",
+        {
+            "paper": anchors.SSD300,
+            "clipped": anchors.SSD300_CLIPPED,
+            "hikapok": anchors.SSD300_HIKAPOK,
+        },
+    ),
+    "ssd512-vgg16": Detector("vgg16", {"paper": anchors.SSD512}),
+    "ssd300-mobilenet": Detector("mobilenet", {"paper": anchors.SSD300_COARSE}),
+    "ssd300-resnet50": Detector("resnet50", {"paper": anchors.SSD300}),
+    "ssd128-small": Detector("small", {"paper": anchors.SSD128}),
+}
+
+ANCHOR_STYLES = tuple(
+    dict.fromkeys(style for detector in DETECTORS.values() for style in detector.anchors)
+)
+
+
+def anchor_spec(detector: str, style: str) -> AnchorSpec:
+    """The anchors of a detector in one of its styles.
+
+    Raises:
+      DataError: the detector has no such style.
+    """
+    layouts = DETECTORS[detector].anchors
+    if style not in layouts:
+        raise DataError(
+            f"trainer.anchors: {style!r} does not exist for {detector}; use {', '.join(layouts)}"
+        )
+    return layouts[style]
