@@ -37,7 +37,6 @@ setup(
         "orjson",
         "pillow",
         "pydantic>=2",
-        "python-rapidjson",
         "rich",
     ],
 )

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,11 +12,43 @@ from google.protobuf.message import Message
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
+from serving.budget import Budget
 from serving.manager import ModelManager
 from serving.metrics import Metrics
+from serving.model_config import ModelConfig
+from serving.pictures import MAX_PIXELS, count_pixels
 from serving.request_log import RequestLogs
 from serving.servable import Arrays, Servable
 from serving.status import StatusError
+
+# Bodies of the largest size that the server holds at a time, received in part or whole.
+_LARGEST_BODIES = 8
+
+
+class Claim:
+    """What one request holds of the server: the bytes of its body, and a place in the queue."""
+
+    def __init__(self, memory: Budget, places: Budget):
+        self._memory, self._places = memory, places
+        self._bytes = self._place = 0
+
+    def add_bytes(self, count: int) -> None:
+        """Counts bytes that the request holds from now on; StatusError where that is too much."""
+        if not self._memory.take(count):
+            raise StatusError("UNAVAILABLE", "the bodies of other requests take all the memory")
+        self._bytes += count
+
+    def take_place(self) -> None:
+        """Enters the queue; StatusError where it is full."""
+        if not self._places.take(1):
+            raise StatusError("UNAVAILABLE", "too many requests in the queue")
+        self._place = 1
+
+    def release(self) -> None:
+        """Gives all back. Called when nothing of the request is left to do."""
+        self._memory.give_back(self._bytes)
+        self._places.give_back(self._place)
+        self._bytes = self._place = 0
 
 
 @dataclass
@@ -28,19 +60,26 @@ class Backend:
     logs: RequestLogs
     executor: ThreadPoolExecutor
     max_body_bytes: int  # after decompression, too
-    max_requests: int  # being received, waiting or running
+    max_requests: int  # waiting or running
     timeout_s: float  # to receive a request, and to answer it
 
     def __post_init__(self):
-        self.places = threading.Semaphore(self.max_requests)
+        self.places = Budget(self.max_requests)
+        self.memory = Budget(_LARGEST_BODIES * self.max_body_bytes)
+        self._pixels = Budget(MAX_PIXELS)
         self._cores = len(os.sched_getaffinity(0))
         self._lock = threading.Lock()
         self._running = 0
 
-    def take_place(self) -> None:
-        """Takes one of `places`, to be released; StatusError where there is none."""
-        if not self.places.acquire(blocking=False):
-            raise StatusError("UNAVAILABLE", "Too many requests in the queue")
+    def configure(self, models: Iterable[ModelConfig]) -> None:
+        """Serves these models; raises StatusError, and changes nothing, where that is refused."""
+        models = list(models)
+        self.manager.configure(models)
+        self.logs.configure(models)
+
+    def claim(self) -> Claim:
+        """An empty claim for a new request, to be released."""
+        return Claim(self.memory, self.places)
 
     @contextlib.contextmanager
     def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
@@ -66,7 +105,27 @@ class Backend:
         inputs: Arrays,
         outputs: Sequence[str] = (),
     ) -> Arrays:
-        """Runs a signature of a version lent by the manager; it is timed, and logged if sampled."""
+        """Runs a signature of a version lent by the manager; it is timed, and logged if sampled.
+
+        Waits until the pictures of all requests that run have at most MAX_PIXELS.
+        """
+        pixels = count_pixels(inputs.values())
+        if not self._pixels.take(pixels, self.timeout_s):
+            raise StatusError("UNAVAILABLE", "the pictures of other requests take all the memory")
+        try:
+            return self._run(model, version, servable, signature, inputs, outputs)
+        finally:
+            self._pixels.give_back(pixels)
+
+    def _run(
+        self,
+        model: str,
+        version: int,
+        servable: Servable,
+        signature: str,
+        inputs: Arrays,
+        outputs: Sequence[str],
+    ) -> Arrays:
         start = time.perf_counter()
         with self._lock:
             self._running += 1

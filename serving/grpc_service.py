@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC API: Predict, GetModelMetadata, GetModelStatus, and health checks."""
+"""TensorFlow Serving's gRPC API: Predict, metadata, status, reloading, and health checks."""
 
 import contextlib
 import math
@@ -10,13 +10,16 @@ import numpy as np
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
+    model_management_pb2,
     model_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
 )
 
+from data.errors import DataError
 from serving.backend import Backend
+from serving.model_config import models_of
 from serving.status import StatusError, invalid
 
 _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
@@ -55,9 +58,7 @@ def _answering(context: grpc.ServicerContext) -> Iterator[None]:
     try:
         yield
     except StatusError as error:
-        # Bytes in the message that are not text are shown as their codes.
-        details = error.message.encode("utf-8", "surrogateescape")
-        context.abort(grpc.StatusCode[error.code], details.decode("utf-8", "backslashreplace"))
+        context.abort(grpc.StatusCode[error.code], error.message)
 
 
 class _Services(
@@ -70,11 +71,13 @@ class _Services(
     def Predict(self, request, context):  # noqa: N802
         name = request.model_spec.name
         with _answering(context), self._backend.timed(name, "Predict", "GRPC"):
-            self._backend.take_place()
+            claim = self._backend.claim()
             try:
+                claim.add_bytes(request.ByteSize())
+                claim.take_place()
                 return self._backend.executor.submit(self._predict, request).result()
             finally:
-                self._backend.places.release()
+                claim.release()
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
         spec, wanted = request.model_spec, list(request.output_filter)
@@ -98,7 +101,7 @@ class _Services(
                 raise ValueError(f"a shape of {size} values")
             return tf.make_ndarray(proto)
         except (ValueError, TypeError) as error:
-            raise invalid(f"tensor parsing error: {name} ({error})") from error
+            raise invalid(f"input {name} is not a tensor: {error}") from error
 
     def GetModelMetadata(self, request, context):  # noqa: N802
         with _answering(context):
@@ -111,6 +114,16 @@ class _Services(
         with _answering(context):
             return self._backend.status(*_named(request.model_spec)[:2])
 
+    def HandleReloadConfigRequest(self, request, context):  # noqa: N802
+        with _answering(context):
+            try:
+                self._backend.configure(models_of(request.config, "the request"))
+            except DataError as error:
+                raise invalid(str(error)) from error
+            # Models that are new are loaded before the answer, as by TensorFlow Serving.
+            self._backend.manager.poll()
+        return model_management_pb2.ReloadConfigResponse()
+
     def Classify(self, request, context):  # noqa: N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")
 
@@ -120,6 +133,6 @@ class _Services(
 def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
     """Model name, version and label that a request asks for."""
     if not spec.name:
-        raise invalid("ModelSpec has no name specified.")
+        raise invalid("the request names no model")
     number = spec.version.value if spec.HasField("version") else None
     return spec.name, number, spec.version_label if spec.HasField("version_label") else None

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 import time
+from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -16,20 +17,44 @@ logging.getLogger("aiohttp.server").addFilter(
 )
 
 
+class _Connection(web.RequestHandler):
+    """Answers what is not HTTP, or too long for aiohttp, as all other errors: in JSON."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # logs, or ends the connection
+        reason = (message or "").strip().partition("\n")[0] or HTTPStatus(status).phrase
+        response = web.json_response(
+            {"error": f"not an acceptable request: {reason}"}, status=status
+        )
+        response.force_close()
+        return response
+
+
 class HttpServer(web.Server):
     """Hands requests to an API. A connection without a first request in time is closed."""
 
     def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int):
         loop = asyncio.get_running_loop()
         limited = functools.partial(web.BaseRequest, loop=loop, client_max_size=max_body_bytes)
-        options = {"auto_decompress": False, "access_log": None}
-        super().__init__(self._handle, request_factory=limited, **options)
+        self._options = {"auto_decompress": False, "access_log": None, "loop": loop}
+        super().__init__(self._handle, request_factory=limited)
         self._api = api
         self._timeout_s = timeout_s
         # aiohttp waits for ever for the first head; between requests, it has a limit of its own.
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._in_flight = 0
         self._draining = False
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, **self._options)
 
     def connection_made(self, handler, transport) -> None:
         super().connection_made(handler, transport)

@@ -1,24 +1,22 @@
-"""Tensors from a JSON predict request, in TensorFlow Serving's row and columnar formats.
-
-Checks come in the order in which TensorFlow Serving makes them, so that of several faults the same
-one is named; the texts are its own (tensorflow_serving/util/json_tensor.cc).
-"""
+"""Tensors from a JSON predict request, in TensorFlow Serving's row and column formats."""
 
 import binascii
+import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import chain
+from typing import NoReturn
 
 import numpy as np
 import tensorflow as tf
 
-from serving.json_text import dtype_name, parse, pretty
 from serving.status import StatusError, invalid
 
 Inputs = dict[str, np.ndarray]
 InputTypes = Mapping[str, tf.DType]
 
-# The JSON values that a type takes, and the type that they are read as: smaller ones wrap around.
+# The JSON values that a type takes, and the type they are read as: smaller integers wrap around.
 _FLOATS, _INTEGERS, _BOOLEANS = {int, float}, {int}, {bool}
 _NUMBERS = {
     **dict.fromkeys((tf.float32, tf.float64), (_FLOATS, np.float64)),
@@ -28,20 +26,35 @@ _NUMBERS = {
     tf.uint64: (_INTEGERS, np.uint64),
     tf.bool: (_BOOLEANS, np.bool_),
 }
-_JSON_TYPES = {"NoneType": "Null", "dict": "Object", "str": "String"}  # All others: numbers.
 # TensorFlow Serving takes 254; arrays in Python end earlier.
 _MAX_RANK = 32
+_SHOWN_CHARACTERS = 60
+_BOM = b"\xef\xbb\xbf"
+# The escapes in a string: a pair of surrogates, half of one, any other.
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
 
 
 def read_document(body: bytes) -> tuple[dict, str]:
-    """The JSON object of a predict request, and the name of the signature it asks for."""
-    document = parse(body)
+    """The JSON object of a predict request, and the name of the signature it asks for.
+
+    As TensorFlow Serving's parser does, it takes NaN and Infinity, the first of equal keys, and
+    bytes that are not UTF-8 (in strings, as Python's `surrogateescape`). Raises INVALID_ARGUMENT.
+    """
+    text = body.removeprefix(_BOM).decode("utf-8", "surrogateescape")
+    try:
+        document = _DECODER.decode(text)
+    except RecursionError as error:
+        raise invalid("the body is nested too deeply (about 1000 levels at most)") from error
+    except ValueError as error:
+        raise invalid(f"the body is not JSON: {error}") from error
+    # It would become a byte that was never sent.
+    if any(escape[1] for escape in _ESCAPE.finditer(text)):
+        raise invalid("the body is not JSON: an escape is half of a surrogate pair")
     if not isinstance(document, dict):
-        raise _wrong(document, "Is not object")
+        raise invalid(f"the body must be a JSON object, found {_shown(document)}")
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
-        what = "not formatted correctly. 'signature_name' key must be a string value."
-        raise _wrong(document, what)
+        raise invalid(f"signature_name must be a string, found {_shown(signature)}")
     return document, signature
 
 
@@ -51,168 +64,131 @@ def read_inputs(document: dict, types: InputTypes) -> tuple[Inputs, bool]:
     Args:
       document: from `read_document`.
       types: names and types of the signature's inputs.
+
+    Raises INVALID_ARGUMENT; UNIMPLEMENTED for a column of a type that JSON has no values for.
     """
     if not types:
-        signature = document.get("signature_name") or "DEFAULT"
-        raise invalid(f"Failed to get input map for signature: {signature}")
+        raise invalid("the signature has no inputs")
+    if "instances" in document and "inputs" in document:
+        raise invalid("the request has both instances and inputs: send one of them")
     if "instances" in document:
         instances = document["instances"]
-        if "inputs" in document:
-            what = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys "
-            raise _wrong(document, f"{what}to exist ")
-        if not isinstance(instances, list):
-            raise _wrong(document, "Expecting 'instances' to be an list/array")
-        if not instances:
-            raise _wrong(document, "No values in 'instances' array")
+        if not isinstance(instances, list) or not instances:
+            raise invalid(f"instances must be a list with values, found {_shown(instances)}")
         return _rows(instances, types), True
     if "inputs" in document:
         return _columns(document["inputs"], types), False
-    raise invalid("Missing 'inputs' or 'instances' key")
+    raise invalid("the request has neither instances nor inputs")
 
 
 def _columns(value: object, types: InputTypes) -> Inputs:
-    columns = value if _is_object(value) else dict.fromkeys(types, value)
-    if columns is not value and len(types) > 1:
-        raise _several("inputs is a plain value/list, but expecting an object")
+    if not _is_object(value):
+        if len(types) > 1:
+            raise invalid(f"inputs must be an object with a value for {_names(types)}")
+        value = dict.fromkeys(types, value)
     for name in types:
-        if name not in columns:
-            raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    tensors = {name: _dense(columns[name], dtype) for name, dtype in types.items()}
-    for name, tensor in tensors.items():
-        if tensor is None:
-            _check(columns[name], 0, _shape(columns[name]), types[name])
-    return tensors
+        if name not in value:
+            raise invalid(f"inputs has no {name}: it needs {_names(types)}")
+    return {name: _tensor(name, value[name], dtype) for name, dtype in types.items()}
 
 
 def _rows(instances: list, types: InputTypes) -> Inputs:
-    named = _is_object(instances[0])
-    if not isinstance(instances[0], dict) and len(types) > 1:
-        raise _several("instances is a plain list, but expecting list of objects")
-    columns = {}
+    first = instances[0]
+    if not isinstance(first, dict) and len(types) > 1:
+        raise invalid(f"each instance must be an object with a value for {_names(types)}")
+    named = _is_object(first)
+    for number, row in enumerate(instances):
+        if _is_object(row) != named:
+            kinds = "an object" if named else "a value or a list"
+            raise invalid(f"instance {number} must be {kinds}, as the first is: {_shown(row)}")
+        if named and row.keys() != types.keys():
+            names = f"the inputs {_names(row)}, but the model needs {_names(types)}"
+            raise invalid(f"instance {number} has {names}")
     if not named:
         columns = {next(iter(types)): instances}
-    elif all(_is_object(row) and row.keys() == types.keys() for row in instances):
-        columns = {name: [row[name] for row in instances] for name in instances[0]}
-    tensors = {name: _dense(column, types[name]) for name, column in columns.items()}
-    if not tensors or any(tensor is None for tensor in tensors.values()):
-        _check_rows(instances, named, types)
-    return tensors
+    else:
+        columns = {name: [row[name] for row in instances] for name in first}
+    try:
+        return {name: _tensor(name, column, types[name]) for name, column in columns.items()}
+    except StatusError as error:
+        # In rows, TensorFlow Serving has one code for all faults.
+        raise invalid(error.message) from error
 
 
-def _check_rows(instances: list, named: bool, types: InputTypes) -> None:
-    """Raises for the first fault in instances that are no tensors."""
-    shapes: dict[str, list[int]] = {}
-    for number, instance in enumerate(instances):
-        if named != _is_object(instance):
-            kinds = "object but got list" if named else "value/list but got object"
-            raise invalid(f"Expecting {kinds} at item {number} of input list")
-        failed = f"Failed to process element: {number}"
-        for name, value in (instance if named else {next(iter(types)): instance}).items():
-            try:
-                _check_instance(name, value, types, shapes)
-            except StatusError as error:
-                failed += f" key: {name}" if named else ""
-                raise invalid(f"{failed} of 'instances' list. Error: {error}") from error
-        if named and instance.keys() != types.keys():
-            raise invalid(
-                f"{failed} of 'instances' list. JSON object: {pretty(instance)} keys must be "
-                f"equal to: {','.join(sorted(types))}"
-            )
+def _tensor(name: str, value: object, dtype: tf.DType) -> np.ndarray:
+    """The tensor of an evenly nested list of fitting values."""
+    shape = _shape(name, value)
+    values = [value]
+    for size in shape:
+        if any(type(item) is not list or len(item) != size for item in values):
+            raise _uneven(name, shape)
+        values = list(chain.from_iterable(values))
+        if not values:
+            break
+    if dtype == tf.string:
+        array = np.empty(len(values), object)
+        array[:] = [_string(name, item) for item in values]
+        return array.reshape(shape)
+    taken, read_as = _NUMBERS.get(dtype, ((), np.float64))
+    if not set(map(type, values)).issubset(taken):
+        _refuse(name, next(item for item in values if type(item) not in taken), dtype, shape)
+    if taken is _INTEGERS and values:
+        limits = np.iinfo(read_as)
+        if min(values) < limits.min or max(values) > limits.max:
+            raise invalid(f"{name}: a number does not fit into {dtype.name}")
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(values, read_as).astype(dtype.as_numpy_dtype).reshape(shape)
+    except OverflowError as error:
+        raise invalid(f"{name}: a number does not fit into {dtype.name}") from error
 
 
-def _check_instance(name: str, value: object, types: InputTypes, shapes: dict) -> None:
-    if name not in types:
-        raise invalid(f"JSON object: does not have named input: {name}")
-    shape = _shape(value)
-    size = _check(value, 0, shape, types[name])
-    expected = shapes.setdefault(name, shape)
-    if size != math.prod(expected):
-        raise invalid(f"Expecting tensor size: {math.prod(expected)} but got: {size}")
-    if shape != expected:
-        texts = ("[" + ",".join(map(str, sizes)) + "]" for sizes in (expected, shape))
-        raise invalid("Expecting shape {} but got: {}".format(*texts))
-
-
-def _shape(value: object) -> list[int]:
+def _shape(name: str, value: object) -> list[int]:
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
         value = value[0] if value else None
     if len(shape) > _MAX_RANK:
-        raise invalid(f"List nested {len(shape)} levels deep: tensors have {_MAX_RANK} at most")
+        raise invalid(f"{name}: lists {len(shape)} levels deep, {_MAX_RANK} at most")
     return shape
 
 
-def _dense(value: object, dtype: tf.DType) -> np.ndarray | None:
-    """The tensor of an evenly nested list of fitting values; None where there is a fault."""
-    shape = _shape(value)
-    values = [value]
-    for size in shape:
-        if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
-            return None
-        values = list(chain.from_iterable(values))
-        if not values:
-            break
-    array = _array(values, dtype)
-    return None if array is None else array.reshape(shape)
+def _refuse(name: str, value: object, dtype: tf.DType, shape: list[int]) -> NoReturn:
+    """Raises for a value that is not of the type."""
+    if isinstance(value, list):
+        raise _uneven(name, shape)
+    if dtype not in _NUMBERS and not isinstance(value, dict):
+        raise StatusError("UNIMPLEMENTED", f"{name}: {dtype.name} cannot be sent as JSON")
+    raise invalid(f"{name}: found {_shown(value)} where a {dtype.name} is expected")
 
 
-def _array(values: list, dtype: tf.DType) -> np.ndarray | None:
-    """The values as an array; None where one is not of the type."""
-    if dtype == tf.string:
-        array = np.empty(len(values), object)
-        array[:] = values = [_bytes(v) if type(v) is str else _base64(v) for v in values]
-        return None if None in values else array
-    taken, read_as = _NUMBERS.get(dtype, ((), None))
-    if not set(map(type, values)).issubset(taken):
+def _uneven(name: str, shape: list[int]) -> StatusError:
+    return invalid(f"{name}: the lists in it differ in length or depth (the first have {shape})")
+
+
+def _string(name: str, value: object) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    decoded = _base64(value["b64"]) if _is_base64(value) else None
+    if decoded is None:
+        expected = 'a string or {"b64": BASE64} is expected'
+        raise invalid(f"{name}: found {_shown(value)} where {expected}")
+    return decoded
+
+
+def _base64(text: str) -> bytes | None:
+    """Decodes base64: white space skipped, padding (dots, too) optional; None if it is not."""
+    packed = b"".join(text.encode("utf-8", "surrogateescape").split())
+    digits = packed.rstrip(b"=.")
+    missing = -len(digits) % 4
+    if missing == 3 or len(packed) - len(digits) not in (0, missing):
         return None
-    if taken is _INTEGERS and values:
-        limits = np.iinfo(read_as)
-        if min(values) < limits.min or max(values) > limits.max:
-            return None
-    with np.errstate(over="ignore"):
-        return np.array(values, read_as).astype(dtype.as_numpy_dtype)
-
-
-def _check(value: object, level: int, shape: list[int], dtype: tf.DType) -> int:
-    """The number of values in a nested list; raises at the first that does not fit."""
-    if not isinstance(value, list):
-        if level != len(shape):
-            level += 1
-            what = f"found at incorrect level: {level} in the JSON DOM. Expected at level: "
-            raise _wrong(value, f"{what}{len(shape)}")
-        _check_value(value, dtype)
-        return 1
-    if level >= len(shape):
-        raise invalid(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
-    if len(value) != shape[level]:
-        raise invalid(
-            f"Encountered list at unexpected size: {len(value)} at level: {level} "
-            f"expected size: {shape[level]}"
-        )
-    return sum(_check(item, level + 1, shape, dtype) for item in value)
-
-
-def _check_value(value: object, dtype: tf.DType) -> None:
-    if _array([value], dtype) is not None:
-        return
-    if dtype == tf.string and isinstance(value, dict):
-        if not _is_base64(value):
-            raise _wrong(value, "not formatted correctly for base64 data")
-        raise invalid("Unable to base64 decode")
-    if dtype not in _NUMBERS and dtype != tf.string and not isinstance(value, dict):
-        what = f"Conversion of JSON Value: {pretty(value)} to type: {dtype_name(dtype)}"
-        raise StatusError("UNIMPLEMENTED", what)
-    kind = str(value) if type(value) is bool else _JSON_TYPES.get(type(value).__name__, "Number")
-    raise _wrong(value, f"Type: {kind} is not of expected type: {dtype_name(dtype)}")
-
-
-def _wrong(value: object, what: str) -> StatusError:
-    return invalid(f"JSON Value: {pretty(value)} {what}")
-
-
-def _several(what: str) -> StatusError:
-    return invalid(f"{what} as multiple input tensors required as per tensorinfo_map")
+    try:
+        decoded = binascii.a2b_base64(digits + b"=" * missing)
+    except binascii.Error:
+        return None
+    # What is not in the alphabet is passed over, and leaves fewer bytes.
+    return decoded if len(decoded) == len(digits) * 3 // 4 else None
 
 
 def _is_base64(value: object) -> bool:
@@ -223,22 +199,28 @@ def _is_object(value: object) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _names(named: Mapping[str, object]) -> str:
+    return ", ".join(sorted(named)) or "no names"
 
 
-def _base64(value: object) -> bytes | None:
-    """Decodes `{"b64": text}`: white space skipped, padding (dots, too) optional; else None."""
-    if not _is_base64(value):
-        return None
-    text = b"".join(_bytes(value["b64"]).split())
-    digits = text.rstrip(b"=.")
-    missing = -len(digits) % 4
-    if missing == 3 or len(text) - len(digits) not in (0, missing):
-        return None
+def _shown(value: object) -> str:
+    """A value for a message: JSON, shortened."""
     try:
-        decoded = binascii.a2b_base64(digits + b"=" * missing)
-    except binascii.Error:
-        return None
-    # What is not in the alphabet is passed over, and leaves fewer bytes.
-    return decoded if len(decoded) == len(digits) * 3 // 4 else None
+        text = json.dumps(value)
+    except RecursionError:
+        return "a deeply nested value"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+
+
+def _first_of_equal_keys(pairs: list[tuple[str, object]]) -> dict:
+    return dict(reversed(pairs))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:20]} does not fit into a double")
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_first_of_equal_keys, parse_float=_finite)

@@ -1,4 +1,4 @@
-"""The JSON answer to a predict request, in TensorFlow Serving's row and columnar formats."""
+"""The JSON answer to a predict request, in TensorFlow Serving's row and column formats."""
 
 import json
 from base64 import b64encode
@@ -6,57 +6,58 @@ from collections.abc import Mapping
 
 import numpy as np
 import orjson
-import tensorflow as tf
 
-from serving.json_text import decimals, dtype_name, nine_digits
 from serving.status import invalid
 
-_INTEGERS = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")
+_PLAIN = ("bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")
+_SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def write_response(outputs: Mapping[str, np.ndarray], row_format: bool) -> bytes:
-    """The JSON answer: `{"predictions": [...]}` a row each, or `{"outputs": ...}` a column each."""
+    """The JSON answer: `{"predictions": [...]}` a row each, or `{"outputs": ...}` a column each.
+
+    Raises INVALID_ARGUMENT where the outputs have no rows, or a type that JSON has no values for.
+    """
     if not outputs:
-        raise invalid("Cannot convert empty tensor map to JSON")
-    columns = {name: _writable(name, array).tolist() for name, array in outputs.items()}
+        raise invalid("the signature has no outputs")
+    columns = {name: _writable(name, array) for name, array in outputs.items()}
     if not row_format:
-        return orjson.dumps({"outputs": _only_or_all(columns)})
-    batch = None
+        return _dumps({"outputs": _only_or_all(columns)})
     for name, array in outputs.items():
         if array.ndim == 0:
-            raise invalid(f"Tensor name: {name} has no shape information ")
-        if batch is not None and len(array) != batch:
-            raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {batch}"
-            )
-        batch = len(array)
+            raise invalid(f"output {name} is one value, not a row for each instance: send inputs")
+    if len(set(map(len, outputs.values()))) > 1:
+        sizes = ", ".join(f"{name} {len(array)}" for name, array in outputs.items())
+        raise invalid(f"the outputs differ in their number of rows ({sizes}): send inputs")
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return orjson.dumps({"predictions": list(map(_only_or_all, rows))})
+    return _dumps({"predictions": list(map(_only_or_all, rows))})
+
+
+def _dumps(value: object) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _only_or_all(values: dict) -> object:
     return next(iter(values.values())) if len(values) == 1 else values
 
 
-def _writable(name: str, array: np.ndarray) -> np.ndarray:
-    """An array of the same shape whose items orjson writes as TensorFlow Serving would."""
-    dtype = tf.as_dtype(array.dtype)
-    if dtype == tf.bool or dtype.name in _INTEGERS:
-        return array
-    if dtype in (tf.float32, tf.float64):
-        rounded = nine_digits(array) if dtype == tf.float32 else None
-        if rounded is not None:
-            return rounded
-        values = [orjson.Fragment(text) for text in decimals(array.ravel())]
-    elif dtype == tf.string and name.endswith("_bytes"):
-        values = [{"b64": b64encode(value).decode()} for value in array.ravel().tolist()]
-    elif dtype == tf.string:
-        values = list(map(_text, array.ravel().tolist()))
+def _writable(name: str, array: np.ndarray) -> np.ndarray | list:
+    """An array, or lists of its items, that orjson writes as TensorFlow Serving would."""
+    kind = array.dtype.name
+    if kind in _PLAIN or (kind in ("float32", "float64") and np.isfinite(array).all()):
+        return np.ascontiguousarray(array).reshape(array.shape)[()]  # a scalar, if without shape
+    if kind in ("float32", "float64"):
+        texts = map(str, array.ravel())
+        values = [orjson.Fragment(_SPECIAL.get(text, text)) for text in texts]
+    elif kind == "object" and name.endswith("_bytes"):
+        values = [{"b64": b64encode(value).decode()} for value in array.ravel()]
+    elif kind == "object":
+        values = list(map(_text, array.ravel()))
     else:
-        raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
+        raise invalid(f"output {name} is {kind}, which cannot be sent as JSON")
     items = np.empty(len(values), object)
     items[:] = values
-    return items.reshape(array.shape)
+    return items.reshape(array.shape).tolist()
 
 
 def _text(value: bytes) -> str | orjson.Fragment:

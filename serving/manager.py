@@ -47,13 +47,12 @@ class Version:
 class _Model:
     config: ModelConfig | None = None  # None: no longer served
     versions: dict[int, Version] = field(default_factory=dict)
-    # What a label names now: it moves only when the version it is to name is in service.
     labels: dict[str, int] = field(default_factory=dict)
     problem: str = ""  # with its folder
 
 
 class ModelManager:
-    """Loaded models. `poll` is called by one thread, all else by any."""
+    """Loaded models. All methods may be called by any thread."""
 
     def __init__(
         self,
@@ -67,21 +66,33 @@ class ModelManager:
         self._retry_interval_s = retry_interval_s
         self._models: dict[str, _Model] = {}
         self._lock = threading.Lock()
+        self._polling = threading.Lock()
         self.configure(models)
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
-        """Serves these models from the next poll on."""
+        """Serves these models from the next poll on; labels change at once.
+
+        Raises FAILED_PRECONDITION, and changes nothing, where a label would move to a version that
+        is not in service. That is TensorFlow Serving's rule (server_core.cc of 2.16.1,
+        `UpdateModelVersionLabelMap`, with --allow_version_labels_for_unavailable_models): there,
+        too, a label that is new may name any version.
+        """
         configs = {config.name: config for config in models}
         with self._lock:
+            for name, config in configs.items():
+                self._check_labels(self._models.get(name, _Model()), config)
             self.model_names = list(configs)
             for name in {**self._models, **configs}:
                 model = self._models.setdefault(name, _Model())
                 model.config = configs.get(name)
-                labels = model.config.labels if model.config else {}
-                model.labels = {label: model.labels.get(label, labels[label]) for label in labels}
+                model.labels = dict(model.config.labels) if model.config else {}
 
     def poll(self) -> None:
         """Compares folders with what is loaded, and loads and unloads accordingly."""
+        with self._polling:
+            self._poll()
+
+    def _poll(self) -> None:
         for model in list(self._models.values()):
             config, versions = model.config, model.versions
             folders = self._folders(model) if config else {}
@@ -93,20 +104,24 @@ class ModelManager:
                     version = versions.setdefault(number, Version(number, folders[number]))
                 self._keep_loaded(version)
             serving = {number for number in wanted if versions[number].state == AVAILABLE}
-            with self._lock:
-                for label in model.labels:
-                    if config and config.labels.get(label) in serving:
-                        model.labels[label] = config.labels[label]
             for number in sorted(versions.keys() - set(wanted)):
                 self._retire(versions[number], replaced=bool(serving) or not wanted)
 
+    def _check_labels(self, model: _Model, config: ModelConfig) -> None:
+        for label, number in config.labels.items():
+            version = model.versions.get(number)
+            moved = model.labels.get(label, number) != number
+            if moved and (version is None or version.state != AVAILABLE):
+                raise StatusError(
+                    "FAILED_PRECONDITION",
+                    f"label {label} of model {config.name} cannot move to version {number}, which "
+                    "is not in service",
+                )
+
     def ready(self) -> bool:
         """Whether each model has a version in service; StatusError where one cannot get there."""
-        ready = True
-        for name, model in self._models.items():
-            if any(version.state == AVAILABLE for version in model.versions.values()):
-                continue
-            ready = False
+        unserved = self._unserved()
+        for name, model in unserved.items():
             for version in model.versions.values():
                 if version.error and version.state == END:
                     raise StatusError(
@@ -114,7 +129,21 @@ class ModelManager:
                         f"{name} version {version.version} ({version.folder}) does not load: "
                         f"{version.error.message}",
                     )
-        return ready
+        return not unserved
+
+    def waiting(self) -> str:
+        """The models without a version in service, and where their versions are looked for."""
+        return ", ".join(
+            f"{name} in {model.config.base_path}{' (no such folder)' if model.problem else ''}"
+            for name, model in self._unserved().items()
+        )
+
+    def _unserved(self) -> dict[str, _Model]:
+        return {
+            name: model
+            for name, model in self._models.items()
+            if model.config and not any(v.state == AVAILABLE for v in model.versions.values())
+        }
 
     @contextlib.contextmanager
     def use(
@@ -125,13 +154,15 @@ class ModelManager:
             model = self._models.get(name) or _Model()
             if label is not None:
                 if label not in model.labels:
-                    raise invalid(f"Unrecognized servable version label: {label}")
+                    raise invalid(f"model {name} has no label {label}")
                 number = model.labels[label]
             loaded = {n: v for n, v in model.versions.items() if v.state == AVAILABLE}
             chosen = max(loaded, default=None) if number is None else number
             if chosen not in loaded:
-                request = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-                raise StatusError("NOT_FOUND", f"Servable not found for request: {request}")
+                message = f"model {name} has no version in service"
+                if number is not None:
+                    message = f"version {number} of model {name} is not in service"
+                raise StatusError("NOT_FOUND", message)
             version = loaded[chosen]
             version.users += 1
         try:
@@ -145,9 +176,9 @@ class ModelManager:
         with self._lock:
             versions = self._models[name].versions if name in self._models else {}
             if number is not None and number not in versions:
-                raise StatusError("NOT_FOUND", f"Could not find version {number} of model {name}")
+                raise StatusError("NOT_FOUND", f"model {name} has no version {number}")
             if not versions:
-                raise StatusError("NOT_FOUND", f"Could not find any versions of model {name}")
+                raise StatusError("NOT_FOUND", f"there is no model {name}, or no version of it")
             numbers = sorted(versions, reverse=True) if number is None else [number]
             return [replace(versions[number]) for number in numbers]
 
@@ -158,17 +189,18 @@ class ModelManager:
         except (DataError, OSError) as error:
             folders, problem = None, str(error)
             if problem != model.problem:
-                _LOG.error("%s: versions kept as they are: %s", model.config.name, problem)
+                _LOG.error("%s: cannot list the versions: %s", model.config.name, problem)
         model.problem = problem
         return folders
 
     def _keep_loaded(self, version: Version) -> None:
-        files = _fingerprint(version.folder)
         with self._lock:
             if version.state == UNLOADING:
                 version.state = AVAILABLE
             if version.state == AVAILABLE:
                 return
+        files = _fingerprint(version.folder)
+        with self._lock:
             if files != version.files or version.error is None:
                 version.files, version.attempts = files, 0
             elif version.state == END or time.monotonic() < version.next_attempt:
@@ -203,9 +235,10 @@ class ModelManager:
 
 
 def _fingerprint(folder: Path) -> tuple:
-    """Changes when the model's file appears or is replaced."""
-    try:
-        status = (folder / "saved_model.pb").stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    """Changes when a file of the model appears, grows or is replaced."""
+    files = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            files.append((str(path), status.st_mtime_ns, status.st_size, status.st_ino))
+    return tuple(files)

@@ -77,23 +77,38 @@ def write_config(path: Path, config: model_server_config_pb2.ModelServerConfig) 
 
 def read_models(path: Path) -> list[ModelConfig]:
     """The models that a `models.config` names; raises DataError where one cannot be served."""
+    return models_of(read_config(path), str(path))
+
+
+def models_of(config: model_server_config_pb2.ModelServerConfig, source: str) -> list[ModelConfig]:
+    """The models of a configuration from `source`; raises DataError where one cannot be served."""
     models = []
-    for model in read_config(path).model_config_list.config:
+    for model in config.model_config_list.config:
         if not model.name or not model.base_path:
-            raise DataError(f"{path}: a config without name or base_path. Give it both.")
+            raise DataError(f"{source}: a config without name or base_path. Give it both.")
         if model.model_platform not in ("", "tensorflow"):
             raise DataError(
-                f"{path}: {model.name}: model_platform is {model.model_platform!r}, only "
+                f"{source}: {model.name}: model_platform is {model.model_platform!r}, only "
                 '"tensorflow" can be served. Change it.'
             )
         base_path, policy = Path(model.base_path), _policy(model.model_version_policy)
-        log = _log_config(model, path)
+        check_base_path(base_path, f"{source}: {model.name}")
+        log = _log_config(model, source)
         models.append(ModelConfig(model.name, base_path, policy, dict(model.version_labels), log))
     names = [model.name for model in models]
     if not models or len(set(names)) < len(names):
         found = ", ".join(names) or "no model"
-        raise DataError(f"{path}: {found} in model_config_list. Name each model once.")
+        raise DataError(f"{source}: {found} in model_config_list. Name each model once.")
     return models
+
+
+def check_base_path(base_path: Path, source: str) -> None:
+    """Raises DataError where a base path is a version instead of the folder of all versions."""
+    if (base_path / "saved_model.pb").is_file():
+        raise DataError(
+            f"{source}: {base_path} is one version of a model (it has a saved_model.pb). Did you "
+            f"give the version's folder? Give the folder of all versions: {base_path.parent}"
+        )
 
 
 def read_metrics_path(path: Path) -> str | None:
@@ -113,14 +128,14 @@ def _policy(policy) -> Policy:
     return latest(policy.latest.num_versions or 1)
 
 
-def _log_config(model, path: Path) -> LogConfig | None:
+def _log_config(model: model_server_config_pb2.ModelConfig, source: str) -> LogConfig | None:
     if not model.HasField("logging_config"):
         return None
     collector = model.logging_config.log_collector_config
     rate = model.logging_config.sampling_config.sampling_rate
     if collector.type != _LOG_TYPE or not collector.filename_prefix or not 0 < rate <= 1:
         raise DataError(
-            f"{path}: {model.name}: logging_config has type {collector.type!r}, filename_prefix "
+            f"{source}: {model.name}: logging_config has type {collector.type!r}, filename_prefix "
             f"{collector.filename_prefix!r} and sampling_rate {rate:g}. It needs type "
             f"{_LOG_TYPE!r}, a prefix, and a rate above 0 and at most 1."
         )

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from serving.backend import Backend
+from serving.backend import Backend, Claim
 from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
 from serving.status import StatusError, invalid
@@ -30,6 +30,7 @@ _PATHS = {
     "GET": rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?",
     "POST": rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<what>classify|regress|predict)",
 }
+_ORIGIN = re.compile("https?://")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -52,18 +53,20 @@ class RestApi:
             return _html_error(HTTPStatus.NOT_IMPLEMENTED)
         uri = _URI.fullmatch(request.raw_path)
         if not uri:
-            malformed = f"Malformed request: {request.method} {request.raw_path}"
-            return self._response(400, _json({"error": malformed}))
+            return self._response(400, _json({"error": _unknown(request.method, request.raw_path)}))
         path = uri[1] or "/"
         if path == self._metrics_path:
             return web.Response(text=self._backend.metrics.page())
         # Only a browser asks for HTML: for all others / is as unknown as to TensorFlow Serving.
         if path == "/" and self._page and "text/html" in request.headers.get("Accept", ""):
-            return web.Response(text=self._page, content_type="text/html")
+            names = json.dumps(self._backend.manager.model_names).replace("<", "\\u003c")
+            page = self._page.replace("/*MODELS*/[]", names)
+            return web.Response(text=page, content_type="text/html")
         if not path.lower().startswith("/v1/"):
             return _html_error(HTTPStatus.NOT_FOUND)
         if request.method == "OPTIONS":
-            return self._response(200 if "Origin" in request.headers else 400, b"", "text/html")
+            allowed = _ORIGIN.search(request.headers.get("Origin", ""))
+            return self._response(200 if allowed else 400, b"", "text/html")
         try:
             return self._response(200, await self._answer(request, path))
         except StatusError as error:
@@ -76,7 +79,7 @@ class RestApi:
             name, number, label, what = match.group("name", "number", "label", "what")
             if number and (len(number) > 19 or int(number) >= 2**63):
                 raise invalid("")  # Answered without a body, as TensorFlow Serving does.
-            name, label = (unquote(part or "", errors="surrogateescape") for part in (name, label))
+            name, label = (unquote(part or "") for part in (name, label))
             model = name, number and int(number), label or None
             if what == "predict":
                 with self._backend.timed(name, what, "REST"):
@@ -86,11 +89,11 @@ class RestApi:
                 raise StatusError("UNIMPLEMENTED", message)
             if request.method == "GET":
                 return self._about(model, what)
-        raise invalid(f"Malformed request: {request.method} {path}")
+        raise invalid(_unknown(request.method, path))
 
     def _about(self, model: Model, what: str | None) -> bytes:
         if not model[0]:
-            raise invalid("Missing model name in request.")
+            raise invalid("the request names no model: ask for /v1/models/NAME")
         if what == "metadata":
             answer = _all_fields(self._backend.metadata(*model))
             del answer["metadata"]["signature_def"]["@type"]  # of a packed message
@@ -98,18 +101,24 @@ class RestApi:
         return _json(_all_fields(self._backend.status(*model[:2])))
 
     async def _predict(self, request: web.BaseRequest, model: Model) -> bytes:
-        """Gives the request a place, from its first byte until its run ends, answered or not."""
+        """Counts the body from its first byte; the whole request then waits for a thread.
+
+        What it holds is released when its run ends, answered or not.
+        """
         loop = asyncio.get_running_loop()
         answered = loop.create_future()
-        self._backend.take_place()
+        claim = self._backend.claim()
         try:
-            body = await self._read(request)
+            body = await self._read(request, claim)
+            claim.take_place()
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._backend.executor.submit(self._run, answered, body, compressed, model)
+            work = self._backend.executor.submit(
+                self._run, answered, claim, body, compressed, model
+            )
         except BaseException:
-            self._backend.places.release()
+            claim.release()
             raise
-        too_late = self._too_late("Deadline exceeded")
+        too_late = self._too_late("no answer in time")
         seconds = self._backend.timeout_s
         late = loop.call_later(seconds, _settle, answered, answered.set_exception, too_late)
         try:
@@ -117,9 +126,9 @@ class RestApi:
         finally:
             late.cancel()
             if work.cancel():  # It still waited for a thread, and now runs no more.
-                self._backend.places.release()
+                claim.release()
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest, claim: Claim) -> bytes:
         too_large = _too_large(f"over {self._backend.max_body_bytes} bytes")
         if (request.content_length or 0) > self._backend.max_body_bytes:
             raise too_large
@@ -128,14 +137,18 @@ class RestApi:
         late = asyncio.get_running_loop().call_later(
             self._backend.timeout_s, request.content.set_exception, asyncio.TimeoutError()
         )
+        body = bytearray()
         try:
-            return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise too_large from error
+            while chunk := await request.content.readany():
+                claim.add_bytes(len(chunk))
+                body += chunk
+                if len(body) > self._backend.max_body_bytes:
+                    raise too_large
+            return bytes(body)
         except asyncio.TimeoutError as error:
-            raise self._too_late("Request body not received in time", 408) from error
+            raise self._too_late("the body did not arrive in time", 408) from error
         except (ConnectionError, HttpProcessingError) as error:
-            raise invalid("Request body cut off") from error
+            raise invalid("the body was cut off") from error
         finally:
             late.cancel()
 
@@ -143,23 +156,23 @@ class RestApi:
         message = f"{message} ({self._backend.timeout_s:g} s)"
         return StatusError("DEADLINE_EXCEEDED", message, http_status)
 
-    def _run(self, answered: asyncio.Future, body: bytes, compressed: bool, model: Model) -> None:
+    def _run(
+        self, answered: asyncio.Future, claim: Claim, body: bytes, compressed: bool, model: Model
+    ) -> None:
         """Finds the answer, on a thread of the executor."""
+        deliver: Callable = answered.set_result
         try:
-            answer = self._answer_of_model(body, compressed, model)
+            outcome: object = self._answer_of_model(claim, body, compressed, model)
         except Exception as error:
-            self._hand_over(answered, answered.set_exception, error)
-        else:
-            self._hand_over(answered, answered.set_result, answer)
-
-    def _hand_over(self, answered: asyncio.Future, deliver: Callable, outcome: object) -> None:
+            deliver, outcome = answered.set_exception, error
+        claim.release()
         # As asyncio.wrap_future, at half the cost.
-        self._backend.places.release()
         answered.get_loop().call_soon_threadsafe(_settle, answered, deliver, outcome)
 
-    def _answer_of_model(self, body: bytes, compressed: bool, model: Model) -> bytes:
+    def _answer_of_model(self, claim: Claim, body: bytes, compressed: bool, model: Model) -> bytes:
         if compressed:
             body = _decompress(body, self._backend.max_body_bytes)
+            claim.add_bytes(len(body))
         # Only then the model: a body that is not JSON is reported before a model that is not there.
         document, signature = read_document(body)
         with self._backend.manager.use(*model) as (number, servable):
@@ -194,7 +207,12 @@ def _decompress(body: bytes, limit: int) -> bytes:
 
 
 def _too_large(what: str) -> StatusError:
-    return StatusError("RESOURCE_EXHAUSTED", f"Request body {what}", 413)
+    return StatusError("RESOURCE_EXHAUSTED", f"the body has {what}", 413)
+
+
+def _unknown(method: str, path: str) -> str:
+    shown = path.encode("utf-8", "backslashreplace").decode()
+    return f"no such request: {method} {shown}"
 
 
 def _html_error(status: HTTPStatus) -> web.Response:
@@ -210,4 +228,4 @@ def _all_fields(message: Message) -> dict:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogateescape")
+    return json.dumps(value).encode()

@@ -1,18 +1,16 @@
 """A SavedModel in memory, run through a TensorFlow session as TensorFlow Serving runs it.
 
 A session, unlike the functions of `tf.saved_model.load`, does not hold inputs against the declared
-shapes, and words its errors as TensorFlow Serving's users see them.
+shapes, and fails with the same status.
 """
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from PIL import Image
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -23,10 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 _SAVED_MODEL = "saved_model.pb"
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 _DEFAULT_SIGNATURE = "serving_default"
-_PICTURE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 _CALLING_THREAD = -1  # in RunOptions.inter_op_thread_pool
-# Of all pictures in a request: they are decoded to 3 bytes a pixel before they are scaled down.
-MAX_PIXELS = 100_000_000
 
 
 class Servable:
@@ -37,8 +32,7 @@ class Servable:
         if not (folder / _SAVED_MODEL).is_file():
             raise StatusError(
                 "NOT_FOUND",
-                "Specified file path does not appear to contain a SavedModel bundle (should have "
-                f"a file called `{_SAVED_MODEL}`)\nSpecified file path: {folder}",
+                f"{folder} has no {_SAVED_MODEL}: it is not a SavedModel, or not yet complete",
             )
         self._calls: dict[tuple, Callable] = {}
         config = config_pb2.ConfigProto()
@@ -62,8 +56,7 @@ class Servable:
             if isinstance(error, tf.errors.OpError):
                 raise _failed(error) from error
             if "Cannot parse" in str(error):
-                file = folder / _SAVED_MODEL
-                raise StatusError("DATA_LOSS", f"Can't parse {file} as binary proto") from error
+                raise StatusError("DATA_LOSS", f"{folder / _SAVED_MODEL} is damaged") from error
             raise StatusError("UNKNOWN", str(error)) from error
         except StatusError:
             self.close()
@@ -73,7 +66,7 @@ class Servable:
         """The inputs of a signature ("" for the default one) by name, and their types."""
         name = signature_name or _DEFAULT_SIGNATURE
         if name not in self._input_types:
-            raise invalid(f'Serving signature name: "{name}" not found in signature def')
+            raise invalid(self._no_signature(name))
         return self._input_types[name]
 
     def run(
@@ -91,12 +84,12 @@ class Servable:
         """
         name = signature_name or _DEFAULT_SIGNATURE
         if name not in self._input_types:
-            raise StatusError("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
+            raise StatusError("FAILED_PRECONDITION", self._no_signature(name))
         expected = self._input_types[name]
         if inputs.keys() != expected.keys():
-            raise _wrong_inputs(sorted(inputs), [*expected])
+            sent, needed = (", ".join(sorted(names)) or "none" for names in (inputs, expected))
+            raise invalid(f"the request has the inputs {sent}, but signature {name} needs {needed}")
         wanted = _wanted_outputs(self._outputs[name], outputs)
-        _check_pictures(inputs.values())
         call = self._call(name, wanted, busy)
         try:
             results = call(*(inputs[key] for key in expected))
@@ -104,8 +97,15 @@ class Servable:
             raise _failed(error) from error
         except UnicodeDecodeError as error:
             # The message quotes an input that is not text, and TensorFlow fails to show it.
-            raise invalid(error.object.decode("utf-8", "surrogateescape")) from error
-        return {key: np.asarray(result) for key, result in zip(wanted, results, strict=True)}
+            raise invalid(error.object.decode("utf-8", "backslashreplace")) from error
+        # numpy's own type for one string would drop zeros at its end.
+        return {
+            key: np.asarray(result, object if isinstance(result, bytes) else None)
+            for key, result in zip(wanted, results, strict=True)
+        }
+
+    def _no_signature(self, name: str) -> str:
+        return f"the model has no signature {name}, only {', '.join(sorted(self.signatures))}"
 
     def close(self) -> None:
         """Frees the model; nothing may be running."""
@@ -143,69 +143,13 @@ class Servable:
                 self.run(request.model_spec.signature_name, inputs, wanted, busy)
 
 
-def _wrong_inputs(sent: list[str], expected: list[str]) -> StatusError:
-    """The error for inputs that are not those of the signature; both sorted."""
-    extra = [name for name in sent if name not in expected]
-    missing = [name for name in expected if name not in sent]
-    if len(sent) == len(expected):
-        return invalid(
-            f"input tensor alias not found in signature: {extra[0]}. "
-            f"Inputs expected to be in the set {{{','.join(expected)}}}."
-        )
-    return invalid(
-        f"input size does not match signature: {len(sent)}!={len(expected)} "
-        f"len({{{','.join(sent)}}}) != len({{{','.join(expected)}}}). "
-        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-    )
-
-
 def _wanted_outputs(known: list[str], outputs: Sequence[str]) -> list[str]:
     for name in outputs:
         if name not in known:
-            raise invalid(
-                f"output tensor alias not found in signature: {name} "
-                f"Outputs expected to be in the set {{{','.join(known)}}}."
-            )
+            raise invalid(f"the signature has no output {name}, only {', '.join(known)}")
         if list(outputs).count(name) > 1:
-            raise invalid(f"duplicate output tensor alias: {name}")
+            raise invalid(f"output {name} is asked for twice")
     return list(outputs) or known
-
-
-def _check_pictures(arrays: Iterable[np.ndarray]) -> None:
-    """Refuses encoded pictures whose headers promise more pixels than memory should be given."""
-    total = 0
-    for array in arrays:
-        if array.dtype == object:
-            total += sum(_pixels(picture) for value in array.ravel() for picture in _encoded(value))
-    if total > MAX_PIXELS:
-        raise invalid(
-            f"pictures of {total} pixels refused: {MAX_PIXELS} at most in a request. "
-            "Send fewer or smaller ones"
-        )
-
-
-def _encoded(value: bytes) -> Iterator[bytes]:
-    """What may be an encoded picture: the value itself, or those in it if it is a `tf.Example`."""
-    if value.startswith(_PICTURE_STARTS):
-        yield value
-        return
-    try:
-        features = tf.train.Example.FromString(value).features.feature
-    except DecodeError:
-        return
-    for feature in features.values():
-        yield from (v for v in feature.bytes_list.value if v.startswith(_PICTURE_STARTS))
-
-
-def _pixels(picture: bytes) -> int:
-    """Width times height by the header; 0 where there is none that Pillow can read."""
-    try:
-        with Image.open(BytesIO(picture)) as opened:
-            return opened.width * opened.height
-    except Image.DecompressionBombError as error:
-        raise invalid(f"picture refused: {error}") from error
-    except (OSError, SyntaxError, ValueError):
-        return 0  # TensorFlow's own decoder has the say, and the better message.
 
 
 def _failed(error: tf.errors.OpError) -> StatusError:

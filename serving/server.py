@@ -2,13 +2,12 @@
 
 python -m serving.server --model_name ssd --model_base_path DIR --rest_api_port 8501
 
-The flags are TensorFlow Serving's own, without those for what this server has not.
+The flags are TensorFlow Serving's own; those without an effect here are accepted with a warning.
 """
 
 import argparse
 import asyncio
 import gc
-import json
 import os
 import signal
 import sys
@@ -16,14 +15,38 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.console import quiet
 from data.errors import DataError
 from serving.status import StatusError
 
+if TYPE_CHECKING:
+    from serving.servable import Servable
+
 _PAGE = Path(__file__).with_name("page.html")
 # TensorFlow Serving's exit status where a model cannot be loaded at start.
 _NO_MODEL = 255
+# Flags of TensorFlow Serving that change neither what is served nor where.
+_NO_EFFECT = (
+    "batching_parameters_file",
+    "enable_batching",
+    "enable_per_model_batching_params",
+    "enable_profiler",
+    "flush_filesystem_caches",
+    "grpc_channel_arguments",
+    "grpc_max_threads",
+    "num_load_threads",
+    "num_request_iterations_for_warmup",
+    "num_unload_threads",
+    "per_process_gpu_memory_fraction",
+    "remove_unused_fields_from_bundle_metagraph",
+    "tensorflow_inter_op_parallelism",
+    "tensorflow_intra_op_parallelism",
+    "tensorflow_session_parallelism",
+    "xla_cpu_compilation_enabled",
+    "xla_gpu_compilation_enabled",
+)
 
 
 def parse_flags(arguments: list[str]) -> argparse.Namespace:
@@ -52,12 +75,14 @@ def parse_flags(arguments: list[str]) -> argparse.Namespace:
     flag(
         "--allow_version_labels_for_unavailable_models",
         **_SWITCH,
-        help="accepted, and always so: a label is looked up when a request names it",
+        help="always on: a label that is new may name a version that is not loaded yet",
     )
-    own = parser.add_argument_group("what TensorFlow Serving has not").add_argument
+    for name in _NO_EFFECT:
+        flag(f"--{name}", nargs="?", const=True, help=argparse.SUPPRESS)
+    own = parser.add_argument_group("options that TensorFlow Serving lacks").add_argument
     own("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all)")
     own("--max_body_bytes", type=int, default=32 * 2**20, help="larger requests get 413")
-    own("--max_requests", type=int, default=64, help="more at a time get 503")
+    own("--max_requests", type=int, default=64, help="more waiting or running get 503")
     own("--drain_seconds", type=float, default=20, help="for requests in flight, after SIGTERM")
     own("--enable_page", **{**_SWITCH, "default": True}, help="the page at / for browsers")
     own("--verbose", action="store_true", help="show what the libraries log")
@@ -66,6 +91,9 @@ def parse_flags(arguments: list[str]) -> argparse.Namespace:
         parser.error("--model_base_path or --model_config_file is needed")
     if not flags.rest_api_port and not flags.port:
         parser.error("--rest_api_port or --port is needed")
+    ignored = [f"--{name}" for name in _NO_EFFECT if getattr(flags, name) is not None]
+    if ignored:
+        print(f"warning: no effect in this server: {', '.join(ignored)}", file=sys.stderr)
     return flags
 
 
@@ -86,7 +114,13 @@ class Server:
         from serving.backend import Backend
         from serving.manager import ModelManager
         from serving.metrics import Metrics
-        from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
+        from serving.model_config import (
+            ModelConfig,
+            check_base_path,
+            latest,
+            read_metrics_path,
+            read_models,
+        )
         from serving.request_log import RequestLogs
         from serving.rest import RestApi
 
@@ -97,9 +131,8 @@ class Server:
             else [ModelConfig(flags.model_name, flags.model_base_path, latest())]
         )
         models = self._read_models()
-        for model in models:
-            if not model.base_path.is_dir():
-                raise DataError(f"{model.base_path}: no such folder (of model {model.name}).")
+        if not flags.model_config_file:
+            check_base_path(flags.model_base_path, "--model_base_path")
         retries, wait_s = flags.max_num_load_retries, flags.load_retry_interval_micros / 1e6
         manager = ModelManager(models, self._load, retries, wait_s)
         executor = ThreadPoolExecutor(flags.rest_api_num_threads, "request")
@@ -107,8 +140,7 @@ class Server:
         self._backend = Backend(manager, Metrics(), RequestLogs(models), executor, *limits)
         config = flags.monitoring_config_file
         metrics_path = read_metrics_path(config) if config else None
-        names = json.dumps([model.name for model in models]).replace("<", "\\u003c")
-        page = _PAGE.read_text().replace("/*MODELS*/[]", names) if flags.enable_page else None
+        page = _PAGE.read_text() if flags.enable_page else None
         cors = flags.rest_api_enable_cors_support
         self._rest = RestApi(self._backend, metrics_path, page, cors)
         self._stopping = threading.Event()
@@ -117,9 +149,11 @@ class Server:
         """Returns when each model has a version in service; StatusError where one never will."""
         manager = self._backend.manager
         manager.poll()
-        if not manager.ready():
-            print("waiting for versions to load", flush=True)
+        waiting = None
         while not manager.ready():
+            if manager.waiting() != waiting:
+                waiting = manager.waiting()
+                print(f"waiting for a version of {waiting}", flush=True)
             time.sleep(self._flags.file_system_poll_wait_seconds)
             manager.poll()
 
@@ -164,19 +198,25 @@ class Server:
     def _poll(self) -> None:
         flags = self._flags
         config_wait = flags.model_config_file_poll_wait_seconds
-        next_config = time.monotonic() + config_wait
+        next_config, last_refused = time.monotonic() + config_wait, None
         while not self._stopping.wait(flags.file_system_poll_wait_seconds):
             if config_wait and time.monotonic() >= next_config:
                 next_config = time.monotonic() + config_wait
-                try:
-                    models = self._read_models()
-                    self._backend.manager.configure(models)
-                    self._backend.logs.configure(models)
-                except DataError as error:
-                    print(f"kept the models as they were: {error}", file=sys.stderr, flush=True)
+                refused = self._reload()
+                if refused and refused != last_refused:
+                    print(f"configuration not applied: {refused}", file=sys.stderr, flush=True)
+                last_refused = refused
             self._backend.manager.poll()
 
-    def _load(self, folder: Path):
+    def _reload(self) -> str | None:
+        """Applies the configuration file; what is wrong with it, where it is refused."""
+        try:
+            self._backend.configure(self._read_models())
+        except (DataError, StatusError) as error:
+            return str(error)
+        return None
+
+    def _load(self, folder: Path) -> "Servable":
         from serving.servable import Servable
 
         start = time.perf_counter()

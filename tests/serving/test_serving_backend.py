@@ -2,12 +2,14 @@
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from serving.backend import Backend
 from serving.metrics import Metrics
+from serving.pictures import MAX_PIXELS
 from serving.request_log import RequestLogs
 from serving.status import StatusError, invalid
 
@@ -40,6 +42,55 @@ def test_only_runs_beyond_the_cores_are_kept_to_one_thread(backend):
         for _ in range(_CORES + 1):
             threads.submit(backend.run, "m", 1, model, "", {})
     assert sorted(model.found) == [False] * (_CORES - 1) + [True] * 2
+
+
+def _pictures(monkeypatch, pixels: int) -> dict:
+    """Inputs that count as so many pixels."""
+    monkeypatch.setattr("serving.backend.count_pixels", lambda arrays: sum(map(int, arrays)))
+    return {"pixels": pixels}
+
+
+def test_requests_whose_pictures_are_too_large_together_run_one_after_the_other(
+    backend, monkeypatch
+):
+    inputs = _pictures(monkeypatch, MAX_PIXELS // 2 + 1)
+    running = []
+
+    class Model:
+        def run(self, *_):
+            running.append(True)
+            most.append(len(running))
+            time.sleep(0.05)
+            running.pop()
+            return {}
+
+    most: list[int] = []
+    with ThreadPoolExecutor(4) as threads:
+        for answer in [threads.submit(backend.run, "m", 1, Model(), "", inputs) for _ in range(4)]:
+            answer.result()
+    assert most == [1] * 4
+
+
+def test_a_request_waits_only_so_long_for_the_pictures_of_others(backend, monkeypatch):
+    backend.timeout_s = 0.05
+    inputs = _pictures(monkeypatch, MAX_PIXELS)
+    started, end = threading.Event(), threading.Event()
+
+    class Model:
+        def run(self, *_):
+            started.set()
+            end.wait(10)
+            return {}
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(backend.run, "m", 1, Model(), "", inputs)
+        started.wait(10)
+        with pytest.raises(StatusError, match="UNAVAILABLE"):
+            backend.run("m", 1, _Model(1), "", {"pixels": 1})
+        assert backend.run("m", 1, _Model(1), "", {"pixels": 0}) == {}
+        end.set()
+        running.result()
+    assert backend.run("m", 1, _Model(1), "", {"pixels": 1}) == {}
 
 
 def test_a_run_that_fails_is_over(backend):

@@ -104,7 +104,7 @@ def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol
     output = ["--output", tmp_path]
     status, _, err = run(picture, "--url", url, "--model", "nope", *output)
     assert status == 2
-    assert err.startswith(f"error: {url}: ") and "Servable not found" in err
+    assert err.startswith(f"error: {url}: ") and "no version in service" in err
     _, _, err = run(picture, "--url", url, "--model", "adder", *output)
     assert "input" in err
 

@@ -3,12 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serving.json_response import write_response
-from serving.json_text import decimals
 from serving.status import StatusError
 
 _ARRAYS = st.sampled_from(
@@ -43,19 +42,16 @@ def test_rows_hold_the_values(array):
     _same([row["z"] for row in named], array)
 
 
-_PLAIN = st.floats(2**-13, 999_999, width=32) | st.just(0.0) | st.integers(0, 999_999)
-
-
-@settings(max_examples=300)
-@given(st.lists(_PLAIN | _PLAIN.map(lambda value: -value), min_size=1))
-def test_many_floats_are_spelled_as_one_by_one(values):
-    array = np.array(values, np.float32)
-    answer = write_response({"y": array}, False)
-    assert answer == b'{"outputs":[' + ",".join(decimals(array)).encode() + b"]}"
-    # One number that needs an exponent, and all are spelled out.
-    array = np.append(array, np.float32(3e-7))
-    answer = write_response({"y": array}, False)
-    assert answer == b'{"outputs":[' + ",".join(decimals(array)).encode() + b"]}"
+@given(st.floats(width=32))
+def test_a_float32_is_written_in_few_digits_that_say_it_exactly(value):
+    number = np.float32(value)
+    for array in (np.array([number]), np.array([number, np.nan], np.float32)):
+        text = write_response({"y": array}, False).decode()[len('{"outputs":[') : -2].split(",")[0]
+        assert np.array_equal(np.float32(text), number, equal_nan=True)
+        assert isinstance(json.loads(text), float), "never to be taken for an integer"
+        if np.isfinite(number):
+            digits = text.split("e")[0].replace("-", "").replace(".", "").strip("0")
+            assert len(digits) <= 9
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -77,23 +73,15 @@ def test_bytes_go_out_as_base64_only_under_their_suffix():
 
 
 @pytest.mark.parametrize(
-    ("outputs", "row_format", "message"),
+    ("outputs", "row_format"),
     [
-        ({}, True, "Cannot convert empty tensor map to JSON"),
-        ({"y": np.zeros(())}, True, "Tensor name: y has no shape information "),
-        (
-            {"y": np.zeros(2), "z": np.zeros(3)},
-            True,
-            "Tensor name: z has inconsistent batch size: 3 expecting: 2",
-        ),
-        (
-            {"y": np.zeros(2, np.float16)},
-            False,
-            "Failed to write JSON value for tensor type: half",
-        ),
+        ({}, True),
+        ({"y": np.zeros(())}, True),
+        ({"y": np.zeros(2), "z": np.zeros(3)}, True),
+        ({"y": np.zeros(2, np.float16)}, False),
     ],
 )
-def test_what_cannot_be_written(outputs, row_format, message):
+def test_what_cannot_be_written(outputs, row_format):
     with pytest.raises(StatusError) as raised:
         write_response(outputs, row_format)
-    assert (raised.value.code, raised.value.message) == ("INVALID_ARGUMENT", message)
+    assert raised.value.code == "INVALID_ARGUMENT"

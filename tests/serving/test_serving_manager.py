@@ -68,9 +68,7 @@ def test_serves_the_latest_and_loads_it_before_it_unloads_the_old_one(base):
     manager = _manager(base)
     manager.poll()
     assert not manager.ready()
-    with pytest.raises(
-        StatusError, match=r"NOT_FOUND: Servable not found for request: Latest\(m\)"
-    ):
+    with pytest.raises(StatusError, match="NOT_FOUND: model m has no version in service"):
         _serving(manager)
     _push(base, 1)
     manager.poll()
@@ -92,7 +90,7 @@ def test_serves_the_latest_and_loads_it_before_it_unloads_the_old_one(base):
     assert counts == [["1"]], "the old one was there while the new one loaded"
     assert _serving(manager) == 10
     assert _states(manager) == {10: "AVAILABLE", 1: "END"}
-    with pytest.raises(StatusError, match=r"Specific\(m, 1\)"):
+    with pytest.raises(StatusError, match="NOT_FOUND: version 1 of model m"):
         _serving(manager, number=1)
 
 
@@ -126,6 +124,25 @@ def test_a_version_is_tried_again_as_soon_as_its_file_appears(base):
     assert manager.statuses("m")[0].error is None
 
 
+def test_a_version_completed_in_place_is_tried_at_each_change(base):
+    class NeedsAll(FakeServable):
+        def __init__(self, folder):
+            super().__init__(folder)
+            if not (folder / "variables" / "variables.index").is_file():
+                self.close()
+                raise StatusError("DATA_LOSS", "no variables")
+
+    manager = ModelManager([ModelConfig("m", base, latest())], NeedsAll, retry_interval_s=3600.0)
+    _push(base, 1)
+    manager.poll()
+    (base / "1" / "variables").mkdir()
+    manager.poll()
+    assert _states(manager) == {1: "LOADING"}
+    (base / "1" / "variables" / "variables.index").write_text("")
+    manager.poll()
+    assert _states(manager) == {1: "AVAILABLE"}
+
+
 def test_removing_the_latest_rolls_back_and_removing_all_unloads(base):
     manager = _manager(base)
     for version in (3, 4):
@@ -151,7 +168,7 @@ def test_a_base_folder_that_cannot_be_read_changes_nothing(base, caplog):
         manager.poll()
         assert _serving(manager) == 1
     (line,) = caplog.messages
-    assert "versions kept as they are" in line
+    assert "cannot list the versions" in line and str(base) in line
     base.with_name("elsewhere").rename(base)
     _push(base, 2)
     manager.poll()
@@ -210,30 +227,33 @@ def test_labels_and_their_change(base):
         _push(base, version)
     manager.poll()
     assert _serving(manager, label="stable") == 1
-    with pytest.raises(
-        StatusError, match="INVALID_ARGUMENT: Unrecognized servable version label: x"
-    ):
+    with pytest.raises(StatusError, match="INVALID_ARGUMENT: model m has no label x"):
         _serving(manager, label="x")
-    with pytest.raises(StatusError, match=r"NOT_FOUND: .*Specific\(m, 9\)"):
+    with pytest.raises(StatusError, match="NOT_FOUND: version 9 of model m"):
         _serving(manager, label="future")
     manager.configure([ModelConfig("m", base, sorted, {"stable": 2})])
     manager.poll()
     assert _serving(manager, label="stable") == 2
 
 
-def test_a_label_moves_when_its_new_version_is_loaded(base):
+def test_a_label_moves_only_to_a_version_in_service_or_nothing_changes(base):
+    """TensorFlow Serving's rule: server_core.cc of 2.16.1, UpdateModelVersionLabelMap."""
     manager = _manager(base, lambda versions: [1], {"stable": 1})
     _push(base, 1)
-    (base / "2").mkdir()
     manager.poll()
-    manager.configure([ModelConfig("m", base, lambda versions: [2], {"stable": 2})])
-    assert _serving(manager, label="stable") == 1
+    _push(base, 2)
+    both = ModelConfig("m", base, sorted, {"stable": 2, "canary": 1})
+    with pytest.raises(StatusError, match="FAILED_PRECONDITION: label stable .* version 2"):
+        manager.configure([both])
     manager.poll()
-    assert _serving(manager, label="stable") == 1
-    (base / "2" / "saved_model.pb").write_text("good")
+    assert _states(manager) == {1: "AVAILABLE"}, "the new policy was not applied either"
+    with pytest.raises(StatusError, match="no label canary"):
+        _serving(manager, label="canary")
+    manager.configure([ModelConfig("m", base, sorted, {"stable": 1})])
     manager.poll()
-    assert _serving(manager, label="stable") == 2
-    assert _states(manager) == {2: "AVAILABLE", 1: "END"}
+    manager.configure([both])
+    assert _serving(manager, label="stable") == 2, "at once, before the next poll"
+    assert _serving(manager, label="canary") == 1
 
 
 def test_a_model_taken_out_of_the_configuration_is_unloaded(base):
@@ -257,9 +277,9 @@ def test_unknown_models_and_versions(base):
     manager = _manager(base)
     _push(base, 1)
     manager.poll()
-    with pytest.raises(StatusError, match="NOT_FOUND: Could not find any versions of model n"):
+    with pytest.raises(StatusError, match="NOT_FOUND: there is no model n"):
         manager.statuses("n")
-    with pytest.raises(StatusError, match="NOT_FOUND: Could not find version 5 of model m"):
+    with pytest.raises(StatusError, match="NOT_FOUND: model m has no version 5"):
         manager.statuses("m", 5)
 
 
@@ -312,6 +332,15 @@ def test_bad_model_configurations(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as raised:
         read_models(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_base_path_that_is_a_version(tmp_path, base):
+    _push(base, 1)
+    path = tmp_path / "models.config"
+    path.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{base / "1"}" }} }}')
+    with pytest.raises(DataError, match="Did you give the version's folder") as raised:
+        read_models(path)
+    assert str(raised.value).endswith(f": {base}")
 
 
 def test_monitoring_configuration(tmp_path):

@@ -106,7 +106,7 @@ def test_errors_are_shown(page, picture, tmp_path):
     page.select_option("#model", "adder")
     page.set_input_files("#file", picture)
     page.wait_for_selector("#status.error")
-    assert "is not of expected type: float" in page.inner_text("#status")
+    assert "where a float32 is expected" in page.inner_text("#status")
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("#file", tmp_path / "text.png")
     page.wait_for_function("document.getElementById('status').textContent.includes('text.png')")

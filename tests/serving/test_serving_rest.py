@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import gzip
 import http.client
 import io
@@ -59,9 +60,15 @@ def test_status_and_metadata(server):
 
 
 def test_cross_origin_headers(server):
-    status, headers, body = server.request("OPTIONS", "/v1/models/adder", None, {"Origin": "x"})
-    assert (status, body) == (200, b"")
-    assert headers["Access-Control-Allow-Origin"] == "*"
+    for origin in ("http://example.org", "https://example.org:8080"):
+        status, headers, body = server.request(
+            "OPTIONS", "/v1/models/adder", "", {"Origin": origin}
+        )
+        assert (status, body) == (200, b"")
+        assert headers["Access-Control-Allow-Origin"] == "*"
+    # TensorFlow Serving looks for RE2 `https?://` in the Origin (http_rest_api_handler.cc).
+    for origin in ("x", "null", "file://", "HTTP://example.org", "http:/example.org", ""):
+        assert server.request("OPTIONS", "/v1/models/adder", "", {"Origin": origin})[0] == 400
     assert server.request("OPTIONS", "/v1/models/adder")[0] == 400
     assert (
         server.request("GET", "/v1/models/nope")[1]["Access-Control-Allow-Methods"] == "POST, GET"
@@ -96,7 +103,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
         before[2] + 3,
     )
     assert value(":tensorflow:cc:saved_model:load_attempt_count{model_path=") == 1
-    assert server.predict("unknown", instances=[1])["error"].startswith("Servable not found")
+    assert "unknown" in server.predict("unknown", instances=[1])["error"]
     page = server.request("GET", "/monitoring/prometheus/metrics")[2].decode()
     assert "unknown" not in page, "names that clients make up must not fill the metrics"
     buckets = [
@@ -111,7 +118,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
 
 def test_a_body_over_the_limit(server):
     status, _, body = server.request("POST", "/v1/models/adder:predict", b" " * 2_000_001)
-    assert (status, json.loads(body)) == (413, {"error": "Request body over 2000000 bytes"})
+    assert (status, json.loads(body)) == (413, {"error": "the body has over 2000000 bytes"})
     assert server.request("POST", "/v1/models/adder:predict", b" " * 2_000_000)[0] == 400
     bomb = gzip.compress(b" " * 50_000_000)
     headers = {"Content-Encoding": "gzip"}
@@ -127,7 +134,7 @@ def test_only_one_gzip_member_is_read(server, more):
     packed = gzip.compress(b'{"instances": [1]}') + more
     headers = {"Content-Encoding": "gzip"}
     status, _, body = server.request("POST", "/v1/models/adder:predict", packed, headers)
-    assert (status, json.loads(body)) == (400, {"error": "JSON Parse error: The document is empty"})
+    assert (status, json.loads(body).keys()) == (400, {"error"})
 
 
 def test_a_chunked_body_over_the_limit(server):
@@ -160,7 +167,7 @@ def test_an_answer_that_takes_too_long(server):
         "POST", "/v1/models/sleeper:predict", json.dumps({"instances": [3.5]})
     )
     assert status == 504
-    assert json.loads(body) == {"error": "Deadline exceeded (2.5 s)"}
+    assert json.loads(body) == {"error": "no answer in time (2.5 s)"}
     time.sleep(1.2)
 
 
@@ -200,7 +207,18 @@ _HEAD = b"POST /v1/models/adder:predict HTTP/1.1\r\nHost: x\r\n"
     ],
 )
 def test_what_is_not_http_is_refused(server, data):
-    assert b" 400 " in _raw(server, data).split(b"\r\n")[0]
+    head, _, body = _raw(server, data).partition(b"\r\n\r\n")
+    assert b" 400 " in head.split(b"\r\n")[0]
+    assert json.loads(body).keys() == {"error"}
+
+
+@pytest.mark.parametrize("length, status", [(8000, 200), (8300, 400), (60_000, 400)])
+def test_headers_of_more_than_8190_bytes_are_refused_in_json(server, length, status):
+    head = b"GET /v1/models/adder HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * length + b"\r\n\r\n"
+    answer = _raw(server, head)
+    assert int(answer.split()[1]) == status
+    if status == 400:
+        assert "8190" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
 @pytest.mark.parametrize(
@@ -223,8 +241,8 @@ def test_what_is_not_http_is_refused(server, data):
 def test_request_lines(server, line, status):
     answer = _raw(server, line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert int(answer.split()[1]) == status
-    if status == 400 and line.isascii():  # All else is aiohttp's to refuse.
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"].startswith("Malformed request")
+    if status == 400:
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]).keys() == {"error"}
 
 
 def test_a_client_that_waits_for_continue(server):
@@ -246,6 +264,29 @@ def test_requests_cut_off_in_the_middle_free_their_places(server):
         # Linger 0: the connection is reset, not closed.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
+    time.sleep(0.2)
+    assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
+
+
+def test_half_sent_bodies_turn_nobody_else_away(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(64):
+            connection = socket.create_connection(("127.0.0.1", server.port))
+            stack.callback(connection.close)
+            connection.sendall(_HEAD + b"Content-Length: 100\r\n\r\n{")
+        time.sleep(0.2)
+        assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
+
+
+def test_bodies_that_are_too_large_together_are_refused(server):
+    with contextlib.ExitStack() as stack:
+        for _ in range(9):  # At most 8 times --max_body_bytes are held.
+            connection = socket.create_connection(("127.0.0.1", server.port))
+            stack.callback(connection.close)
+            connection.sendall(_HEAD + b"Content-Length: 1999000\r\n\r\n" + b" " * 1_900_000)
+        time.sleep(0.2)
+        answer = server.request("POST", "/v1/models/adder:predict", b" " * 1_500_000)
+        assert answer[0] == 503
     time.sleep(0.2)
     assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
 
@@ -272,7 +313,7 @@ def _png(width, height) -> bytes:
 def test_pictures_of_absurd_size_are_refused(server, size):
     instance = {"b64": base64.b64encode(_png(*size)).decode()}
     answer = server.predict("blobs", instances=[instance])
-    assert "refused" in answer["error"] or "PNG" in answer["error"]
+    assert "pixels" in answer["error"] or "PNG" in answer["error"]
 
 
 @pytest.mark.parametrize("field", ["image/encoded", "other"])
@@ -281,7 +322,7 @@ def test_pictures_of_absurd_size_inside_examples_are_refused(server, field):
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     instance = {"b64": base64.b64encode(example.SerializeToString()).decode()}
     answer = server.predict("blobs", signature_name="serving_examples", instances=[instance])
-    assert "refused" in answer["error"]
+    assert "pixels" in answer["error"]
 
 
 def test_a_head_that_never_ends_is_given_up(server):

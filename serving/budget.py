@@ -1,0 +1,30 @@
+"""What requests share: bytes of memory, and pixels that are decoded."""
+
+import threading
+import time
+
+
+class Budget:
+    """An amount that many threads take from and give back to."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._taken = 0
+        self._given_back = threading.Condition()
+
+    def take(self, amount: int, wait_s: float = 0.0) -> bool:
+        """Takes the amount; False where it is not free within `wait_s` seconds."""
+        deadline = time.monotonic() + wait_s
+        with self._given_back:
+            while self._taken + amount > self.limit:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._given_back.wait(left_s):
+                    return False
+            self._taken += amount
+            return True
+
+    def give_back(self, amount: int) -> None:
+        """Makes an amount that was taken free again."""
+        with self._given_back:
+            self._taken -= amount
+            self._given_back.notify_all()
