@@ -1,21 +1,23 @@
-"""The command line: `python -m components.detection_report --run DIR`."""
+"""Command line: writes a finished run's report again, `python -m pipeline.report --run DIR`."""
 
 import argparse
 import json
 import sys
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data.console import quiet
 from data.errors import DataError
 from pipeline.runs.store import Run, connect, read_runs
 
 
-def main(arguments=None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m components.detection_report",
-        description="Writes report.html of a run into its folder, from what the run has left.",
+        prog="python -m pipeline.report",
+        description="Writes report.html into the output folder of a finished run.",
     )
     parser.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="output folder of local_runner.py"
@@ -44,10 +46,10 @@ def write_report(folder: Path) -> Path:
     places = next((found for run in reversed(runs) if (found := _places(run))), None)
     if places is None:
         raise DataError(
-            f"{folder}: no run there has come to its end, so there is nothing to report. Run "
-            "`python local_runner.py` first"
+            f"{folder}: no run here got as far as the Pusher, so there is nothing to report. "
+            "Finish one with `python local_runner.py`"
         )
-    # TensorFlow takes seconds to import; mistakes in the options are answered at once.
+    # TensorFlow takes seconds to import, too long for an error message to wait.
     from components.detection_report.report import REPORT_FILE, Sources, build_report
 
     html = build_report(Sources(**places))
@@ -58,7 +60,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _places(run: Run) -> dict | None:
+def _places(run: Run) -> dict[str, Any] | None:
     """The arguments of `Sources`; None if the run did not get as far as the Pusher."""
     serving_check = "ServingCheck" if run.step("ServingCheck") else "InfraValidator"
     wanted = {

@@ -1,0 +1,90 @@
+"""Which room may import which: the table of the architecture, held against every import."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+# A room imports itself and the rooms of its row; command lines that stand alone are rows too.
+_TABLE = {
+    "local_runner": {"pipeline", "components", "trainer", "serving", "metrics", "data"},
+    "kubeflow_runner": {"pipeline", "components", "trainer", "serving", "metrics", "data"},
+    "pipeline": {"components", "trainer", "metrics", "data"},
+    "components": {"trainer", "serving", "metrics", "data"},
+    "trainer": {"metrics", "data"},
+    "serving": {"metrics", "data"},
+    "metrics": {"data"},
+    "data": set(),
+}
+
+
+def _imports(source: str, package: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything that is imported, also inside of functions.
+
+    package: the dotted name that relative imports start from.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            yield node.lineno, ".".join([*(base if node.level else []), node.module or ""])
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith(("import_module", "__import__"))
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield node.lineno, str(node.args[0].value)
+
+
+def _forbidden(room: str, source: str, package: str) -> list[tuple[int, str]]:
+    """The imports of a room's source that its row does not name."""
+    strangers = _TABLE.keys() - _TABLE[room] - {room} | {"tests", "benchmarks"}
+    return [
+        (line, name)
+        for line, name in _imports(source, package)
+        if name.partition(".")[0] in strangers
+    ]
+
+
+@pytest.mark.parametrize("room", _TABLE)
+def test_a_room_imports_only_what_its_row_names(room):
+    files = [_ROOT / f"{room}.py"]
+    if not files[0].exists():
+        files = sorted((_ROOT / room).rglob("*.py"))
+    assert files
+    found = [
+        f"{file.relative_to(_ROOT)}:{line} imports {name}"
+        for file in files
+        for line, name in _forbidden(
+            room, file.read_text(), ".".join(file.relative_to(_ROOT).parent.parts)
+        )
+    ]
+    assert not found
+
+
+def test_every_package_has_a_row():
+    packages = {path.parent.name for path in _ROOT.glob("*/__init__.py")}
+    assert packages == {room for room in _TABLE if (_ROOT / room).is_dir()}
+    assert {path.stem for path in _ROOT.glob("*.py")} - {"setup"} <= _TABLE.keys()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pipeline.runs",
+        "def later():\n    from pipeline import config",
+        "if True:\n    from pipeline.runs.store import connect as c",
+        "importlib.import_module('pipeline.local')",
+        "from tests import conftest",
+        "from ..pipeline import config",
+    ],
+)
+def test_no_kind_of_import_gets_by(source):
+    assert _forbidden("components", source, "components")
+    assert not _forbidden("components", "from . import x\nfrom .x import pipeline", "components")

@@ -1,0 +1,68 @@
+"""The report of a finished run, written again from what ML Metadata knows of it."""
+
+import pytest
+
+from components.detection_report import report as detection_report
+from pipeline.report import main
+from tests.pipeline.recorder import Recorder
+
+_OUTPUTS = {
+    "ImportExampleGen": "examples",
+    "StatisticsGen": "statistics",
+    "Trainer": "model",
+    "Evaluator": "evaluation",
+    "ModelCard": "card",
+    "InfraValidator": "blessing",
+    "Pusher": "pushed_model",
+}
+
+
+@pytest.fixture
+def sources(monkeypatch):
+    """What the report is built from: the arguments of each call."""
+    calls = []
+    monkeypatch.setattr(
+        detection_report,
+        "build_report",
+        lambda given: calls.append(given) or f"report {len(calls)}",
+    )
+    return calls
+
+
+def record(recorder, folder, run, components=tuple(_OUTPUTS)):
+    recorder.run(run)
+    for component in components:
+        key = _OUTPUTS[component]
+        uri = folder / run / component
+        uri.mkdir(parents=True)
+        details = {"pushed_destination": f"/served/{run}"} if component == "Pusher" else {}
+        outputs = {key: recorder.artifact(component, uri, **details)}
+        if component == "Trainer":
+            (folder / run / "model_run").mkdir()
+            outputs["model_run"] = recorder.artifact("ModelRun", folder / run / "model_run")
+        settings = {"example_splits": '["test"]'} if component == "Evaluator" else {}
+        recorder.step(component, (), outputs, **settings)
+
+
+def test_the_latest_finished_run_is_reported(tmp_path, sources, capsys):
+    recorder = Recorder(tmp_path)
+    record(recorder, tmp_path, "first")
+    record(recorder, tmp_path, "second")
+    record(recorder, tmp_path, "third", [name for name in _OUTPUTS if name != "Pusher"])
+    assert main(["--run", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_text() == "report 1"
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    (given,) = sources
+    second = tmp_path / "second"
+    assert given.examples == str(second / "ImportExampleGen" / "Split-test")
+    assert given.model == str(second / "Trainer" / "Format-Serving")
+    assert given.model_run == str(second / "model_run")
+    assert given.infra_blessing == str(second / "InfraValidator"), "of TensorFlow Serving"
+    assert given.pushed == "/served/second"
+
+
+def test_without_a_finished_run_there_is_one_line(tmp_path, sources, capsys):
+    record(Recorder(tmp_path), tmp_path, "only", ["ImportExampleGen"])
+    assert main(["--run", str(tmp_path)]) == 2
+    assert f"{tmp_path}: no run here got as far as the Pusher" in capsys.readouterr().err
+    assert not sources and not (tmp_path / "report.html").exists()
