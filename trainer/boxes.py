@@ -30,9 +30,13 @@ def iou(boxes_a, boxes_b):
     Boxes without an area have IoU 0 with everything.
     """
     a, b = ops.expand_dims(boxes_a, -2), ops.expand_dims(boxes_b, -3)
-    overlap = ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2])
-    overlap = ops.maximum(overlap, 0.0)
-    intersection = overlap[..., 0] * overlap[..., 1]
+
+    def overlap(low, high):
+        # Side by side, not stacked: operations on whole rows of boxes are several times as fast.
+        shared = ops.minimum(a[..., high], b[..., high]) - ops.maximum(a[..., low], b[..., low])
+        return ops.maximum(shared, 0.0)
+
+    intersection = overlap(0, 2) * overlap(1, 3)
     union = _area(a) + _area(b) - intersection
     return intersection / ops.maximum(union, _EPSILON**2)
 

@@ -5,6 +5,7 @@ from keras import ops
 from trainer.boxes import encode, iou, to_corners
 
 POSITIVE_IOU = 0.5
+_LAST = 2**31 - 1
 
 
 def match(gt_boxes, gt_labels, anchors):
@@ -23,39 +24,59 @@ def match(gt_boxes, gt_labels, anchors):
       (labels, codes): int32 [batch, num_anchors], 0 for background, and float32
       [batch, num_anchors, 4], meaningful where the label is not 0.
     """
-    num_boxes = ops.shape(gt_boxes)[1]
-    real = ops.expand_dims(gt_labels > 0, 1)
-    # A column of its own for "no object" keeps argmax defined for pictures without any.
-    overlaps = ops.where(real, iou(to_corners(anchors)[None], gt_boxes), -1.0)
-    overlaps = ops.pad(overlaps, [[0, 0], [0, 0], [0, 1]], constant_values=0.0)
+    # A row of its own for "no object" keeps argmax defined for pictures without any.
+    gt_boxes = ops.pad(gt_boxes, [[0, 0], [0, 1], [0, 0]])
+    gt_labels = ops.pad(gt_labels, [[0, 0], [0, 1]])
+    no_object = ops.shape(gt_boxes)[1] - 1
+    # Anchors last: they are many, and all operations run along them.
+    overlaps = iou(gt_boxes, to_corners(anchors)[None])
+    overlaps = ops.where(ops.expand_dims(gt_labels > 0, 2), overlaps, -1.0)
 
-    best_object = ops.argmax(overlaps, axis=-1)
-    assigned = ops.where(ops.max(overlaps, axis=-1) >= POSITIVE_IOU, best_object, num_boxes)
-    assigned = ops.cast(assigned, "int32")
-
-    # Bipartite part. Each round joins the best remaining pair of every picture at once.
-    num_anchors = ops.shape(anchors)[0]
-    anchor_ids = ops.arange(num_anchors)
-    object_ids = ops.arange(num_boxes + 1)
-
-    def join_best_pair(_, state):
-        remaining, forced = state
-        flat = ops.reshape(remaining, (-1, num_anchors * (num_boxes + 1)))
-        best = ops.argmax(flat, axis=-1)
-        anchor, box = best // (num_boxes + 1), best % (num_boxes + 1)
-        here = ops.equal(anchor_ids[None], ops.cast(anchor, anchor_ids.dtype)[:, None])
-        this = ops.equal(object_ids[None], ops.cast(box, object_ids.dtype)[:, None])
-        found = ops.max(flat, axis=-1) > 0.0
-        forced = ops.where(here & found[:, None], ops.cast(box, "int32")[:, None], forced)
-        remaining = ops.where(here[:, :, None] | this[:, None, :], -1.0, remaining)
-        return remaining, forced
-
-    forced = ops.full_like(assigned, -1)
-    _, forced = ops.fori_loop(0, num_boxes, join_best_pair, (overlaps, forced))
+    best_object = ops.cast(ops.argmax(overlaps, axis=1), "int32")
+    assigned = ops.where(ops.max(overlaps, axis=1) >= POSITIVE_IOU, best_object, no_object)
+    forced = _join_best_pairs(overlaps)
     assigned = ops.where(forced >= 0, forced, assigned)
 
-    labels = ops.pad(gt_labels, [[0, 0], [0, 1]])
-    boxes = ops.pad(gt_boxes, [[0, 0], [0, 1], [0, 0]])
-    labels = ops.take_along_axis(labels, assigned, axis=1)
-    boxes = ops.take_along_axis(boxes, assigned[:, :, None], axis=1)
+    labels = ops.take_along_axis(gt_labels, assigned, axis=1)
+    boxes = ops.take_along_axis(gt_boxes, assigned[:, :, None], axis=1)
     return labels, encode(boxes, anchors)
+
+
+def _join_best_pairs(overlaps):
+    """The object that each anchor is joined with: int32 [batch, num_anchors], -1 for none.
+
+    Each round joins the best remaining pair of every picture at once; of equals that of the first
+    anchor, then of the first object. Other objects can take at most one anchor each, so that of an
+    object's anchors only the best, as many as there are objects, need to be looked at.
+
+    Args:
+      overlaps: float32 [batch, num_objects, num_anchors].
+    """
+    batch, num_objects, num_anchors = ops.shape(overlaps)
+    # On JAX the number is needed when the step is compiled.
+    minimum = min if isinstance(num_objects, int) else ops.minimum
+    tried = minimum(num_objects, num_anchors)
+    remaining, anchor_ids = ops.top_k(overlaps, tried)
+    anchor_ids = ops.cast(anchor_ids, "int32")
+    object_ids = ops.broadcast_to(ops.arange(num_objects)[None, :, None], ops.shape(anchor_ids))
+    order = ops.reshape(anchor_ids * num_objects + object_ids, (batch, -1))
+
+    def join_best_pair(_, state):
+        remaining, taken = state
+        flat = ops.reshape(remaining, (batch, -1))
+        best = ops.max(flat, axis=1, keepdims=True)
+        pair = ops.min(ops.where(flat == best, order, _LAST), axis=1)[:, None, None]
+        anchor, owner = pair // num_objects, pair % num_objects
+        mine = (object_ids == owner) & (best > 0.0)[:, :, None]
+        taken = ops.where(mine[:, :, 0], anchor[:, :, 0], taken)
+        remaining = ops.where((anchor_ids == anchor) | (object_ids == owner), -1.0, remaining)
+        return remaining, taken
+
+    # One column more, for objects that have no anchor.
+    taken = ops.full((batch, num_objects), num_anchors, dtype="int32")
+    _, taken = ops.fori_loop(0, num_objects - 1, join_best_pair, (remaining, taken))
+    rows = ops.broadcast_to(ops.arange(batch)[:, None], ops.shape(taken))
+    places = ops.reshape(ops.stack([rows, taken], axis=-1), (-1, 2))
+    owners = ops.reshape(object_ids[:, :, 0], (-1,))
+    forced = ops.full((batch, num_anchors + 1), -1, dtype="int32")
+    return ops.scatter_update(forced, places, owners)[:, :num_anchors]
