@@ -8,7 +8,6 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from data.errors import DataError, did_you_mean
 from data.fields import Fields
-from pipeline.code_version import code_version
 from pipeline.config import EvaluatorConfig, parse_bounds
 
 EVALUATED_SIGNATURE = "serving_examples"
@@ -32,7 +31,6 @@ def evaluation_config(
     metric = tfma_metric.metric_config(
         classes,
         fields,
-        code_version("components/mean_average_precision", "metrics", "data/fields.py"),
         with_coco=config.coco_metrics,
         with_intervals=config.confidence_intervals,
     )

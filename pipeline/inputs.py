@@ -22,14 +22,8 @@ from pipeline.spans import find_spans
 
 _log = logging.getLogger("ssd")
 
-# The source that decides what a record of a picture looks like.
-_CONVERTER = tuple(
-    f"data/{n}.py"
-    for n in ("conversion", "assignment", "record_builder", "voc", "image_sets", "jpeg")
-)
 # Years of a VOCdevkit, or of the folder above it.
 _YEARS = ("*", "*/*")
-_SAMPLE = ("data/sample.py", "data/shapes.py", "data/textures.py")
 
 
 def prepare(
@@ -87,7 +81,7 @@ def _sample(config: Config, output: Path) -> Path:
             f"--data is needed with data.schema={config.data.schema}: a VOC root or a folder of "
             "TFRecords. Only the schema of the preset `sample` has pictures drawn"
         )
-    root = output / "sample" / code_version(*_SAMPLE)
+    root = output / "sample" / code_version("data.sample")
     if not root.exists():
         _log.info("drawing the sample data set in %s", root)
         draw_sample(root)
@@ -134,7 +128,7 @@ def _voc_files(root: Path, folder: str) -> Iterator[Path]:
 
 def _fingerprint(voc_root: Path, classes: tuple[str, ...]) -> str:
     """Changes with the converter, the classes, and the name, size or time of any VOC file."""
-    digest = hashlib.sha256(f"{code_version(*_CONVERTER)} {classes}".encode())
+    digest = hashlib.sha256(f"{code_version('data.convert')} {classes}".encode())
     for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
         for path in sorted(_voc_files(voc_root, folder)):
             stat = path.stat()

@@ -3,10 +3,12 @@
 import dataclasses
 import logging
 import math
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +32,7 @@ from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
 from pipeline.runs.outputs import latest_success
-from trainer import devices
+from trainer import devices, reporting
 from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
 from trainer.weights import check_weights
@@ -85,7 +87,8 @@ def run(
         beam_args=beam_args,
     )
     options = _partial_run(pipeline, from_component) if from_component else None
-    outputs = run_with_progress(pipeline, options)
+    with mock.patch.dict(os.environ, reporting.environment(config.trainer)):
+        outputs = run_with_progress(pipeline, options)
     if "Evaluator" in outputs:
         _print_outcome(config, inputs, outputs)
         (report,) = outputs["DetectionReport"]["report"]

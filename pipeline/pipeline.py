@@ -46,9 +46,10 @@ from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.schema import read_schema
 from pipeline.baseline import MetadataBaselines
-from pipeline.code_version import code_version
+from pipeline.code_version import add_code_versions, code_version
 from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
+from trainer import reporting
 from trainer.config import LATEST
 from trainer.export import MODEL_NAME
 
@@ -56,17 +57,6 @@ BASELINE = "latest_blessed_model"
 BASELINE_DATA = "latest_blessed_data"
 BASE_MODEL = "base_model"
 _TEST_SPLIT = "test"
-# What the Trainer runs of other folders, and what it chooses its checkpoint by.
-_TRAINER_SOURCE = ("trainer", "data/errors.py", "data/fields.py", "data/record_folder.py")
-_METRIC_SOURCE = tuple(
-    f"metrics/{name}.py"
-    for name in ("accumulator", "average_precision", "bootstrap", "matching", "voc")
-)
-_CARD_TEMPLATES = ("components/model_card/model_card.md", "components/model_card/model_card.html")
-_REPORT_TEMPLATES = tuple(
-    f"components/detection_report/{name}"
-    for name in ("report.html", "macros.html", "report.css", "report.js")
-)
 # The image that the manifests in serving/ deploy.
 _TF_SERVING_TAG = "2.16.1"
 
@@ -130,6 +120,7 @@ def create_pipeline(
         components += _model_components(
             config, inputs, components, serving_dir, work_dir, baselines
         )
+    add_code_versions(components)
     return Pipeline(
         pipeline_name=name,
         pipeline_root=root,
@@ -169,13 +160,6 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
         classes=json.dumps(inputs.classes),
         detector=config.trainer.detector,
         anchors=config.trainer.anchors,
-        code_version=code_version(
-            "components/data_gate",
-            "metrics",
-            "data/fields.py",
-            "trainer/anchors.py",
-            "trainer/model_zoo.py",
-        ),
     )
     verdict = DataVerdict(report=gate.outputs["report"])
     return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]
@@ -196,10 +180,7 @@ def _model_components(
         materialize=False,
         disable_statistics=True,
         splits_config=transform_pb2.SplitsConfig(analyze=["train"]),
-        custom_config={
-            "classes": classes,
-            "code_version": code_version("trainer/preprocessing.py", "data/fields.py"),
-        },
+        custom_config={"classes": classes},
     )
     transform.add_upstream_node(verdict)
 
@@ -229,9 +210,6 @@ def _model_components(
         evaluation=evaluator.outputs["evaluation"],
         blessing=evaluator.outputs["blessing"],
         gate=gate.outputs["report"],
-        code_version=code_version(
-            "components/model_card", *_CARD_TEMPLATES, "components/evaluation.py"
-        ),
     )
     serving_check = _serving_check(config.serving, model, examples)
     pusher = Pusher(
@@ -255,14 +233,6 @@ def _model_components(
         infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
         split=_TEST_SPLIT,
-        code_version=code_version(
-            "components/detection_report",
-            *_REPORT_TEMPLATES,
-            "components/mean_average_precision",
-            "metrics",
-            "data/record_folder.py",
-            "trainer/input_pipeline.py",
-        ),
     )
     return [
         *(transform, *before, trainer, baseline, evaluator),
@@ -281,16 +251,15 @@ def _training_components(
             examples=examples,
             report=gate.outputs["report"],
             id_feature=inputs.fields.source_id or inputs.fields.filename,
-            code_version=code_version("components/data_gate/drop_leaks.py"),
         )
         before.append(kept)
         examples = kept.outputs["kept"]
-    by_metric = config.trainer.eval_every or config.tuner.enabled
     custom_config = {
         "preset": config.preset,
-        "trainer": dataclasses.asdict(config.trainer),
+        "trainer": reporting.without_reporting(config.trainer),
         "classes": list(inputs.classes),
-        "code_version": code_version(*_TRAINER_SOURCE, *(_METRIC_SOURCE if by_metric else ())),
+        # For the model's record, and for where its checkpoints wait.
+        "code_version": code_version("trainer.run"),
         "work_dir": work_dir,
     }
     weights = Path(config.trainer.backbone_weights)
@@ -343,9 +312,6 @@ def _serving_check(config: ServingConfig, model: Channel, examples: Channel):
             max_latency_ms=config.max_latency_ms,
             max_memory_mb=config.max_memory_mb,
             score_tolerance=config.score_tolerance,
-            code_version=code_version(
-                "components/serving_check", "serving", "data/errors.py", "data/fields.py"
-            ),
         )
     platforms = {
         "docker": {"local_docker": infra_validator_pb2.LocalDockerConfig()},

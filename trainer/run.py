@@ -17,7 +17,7 @@ import tensorflow_transform as tft
 
 from data.errors import DataError, reason_of
 from data.record_folder import read_records
-from trainer import devices, export, input_pipeline, selection
+from trainer import devices, export, input_pipeline, reporting, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network, detector_spec
@@ -114,7 +114,8 @@ class Job:
         # First: the devices of several workers are joined before anything is computed.
         strategy = devices.choose_strategy()
         facts = fn_args.custom_config
-        config = with_values(TrainerConfig(**facts["trainer"]), fn_args.hyperparameters)
+        fields = reporting.with_reporting(facts["trainer"])
+        config = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
         devices.check_fit(config, strategy)
         return cls(
             config=config,

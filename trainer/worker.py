@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 from data.console import quiet
 from data.errors import DataError, exit_status
+from trainer.reporting import with_reporting
 
 ARGUMENTS = (
     "train_files",
@@ -35,6 +36,9 @@ LOST_WORKER = 138
 def write_arguments(path: Path, fn_args) -> None:
     """Writes what a worker needs of the arguments that TFX hands to a `run_fn`."""
     values = {name: getattr(fn_args, name) for name in ARGUMENTS}
+    # A worker does not have the environment of the process that starts it.
+    settings = with_reporting(fn_args.custom_config["trainer"])
+    values["custom_config"] = {**fn_args.custom_config, "trainer": settings}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 

@@ -49,7 +49,6 @@ def DataGate(
     classes: Parameter[str],
     detector: Parameter[str],
     anchors: Parameter[str],
-    code_version: Parameter[str],
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
@@ -59,7 +58,6 @@ def DataGate(
         and the names of the schema.
     detector, anchors: whose anchors have to match the objects.
     baseline: statistics of the latest blessed model's data.
-    code_version: makes a change of the gate's code run it again.
     """
     settings = json.loads(config)
     settings = DataGateConfig(**settings)
@@ -90,7 +88,6 @@ def DataGate(
     for split, facts in scanned.splits.items():
         counts[split]["unmatchable_objects"] = facts.unmatchable
     content = {
-        "code_version": code_version,
         "splits": counts,
         "anomalies": found_anomalies,
         "findings": [asdict(finding) for finding in findings],

@@ -22,15 +22,12 @@ def DropLeaks(
     report: InputArtifact[DataGateReport],
     kept: OutputArtifact[Examples],
     id_feature: Parameter[str],
-    code_version: Parameter[str],
 ):
     """Writes what may be trained with: the train split without leaks, and the eval split.
 
     report: the data gate's, which lists the ids of the training records to leave out.
     id_feature: what holds the id of a record.
-    code_version: makes a change of this code run it again.
     """
-    del code_version  # a key of the cache only
     found = json.loads((Path(report.uri) / REPORT_FILE).read_text(encoding="utf-8"))
     for split, excluded in ((TRAIN, found[EXCLUDED_RECORDS]), (_EVAL, ())):
         folder = Path(kept.uri) / f"Split-{split}"

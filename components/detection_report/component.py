@@ -28,10 +28,8 @@ def DetectionReport(
     pushed_model: InputArtifact[standard_artifacts.PushedModel],
     report: OutputArtifact[DetectionReportFile],
     split: Parameter[str],
-    code_version: Parameter[str],
 ):
-    """Writes the report of a run. `code_version` makes a change of its code write it again."""
-    del code_version  # a key of the cache only
+    """Writes the report of a run."""
     inputs = (card, model, model_run, examples, statistics, infra_blessing, pushed_model)
     sources = Sources(
         card=card.uri,

@@ -30,7 +30,6 @@ from metrics.voc import IOU_THRESHOLD
 def metric_config(
     class_names: Sequence[str],
     fields: Fields,
-    code_version: str = "",
     with_coco: bool = False,
     with_intervals: bool = False,
 ) -> config_pb2.MetricConfig:
@@ -38,7 +37,6 @@ def metric_config(
 
     class_names: every class that records and model can name, in the order of their ids 1..N.
     fields: the names of the records' features.
-    code_version: names the metric's source, so that a cached evaluation is not used after a change.
     with_coco: also reports COCO's, `metric_names.COCO_NAMES` and `coco_ap_name` of each class.
     with_intervals: also says how much each metric varies over bootstrap samples of the pictures.
         (TFMA's own options for that are to be left out.)
@@ -46,7 +44,6 @@ def metric_config(
     config = {
         "class_names": list(class_names),
         "fields": dataclasses.asdict(fields),
-        "code_version": code_version,
         "with_coco": with_coco,
         "with_intervals": with_intervals,
     }
@@ -75,12 +72,10 @@ class MeanAveragePrecision(metric_types.Metric):
         self,
         class_names: Sequence[str],
         fields: dict[str, str | None],
-        code_version: str = "",
         with_coco: bool = False,
         with_intervals: bool = False,
         name: str = metric_names.MAP,
     ):
-        del code_version  # part of the configuration only
         super().__init__(
             _computations,
             class_names=list(class_names),

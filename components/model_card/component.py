@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.artifact import Artifact
@@ -34,13 +34,8 @@ def ModelCard(
     blessing: InputArtifact[standard_artifacts.ModelBlessing],
     gate: InputArtifact[DataGateReport],
     card: OutputArtifact[ModelCardFolder],
-    code_version: Parameter[str],
 ):
-    """Writes what is known of a model, for those who will use it.
-
-    `code_version` makes a change of the card's code write it again.
-    """
-    del code_version  # a key of the cache only
+    """Writes what is known of a model, for those who will use it."""
     facts = gather_facts(
         model=path_utils.serving_model_path(model.uri),
         model_run=model_run.uri,

@@ -26,13 +26,11 @@ def ServingCheck(
     max_latency_ms: Parameter[float],
     max_memory_mb: Parameter[float],
     score_tolerance: Parameter[float],
-    code_version: Parameter[str],
 ):
     """Blesses a model that a server answers right with, as TFX's InfraValidator would.
 
     The Pusher goes by the blessing. serving_check.json beside it has what was measured and, if
-    the model is not blessed, why. `code_version` makes a change of the check's or the server's
-    code run it again.
+    the model is not blessed, why.
     """
     shards = list_shards([f"{artifact_utils.get_split_uri([examples], split)}/*"])
     records = list(read_records(shards).take(check_pictures).as_numpy_iterator())
@@ -43,8 +41,7 @@ def ServingCheck(
     for problem in report["problems"]:
         _log.warning("  not blessed: %s", problem)
     blessed = not report["problems"]
-    facts = {"code_version": code_version, **report}
-    _write(blessing, REPORT_FILE, json.dumps(facts, indent=2) + "\n")
+    _write(blessing, REPORT_FILE, json.dumps(report, indent=2) + "\n")
     # What InfraValidator writes, and what the Pusher reads.
     _write(blessing, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED", "")
     blessing.set_int_custom_property("blessed", int(blessed))

@@ -11,6 +11,7 @@ All differences between what KubeflowV2DagRunner writes and what is submitted ar
 - Settings that TFX packs into JSON become parameters of the run (`pipeline.kubeflow.parameters`).
 - The latest pushed model is looked for in every run, never taken from the cache.
 - Names of tasks get dashes for underscores, which Argo Workflows does not take.
+- How often a training logs and saves goes into its container's environment, where no cache sees it.
 - Resources per component, and what only Kubernetes knows in the document's second part.
 
 What else an open-source cluster cannot run is solved elsewhere: baselines without a resolver in
@@ -28,6 +29,7 @@ from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.resources import ALL, Resources, resources_of
+from trainer.reporting import environment
 
 DATA = "data"
 RECORDS = "records"
@@ -35,6 +37,7 @@ RECORDS = "records"
 LOOKED_UP = (BASELINE, BASELINE_DATA, BASE_MODEL)
 # Left as they are in a URL, so that a schema can be read there.
 _READABLE = " \n:;,{}[]()<>\"'/_-.=#"
+_TRAINING = ("Tuner", "Trainer")
 _EXAMPLE_GEN, _INPUT_BASE = "ImportExampleGen", "input_base"
 
 
@@ -67,6 +70,7 @@ def adapt(
         parameters = spec["root"]["dag"]["tasks"][_EXAMPLE_GEN]["inputs"]["parameters"]
         parameters[_INPUT_BASE] = {"componentInputParameter": DATA}
     _add_parameters(spec, config)
+    _add_reporting(spec, config)
     for name in LOOKED_UP:
         if name in spec["root"]["dag"]["tasks"]:
             spec["root"]["dag"]["tasks"][name]["cachingOptions"] = {}
@@ -138,6 +142,14 @@ def _add_parameters(spec: dict, config: Config) -> None:
         task["inputs"]["parameters"][parameter.name] = {"componentInputParameter": parameter.name}
         component = spec["components"][parameter.component]
         component["inputDefinitions"]["parameters"][parameter.name] = kind
+
+
+def _add_reporting(spec: dict, config: Config) -> None:
+    """Puts settings that are no part of the cache key into the containers that train."""
+    for name in _TRAINING:
+        if name in spec["components"]:
+            variables = environment(config.trainer).items()
+            _container(spec, name)["env"] = [{"name": k, "value": v} for k, v in variables]
 
 
 def _check_resources(spec: dict, config: Config) -> None:

@@ -114,15 +114,11 @@ def diff(first: Run, second: Run) -> dict:
 
 def code_versions(run: Run) -> dict[str, str]:
     """The hash of its source that each component was given."""
-    found = {}
-    for step in run.steps:
-        custom = _custom_config(step)
-        version = custom.get("code_version") or step.parameters.get("code_version")
-        if step.component == "Evaluator":
-            version = _metric_config(step).get("code_version")
-        if version:
-            found[step.component] = version
-    return found
+    return {
+        step.component: version
+        for step in run.steps
+        if (version := step.parameters.get("code_version"))
+    }
 
 
 def _find_model(runs: list[Run], wanted: str) -> tuple[Run, Artifact]:
@@ -200,12 +196,6 @@ def _custom_config(step: Step | None) -> dict:
 
 def _training(run: Run) -> dict:
     return _custom_config(run.step("Trainer"))
-
-
-def _metric_config(evaluator: Step) -> dict:
-    config = json.loads(evaluator.parameters.get("eval_config") or "{}")
-    metrics = [m for spec in config.get("metrics_specs", []) for m in spec.get("metrics", [])]
-    return json.loads(metrics[0].get("config") or "{}") if metrics else {}
 
 
 def _splits(facts: dict) -> dict:

@@ -76,7 +76,6 @@ def model_facts(replayed):
         },
         "training": {"losses": {"total": 1.5}, "checkpoint": "checkpoints/step-00000010.npz"},
         "data": {
-            "code_version": "c0de",
             "splits": {"train": split, "test": split},
             "anomalies": [],
             "leakage": [{"split": "train", "record": "a<b>", "same_as": "test/7"}],

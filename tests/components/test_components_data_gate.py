@@ -230,7 +230,6 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
             classes=json.dumps(class_names(schema)),
             detector="ssd128-small",
             anchors="paper",
-            code_version="v1",
             beam_pipeline=pipeline,
         )
     report = json.loads((folder / "report" / component.REPORT_FILE).read_text())
@@ -279,7 +278,6 @@ def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_p
         report=artifact,
         kept=kept,
         id_feature=COMMON.source_id,
-        code_version="",
     )
     assert artifact_utils.decode_split_names(kept.split_names) == ["train", "eval"]
     for split, wanted in (("train", splits["train"][:-1]), ("eval", splits["eval"])):

@@ -124,7 +124,6 @@ def run_component(
         examples=inputs[1],
         blessing=blessing,
         split="test",
-        code_version="0",
         **parameters,
     )
     return blessing, json.loads((tmp_path / "blessing" / REPORT_FILE).read_text())

@@ -59,8 +59,7 @@ def first(run, tmp_path_factory):
     """A first run of everything; `output` is its folder."""
     output = tmp_path_factory.mktemp("sample")
     # Where the run would draw the whole data set.
-    sources = ("data/sample.py", "data/shapes.py", "data/textures.py")
-    draw_sample(output / "sample" / code_version(*sources), images=_PICTURES)
+    draw_sample(output / "sample" / code_version("data.sample"), images=_PICTURES)
     found = run(output, settings=["evaluator.min_map=0"])
     found.output = output
     return found

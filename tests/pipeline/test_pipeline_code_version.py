@@ -1,50 +1,258 @@
-import pytest
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
+from tensorflow_model_analysis.proto import config_pb2
+from tfx.utils import proto_utils
+
+from data.fields import COMMON
+from data.schema import SAMPLE_SCHEMA
 from pipeline import code_version as module
-from pipeline.code_version import code_version
+from pipeline.code_version import code_version, source_files
+from pipeline.config import load_config
+from pipeline.kubeflow.pushed import PushedBaselines
+from pipeline.pipeline import Inputs, create_pipeline
+from tests.pipeline import loaded_modules
+
+_ROOT = Path(module.__file__).resolve().parents[1]
+# Options that bring in every component there is.
+_SETTINGS = ("data.on_leak=drop_train", "tuner.enabled=true", "trainer.warm_start=latest")
+_JOB = (
+    "training_job.workers=2",
+    "training_job.image=registry/ssd:1",
+    "training_job.volumes=claim:/volume",
+)
+# Never cached, and on Kubeflow in a module with more.
+_LOOKED_UP = ("base_model", "latest_blessed_model", "latest_blessed_data")
+# What a component starts as a process of its own, or in a container.
+_STARTED = {
+    "ServingCheck": [
+        f"serving.{name}" for name in ("server", "rest", "http_server", "grpc_service")
+    ],
+    "distributed Trainer": ["trainer.worker", "trainer.run"],
+}
 
 
 @pytest.fixture
-def source(tmp_path, monkeypatch):
-    """A project of one package and one file."""
-    (tmp_path / "package" / "inner").mkdir(parents=True)
-    (tmp_path / "package" / "a.py").write_text("a = 1\n")
-    (tmp_path / "package" / "inner" / "b.py").write_text("b = 1\n")
-    (tmp_path / "alone.py").write_text("c = 1\n")
+def project(tmp_path, monkeypatch):
+    """Writes files of a project with two rooms; its code versions are of these files."""
     monkeypatch.setattr(module, "_ROOT", tmp_path)
-    return tmp_path
+
+    def write(**files):
+        for name, text in files.items():
+            path = tmp_path / name.replace("__", "/").replace("INIT", "__init__")
+            path = path.with_name(path.name.replace("_html", ".html"))
+            path = path if path.suffix else path.with_suffix(".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    write(setup="", room__INIT="", room__inner__INIT="", attic__INIT="", room__b="", attic__c="")
+    write(room__inner__deep="from attic import c\n", room__entry="", room__apart="", attic__d="")
+    return write
 
 
-def test_the_same_source_has_the_same_version(source):
-    version = code_version("package", "alone.py")
-    assert version == code_version("package", "alone.py")
-    (source / "package" / "notes.txt").write_text("not source")
-    (source / "elsewhere.py").write_text("d = 1\n")
-    assert version == code_version("package", "alone.py")
-    assert len(version) == 16
+def _files(*modules):
+    return {str(path.relative_to(module._ROOT)) for path in source_files(*modules)}
 
 
-@pytest.mark.parametrize("path", ["package/a.py", "package/inner/b.py", "alone.py"])
-def test_content_matters(source, path):
-    version = code_version("package", "alone.py")
-    (source / path).write_text("changed = True\n")
-    assert version != code_version("package", "alone.py")
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import room.b", {"room/b.py"}),
+        ("import room.b as x, attic.c", {"room/b.py", "attic/__init__.py", "attic/c.py"}),
+        ("from room import b", {"room/b.py"}),
+        ("from room.b import a_name", {"room/b.py"}),
+        ("from . import b", {"room/b.py"}),
+        ("from .b import a_name", {"room/b.py"}),
+        ("from attic import *", {"attic/__init__.py"}),
+        # Through another module, and with all packages on the way.
+        (
+            "from room.inner.deep import a_name",
+            {"room/inner/__init__.py", "room/inner/deep.py", "attic/__init__.py", "attic/c.py"},
+        ),
+        ("def f():\n    from room import b", {"room/b.py"}),
+        ("class A:\n    def f(self):\n        if self:\n            import room.b", {"room/b.py"}),
+        ("try:\n    pass\nexcept OSError:\n    import room.b", {"room/b.py"}),
+        ("try:\n    pass\nfinally:\n    import room.b", {"room/b.py"}),
+        ("if x:\n    pass\nelse:\n    import room.b", {"room/b.py"}),
+        ("with x:\n    import room.b", {"room/b.py"}),
+        ("match x:\n    case 1:\n        import room.b", {"room/b.py"}),
+        ("run([python, '-m', 'room.b', '--x'])", {"room/b.py"}),
+        # None of these is loaded.
+        ("import json, tensorflow", set()),
+        ("x = 'import room.b'", set()),
+        ("if TYPE_CHECKING:\n    import room.b", set()),
+        ("if typing.TYPE_CHECKING:\n    from room import b", set()),
+    ],
+)
+def test_imports_lead_to_files(project, source, found):
+    project(room__entry=source)
+    assert _files("room.entry") == {"room/__init__.py", "room/entry.py"} | found
 
 
-def test_names_matter(source):
-    version = code_version("package", "alone.py")
-    (source / "package" / "a.py").rename(source / "package" / "z.py")
-    assert version != code_version("package", "alone.py")
+def test_a_package_brings_what_it_imports(project):
+    project(room__inner__INIT="from room import b", room__entry="import room.inner")
+    assert "room/b.py" in _files("room.entry")
 
 
-def test_added_and_removed_files_matter(source):
-    versions = [code_version("package")]
-    (source / "package" / "new.py").write_text("")
-    versions.append(code_version("package"))
-    (source / "package" / "a.py").unlink()
-    versions.append(code_version("package"))
-    assert len(set(versions)) == 3
+def test_modules_may_import_one_another(project):
+    project(room__entry="import room.b", room__b="import room.entry")
+    assert _files("room.b") == _files("room.entry")
 
 
-def test_of_the_project_itself():
-    assert code_version("trainer") != code_version("data")
+def test_templates_beside_a_module_count(project):
+    project(room__inner__page_html="<p>", room__other__page_html="<p>")
+    assert "room/inner/page.html" in _files("room.inner.deep")
+    assert not [name for name in _files("room.entry") if name.endswith(".html")]
+
+
+def test_an_unknown_module_is_an_error(project):
+    with pytest.raises(ModuleNotFoundError, match=r"room\.nothing: no such module"):
+        code_version("room.nothing")
+
+
+def test_content_and_names_matter_and_nothing_else(project):
+    project(room__entry="import room.b", room__b="x = 1\n")
+    versions = [code_version("room.entry")]
+    project(room__apart="y = 1\n", room__notes="z = 1\n")
+    assert code_version("room.entry") == versions[0]
+    project(room__b="x = 2\n")
+    versions.append(code_version("room.entry"))
+    project(room__entry="import room.apart")
+    versions.append(code_version("room.entry"))
+    (module._ROOT / "room" / "apart.py").rename(module._ROOT / "room" / "other.py")
+    project(room__entry="import room.other")
+    versions.append(code_version("room.entry"))
+    assert len(set(versions)) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", version) for version in versions)
+
+
+def test_where_the_project_is_installed_its_neighbours_are_not_read(project):
+    (module._ROOT / "setup.py").unlink()
+    information = module._ROOT / "ssd_tfx-0.1.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: ssd-tfx\nVersion: 0.1\n")
+    (information / "top_level.txt").write_text("room\n")
+    module._rooms.cache_clear()
+    project(room__entry="import room.b, attic.c")
+    assert _files("room.entry") == {"room/__init__.py", "room/entry.py", "room/b.py"}
+
+
+def _components(folder, settings, **options):
+    inputs = Inputs(
+        records=folder,
+        patterns={"train": "train/*", "eval": "eval/*", "test": "test/*"},
+        fields=COMMON,
+        schema_path=Path(SAMPLE_SCHEMA),
+        classes=("star",),
+    )
+    pipeline = create_pipeline(
+        load_config("sample", list(settings)),
+        inputs,
+        name="ssd",
+        root=str(folder),
+        serving_dir=str(folder / "serving"),
+        work_dir="/volume/unfinished",
+        **options,
+    )
+    return {component.id: component for component in pipeline.components}
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory):
+    """Every component that a pipeline can have; their code version is the files it is made of."""
+    folder = tmp_path_factory.mktemp("components")
+    with pytest.MonkeyPatch.context() as patch:
+        names = lambda files: json.dumps([str(f.relative_to(_ROOT)) for f in files])  # noqa: E731
+        patch.setattr(module, "_digest", names)
+        found = _components(folder, (*_SETTINGS, *_JOB))
+        found["distributed Trainer"] = found["Trainer"]
+        found |= _components(folder, _SETTINGS, baselines=PushedBaselines("/models"))
+    return found
+
+
+def _named_modules(component):
+    """What TFX imports for a component, found as TFX finds it."""
+    executor = getattr(component.executor_spec, "executor_class", None)
+    if executor is None:
+        return []
+    names = [executor.__module__]
+    properties = component.exec_properties
+    for key in ("run_fn", "preprocessing_fn", "tuner_fn"):
+        if path := properties.get(key):
+            names.append(path.rpartition(".")[0])
+    if "eval_config" in properties:
+        names.append(properties["module_path"])
+        config = config_pb2.EvalConfig()
+        proto_utils.json_to_proto(properties["eval_config"], config)
+        names += [m.module for spec in config.metrics_specs for m in spec.metrics if m.module]
+    return names
+
+
+@pytest.fixture(scope="module")
+def loaded(components):
+    """The project's files that each component loads, by an import in a process of its own."""
+    wanted = {
+        name: [*_named_modules(component), *_STARTED.get(name, [])]
+        for name, component in components.items()
+    }
+    process = subprocess.run(
+        [sys.executable, "-W", "ignore", loaded_modules.__file__],
+        cwd=_ROOT,
+        env={"PYTHONPATH": str(_ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        input=json.dumps(wanted),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(process.stdout)
+
+
+def test_a_component_is_keyed_by_the_files_that_it_loads_and_no_others(components, loaded):
+    keyed = {name: component.exec_properties.get("code_version") for name, component in
+             components.items()}  # fmt: skip
+    assert {name for name, files in keyed.items() if files} == {
+        *("ImportExampleGen", "DataGate", "DataVerdict", "DropLeaks", "Transform", "Tuner"),
+        *("Trainer", "distributed Trainer", "Evaluator", "ModelCard", "ServingCheck", "Pusher"),
+        *("DetectionReport", *_LOOKED_UP),
+    }
+    for name, files in loaded.items():
+        python = {file for file in json.loads(keyed[name] or "[]") if file.endswith(".py")}
+        assert set(files) <= python, name
+        if name not in _LOOKED_UP:
+            assert python <= set(files), name
+
+
+def test_templates_are_in_the_keys_of_what_shows_them(components):
+    for name, templates in (
+        ("ModelCard", {"model_card/model_card.html", "model_card/model_card.md"}),
+        ("DetectionReport", {f"detection_report/{n}" for n in (
+            "report.html", "macros.html", "report.css", "report.js")}),
+    ):  # fmt: skip
+        keyed = set(json.loads(components[name].exec_properties["code_version"]))
+        assert {f"components/{template}" for template in templates} <= keyed
+
+
+def test_the_training_is_recorded_with_its_own_code(components):
+    for name in ("Trainer", "distributed Trainer", "Tuner"):
+        custom = json.loads(components[name].exec_properties["custom_config"])
+        assert "trainer/run.py" in json.loads(custom["code_version"])
+        assert "trainer/worker.py" not in json.loads(custom["code_version"])
+
+
+def test_what_a_training_reports_is_no_part_of_its_key(tmp_path):
+    first, other = (
+        _components(tmp_path, [*_SETTINGS, *settings])
+        for settings in (
+            (),
+            ("trainer.log_every=7", "trainer.checkpoint_every=7", "trainer.keep_checkpoints=7"),
+        )
+    )
+    for name, component in first.items():
+        assert component.exec_properties == other[name].exec_properties, name
+    evaluating = _components(tmp_path, [*_SETTINGS, "trainer.eval_every=7"])
+    properties = first["Trainer"].exec_properties
+    assert evaluating["Trainer"].exec_properties != properties

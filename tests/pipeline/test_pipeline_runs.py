@@ -46,17 +46,21 @@ def _record_run(recorder, name, ap, fingerprint, steps, version):
     examples = recorder.artifact("Examples", folder / "examples", span=3, version=1)
     recorder.step("ImportExampleGen", (), {"examples": examples}, input_base="/records")
     model = recorder.artifact("Model", folder / "model")
-    training = {"preset": "tiny", "trainer": {"steps": steps}, "code_version": f"code{steps}"}
+    training = {"preset": "tiny", "trainer": {"steps": steps}}
     recorder.step(
-        "Trainer", {"examples": examples}, {"model": model}, custom_config=json.dumps(training)
+        "Trainer",
+        {"examples": examples},
+        {"model": model},
+        custom_config=json.dumps(training),
+        code_version=f"code{steps}",
     )
     blessing = recorder.artifact("ModelBlessing", folder / "blessing", blessed=int(ap >= 0.7))
-    metric = {"class_name": "M", "config": json.dumps({"code_version": "metric1"})}
     recorder.step(
         "Evaluator",
         {"model": model},
         {"blessing": blessing},
-        eval_config=json.dumps({"metrics_specs": [{"metrics": [metric]}]}),
+        eval_config=json.dumps({"metrics_specs": [{"metrics": [{"class_name": "M"}]}]}),
+        code_version="metric1",
     )
     card = recorder.artifact("ModelCardFolder", folder, mAP=ap)
     recorder.step("ModelCard", {"model": model}, {"card": card})
