@@ -18,10 +18,9 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import RunOptions
 from tfx.utils import path_utils
 
-from components.detection_report.report import REPORT_FILE
+from components.artifacts import REPORT_FILE, read_json
 from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import metric_names
-from components.model_card.facts import IDENTITY, read_json
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError, did_you_mean
 from data.fields import COMMON
@@ -35,6 +34,7 @@ from pipeline.runs.outputs import latest_success
 from trainer import devices, reporting
 from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
+from trainer.files import IDENTITY
 from trainer.weights import check_weights
 from trainer.weights.saved_model import check_base_model
 

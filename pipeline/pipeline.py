@@ -51,7 +51,7 @@ from pipeline.config import Config, ServingConfig
 from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
 from trainer import reporting
 from trainer.config import LATEST
-from trainer.export import MODEL_NAME
+from trainer.files import MODEL_NAME
 
 BASELINE = "latest_blessed_model"
 BASELINE_DATA = "latest_blessed_data"

@@ -1,6 +1,5 @@
 """What the local run says of each component: a line when it starts, a line with what it made."""
 
-import json
 import logging
 import sys
 import time
@@ -11,14 +10,13 @@ from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 
-from components.data_gate.component import REPORT_FILE
+from components.artifacts import DATA_GATE_FILE, SERVING_CHECK_FILE, read_json
 from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import metric_names
-from components.serving_check.check import REPORT_FILE as SERVING_REPORT
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.runs.outputs import latest_outputs
-from trainer.run import SUMMARY
+from trainer.files import SUMMARY
 
 _log = logging.getLogger("ssd")
 
@@ -81,7 +79,7 @@ def _describe(node: str, outputs: dict) -> str:
 
 
 def _gate(outputs) -> str:
-    report = json.loads((_path(outputs, "report") / REPORT_FILE).read_text(encoding="utf-8"))
+    report = read_json(f"{_path(outputs, 'report')}/{DATA_GATE_FILE}")
     findings = [Finding(**finding) for finding in report["findings"]]
     warnings = [finding for finding in findings if finding.level == WARNING]
     lines = [f"{len(findings) - len(warnings)} errors, {len(warnings)} warnings"]
@@ -94,7 +92,7 @@ def _gate(outputs) -> str:
 
 
 def _training(outputs) -> str:
-    summary = json.loads((_path(outputs, "model_run") / SUMMARY).read_text(encoding="utf-8"))
+    summary = read_json(f"{_path(outputs, 'model_run')}/{SUMMARY}")
     losses = summary["losses"]
     text = f"{summary['trainer']['steps']} steps"
     text += f", loss {losses['total']:.3f}" if losses else ""
@@ -127,7 +125,7 @@ def _evaluation(outputs) -> str:
 
 
 def _serving_check(outputs) -> str:
-    report = json.loads((_path(outputs, "blessing") / SERVING_REPORT).read_text(encoding="utf-8"))
+    report = read_json(f"{_path(outputs, 'blessing')}/{SERVING_CHECK_FILE}")
     measured = "no answer"
     if "equal" in report:
         measured = (

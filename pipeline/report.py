@@ -50,7 +50,8 @@ def write_report(folder: Path) -> Path:
             "Finish one with `python local_runner.py`"
         )
     # TensorFlow takes seconds to import, too long for an error message to wait.
-    from components.detection_report.report import REPORT_FILE, Sources, build_report
+    from components.artifacts import REPORT_FILE
+    from components.detection_report.report import Sources, build_report
 
     html = build_report(Sources(**places))
     path = folder / REPORT_FILE

@@ -9,14 +9,10 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from data.errors import DataError
 from trainer import checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
+from trainer.files import IDENTITY, MODEL_NAME, WEIGHTS
 from trainer.postprocessing import OUTPUTS, detect
 from trainer.preprocessing import ENCODED
 
-MODEL_NAME = "ssd"
-# What says what the model is, in its folder.
-IDENTITY = "assets.extra/model.json"
-# Under this name the SavedModel has the network's variables, each by its path.
-WEIGHTS = "weights"
 # Pictures that go through the network at a time. An evaluator may send a thousand records at
 # once, whose activations would not fit into memory.
 _CHUNK = 16

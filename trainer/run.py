@@ -21,15 +21,13 @@ from trainer import devices, export, input_pipeline, reporting, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network, detector_spec
+from trainer.files import SUMMARY
 from trainer.preprocessing import ENCODED
 from trainer.training import StepLosses, train
 from trainer.weights import load_backbone_weights
 from trainer.weights.saved_model import load_base_model
 
 _log = logging.getLogger("ssd.trainer")
-
-# Left in `model_run` for the command line and the report.
-SUMMARY = "summary.json"
 
 
 def run_fn(fn_args) -> None:

@@ -14,10 +14,9 @@ from data.record_folder import read_records
 from metrics import voc
 from metrics.accumulator import DetectionAccumulator
 from trainer import checkpoints
+from trainer.files import BEST_FILE
 from trainer.preprocessing import RECORD_ID
 
-# Beside the checkpoints of the last steps.
-BEST_FILE = "best.npz"
 # Records given to the detector at a time.
 _BATCH = 64
 

@@ -8,8 +8,8 @@ from tfx.types import artifact_utils, channel, standard_artifacts, standard_comp
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import io_utils, proto_utils
 
+from components.artifacts import ModelCardFolder
 from components.atomic_push.push import push
-from components.model_card.component import ModelCardFolder
 
 CARD_KEY = "card"
 STATISTICS_KEY = "statistics"

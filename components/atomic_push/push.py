@@ -20,9 +20,9 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from data.errors import DataError
+from trainer.files import IDENTITY
 
 _SAVED_MODEL = "saved_model.pb"
-_IDENTITY = "assets.extra/model.json"
 # Locally the folder of an unfinished version; on object stores an empty object that marks one.
 _UNFINISHED = re.compile(r"\.(\d+)\.partial")
 _LOCK = ".push.lock"
@@ -154,9 +154,9 @@ def _check_model(folder: str) -> None:
         sound = False
     if not sound:
         raise DataError(f"{folder}: {_SAVED_MODEL} is missing or broken. Train and export again")
-    if not tf.io.gfile.exists(f"{folder}/{_IDENTITY}"):
+    if not tf.io.gfile.exists(f"{folder}/{IDENTITY}"):
         raise DataError(
-            f"{folder}: no {_IDENTITY}, which says what the model is. Push a model that this "
+            f"{folder}: no {IDENTITY}, which says what the model is. Push a model that this "
             "project's Trainer has exported"
         )
 

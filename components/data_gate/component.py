@@ -16,8 +16,8 @@ from tfx.dsl.component.experimental.annotations import (
 )
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.types.artifact import Artifact
 
+from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, DataGateReport
 from components.data_gate import gate
 from components.data_gate.config import DataGateConfig
 from components.data_gate.scan import scan
@@ -25,17 +25,7 @@ from components.data_gate.shift import measure_shifts
 from data.fields import Fields
 from trainer.model_zoo import anchor_spec
 
-REPORT_FILE = "data_gate.json"
-EXCLUDED_RECORDS = "excluded_records"
-
 TRAIN = "train"
-
-
-class DataGateReport(Artifact):
-    """A folder with data_gate.json: counts per split, anomalies, findings, leaks and shifts."""
-
-    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
-    TYPE_NAME = "ssd.DataGateReport"
 
 
 @component(use_beam=True)
@@ -95,7 +85,7 @@ def DataGate(
         "shifts": [asdict(shift) for shift in shifts],
         EXCLUDED_RECORDS: gate.excluded_records(scanned.leaks, settings),
     }
-    with tf.io.gfile.GFile(f"{report.uri}/{REPORT_FILE}", "w") as file:
+    with tf.io.gfile.GFile(f"{report.uri}/{DATA_GATE_FILE}", "w") as file:
         file.write(json.dumps(content, indent=2) + "\n")
 
 
@@ -105,7 +95,7 @@ def DataVerdict(report: InputArtifact[DataGateReport]):
 
     A component of its own, because TFX removes what a component that fails has written.
     """
-    path = Path(report.uri) / REPORT_FILE
+    path = Path(report.uri) / DATA_GATE_FILE
     found = json.loads(path.read_text(encoding="utf-8"))["findings"]
     gate.refuse_errors([gate.Finding(**finding) for finding in found], str(path))
 

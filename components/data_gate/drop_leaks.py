@@ -11,9 +11,9 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
-from components.data_gate.component import EXCLUDED_RECORDS, REPORT_FILE, TRAIN, DataGateReport
+from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, DataGateReport
 
-_EVAL = "eval"
+_TRAIN, _EVAL = "train", "eval"
 
 
 @component
@@ -28,13 +28,13 @@ def DropLeaks(
     report: the data gate's, which lists the ids of the training records to leave out.
     id_feature: what holds the id of a record.
     """
-    found = json.loads((Path(report.uri) / REPORT_FILE).read_text(encoding="utf-8"))
-    for split, excluded in ((TRAIN, found[EXCLUDED_RECORDS]), (_EVAL, ())):
+    found = json.loads((Path(report.uri) / DATA_GATE_FILE).read_text(encoding="utf-8"))
+    for split, excluded in ((_TRAIN, found[EXCLUDED_RECORDS]), (_EVAL, ())):
         folder = Path(kept.uri) / f"Split-{split}"
         folder.mkdir(parents=True)
         for shard in sorted(Path(artifact_utils.get_split_uri([examples], split)).iterdir()):
             copy_without(shard, folder / shard.name, excluded, id_feature)
-    kept.split_names = artifact_utils.encode_split_names([TRAIN, _EVAL])
+    kept.split_names = artifact_utils.encode_split_names([_TRAIN, _EVAL])
 
 
 def copy_without(source: Path, target: Path, excluded: Collection[str], id_feature: str) -> None:

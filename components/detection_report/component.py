@@ -3,18 +3,10 @@
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components.detection_report.report import REPORT_FILE, Sources, build_report
-from components.model_card.component import ModelCardFolder
-
-
-class DetectionReportFile(Artifact):
-    """A folder with report.html."""
-
-    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
-    TYPE_NAME = "ssd.DetectionReportFile"
+from components.artifacts import REPORT_FILE, DetectionReportFile, ModelCardFolder
+from components.detection_report.report import Sources, build_report
 
 
 @component

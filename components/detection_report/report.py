@@ -8,16 +8,13 @@ import jinja2
 import numpy as np
 import tensorflow as tf
 
+from components.artifacts import FACTS_FILE, SERVING_CHECK_FILE, read_json
 from components.detection_report import charts, detections, gallery, statistics
 from components.detection_report.training_curves import read_curves
 from components.mean_average_precision.metric_names import CURVE_RECALLS
-from components.model_card.facts import FACTS_FILE, read_json
-from components.serving_check.check import REPORT_FILE as SERVING_CHECK_FILE
 from metrics import confusion, error_types, score_thresholds, voc
 from metrics.accumulator import DetectionAccumulator
 from trainer.input_pipeline import list_shards
-
-REPORT_FILE = "report.html"
 
 _ERROR_MEANINGS = {
     error_types.CLASSIFICATION: "a box on an object of another class",

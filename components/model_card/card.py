@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import markdown
 
-from components.model_card.facts import FACTS_FILE
+from components.artifacts import FACTS_FILE
 
 MARKDOWN_FILE = "model_card.md"
 HTML_FILE = "model_card.html"

@@ -6,23 +6,15 @@ from pathlib import Path
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.types.artifact import Artifact
 from tfx.utils import io_utils, path_utils
 
-from components.data_gate.component import DataGateReport
+from components.artifacts import DataGateReport, ModelCardFolder
 from components.model_card.card import write_model_card
 from components.model_card.facts import gather_facts
 
 # Custom properties of the artifact, for a list of runs that opens no file.
 MAP_PROPERTY = "mAP"
 BLESSED_PROPERTY = "blessed"
-
-
-class ModelCardFolder(Artifact):
-    """A folder with model_card.md, model_card.html and facts.json."""
-
-    # In the form that Kubeflow Pipelines asks of types that are not TFX's.
-    TYPE_NAME = "ssd.ModelCardFolder"
 
 
 @component

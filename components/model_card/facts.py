@@ -1,19 +1,14 @@
 """The facts about a trained model, gathered from what the components left."""
 
-import json
 from importlib import metadata
 
 import tensorflow as tf
 
-from components.data_gate.component import REPORT_FILE
+from components.artifacts import DATA_GATE_FILE, read_json
 from components.model_card.scores import gather_scores
-from data.errors import DataError
-from trainer.export import IDENTITY
+from trainer.files import BEST_FILE, IDENTITY, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
-from trainer.run import SUMMARY
-from trainer.selection import BEST_FILE
 
-FACTS_FILE = "facts.json"
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 
@@ -42,24 +37,13 @@ def gather_facts(
         "evaluation": gather_scores(evaluation),
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
-        "data": read_json(f"{gate}/{REPORT_FILE}"),
+        "data": read_json(f"{gate}/{DATA_GATE_FILE}"),
         "fingerprints": {
             split: count_records(list_shards([f"{folder}/*"]))[1]
             for split, folder in splits.items()
         },
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }
-
-
-def read_json(path: str) -> dict:
-    """A JSON file that an earlier component wrote, on any file system TensorFlow reads."""
-    try:
-        with tf.io.gfile.GFile(path, "r") as file:
-            return json.loads(file.read())
-    except (tf.errors.OpError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}). Run the component that writes it again"
-        ) from error
 
 
 def _exported_checkpoint(model_run: str) -> str | None:

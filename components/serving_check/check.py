@@ -15,8 +15,6 @@ from serving.client import Client
 from serving.detections import OUTPUTS, Detection, detections_of
 from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
 
-# Beside the blessing: what was measured, and why a model is not blessed.
-REPORT_FILE = "serving_check.json"
 _SIGNATURE = "serving_examples"
 _WARM_UP = "assets.extra/tf_serving_warmup_requests"
 

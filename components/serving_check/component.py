@@ -8,7 +8,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import io_utils, path_utils
 
-from components.serving_check.check import REPORT_FILE, Limits, check
+from components.artifacts import SERVING_CHECK_FILE
+from components.serving_check.check import Limits, check
 from data.errors import DataError
 from data.record_folder import read_records
 from trainer.input_pipeline import list_shards
@@ -41,7 +42,7 @@ def ServingCheck(
     for problem in report["problems"]:
         _log.warning("  not blessed: %s", problem)
     blessed = not report["problems"]
-    _write(blessing, REPORT_FILE, json.dumps(report, indent=2) + "\n")
+    _write(blessing, SERVING_CHECK_FILE, json.dumps(report, indent=2) + "\n")
     # What InfraValidator writes, and what the Pusher reads.
     _write(blessing, "INFRA_BLESSED" if blessed else "INFRA_NOT_BLESSED", "")
     blessing.set_int_custom_property("blessed", int(blessed))

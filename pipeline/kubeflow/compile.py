@@ -23,7 +23,7 @@ from pipeline.kubeflow.uris import MOUNTS, to_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.resources import resources_of
 from trainer.config import LATEST
-from trainer.export import MODEL_NAME
+from trainer.files import MODEL_NAME
 from trainer.model_zoo import anchor_spec
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")

@@ -31,9 +31,9 @@ DATA_URL = "data:,"
 
 # Types that TFX does not know by their title.
 ARTIFACT_TYPES = {
-    "ssd.DataGateReport": "components.data_gate.component.DataGateReport",
-    "ssd.DetectionReportFile": "components.detection_report.component.DetectionReportFile",
-    "ssd.ModelCardFolder": "components.model_card.component.ModelCardFolder",
+    "ssd.DataGateReport": "components.artifacts.DataGateReport",
+    "ssd.DetectionReportFile": "components.artifacts.DetectionReportFile",
+    "ssd.ModelCardFolder": "components.artifacts.ModelCardFolder",
 }
 
 

@@ -13,8 +13,8 @@ from tfx.types.artifact_utils import encode_split_names
 from tfx.utils import path_utils
 
 from components.atomic_push.component import TRAIN_STATISTICS
-from components.model_card.facts import IDENTITY
 from pipeline.kubeflow.entrypoint import NO_BASELINE
+from trainer.files import IDENTITY
 
 
 @component

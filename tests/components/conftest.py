@@ -11,11 +11,11 @@ from PIL import Image
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tensorflow_model_analysis.proto import config_pb2
 
+from components.artifacts import SERVING_CHECK_FILE
 from components.detection_report.report import Sources
 from components.mean_average_precision import metric_names, tfma_metric
 from components.model_card.card import write_model_card
 from components.model_card.scores import gather_scores
-from components.serving_check.check import REPORT_FILE
 from data.fields import COMMON
 from tests.components import tfma_replay
 
@@ -97,7 +97,7 @@ def report_sources(replayed, model_facts, tmp_path_factory):
     (folder / "infra_blessing").mkdir()
     measured = {"problems": [], "pictures": 8, "equal": 8}
     measured |= {"p50_ms": 21, "p99_ms": 34, "memory_mb": 611}
-    (folder / "infra_blessing" / REPORT_FILE).write_text(json.dumps(measured))
+    (folder / "infra_blessing" / SERVING_CHECK_FILE).write_text(json.dumps(measured))
     with tf.summary.create_file_writer(str(folder / "model_run" / "logs")).as_default():
         for step in (1, 5, 10):
             tf.summary.scalar("loss/total", 10.0 / step, step)

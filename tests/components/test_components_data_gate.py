@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 from tfx.types import artifact_utils, standard_artifacts
 
+from components.artifacts import DATA_GATE_FILE, DataGateReport
 from components.data_gate import component, gate
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drop_leaks import DropLeaks
@@ -203,7 +204,7 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
         "examples": standard_artifacts.Examples(),
         "statistics": standard_artifacts.ExampleStatistics(),
         "anomalies": standard_artifacts.ExampleAnomalies(),
-        "report": component.DataGateReport(),
+        "report": DataGateReport(),
     }
     for name, artifact in artifacts.items():
         artifact.uri = str(folder / name)
@@ -232,7 +233,7 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
             anchors="paper",
             beam_pipeline=pipeline,
         )
-    report = json.loads((folder / "report" / component.REPORT_FILE).read_text())
+    report = json.loads((folder / "report" / DATA_GATE_FILE).read_text())
     return artifacts["report"], report, artifacts["examples"]
 
 

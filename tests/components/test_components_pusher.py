@@ -9,8 +9,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import Channel, standard_artifacts
 from tfx.utils import io_utils, proto_utils
 
+from components.artifacts import ModelCardFolder
 from components.atomic_push.component import Executor, Pusher
-from components.model_card.component import ModelCardFolder
 from tests.components.pushed import assert_whole, contents, numbered, write_model
 
 

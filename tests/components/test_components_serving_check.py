@@ -15,8 +15,8 @@ from tfx.proto import infra_validator_pb2
 from tfx.types import standard_artifacts
 from tfx.utils import proto_utils
 
+from components.artifacts import SERVING_CHECK_FILE
 from components.serving_check.check import (
-    REPORT_FILE,
     Limits,
     broken_limits,
     check,
@@ -126,7 +126,7 @@ def run_component(
         split="test",
         **parameters,
     )
-    return blessing, json.loads((tmp_path / "blessing" / REPORT_FILE).read_text())
+    return blessing, json.loads((tmp_path / "blessing" / SERVING_CHECK_FILE).read_text())
 
 
 @pytest.fixture
@@ -141,7 +141,10 @@ def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
     model = save_model(tmp_path / "model" / "Format-Serving")
     blessing, report = run_component(tmp_path, model)
     assert blessing.get_int_custom_property("blessed") == 1
-    assert {path.name for path in Path(blessing.uri).iterdir()} == {"INFRA_BLESSED", REPORT_FILE}
+    assert {path.name for path in Path(blessing.uri).iterdir()} == {
+        "INFRA_BLESSED",
+        SERVING_CHECK_FILE,
+    }
     assert report["problems"] == []
     assert report["pictures"] == report["equal"] == 5
     assert report["detections"] == 10
@@ -157,7 +160,10 @@ def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
         tmp_path, model, check_pictures=2, max_latency_ms=1e-3, max_memory_mb=1.0
     )
     assert blessing.get_int_custom_property("blessed") == 0
-    assert {p.name for p in Path(blessing.uri).iterdir()} == {"INFRA_NOT_BLESSED", REPORT_FILE}
+    assert {p.name for p in Path(blessing.uri).iterdir()} == {
+        "INFRA_NOT_BLESSED",
+        SERVING_CHECK_FILE,
+    }
     assert report["equal"] == 0
     skew, latency, memory = report["problems"]
     assert "2 of 2 pictures get other detections" in skew

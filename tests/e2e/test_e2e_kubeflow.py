@@ -12,9 +12,9 @@ from tfx.utils import path_utils
 
 from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import metric_names
-from components.model_card.facts import IDENTITY
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.e2e.kubeflow_driver import Cluster
+from trainer.files import IDENTITY
 
 pytestmark = pytest.mark.e2e
 

@@ -18,6 +18,7 @@ from tests.trainer.tiny import TINY
 from trainer import devices, export, run  # run by name: TFX reloads the module that it finds it in
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
+from trainer.files import SUMMARY
 
 pytestmark = pytest.mark.usefixtures("tiny_detector")
 
@@ -161,7 +162,7 @@ def test_checkpoints_and_logs_move_to_the_run(finish, tmp_path, monkeypatch, fil
         monkeypatch.setattr(shutil, "copytree", None)
     finish()
     found = _files(tmp_path / "run")
-    assert json.loads(found.pop(run.SUMMARY))["preset"] == "tiny"
+    assert json.loads(found.pop(SUMMARY))["preset"] == "tiny"
     assert found == {"checkpoints/file": "checkpoints", "logs/file": "logs"}
     assert list((tmp_path / "work").iterdir()) == []
 

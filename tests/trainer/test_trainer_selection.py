@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from trainer import checkpoints, selection
+from trainer.files import BEST_FILE
 
 _BOX = [0.1, 0.2, 0.5, 0.6]
 
@@ -112,7 +113,7 @@ def test_the_best_is_no_step_to_go_on_from(tmp_path, variables):
 
 def test_a_damaged_best_is_warned_of_and_replaced(tmp_path, variables, caplog):
     selection.keep_if_best(tmp_path, 10, 0.9, variables)
-    path = tmp_path / selection.BEST_FILE
+    path = tmp_path / BEST_FILE
     path.write_bytes(path.read_bytes()[:-50])
     logging.getLogger("ssd.trainer").addHandler(caplog.handler)
     assert selection.restore_best(tmp_path, variables) is None

@@ -12,7 +12,7 @@ from data.errors import DataError
 from trainer.anchors import anchors_hash
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
-from trainer.export import IDENTITY, WEIGHTS
+from trainer.files import IDENTITY, WEIGHTS
 
 _log = logging.getLogger("ssd.trainer")
 
