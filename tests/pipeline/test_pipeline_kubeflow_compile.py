@@ -14,6 +14,7 @@ import kubeflow_runner
 from data.schema import SAMPLE_SCHEMA
 from pipeline.kubeflow import entrypoint
 from pipeline.kubeflow.entrypoint import ARTIFACT_TYPES, translate_input
+from trainer import reporting
 
 _SNAPSHOT = Path(__file__).with_name("kubeflow_voc.txt")
 _VOLUMES = "resources.all.volumes=ssd-models:/models"
@@ -371,3 +372,25 @@ def test_what_a_cluster_cannot_run_is_refused(tmp_path, capsys, arguments, setti
     assert status == 2
     assert expected in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_how_often_a_training_logs_is_in_no_cache_key(tmp_path):
+    """Kubeflow's cache knows a task by its parameters, image, command and arguments."""
+
+    def parts(*settings):
+        arguments = (*_VOC, "--data", "s3://bucket/records", "--work-dir", "/work")
+        path = _compile(tmp_path, *arguments, settings=(_VOLUMES, "tuner.enabled=true", *settings))
+        spec = next(yaml.safe_load_all(path.read_text()))
+        executors = _containers(spec)
+        told = {name: executors[name]["container"].pop("env") for name in ("Tuner", "Trainer")}
+        return spec, told
+
+    plain, told = parts()
+    other, told_otherwise = parts("trainer.log_every=7", "trainer.keep_checkpoints=9")
+    assert plain == other
+    for name, variables in told_otherwise.items():
+        assert variables != told[name]
+        (variable,) = variables
+        assert variable["name"] == reporting.VARIABLE
+        values = json.loads(variable["value"])
+        assert values == {"log_every": 7, "checkpoint_every": 1000, "keep_checkpoints": 9}

@@ -15,7 +15,12 @@ import tensorflow as tf
 
 from data.errors import DataError
 from tests.trainer.tiny import TINY
-from trainer import devices, export, run  # run by name: TFX reloads the module that it finds it in
+from trainer import (
+    devices,
+    export,
+    reporting,
+    run,
+)  # run by name: TFX reloads the module that it finds it in
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
 from trainer.files import SUMMARY
@@ -203,3 +208,16 @@ def test_a_disk_that_fills_after_the_training_is_told(
     finish()
     assert (tmp_path / "run" / "checkpoints" / "file").exists()
     assert not work.exists()
+
+
+def test_reporting_comes_from_the_environment(arguments, tmp_path, monkeypatch):
+    def config():
+        given = arguments(tmp_path / "work")
+        given.custom_config["trainer"] = reporting.without_reporting(CONFIG)
+        return run.Job.from_arguments(given).config
+
+    assert config() == CONFIG
+    wanted = dataclasses.replace(CONFIG, log_every=7, checkpoint_every=8, keep_checkpoints=9)
+    for name, value in reporting.environment(wanted).items():
+        monkeypatch.setenv(name, value)
+    assert config() == wanted
