@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.errors import DataError
-from metrics.bootstrap import rows_of
+from metrics.boxes import box_area
 
 
 class Columns(NamedTuple):
@@ -176,11 +176,6 @@ def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
     return boxes
 
 
-def box_area(boxes: np.ndarray) -> np.ndarray:
-    """Areas [n] of boxes [n, 4], in the square of their unit."""
-    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-
-
 def _flags(values, count: int, image_id: str, kind: str) -> np.ndarray:
     if values is None:
         return np.zeros(count, bool)
@@ -220,6 +215,13 @@ def take(columns: Columns, images: np.ndarray) -> Columns:
     return Columns(columns.image_ids[images], **taken)._replace(
         gt_image=gt_image, det_image=det_image
     )
+
+
+def rows_of(images: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The rows, int64 [taken], of some pictures when picture i has `counts[i]` rows in turn."""
+    taken = counts[images]
+    shift = (np.cumsum(counts) - counts)[images] - (np.cumsum(taken) - taken)
+    return np.repeat(shift, taken) + np.arange(taken.sum())
 
 
 def _concatenate(parts: Sequence[Columns]) -> Columns:

@@ -24,10 +24,3 @@ def draws(image_ids: np.ndarray) -> Iterator[np.ndarray]:
     random = np.random.default_rng(0)
     for _ in range(SAMPLES):
         yield np.repeat(np.arange(len(rank)), random.poisson(1.0, len(ids))[rank])
-
-
-def rows_of(images: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rows of some pictures, of which each has `counts` one after another."""
-    taken = counts[images]
-    shift = (np.cumsum(counts) - counts)[images] - (np.cumsum(taken) - taken)
-    return np.repeat(shift, taken) + np.arange(taken.sum())

@@ -11,12 +11,11 @@ from metrics.average_precision import (
     mean_of_defined,
     precision_recall,
 )
+from metrics.boxes import SIZES
 from metrics.coco_matching import DETECTIONS_PER_IMAGE, match_coco
 
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0.0, 1.0, 101)
-# Lowest and highest area of an object, in square pixels; one on the border is of both sizes.
-SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, math.inf)}
 _AREAS = np.array([(0, math.inf), *SIZES.values()], np.float64)
 _LIMITS = (1, 10, DETECTIONS_PER_IMAGE)
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metrics.accumulator import Columns, box_area
+from metrics.accumulator import Columns
+from metrics.boxes import box_area, box_iou, intersection_area
 from metrics.matching import (
-    box_iou,
     by_picture_and_class,
     candidate_pairs,
-    intersection_area,
     ranking,
 )
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from metrics.accumulator import Columns
-from metrics.matching import box_iou, candidate_pairs
-from metrics.voc import IOU_THRESHOLD, match_voc
+from metrics.boxes import box_iou
+from metrics.matching import candidate_pairs
+from metrics.voc_matching import IOU_THRESHOLD, match_voc
 
 
 @dataclass(frozen=True)

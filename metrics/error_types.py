@@ -4,24 +4,20 @@ After TIDE (Bolya et al., ECCV 2020), on VOC's matching: the false positives are
 and a kind's cost is the AP gained when it alone is corrected.
 """
 
-import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from metrics.accumulator import Columns, DetectionAccumulator
-from metrics.average_precision import (
-    ap_area,
-    mean_of_defined,
-    precision_recall,
-)
+from metrics.average_precision import mean_of_defined
+from metrics.matched import Matched, compact
 from metrics.matching import (
     best_ground_truth,
     by_picture_and_class,
     ranking,
 )
-from metrics.voc import IOU_THRESHOLD, match_voc
+from metrics.voc import score_classes
+from metrics.voc_matching import IOU_THRESHOLD, match_voc
 
 CLASSIFICATION = "classification"  # on an object of another class
 LOCALISATION = "localisation"  # near an object of its class, with too little overlap
@@ -103,24 +99,20 @@ def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
     for kind, target in targets.items():
         missed[target[kinds == kind]] = False
 
-    table = _Table(
-        det_class=columns.det_class,
-        hit=matches.hit,
-        counted=~matches.ignored,
-        positives=np.bincount(columns.gt_class[matches.countable], minlength=num_classes),
-    )
-    before = _average_precisions(columns, table)
+    table = compact(columns, num_classes, [matches])
+    before = _average_precisions(table, num_classes)
     shares = {}
     for kind in ERROR_TYPES:
         if kind == MISSED:
             counts = np.bincount(columns.gt_class[missed], minlength=num_classes)
-            corrected = table._replace(positives=table.positives - counts)
+            corrected = table._replace(gt_countable=np.where(missed, 0, table.gt_countable))
         else:
             rows = np.flatnonzero(kinds == kind)
             counts = np.bincount(columns.det_class[rows], minlength=num_classes)
             corrected = _corrected(columns, table, rows, targets.get(kind), found)
+        left = np.bincount(corrected.gt_class[corrected.gt_countable > 0], minlength=num_classes)
         # A class of which nothing is left to find is complete.
-        after = np.where(corrected.positives, _average_precisions(columns, corrected), 1.0)
+        after = np.where(left, _average_precisions(corrected, num_classes), 1.0)
         shares[kind] = (counts, after - before)
     return ErrorAnalysis(
         classes={
@@ -139,49 +131,37 @@ def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
     )
 
 
-class _Table(NamedTuple):
-    """What AP is computed from; detections in row order."""
-
-    det_class: np.ndarray  # int32 [detections]
-    hit: np.ndarray  # bool [detections]
-    counted: np.ndarray  # bool [detections]
-    positives: np.ndarray  # int64 [classes]
-
-
 def _corrected(
     columns: Columns,
-    table: _Table,
+    table: Matched,
     rows: np.ndarray,
     target: np.ndarray | None,
     found: np.ndarray,
-) -> _Table:
+) -> Matched:
     """The table without the errors in `rows`.
 
     With targets, the surest error at each object that is not found becomes a hit on it; all other
     errors are taken out.
+
+    rows: int64 [errors], detection rows.
+    target: int64 [detections], the ground truth row that a detection was meant for.
+    found: bool [ground truths].
     """
-    counted = table.counted.copy()
-    counted[rows] = False
+    ignored = table.det_ignored.copy()
+    ignored[rows] = 1
     if target is None:
-        return table._replace(counted=counted)
+        return table._replace(det_ignored=ignored)
     surest_first = ranking(columns._replace(det_class=np.zeros_like(columns.det_class)))
     rows = surest_first[np.isin(surest_first, rows)]
     rows = rows[~found[target[rows]]]
     objects, first = np.unique(target[rows], return_index=True)
-    hit, det_class = table.hit.copy(), table.det_class.copy()
-    counted[rows[first]] = hit[rows[first]] = True
-    det_class[rows[first]] = columns.gt_class[objects]
-    return table._replace(det_class=det_class, hit=hit, counted=counted)
+    hit, det_class = table.det_hit.copy(), table.det_class.copy()
+    ignored[rows[first]] = 0
+    hit[rows[first]] = True
+    det_class[rows[first]] = table.gt_class[objects]
+    return table._replace(det_class=det_class, det_hit=hit, det_ignored=ignored)
 
 
-def _average_precisions(columns: Columns, table: _Table) -> np.ndarray:
+def _average_precisions(table: Matched, num_classes: int) -> np.ndarray:
     """Area AP float64 [classes]; NaN without objects."""
-    order = ranking(columns._replace(det_class=table.det_class))
-    order = order[table.counted[order]]
-    bounds = np.searchsorted(table.det_class[order], np.arange(len(table.positives) + 1))
-    return np.array(
-        [
-            ap_area(*precision_recall(table.hit[order[start:stop]], count)) if count else math.nan
-            for start, stop, count in zip(bounds, bounds[1:], table.positives, strict=False)
-        ]
-    )
+    return np.array([row.ap_area for (row,) in score_classes(table, num_classes)])

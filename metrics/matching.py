@@ -4,25 +4,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from metrics.accumulator import Columns, box_area
+from metrics.accumulator import Columns
+from metrics.boxes import box_iou
 
 # Pairs of detection and ground truth that are compared at once: bounds the memory of a crowded
 # data set to some 200 MB and is large enough that numpy's call overhead does not show.
 _PAIRS_AT_ONCE = 1_000_000
-
-
-def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union row by row: float64 [n, 4] twice -> [n]; 0 for two empty boxes."""
-    intersection = intersection_area(boxes, others)
-    union = box_area(boxes) + box_area(others) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-
-
-def intersection_area(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Area that two boxes share, row by row: float64 [n, 4] twice -> [n]."""
-    top_left = np.maximum(boxes[:, :2], others[:, :2])
-    bottom_right = np.minimum(boxes[:, 2:], others[:, 2:])
-    return np.prod(np.maximum(bottom_right - top_left, 0), axis=1)
 
 
 def candidate_pairs(

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from metrics.accumulator import Columns, box_area
-from metrics.coco import SIZES
-from metrics.voc import VocMatches
+from metrics.accumulator import Columns
+from metrics.boxes import SIZES, box_area
+from metrics.voc_matching import VocMatches, lookup
 
 _FLAGS = ("truncated", "occluded")
 
@@ -34,6 +34,5 @@ def restrict(columns: Columns, matches: VocMatches, name: str) -> VocMatches:
         inside = getattr(columns, f"gt_{kind}") == (value == "yes")
         elsewhere = np.zeros(len(columns.det_box), bool)
     countable = matches.countable & inside
-    # The -1 of a detection without a match reads the added last entry.
-    ignored = np.where(matches.best >= 0, np.append(~countable, False)[matches.best], elsewhere)
+    ignored = np.where(matches.best >= 0, lookup(~countable, matches.best), elsewhere)
     return matches._replace(hit=matches.hit & ~ignored, ignored=ignored, countable=countable)

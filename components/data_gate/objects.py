@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metrics.matching import box_iou
+from metrics.boxes import box_iou
 from trainer.anchors import AnchorSpec, anchor_boxes
 
 SAME_OBJECT_IOU = 0.95

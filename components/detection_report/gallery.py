@@ -6,7 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from metrics.accumulator import Columns, box_area
+from metrics.accumulator import Columns
+from metrics.boxes import box_area
 from metrics.confusion import Outcomes
 from metrics.error_types import ERROR_TYPES
 

@@ -20,11 +20,12 @@ from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
 from components.mean_average_precision import metric_names, tfma_inputs
-from components.mean_average_precision.tfma_scoring import Picture, ScorePictures, metric_key
+from components.mean_average_precision.tfma_scoring import MatchedPicture, ScorePictures, metric_key
 from data.fields import Fields
-from metrics import bootstrap, outcomes
+from metrics import bootstrap
 from metrics.accumulator import DetectionAccumulator
-from metrics.voc import IOU_THRESHOLD
+from metrics.matched import match
+from metrics.voc_matching import IOU_THRESHOLD
 
 
 def metric_config(
@@ -181,7 +182,7 @@ class _ReadPicture(metric_types.Preprocessor):
         self._model_name = model_name
         self._is_baseline = is_baseline
 
-    def process(self, extracts: tfma.types.Extracts) -> Iterator[Picture]:
+    def process(self, extracts: tfma.types.Extracts) -> Iterator[MatchedPicture]:
         inputs = metric_types.StandardMetricInputs(extracts)
         truth = tfma_inputs.ground_truth(inputs.get_features() or {}, self._fields)
         answer = inputs.get_predictions(self._model_name or None)
@@ -190,7 +191,5 @@ class _ReadPicture(metric_types.Preprocessor):
             known = np.isin(found.classes, self._known)
             found = tfma_inputs.Detections(*(column[known] for column in found))
         columns = tfma_inputs.picture(self._reader, truth, found)
-        matched = outcomes.match(
-            columns, len(self._reader.class_names), IOU_THRESHOLD, self._slices
-        )
-        yield Picture(matched, columns if self._with_coco else None)
+        matched = match(columns, len(self._reader.class_names), IOU_THRESHOLD, self._slices)
+        yield MatchedPicture(matched, columns if self._with_coco else None)

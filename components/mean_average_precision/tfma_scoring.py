@@ -10,14 +10,14 @@ from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
 from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
 
 from components.mean_average_precision import metric_names
-from metrics import bootstrap, coco, outcomes
+from metrics import bootstrap, coco, matched
 from metrics.accumulator import Columns, DetectionAccumulator, take
 from metrics.average_precision import (
     interpolated_precision,
     mean_of_defined,
 )
-from metrics.outcomes import Outcomes, Packed
-from metrics.voc import ClassResult
+from metrics.matched import Matched, Packed
+from metrics.voc import ClassResult, score_classes
 
 _SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
@@ -31,10 +31,10 @@ def metric_key(name: str, model_name: str) -> metric_types.MetricKey:
     return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
 
 
-class Picture(NamedTuple):
+class MatchedPicture(NamedTuple):
     """What a picture adds to the score of VOC, and to COCO's if that is wanted."""
 
-    outcomes: Outcomes
+    matched: Matched
     columns: Columns | None
 
 
@@ -42,7 +42,7 @@ class _Accumulator(NamedTuple):
     """Pictures of a slice; those for COCO with their boxes, for it matches in many ways."""
 
     parts: list[Packed]
-    single: list[Outcomes]  # pictures that are not packed yet
+    single: list[Matched]  # pictures that are not packed yet
     coco: DetectionAccumulator
 
 
@@ -74,8 +74,8 @@ class ScorePictures(beam.CombineFn):
     def create_accumulator(self) -> _Accumulator:
         return _Accumulator([], [], DetectionAccumulator(self._class_names))
 
-    def add_input(self, accumulator: _Accumulator, picture: Picture) -> _Accumulator:
-        accumulator.single.append(picture.outcomes)
+    def add_input(self, accumulator: _Accumulator, picture: MatchedPicture) -> _Accumulator:
+        accumulator.single.append(picture.matched)
         if len(accumulator.single) == _PICTURES_PER_PART:
             _pack(accumulator)
         if self._with_coco:
@@ -99,7 +99,7 @@ class ScorePictures(beam.CombineFn):
     def extract_output(
         self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
-        whole = outcomes.unpack([*accumulator.parts, outcomes.pack(accumulator.single)])
+        whole = matched.unpack([*accumulator.parts, matched.pack(accumulator.single)])
         values, plots = self._score(whole, accumulator.coco)
         if self._with_intervals:
             samples = [self._score(*drawn)[0] for drawn in self._draw(whole, accumulator.coco)]
@@ -109,9 +109,9 @@ class ScorePictures(beam.CombineFn):
             }
         return {metric_key(name, self._model_name): value for name, value in values.items()} | plots
 
-    def _score(self, pictures: Outcomes, boxes: DetectionAccumulator) -> tuple[dict, dict]:
+    def _score(self, pictures: Matched, boxes: DetectionAccumulator) -> tuple[dict, dict]:
         """Metrics by name, plots by key; `boxes` are of the same pictures, for COCO."""
-        results = outcomes.scores(pictures, len(self._class_names), len(self._slices))
+        results = score_classes(pictures, len(self._class_names), len(self._slices))
         rows = zip(self._class_names, results, strict=True)
         values, plots, precisions = {}, {}, []
         for number, (name, (row, *parts)) in enumerate(rows, start=1):
@@ -133,8 +133,8 @@ class ScorePictures(beam.CombineFn):
         return values, plots
 
     def _draw(
-        self, pictures: Outcomes, boxes: DetectionAccumulator
-    ) -> Iterator[tuple[Outcomes, DetectionAccumulator]]:
+        self, pictures: Matched, boxes: DetectionAccumulator
+    ) -> Iterator[tuple[Matched, DetectionAccumulator]]:
         columns = boxes.columns()
         in_both = zip(
             bootstrap.draws(pictures.image_ids), bootstrap.draws(columns.image_ids), strict=True
@@ -142,12 +142,12 @@ class ScorePictures(beam.CombineFn):
         for images, same_images in in_both:
             drawn = self.create_accumulator().coco
             drawn.add_columns(take(columns, same_images))
-            yield outcomes.take(pictures, images), drawn
+            yield matched.take(pictures, images), drawn
 
 
 def _pack(accumulator: _Accumulator) -> None:
     if accumulator.single:
-        accumulator.parts.append(outcomes.pack(accumulator.single))
+        accumulator.parts.append(matched.pack(accumulator.single))
         accumulator.single.clear()
 
 

@@ -14,7 +14,8 @@ from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import find_data_error
 from data.fields import COMMON, HIKAPOK
 from metrics import coco, object_slices
-from metrics.voc import evaluate, match_voc, score
+from metrics.matched import match
+from metrics.voc import VocResult, evaluate, score_classes
 from tests.components.tfma_replay import (
     CLASSES,
     PICTURES,
@@ -47,12 +48,12 @@ def voc_values(accumulator):
 
 def values_of(accumulator):
     """Every number of the VOC part."""
-    columns = accumulator.columns()
-    matches = match_voc(columns, len(CLASSES), 0.5)
     values = voc_values(accumulator)
     for name in object_slices.NAMES:
-        part = object_slices.restrict(columns, matches, name)
-        values[f"mAP/{name}"] = score(columns, part, CLASSES).map_11_point
+        matched = match(accumulator.columns(), len(CLASSES), 0.5, [name])
+        rows = score_classes(matched, len(CLASSES), 1)
+        part = VocResult({kind: row for kind, (_, row) in zip(CLASSES, rows, strict=True)})
+        values[f"mAP/{name}"] = part.map_11_point
     return values
 
 

@@ -11,8 +11,8 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.mean_average_precision import picture_slices, tfma_metric
 from data.errors import DataError
 from data.fields import COMMON
-from metrics import outcomes
-from metrics.voc import VocResult
+from metrics import matched
+from metrics.voc import VocResult, score_classes
 
 CLASSES = ("cat", "dog")
 
@@ -39,8 +39,8 @@ class Computation:
 
 def evaluate(accumulator):
     """The VOC score of all objects in an accumulator of the metric."""
-    whole = outcomes.unpack([*accumulator.parts, outcomes.pack(accumulator.single)])
-    rows = [row for (row,) in outcomes.scores(whole, len(CLASSES))]
+    whole = matched.unpack([*accumulator.parts, matched.pack(accumulator.single)])
+    rows = [row for (row,) in score_classes(whole, len(CLASSES))]
     return VocResult(dict(zip(CLASSES, rows, strict=True)))
 
 
@@ -106,7 +106,7 @@ def test_crowds_come_with_the_record():
     def crowds(**flags):
         reader = Computation(with_coco=True)._reader
         (picture,) = reader.process(inputs(record(**flags), answer()).extracts)
-        return picture.columns.gt_crowd.tolist(), picture.outcomes.gt_countable[0] & 1
+        return picture.columns.gt_crowd.tolist(), picture.matched.gt_countable[0] & 1
 
     assert crowds(**{"image/object/is_crowd": np.array([1])}) == ([True], 0)
     assert crowds() == ([False], 1)

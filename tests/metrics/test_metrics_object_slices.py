@@ -8,16 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metrics import object_slices
-from metrics.matching import box_iou
-from metrics.voc import evaluate, match_voc, score
+from metrics.boxes import box_iou
+from metrics.matched import match
+from metrics.voc import VocResult, evaluate, score_classes
+from metrics.voc_matching import match_voc
 from tests.metrics.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
 def sliced(pictures, name):
-    accumulator = accumulate(pictures)
-    columns = accumulator.columns()
-    matches = match_voc(columns, len(CLASSES), 0.5)
-    return score(columns, object_slices.restrict(columns, matches, name), CLASSES)
+    matched = match(accumulate(pictures).columns(), len(CLASSES), 0.5, [name])
+    rows = score_classes(matched, len(CLASSES), 1)
+    return VocResult({kind: row for kind, (_, row) in zip(CLASSES, rows, strict=True)})
 
 
 def is_inside(item, name):

@@ -1,4 +1,4 @@
-"""Scores of pictures matched one by one against those of boxes matched all at once."""
+"""Pictures matched one by one and packed score as if matched all at once."""
 
 import math
 
@@ -6,24 +6,24 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics import accumulator, object_slices, outcomes
+from metrics import accumulator, matched, object_slices
 from metrics.accumulator import DetectionAccumulator
-from metrics.voc import match_voc, score
+from metrics.voc import score_classes
 from tests.metrics.sliced_pictures import CLASSES, PICTURES, accumulate
 
 
-def matched(pictures):
+def match(pictures, first=0):
+    columns = accumulate(pictures, first=first).columns()
+    return matched.match(columns, len(CLASSES), 0.5, object_slices.NAMES)
+
+
+def match_each(pictures):
     """Each picture by itself."""
-    return [
-        outcomes.match(
-            accumulate([picture], first=number).columns(), len(CLASSES), 0.5, object_slices.NAMES
-        )
-        for number, picture in enumerate(pictures)
-    ]
+    return [match([picture], first=number) for number, picture in enumerate(pictures)]
 
 
 def packed(*parts):
-    return outcomes.unpack([outcomes.pack(part) for part in parts])
+    return matched.unpack([matched.pack(part) for part in parts])
 
 
 def assert_equal(found, expected):
@@ -34,24 +34,22 @@ def assert_equal(found, expected):
 @given(PICTURES, st.integers(0, 3))
 @settings(max_examples=100, deadline=None)
 def test_matched_apart_scored_together(pictures, cut):
-    columns = accumulate(pictures).columns()
-    matches = match_voc(columns, len(CLASSES), 0.5)
-    parts = [object_slices.restrict(columns, matches, name) for name in object_slices.NAMES]
-    expected = [score(columns, part, CLASSES).classes for part in (matches, *parts)]
-    single = matched(pictures)[::-1]
-    whole = packed(single[:cut], single[cut:])
-    found = outcomes.scores(whole, len(CLASSES), len(object_slices.NAMES))
-    for name, results in zip(CLASSES, found, strict=True):
-        for result, classes in zip(results, expected, strict=True):
-            assert_equal(result, classes[name])
+    single = match_each(pictures)[::-1]
+    found, expected = (
+        list(score_classes(whole, len(CLASSES), len(object_slices.NAMES)))
+        for whole in (packed(single[:cut], single[cut:]), match(pictures))
+    )
+    for results, others in zip(found, expected, strict=True):
+        for result, other in zip(results, others, strict=True):
+            assert_equal(result, other)
 
 
 @given(PICTURES, st.data())
 @settings(max_examples=100, deadline=None)
 def test_taken_pictures_are_scored_as_if_added(pictures, data):
     images = data.draw(st.lists(st.integers(0, len(pictures) - 1), max_size=6))
-    single = matched(pictures)
-    drawn = outcomes.take(packed(single), np.array(images, int))
+    single = match_each(pictures)
+    drawn = matched.take(packed(single), np.array(images, int))
     added = packed([single[image] for image in images])
     for column, expected in zip(drawn, added, strict=True):
         np.testing.assert_array_equal(column, expected)
@@ -68,22 +66,22 @@ def test_scores_are_never_rounded():
     third = 1 / 3
     above = np.nextafter(third, 1)
     found = [("cat", (0, 0, 40, 40), third), ("cat", (0, 0, 40, 40), above)]
-    kept = packed(matched([([], found)])).det_score
+    kept = packed(match_each([([], found)])).det_score
     assert set(kept) == {third, above}
     single = [("cat", box, float(np.float32(value))) for _, box, value in found]
-    assert packed(matched([([], single)])).det_score.dtype == np.float32
+    assert packed(match_each([([], single)])).det_score.dtype == np.float32
 
 
 def test_a_detection_takes_7_bytes():
     found = [("cat", (0, 0, 40, 40), 0.5)] * 200
     size = [
-        sum(column.nbytes for column in packed(matched([([], found[:count])])))
+        sum(column.nbytes for column in packed(match_each([([], found[:count])])))
         for count in (100, 200)
     ]
     assert (size[1] - size[0]) / 100 == 7
 
 
 def test_nothing_scores_as_nothing():
-    for ((row,),) in [outcomes.scores(packed(*parts), 1) for parts in ([], [[]])]:
+    for ((row,),) in [score_classes(packed(*parts), 1) for parts in ([], [[]])]:
         assert math.isnan(row.ap_11_point)
         assert (row.positives, row.detections, len(row.scores)) == (0, 0, 0)
