@@ -93,7 +93,10 @@ def _connect(options):
 
 
 def _line(task) -> str:
-    return f"  {task.name} {task.state.lower()}" + (f": {task.error}" if task.error else "")
+    attempt = f", attempt {task.attempt}" if task.attempt > 1 else ""
+    return f"  {task.name} {task.state.lower()}{attempt}" + (
+        f": {task.error}" if task.error else ""
+    )
 
 
 def _parameter(text: str) -> tuple[str, str]:

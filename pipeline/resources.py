@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from data.errors import DataError
 from data.settings import CHECKED, Settings, field_types
 
 # The entry of `Config.resources` whose values hold for every component.
@@ -34,6 +35,28 @@ _Volume = Annotated[str, _written(r"[a-z0-9][a-z0-9.-]*:/\S*", "claim:/path")]
 _Secret = Annotated[
     str, _written(r"[A-Za-z_]\w*=[a-z0-9][a-z0-9.-]*/[-.\w]+", "VARIABLE=secret/key")
 ]
+
+# registry:port/repository:tag@digest, the grammar of github.com/distribution/reference.
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?(:\d+)?/)?"
+    r"[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*"
+    r"(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+
+
+def check_image_name(option: str, image: str) -> None:
+    """Checks the name of a container image.
+
+    Raises:
+      DataError: a node could not pull it, whatever the registry holds.
+    """
+    if not _IMAGE.fullmatch(image):
+        found = f"{image!r} is not the name of an image" if image else "the name is empty"
+        raise DataError(
+            f"{option}: {found}. Write REGISTRY/NAME:TAG, the name in lower case, as "
+            "`docker push` takes it"
+        )
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -7,17 +7,21 @@ import json
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import kfp
+import kfp_server_api
 import yaml
 
 from data.errors import DataError
-from pipeline.kubeflow.failures import check_image, explained
+from pipeline.kubeflow.failures import check_image, explained, server_message
+from pipeline.kubeflow.uris import DATA, MOUNTS, check_uri
 
 _FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+# Argo Workflows' name for one attempt of a step that has retries.
+_ATTEMPT = re.compile(r"\((\d+)\)$")
 _POLL_SECONDS = 10
 _HEALTH_TIMEOUT = 10
 # Where the API server reads a pod's log, which kfp's client does not know.
@@ -41,11 +45,12 @@ class Connection:
 
 @dataclass(frozen=True)
 class Task:
-    """A component in a run; `error` is empty unless it has one."""
+    """A component in a run; `attempt` counts from 1, `error` is empty unless it has one."""
 
     name: str
     state: str
     error: str
+    attempt: int = 1
 
 
 class _Client(kfp.Client):
@@ -140,6 +145,8 @@ class Cluster:
                 "experiment_id": found.experiment_id,
                 "job_name": run_name or f"{spec['pipelineInfo']['name']} {now}",
                 "params": values,
+                # The API server does not read the document's defaultPipelineRoot.
+                "pipeline_root": spec["defaultPipelineRoot"],
                 **source,
             }
             if not cron:
@@ -160,8 +167,15 @@ class Cluster:
         tasks = []
         for detail in sorted(details, key=lambda d: str(d.start_time or d.create_time or "")):
             if _is_component(detail.display_name):
-                error = detail.error.message if detail.error else ""
-                tasks.append(Task(detail.display_name, detail.state or "PENDING", error or ""))
+                attempts = _executors(details, detail.display_name)
+                told = [d.error.message for d in (detail, *attempts[-1:]) if d.error]
+                task = Task(
+                    detail.display_name,
+                    detail.state or "PENDING",
+                    error=next(filter(None, told), ""),
+                    attempt=max(1, len(attempts)),
+                )
+                tasks.append(task)
         return state, tasks
 
     def wait(self, run_id: str, on_change: Callable[[Task], None]) -> str:
@@ -174,8 +188,8 @@ class Cluster:
         while True:
             state, tasks = self.status(run_id)
             for task in tasks:
-                if seen.get(task.name) != task.state:
-                    seen[task.name] = task.state
+                if seen.get(task.name) != (task.state, task.attempt):
+                    seen[task.name] = task.state, task.attempt
                     on_change(task)
                 check_image(task.name, task.error)
             if state.partition(":")[0] in _FINAL:
@@ -193,20 +207,27 @@ class Cluster:
                 f"run {run_id} has no task {component}; it has {', '.join(names) or 'none yet'}"
             )
         for name in [component] if component else names:
-            for pod in _executor_pods(details, name):
-                yield name, self._log(run_id, pod)
+            attempts = _executors(details, name)
+            for number, detail in enumerate(attempts, 1):
+                title = f"{name} (attempt {number})" if len(attempts) > 1 else name
+                yield title, self._log(run_id, detail.pod_name)
 
     def _log(self, run_id: str, pod: str) -> str:
         api = self._client._run_api.api_client
-        path = _LOG_PATH.format(run_id=run_id, pod=pod)
         with explained(self._connection.host, f"log of {pod}"):
-            return api.call_api(
-                path,
-                "GET",
-                response_type="str",
-                auth_settings=["Bearer"],
-                _return_http_data_only=True,
-            )
+            try:
+                return api.call_api(
+                    _LOG_PATH.format(run_id=run_id, pod=pod),
+                    "GET",
+                    response_type="str",
+                    auth_settings=["Bearer"],
+                    _return_http_data_only=True,
+                )
+            except kfp_server_api.ApiException as error:
+                if error.status in (401, 403):
+                    raise
+                # A pod that is gone must not hide the logs of the others.
+                return f"no log: {server_message(error)}"
 
     def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
         """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
@@ -245,25 +266,36 @@ def _named(name: str) -> str:
 
 
 def _is_component(name: str | None) -> bool:
-    """Whether a task is a component and not one of Kubeflow's own steps around it."""
-    return bool(name) and not re.search(r"-driver$|^(executor|root|ssd-.*)$", name)
+    """Whether a task is a component, not one of Kubeflow's or Argo's own steps around it."""
+    return bool(
+        name
+        and re.fullmatch(r"[\w-]+", name)
+        and not re.search(r"-driver$|^(executor|root|ssd-.*)$", name)
+    )
 
 
-def _executor_pods(details, name: str) -> list[str]:
-    """Pods of a component's containers: a task's children are its driver and its executor."""
+def _executors(details: Sequence, name: str) -> list:
+    """The details of a component's containers, the first attempt first.
+
+    A component's children are its driver and its executor. With retries the executor stands for
+    all attempts, is no pod itself, and has a child for each: executor(0), executor(1), ...
+    """
     by_pod = {detail.pod_name: detail for detail in details if detail.pod_name}
     pending = [detail for detail in details if detail.display_name == name]
-    found = []
+    found = {}
     while pending:
         detail = pending.pop()
-        if _EXECUTOR_POD in (detail.pod_name or ""):
-            found.append(detail.pod_name)
-        for child in detail.child_tasks or ():
-            if child.pod_name in by_pod:
-                pending.append(by_pod[child.pod_name])
-            elif _EXECUTOR_POD in (child.pod_name or ""):
-                found.append(child.pod_name)
-    return sorted(set(found))
+        children = [by_pod[c.pod_name] for c in detail.child_tasks or () if c.pod_name in by_pod]
+        attempts = [child for child in children if _ATTEMPT.search(child.display_name or "")]
+        if _EXECUTOR_POD in (detail.pod_name or "") and not attempts:
+            found[detail.pod_name] = detail
+        pending += children
+    return sorted(found.values(), key=lambda detail: _number(detail.display_name))
+
+
+def _number(name: str | None) -> int:
+    match = _ATTEMPT.search(name or "")
+    return int(match[1]) if match else 0
 
 
 def _read(package: Path) -> dict:
@@ -274,6 +306,7 @@ def _read(package: Path) -> dict:
     try:
         spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
         spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
+        spec["defaultPipelineRoot"]
     except OSError as error:
         raise DataError(f"{package}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
@@ -290,6 +323,9 @@ def _typed(spec: dict, parameters: dict[str, str]) -> dict:
             raise DataError(
                 f"--param {name}: no such parameter; there is {', '.join(sorted(declared))}"
             )
+        if name == DATA:
+            is_path = declared[name]["defaultValue"].startswith("/")
+            check_uri(f"--param {DATA}", text, ("/",) if is_path else tuple(MOUNTS))
         kind = declared[name]["parameterType"]
         convert = {"NUMBER_INTEGER": int, "NUMBER_DOUBLE": float}.get(kind, str)
         try:

@@ -19,14 +19,16 @@ from pipeline.config import Config
 from pipeline.inputs import schema_path
 from pipeline.kubeflow.document import LOOKED_UP, adapt
 from pipeline.kubeflow.pushed import PushedBaselines
-from pipeline.kubeflow.uris import MOUNTS, to_path
+from pipeline.kubeflow.uris import MOUNTS, check_uri, to_path
 from pipeline.pipeline import Inputs, create_pipeline
-from pipeline.resources import resources_of
+from pipeline.resources import check_image_name, resources_of
 from trainer.config import LATEST
 from trainer.files import MODEL_NAME
 from trainer.model_zoo import anchor_spec
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
+
+_VERTEX = ("gs://",)
 
 # Stands in the compiled pipeline until the run's parameter takes its place.
 _RECORDS_AT_RUN_TIME = "records"
@@ -65,7 +67,16 @@ def compile_pipeline(
     Raises:
       DataError: the configuration asks for what such a cluster does not have.
     """
-    _check(config, root, data, pattern, serving_dir, work_dir, vertex)
+    _check(
+        config,
+        image=image,
+        root=root,
+        data=data,
+        pattern=pattern,
+        serving_dir=serving_dir,
+        work_dir=work_dir,
+        vertex=vertex,
+    )
     if on_other_machines(beam_args):
         _check_reach(root, data)
     schema = schema_path(config, fields)
@@ -118,54 +129,49 @@ def _check_reach(root: str, data: str) -> None:
             )
 
 
-def _check(config, root, data, pattern, serving_dir, work_dir, vertex) -> None:
+def _check(
+    config: Config,
+    *,
+    image: str,
+    root: str,
+    data: str,
+    pattern: str,
+    serving_dir: str,
+    work_dir: str,
+    vertex: bool,
+) -> None:
+    """DataError for what can only fail on the cluster."""
     anchor_spec(config.trainer.detector, config.trainer.anchors)
+    check_image_name("--image", image)
     if config.serving.infra_validator:
         raise DataError(
             f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "
             "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out: the embedded server then "
             "checks the model in its own container"
         )
-    gpus = resources_of("Trainer", config.resources).gpu_count
-    if config.training_job.workers and gpus:
-        raise DataError(
-            f"resources.Trainer.gpu_count={gpus}: the Trainer only waits for the "
-            f"{config.training_job.workers} workers of training_job, which have GPUs of their own "
-            "(training_job.gpu_count). Add --set resources.Trainer.gpu_count=0"
-        )
     start = config.trainer.warm_start
-    if start not in ("", LATEST) and not start.startswith(tuple(MOUNTS)):
-        raise DataError(
-            f"trainer.warm_start={start}: a cluster imports a model from an object store; write "
-            f"{LATEST}, or a URI that begins with {', '.join(MOUNTS)}"
-        )
-    if not root.startswith(tuple(MOUNTS)):
-        raise DataError(
-            f"--pipeline-root {root}: artifacts are kept in an object store; write a URI that "
-            f"begins with {', '.join(MOUNTS)}"
-        )
-    for name, place in (("--data", data), ("--work-dir", work_dir)):
-        if not place.startswith(("/", *MOUNTS)):
+    if start not in ("", LATEST):
+        if not start.startswith(tuple(MOUNTS)):
             raise DataError(
-                f"{name} {place}: write an absolute path in the containers, or a URI that begins "
-                f"with {', '.join(MOUNTS)}"
+                f"trainer.warm_start={start}: a cluster imports a model from an object store; "
+                f"write {LATEST}, or a URI that starts with {' or '.join(MOUNTS)}"
             )
+        check_uri("trainer.warm_start", start)
     if "{split}" not in pattern:
         raise DataError(f"--pattern {pattern}: write {{split}} where a split's name is")
+    if config.training_job.workers:
+        _check_training_job(config, vertex)
     if vertex:
-        for name, uri in (
-            ("--pipeline-root", root),
-            ("--data", data),
-            ("--serving-dir", serving_dir),
-        ):
-            if not uri.startswith("gs://"):
-                raise DataError(f"{name} {uri}: Vertex AI needs a URI of Cloud Storage, gs://...")
+        check_uri("--pipeline-root", root, _VERTEX)
+        check_uri("--data", data, _VERTEX)
+        check_uri("--serving-dir", serving_dir, _VERTEX)
+        check_uri("--work-dir", work_dir, ("/", *_VERTEX))
         return
-    if not serving_dir.startswith("/"):
-        raise DataError(
-            f"--serving-dir {serving_dir}: write a path in the containers, on a volume that the "
-            "model server mounts too"
-        )
+    check_uri("--pipeline-root", root)
+    check_uri("--data", data, ("/", *MOUNTS))
+    for name, folder in (("--work-dir", work_dir), ("--serving-dir", serving_dir)):
+        if not folder.startswith("/"):
+            raise DataError(f"{name} {folder}: write an absolute path, on a volume of the pods")
     for component in ("Pusher", *LOOKED_UP):
         volumes = resources_of(component, config.resources).volumes
         mounts = [entry.split(":", 1)[1] for entry in volumes]
@@ -175,3 +181,18 @@ def _check(config, root, data, pattern, serving_dir, work_dir, vertex) -> None:
                 "is pushed would be lost with its container. Name a persistent volume claim: "
                 f"--set resources.all.volumes=CLAIM:{serving_dir}"
             )
+
+
+def _check_training_job(config: Config, vertex: bool) -> None:
+    workers = config.training_job.workers
+    if vertex:
+        raise DataError(
+            f"training_job.workers={workers}: Vertex AI has no Kubernetes to start a Job on. Train "
+            "in the Trainer, with more GPUs: resources.Trainer.gpu_count"
+        )
+    if gpus := resources_of("Trainer", config.resources).gpu_count:
+        raise DataError(
+            f"resources.Trainer.gpu_count={gpus}: the Trainer only waits for the {workers} workers "
+            "of training_job, which have GPUs of their own (training_job.gpu_count). Add "
+            "--set resources.Trainer.gpu_count=0"
+        )

@@ -18,6 +18,7 @@ What else an open-source cluster cannot run is solved elsewhere: baselines witho
 `pipeline.kubeflow.pushed`, URIs and unknown artifacts in `pipeline.kubeflow.entrypoint`.
 """
 
+import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,17 +28,22 @@ from data.errors import DataError, did_you_mean
 from pipeline.config import PRESETS, Config
 from pipeline.kubeflow.entrypoint import DATA_URL, RESOLVE_SPAN
 from pipeline.kubeflow.parameters import PARAMETERS
+from pipeline.kubeflow.uris import DATA
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.resources import ALL, Resources, resources_of
 from trainer.reporting import environment
 
-DATA = "data"
 RECORDS = "records"
 # Tasks that look for the latest pushed model.
 LOOKED_UP = (BASELINE, BASELINE_DATA, BASE_MODEL)
 # Left as they are in a URL, so that a schema can be read there.
 _READABLE = " \n:;,{}[]()<>\"'/_-.=#"
 _TRAINING = ("Tuner", "Trainer")
+# Retries are given up this long after the first attempt has started. KFP makes it Argo's
+# `backoff.maxDuration`, which bounds the attempts and pauses together, not one pause; left out, KFP
+# writes 0 and nothing is retried (backend/src/v2/compiler/argocompiler/container.go of KFP 2.17.0,
+# processNodeRetries in workflow/controller/operator.go of Argo Workflows 4.0.5).
+RETRY_WINDOW_S = 30 * 24 * 3600
 _EXAMPLE_GEN, _INPUT_BASE = "ImportExampleGen", "input_base"
 
 
@@ -171,13 +177,15 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
         if wanted.cache is False:
             task["cachingOptions"] = {}
         if wanted.retries:
-            # Doubling pauses, in which a full cluster or a busy object store recovers.
+            # Doubling pauses give a full cluster or a busy object store time to recover.
             task["retryPolicy"] = {
                 "maxRetryCount": wanted.retries,
                 "backoffDuration": "30s",
                 "backoffFactor": 2.0,
-                "backoffMaxDuration": "3600s",
+                "backoffMaxDuration": f"{RETRY_WINDOW_S}s",
             }
+        if wanted.gpu_count:
+            _check_gpu_type(f"resources.{name}", wanted.gpu_type, vertex)
         if asked := _container_resources(wanted):
             _container(spec, name)["resources"] = asked
         if asked := _kubernetes(wanted):
@@ -191,6 +199,20 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
             "selectors, tolerations and timeouts. Leave them out with --vertex"
         )
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _check_gpu_type(part: str, gpu_type: str | None, vertex: bool) -> None:
+    if vertex and not re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", gpu_type or ""):
+        given = f"gpu_type={gpu_type} is not" if gpu_type else "gpu_count needs"
+        raise DataError(
+            f"{part}: {given} the name of an accelerator of Vertex AI. Add "
+            f"--set {part}.gpu_type=NVIDIA_TESLA_T4 (or NVIDIA_L4, NVIDIA_A100_80GB, ...)"
+        )
+    if not vertex and gpu_type and not re.fullmatch(r"[a-z0-9.-]+/[\w.-]+", gpu_type):
+        raise DataError(
+            f"{part}.gpu_type={gpu_type}: not the name of a resource of Kubernetes. Write "
+            f"{GPU}, amd.com/gpu or another one that the nodes offer"
+        )
 
 
 def _container_resources(wanted: Resources) -> dict:

@@ -68,7 +68,26 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
     options.json_serialized_invocation_args = json.dumps(executor_input)
     kubeflow_v2_run_executor.main((options, beam_args))
     found = json.loads(output_file.read_text(encoding="utf-8"))
+    if not as_paths:
+        _remove_folder_markers(found)
     output_file.write_text(json.dumps(map_strings(found, to_uri)), encoding="utf-8")
+
+
+def _remove_folder_markers(found: dict) -> None:
+    """Removes the empty objects `FOLDER/` that TensorFlow writes where it makes a folder.
+
+    Kubeflow's launcher fails to download an artifact that has them
+    (github.com/kubeflow/pipelines/issues/13476, open as of KFP 2.17.0).
+    """
+    from apache_beam.io.gcp.gcsio import GcsIO
+
+    storage = GcsIO()
+    for artifacts in found.get("artifacts", {}).values():
+        for artifact in artifacts["artifacts"]:
+            # Listed first: what is deleted must not change a listing that goes on.
+            for name, size in list(storage.list_files(artifact["uri"].rstrip("/") + "/")):
+                if name.endswith("/") and not size:
+                    storage.delete(name)
 
 
 def works_elsewhere(executor_class_path: str, beam_args: list[str]) -> bool:

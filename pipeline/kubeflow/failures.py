@@ -39,7 +39,7 @@ def check_image(component: str, error: str) -> None:
 
 
 def _advice(error: kfp_server_api.ApiException, what: str) -> str:
-    message = _server_message(error)
+    message = server_message(error)
     if error.status == 401:
         return (
             "401, not signed in. Give --existing-token (or the variable KFP_TOKEN) or --cookies "
@@ -54,7 +54,8 @@ def _advice(error: kfp_server_api.ApiException, what: str) -> str:
     return f"refused {what} with status {error.status}: {message}"
 
 
-def _server_message(error: kfp_server_api.ApiException) -> str:
+def server_message(error: kfp_server_api.ApiException) -> str:
+    """What the API server says of an error."""
     try:
         return json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):

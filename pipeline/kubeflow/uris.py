@@ -1,14 +1,38 @@
 """URIs of object stores and the paths at which a container finds what they name."""
 
 import os
+import re
 from collections.abc import Callable
+
+from data.errors import DataError
 
 # Kubeflow's launcher downloads inputs to these folders before a component starts and uploads
 # outputs from them when it is done; Vertex AI mounts Cloud Storage at /gcs.
 MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 
+# The run's parameter that names the folder of the records.
+DATA = "data"
+
 # A folder that takes the place of `/`, to run containers' commands where there are no containers.
 MOUNT_ROOT = "SSD_MOUNT_ROOT"
+
+
+def check_uri(option: str, uri: str, schemes: tuple[str, ...] = tuple(MOUNTS)) -> None:
+    """Checks that `uri` names a bucket of an object store.
+
+    Args:
+      option: what the user set, for the error.
+      schemes: the ones that are allowed here.
+
+    Raises:
+      DataError: it has another scheme, or names no bucket.
+    """
+    scheme = next((scheme for scheme in schemes if uri.startswith(scheme)), None)
+    if scheme is None:
+        raise DataError(f"{option} {uri}: must start with {' or '.join(schemes)}")
+    # The "/" of a path is a scheme without buckets.
+    if scheme != "/" and not re.match(r"[\w.-]+(/|$)", uri.removeprefix(scheme)):
+        raise DataError(f"{option} {uri}: the bucket is missing. Write {scheme}BUCKET/FOLDER")
 
 
 def to_path(uri: str) -> str:

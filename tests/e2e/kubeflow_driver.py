@@ -19,6 +19,8 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
+# The kfp-launcher's, where a run names none.
+DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 _MOUNTS = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 
 
@@ -33,12 +35,19 @@ class Cluster:
     store: Path
     folder: Path
 
-    def run(self, compiled: Path, parameters: dict, until: str | None = None) -> dict:
+    def run(self, compiled: Path, runtime_config: dict, until: str | None = None) -> dict:
         """Runs the tasks in order, two at a time, up to and with `until`.
+
+        Args:
+          runtime_config: `parameters` and `pipeline_root` as a run is submitted with them. The
+            document's own pipeline root is not read, as in Kubeflow (RootDAG in
+            backend/src/v2/driver/root_dag.go of KFP 2.17.0).
 
         Returns:
           RuntimeArtifacts by task and output.
         """
+        parameters = runtime_config.get("parameters", {})
+        root = runtime_config.get("pipeline_root") or DEFAULT_ROOT
         spec, *_ = yaml.safe_load_all(compiled.read_text(encoding="utf-8"))
         declared = spec["root"]["inputDefinitions"]["parameters"]
         unknown = parameters.keys() - declared.keys()
@@ -52,7 +61,7 @@ class Cluster:
                 for name in sorted(todo):
                     if done.keys() >= _needs(tasks[name]):
                         todo.remove(name)
-                        job = pool.submit(self._run_task, spec, name, values, done)
+                        job = pool.submit(self._run_task, spec, name, root, values, done)
                         running[job] = name
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for job in finished:
@@ -63,7 +72,7 @@ class Cluster:
         """Where the store keeps what a URI names."""
         return self.store / _mounted(uri)
 
-    def _run_task(self, spec: dict, name: str, values: dict, done: dict) -> dict:
+    def _run_task(self, spec: dict, name: str, root: str, values: dict, done: dict) -> dict:
         task = spec["root"]["dag"]["tasks"][name]
         component = spec["components"][task["componentRef"]["name"]]
         executor = spec["deploymentSpec"]["executors"][component["executorLabel"]]
@@ -86,19 +95,21 @@ class Cluster:
             ]
             for key, source in task.get("inputs", {}).get("artifacts", {}).items()
         }
+        task_root = f"{root}/run-1/{name}"
         outputs = {
             key: {
-                "uri": f"{spec['defaultPipelineRoot']}/run-1/{name}/{key}",
+                "uri": f"{task_root}/{key}",
                 "type": declared["artifactType"],
                 "metadata": declared.get("metadata", {}),
             }
             for key, declared in component.get("outputDefinitions", {}).get("artifacts", {}).items()
         }
-        return self._launch(name, executor["container"], parameters, inputs, outputs)
+        return self._launch(task_root, executor["container"], parameters, inputs, outputs)
 
-    def _launch(self, name, container, parameters, inputs, outputs) -> dict:
+    def _launch(self, task_root, container, parameters, inputs, outputs) -> dict:
+        name = task_root.rpartition("/")[2]
         root = self.folder / name
-        output_file = root / "tmp" / "kfp_outputs" / "output_metadata.json"
+        output_file = root / _mounted(task_root) / "output_metadata.json"
         (root / "work").mkdir(parents=True)
         for artifact in inputs.values():
             source, target = self.path(artifact["uri"]), root / _mounted(artifact["uri"])

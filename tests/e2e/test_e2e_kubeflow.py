@@ -10,10 +10,12 @@ import pytest
 import tensorflow as tf
 from tfx.utils import path_utils
 
+import kubeflow_runner
 from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import metric_names
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.e2e.kubeflow_driver import Cluster
+from tests.pipeline import kubeflow_api
 from trainer.files import IDENTITY
 
 pytestmark = pytest.mark.e2e
@@ -62,7 +64,11 @@ def remote(local, run_python, tmp_path_factory):
         *(word for setting in settings for word in ("--set", setting)),
     )
     assert found.returncode == 0, found.stderr
-    outputs = cluster.run(compiled, {"data": _DATA, "steps": 60, "min_map": 0})
+    parameters = ("--param", f"data={_DATA}", "--param", "steps=60", "--param", "min_map=0")
+    with kubeflow_api.serving() as api:
+        assert kubeflow_runner.main(["submit", str(compiled), "--host", api.host, *parameters]) == 0
+        (run,) = api.runs.values()
+    outputs = cluster.run(compiled, run["runtime_config"])
     yield SimpleNamespace(outputs=outputs, cluster=cluster, serving=serving / "ssd")
     shutil.rmtree(folder)
 
@@ -114,7 +120,7 @@ def test_the_pushed_model_was_the_baseline(local, remote):
 def test_artifacts_are_named_by_uris(remote):
     for outputs in remote.outputs.values():
         for artifact in outputs.values():
-            assert artifact["uri"].startswith("minio://")
+            assert artifact["uri"].startswith((f"{_ROOT}/", f"{_DATA}"))
             # Paths in one container mean nothing in another.
             assert str(remote.cluster.folder) not in json.dumps(artifact)
     examples = _metadata(remote, "ImportExampleGen", "examples")

@@ -29,7 +29,10 @@ class KubeflowApi:
             return 200, {"multi_user": False}
         kind, *rest = path.removeprefix("/apis/v2beta1/").split("/")
         if path.startswith("/apis/v1alpha1/"):
-            return 200, self.logs[path.split("/")[6]]
+            pod = path.split("/")[6]
+            if pod not in self.logs:
+                return 500, {"message": f"pods {pod!r} not found"}
+            return 200, self.logs[pod]
         if kind == "pipelines" and rest[:1] == ["upload_version"]:
             found = self.versions[query["pipelineid"]]
             if _matching(found, query["name"]):
@@ -80,31 +83,51 @@ class KubeflowApi:
         return 404, {"message": f"{method} {path} is not known"}
 
 
-def run_state(run_id: str, state: str, **tasks) -> dict:
-    """A run as the server tells of it; each task is a state, or state and error."""
+def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
+    """A run as the server tells of it; each task is a state, or state and error.
+
+    With `attempts` each task has retries and was started that often. Argo Workflows then adds a
+    node for each attempt, and KFP names a pod for every node, also for those that are no pods
+    (RetrievePodName in backend/src/common/util/workflow.go of KFP 2.17.0). Errors are told of the
+    pods that have them.
+    """
     details = [{"display_name": "root", "state": state}]
     for number, (name, task) in enumerate(tasks.items()):
         task_state, _, error = task.partition(":")
         begun = f"2026-01-01T00:00:{number:02}Z"
+        executor, driver = f"ssd-{name}-impl-1", f"ssd-{name}-driver"
         details += [
             {
                 "display_name": name,
                 "state": task_state,
                 "start_time": begun,
-                "error": {"code": 1, "message": error} if error else None,
                 "pod_name": f"ssd-{name}-dag",
-                "child_tasks": [
-                    {"pod_name": f"ssd-{name}-driver"},
-                    {"pod_name": f"ssd-{name}-executor"},
-                ],
+                "child_tasks": [{"pod_name": driver}, {"pod_name": executor}],
             },
-            {"display_name": f"{name}-driver", "pod_name": f"ssd-{name}-driver"},
+            {"display_name": f"{name}-driver", "pod_name": driver, "start_time": begun},
             {
                 "display_name": "executor",
-                "pod_name": f"ssd-{name}-executor",
-                "child_tasks": [{"pod_name": f"ssd-{name}-impl-1"}],
+                "pod_name": executor,
+                "start_time": begun,
+                "error": {"code": 1, "message": error} if error and not attempts else None,
+                # The hash of an attempt's name has no order.
+                "child_tasks": [
+                    {"pod_name": f"ssd-{name}-impl-{9 - index}"} for index in range(attempts)
+                ],
             },
         ]
+        for index in range(attempts):
+            last = index == attempts - 1
+            details += [
+                {
+                    "display_name": f"executor({index})",
+                    "pod_name": f"ssd-{name}-impl-{9 - index}",
+                    "state": task_state if last else "FAILED",
+                    "error": {"code": 1, "message": error} if error and last else None,
+                },
+                {"display_name": f"{name}-driver({index})", "pod_name": f"{driver}-{index}"},
+            ]
+        details.append({"display_name": f"{name}-driver.onExit", "pod_name": f"{driver}-exit"})
     return {"run_id": run_id, "state": state, "run_details": {"task_details": details}}
 
 

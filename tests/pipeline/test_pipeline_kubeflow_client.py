@@ -20,10 +20,16 @@ _SPEC = {
     "pipelineInfo": {"name": "ssd-tiny"},
     "schemaVersion": "2.1.0",
     "sdkVersion": "tfx",
+    "defaultPipelineRoot": "s3://b/root",
     "deploymentSpec": {},
     "components": {},
     "root": {
-        "dag": {"tasks": {}},
+        "dag": {
+            "tasks": {
+                name: {"taskInfo": {"name": name}, "cachingOptions": caching}
+                for name, caching in (("Trainer", {"enableCache": True}), ("Pusher", {}))
+            }
+        },
         "inputDefinitions": {
             "parameters": {
                 "data": {"parameterType": "STRING", "defaultValue": "s3://b/records"},
@@ -67,6 +73,8 @@ def test_a_run_is_submitted_with_typed_parameters(api, call, package):
     assert status == 0
     assert out.startswith("run r-1\n")
     run = api.runs["r-1"]
+    # The API server does not read the document's own (backend/src/v2/driver/root_dag.go, KFP 2.17).
+    assert run["runtime_config"]["pipeline_root"] == "s3://b/root"
     assert run["display_name"] == "first"
     assert run["experiment_id"] == "e-trial"
     assert api.experiments["trial"]["namespace"] == "team"
@@ -114,7 +122,19 @@ def test_a_version_that_exists_is_an_error(api, call, package):
 def test_without_cache_the_file_travels_with_the_run(api, call, package):
     assert call("submit", package, "--no-cache")[0] == 0
     assert api.uploads == []
-    assert api.runs["r-1"]["pipeline_spec"]["pipelineInfo"]["name"] == "ssd-tiny"
+    spec = api.runs["r-1"]["pipeline_spec"]
+    assert spec["pipelineInfo"]["name"] == "ssd-tiny"
+    caching = {name: t["cachingOptions"] for name, t in spec["root"]["dag"]["tasks"].items()}
+    assert not any(options.get("enableCache") for options in caching.values())
+    assert set(caching) == {"Trainer", "Pusher"}
+    assert api.runs["r-1"]["runtime_config"]["pipeline_root"] == "s3://b/root"
+
+
+def test_by_default_each_task_is_cached_as_it_was_compiled(api, call, package):
+    assert call("submit", package)[0] == 0
+    (upload,) = api.uploads
+    assert upload.count(b"enableCache: true") == 1
+    assert "pipeline_spec" not in api.runs["r-1"]
 
 
 def test_cron_makes_a_recurring_run(api, call, package):
@@ -124,7 +144,11 @@ def test_cron_makes_a_recurring_run(api, call, package):
     assert recurring["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert recurring["mode"] == "ENABLE"
     assert recurring["no_catchup"] is True
-    assert recurring["runtime_config"]["parameters"] == {"steps": 9}
+    assert recurring["max_concurrency"] == 1
+    assert recurring["runtime_config"] == {
+        "parameters": {"steps": 9},
+        "pipeline_root": "s3://b/root",
+    }
     assert api.runs == {}
 
 
@@ -182,6 +206,46 @@ def test_logs_are_those_of_the_executors(api, call):
     status, _, err = call("logs", "r-7", "Trainr")
     assert status == 2
     assert err == "error: run r-7 has no task Trainr; it has Transform, Trainer\n"
+
+
+def test_attempts_are_not_components(api, call):
+    state = run_state("r-7", "RUNNING", attempts=3, Trainer="RUNNING:OOMKilled")
+    api.runs["r-7"] = {"states": [state]}
+    api.logs = {f"ssd-Trainer-impl-{9 - index}": f"step={index}\n" for index in range(3)}
+    out = call("status", "r-7")[1]
+    assert out == "run r-7: RUNNING\n  Trainer running, attempt 3: OOMKilled\n"
+    out = call("logs", "r-7")[1]
+    titles = [f"==> Trainer (attempt {number})" for number in (1, 2, 3)]
+    assert out.splitlines() == [
+        line for number, title in enumerate(titles) for line in (title, f"step={number}")
+    ]
+
+
+def test_a_log_that_is_gone_does_not_hide_the_others(api, call):
+    api.runs["r-7"] = {"states": [run_state("r-7", "RUNNING", attempts=2, Trainer="RUNNING")]}
+    api.logs = {"ssd-Trainer-impl-8": "resume step=400\n"}
+    status, out, _ = call("logs", "r-7")
+    assert status == 0
+    assert out == (
+        "==> Trainer (attempt 1)\nno log: pods 'ssd-Trainer-impl-9' not found\n"
+        "==> Trainer (attempt 2)\nresume step=400\n"
+    )
+
+
+def test_wait_tells_of_each_attempt(api, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    states = [
+        run_state("r-1", state, attempts=number, Trainer=state)
+        for state, number in (("RUNNING", 1), ("RUNNING", 2), ("RUNNING", 2), ("SUCCEEDED", 2))
+    ]
+    api.runs["r-1"] = {"states": states}
+    seen = []
+    assert client.Cluster(client.Connection(api.host)).wait("r-1", seen.append) == "SUCCEEDED"
+    assert [(task.state, task.attempt) for task in seen] == [
+        ("RUNNING", 1),
+        ("RUNNING", 2),
+        ("SUCCEEDED", 2),
+    ]
 
 
 def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
@@ -260,6 +324,11 @@ def test_an_unknown_run_is_said(api, call):
     [
         ("stepz=1", "--param stepz: no such parameter; there is data, min_map, steps"),
         ("steps=many", "--param steps=many: not a number_integer"),
+        (
+            "data=s3:///new",
+            "--param data s3:///new: the bucket is missing. Write s3://BUCKET/FOLDER",
+        ),
+        ("data=/volume", "--param data /volume: must start with s3:// or minio:// or gs://"),
         ("min_map=high", "--param min_map=high: not a number_double"),
     ],
 )
@@ -269,6 +338,13 @@ def test_wrong_parameters_are_refused_before_anything_is_uploaded(
     status, _, err = call("submit", package, "--param", value)
     assert (status, err) == (2, f"error: {expected}\n")
     assert api.uploads == []
+
+
+def test_records_on_a_volume_stay_on_one(api, call, package):
+    package.write_text(package.read_text().replace("s3://b/records", "/volume/records"))
+    assert call("submit", package, "--param", "data=/volume/new")[0] == 0
+    status, _, err = call("submit", package, "--param", "data=s3://b/new")
+    assert (status, err) == (2, "error: --param data s3://b/new: must start with /\n")
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "pipelineInfo: {name: x}", "{:"])

@@ -12,7 +12,7 @@ from data.errors import DataError
 from data.fields import COMMON
 from pipeline.config import EvaluatorConfig
 from pipeline.evaluation import evaluation_config
-from pipeline.kubeflow import pushed
+from pipeline.kubeflow import entrypoint, pushed
 from pipeline.kubeflow.entrypoint import NO_BASELINE, translate_input
 from pipeline.kubeflow.uris import MOUNT_ROOT, to_path, to_uri
 
@@ -223,3 +223,29 @@ def _call(component, candidate, output, model_dir):
         inputs, key = {"candidate": [_made(standard_artifacts.Model, candidate)]}, "model"
     executor = component.EXECUTOR_SPEC.executor_class()
     executor.Do(inputs, {key: [output]}, {"model_dir": str(model_dir)})
+
+
+def test_no_empty_folder_objects_are_left(monkeypatch):
+    """Kubeflow's launcher cannot download them (github.com/kubeflow/pipelines/issues/13476)."""
+    objects = {
+        "gs://b/run/examples/": 0,
+        "gs://b/run/examples/Split-train/": 0,
+        "gs://b/run/examples/Split-train/data.gz": 9,
+        "gs://b/run/examples/Split-train/_SUCCESS": 0,
+        "gs://b/run/examples-other/": 0,
+    }
+
+    class Storage:
+        def list_files(self, prefix):
+            yield from ((name, size) for name, size in objects.items() if name.startswith(prefix))
+
+        delete = staticmethod(objects.pop)
+
+    monkeypatch.setattr("apache_beam.io.gcp.gcsio.GcsIO", Storage)
+    artifact = {"artifacts": [{"uri": "gs://b/run/examples"}]}
+    entrypoint._remove_folder_markers({"artifacts": {"examples": artifact}})
+    assert list(objects) == [
+        "gs://b/run/examples/Split-train/data.gz",
+        "gs://b/run/examples/Split-train/_SUCCESS",
+        "gs://b/run/examples-other/",
+    ]
