@@ -12,7 +12,7 @@ from typing_extensions import Self
 from components.data_gate.config import DataGateConfig
 from data.errors import DataError, did_you_mean
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
-from pipeline.resources import Resources
+from pipeline.resources import ImageName, Resources
 from trainer.config import TrainerConfig
 
 INFER_SCHEMA = "infer"
@@ -110,7 +110,7 @@ class ServingConfig(Settings):
 
 @dataclass(frozen=True, config=CHECKED)
 class TrainingJob(Resources):
-    """Training on several hosts: a TFJob of the Kubeflow Training Operator, started by the Trainer.
+    """Training on several hosts: a Kubernetes Indexed Job, started by the Trainer.
 
     Each worker is a pod with these resources. The Trainer only waits then and needs no GPU
     (`resources.Trainer.gpu_count=0`). The folder of unfinished trainings must be on one of
@@ -119,10 +119,12 @@ class TrainingJob(Resources):
 
     workers: int = Field(0, ge=0)
     """0: the Trainer trains by itself."""
-    image: str = ""
+    image: ImageName = ""
     namespace: str = "kubeflow"
+    queue: str = ""
+    """A LocalQueue of Kueue, which starts the Job once all workers fit."""
     retries: int | None = Field(10, ge=0)
-    """How often workers are restarted."""
+    """How often a worker may fail. Losing a node, or another worker, does not count."""
 
     @model_validator(mode="after")
     def _workers_have_a_place(self) -> Self:

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from data.errors import DataError
 from data.settings import CHECKED, Settings, field_types
 
 # The entry of `Config.resources` whose values hold for every component.
@@ -45,18 +44,14 @@ _IMAGE = re.compile(
 )
 
 
-def check_image_name(option: str, image: str) -> None:
-    """Checks the name of a container image.
+def check_image(name: str) -> str:
+    """The name of a container image; ValueError for one that no node could pull."""
+    if not _IMAGE.fullmatch(name):
+        raise ValueError("must be written as REGISTRY/NAME:TAG, with the name in lower case")
+    return name
 
-    Raises:
-      DataError: a node could not pull it, whatever the registry holds.
-    """
-    if not _IMAGE.fullmatch(image):
-        found = f"{image!r} is not the name of an image" if image else "the name is empty"
-        raise DataError(
-            f"{option}: {found}. Write REGISTRY/NAME:TAG, the name in lower case, as "
-            "`docker push` takes it"
-        )
+
+ImageName = Annotated[str, AfterValidator(check_image)]
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -1,16 +1,18 @@
 """One process of a training on one or several hosts: `python -m trainer.worker --config FILE`.
 
 FILE is JSON with the arguments of `trainer.run.run_fn` (`ARGUMENTS`), the same for all workers and
-with paths that all of them see. `TF_CONFIG` in the environment, as the Kubeflow Training Operator
-sets it, says who the workers are and which of them this one is; without it the process trains
-alone. The chief writes checkpoints and the model.
+with paths that all of them see. `TF_CONFIG` in the environment says who the workers are and which
+of them this one is. In the pods of a Kubernetes Indexed Job it is made from `--workers`,
+`--service` and the pod's completion index. Without either the process trains alone. The chief
+(worker 0) writes checkpoints and the model.
 
-Started again after it was lost, a worker goes on from the last checkpoint, once the others, which
-then end with status 138, are started again too.
+A worker that is lost takes the others down: they end with status 138. Once all of them are started
+again, training resumes from the last checkpoint.
 """
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,8 +31,12 @@ ARGUMENTS = (
     "hyperparameters",
     "custom_config",
 )
-# The Training Operator starts processes again that end with 128 or more; 138 is left to programs.
+# Above what Python and shells end with, and apart from 128 + the number of a signal that kills.
 LOST_WORKER = 138
+# Kubernetes sets this in the containers of an Indexed Job.
+COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
+# Of worker 0. Each has a port of its own, so that two may share a host's network.
+FIRST_PORT = 2222
 
 
 def write_arguments(path: Path, fn_args) -> None:
@@ -57,15 +63,44 @@ def read_arguments(path: Path) -> SimpleNamespace:
     return SimpleNamespace(**values)
 
 
+def tf_config(workers: int, service: str, index: str | None) -> dict:
+    """`TF_CONFIG` for a pod of a Kubernetes Indexed Job.
+
+    Kubernetes gives the pods of the Job the host names JOB-0, JOB-1, ... and DNS names below the
+    headless Service that is their subdomain.
+
+    Args:
+      service: name of the Job and of its Service.
+      index: the pod's completion index, None outside of such a Job.
+
+    Raises:
+        DataError: `index` is no worker's.
+    """
+    if index is None or not index.isdecimal() or int(index) >= workers:
+        raise DataError(
+            f"{COMPLETION_INDEX}: {index!r} is none of the {workers} workers, 0 to {workers - 1}. "
+            "--workers and --service are for the pods of an Indexed Job; elsewhere, set TF_CONFIG"
+        )
+    hosts = [f"{service}-{i}.{service}:{FIRST_PORT + i}" for i in range(workers)]
+    return {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": int(index)}}
+
+
 def main(arguments=None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Trains, alone or as one of TF_CONFIG's workers.")
+    parser = argparse.ArgumentParser(description="Trains, alone or as one of several workers.")
     parser.add_argument("--config", type=Path, required=True, help="JSON of run_fn's arguments")
+    parser.add_argument("--workers", type=int, metavar="N", help="of a Kubernetes Indexed Job")
+    parser.add_argument("--service", metavar="NAME", help="of that Job and its headless Service")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     options = parser.parse_args(arguments)
+    if (options.workers is None) != (options.service is None):
+        parser.error("--workers and --service belong together")
     quiet(options.verbose)
     try:
         fn_args = read_arguments(options.config)
+        if options.workers:
+            index = os.environ.get(COMPLETION_INDEX)
+            os.environ["TF_CONFIG"] = json.dumps(tf_config(options.workers, options.service, index))
         import tensorflow as tf
 
         from trainer.run import run_fn
@@ -74,7 +109,7 @@ def main(arguments=None) -> int:
             run_fn(fn_args)
         except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
             print(
-                "error: another worker was lost. Started again, training goes on from the last "
+                "error: another worker was lost. Start all workers again to resume from the last "
                 f"checkpoint ({error.message.splitlines()[0]})",
                 file=sys.stderr,
             )

@@ -1,1 +1,1 @@
-"""Training on several hosts, as a TFJob of the Kubeflow Training Operator."""
+"""Training on several hosts, as a Kubernetes Indexed Job."""

@@ -1,17 +1,17 @@
-"""The Trainer's `run_fn` that trains on several hosts: it starts a TFJob and waits for it."""
+"""The Trainer's `run_fn` that trains on several hosts: it starts a Job and waits for it."""
 
 import hashlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-from components.distributed_trainer import manifest, training_operator
+from components.distributed_trainer import indexed_job, manifest
 from data.errors import DataError
 from trainer.worker import ARGUMENTS, write_arguments
 
 
 def run_fn(fn_args) -> None:
-    """Trains as `trainer.run.run_fn`, but in a TFJob (TFX's Trainer contract).
+    """Trains as `trainer.run.run_fn`, but in a Kubernetes Job (TFX's Trainer contract).
 
     `fn_args.custom_config["training_job"]` holds the fields of `pipeline.config.TrainingJob`. What
     the workers read is copied to `work_dir`, unless it lies on one of their volumes already, and
@@ -25,8 +25,8 @@ def run_fn(fn_args) -> None:
     work_dir = Path(fn_args.custom_config["work_dir"])
     if not _is_on(work_dir, mounts):
         raise DataError(
-            f"{work_dir}: the workers of the TFJob do not see this folder. Mount a volume there in "
-            "the Trainer and in them: --set training_job.volumes=CLAIM:/PATH and "
+            f"{work_dir}: the workers of training_job do not see this folder. Mount a volume there "
+            "in the Trainer and in them: --set training_job.volumes=CLAIM:/PATH and "
             "--set resources.Trainer.volumes=CLAIM:/PATH"
         )
     name = "ssd-" + hashlib.sha256(fn_args.model_run_dir.encode()).hexdigest()[:12]
@@ -45,11 +45,13 @@ def run_fn(fn_args) -> None:
     arguments.model_run_dir = str(folder / "run")
     write_arguments(folder / "arguments.json", arguments)
     command = ["python", "-m", "trainer.worker", "--config", str(folder / "arguments.json")]
-    training_operator.run(training_operator.connect(), manifest.tfjob(name, job, command))
+    owner = indexed_job.own_pod(job["namespace"])
+    made = manifest.indexed_job(name, job, command, owner)
+    indexed_job.run(indexed_job.connect(), made)
     if not Path(arguments.serving_model_dir).is_dir():
         raise DataError(
-            f"{folder}: the TFJob has ended well and left no model. See that the Trainer and the "
-            "workers mount the same volume there"
+            f"{folder}: the training has succeeded and left no model there. Let the Trainer and "
+            "the workers mount the same volume"
         )
     shutil.copytree(arguments.serving_model_dir, fn_args.serving_model_dir)
     shutil.copytree(arguments.model_run_dir, fn_args.model_run_dir, dirs_exist_ok=True)

@@ -1,55 +1,123 @@
-"""The TFJob that a training on several hosts is, as the Kubernetes API takes it."""
+"""A training on several hosts as the Kubernetes API takes it: an Indexed Job and its Service."""
 
 from collections.abc import Mapping, Sequence
 
-# The Training Operator finds the container of a replica by this name.
-CONTAINER = "tensorflow"
+from data.errors import BAD_INPUT
+from trainer.worker import LOST_WORKER
+
+CONTAINER = "worker"
+# Every Kubernetes that has Indexed Jobs puts this label on their pods.
+JOB_LABEL = "job-name"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GPU = "nvidia.com/gpu"
+# Long enough to look at what has failed, where nobody was left to remove it.
+KEPT_SECONDS = 3600
 
 
-def tfjob(name: str, job: Mapping, command: Sequence[str]) -> dict:
-    """The manifest of a job whose workers all run `command`.
+def indexed_job(name: str, job: Mapping, command: Sequence[str], owner: Mapping | None) -> dict:
+    """The manifest of a Job whose pods all run `command`, which gets told who the workers are.
 
-    Worker 0 is the chief. A worker that is lost is started again, one whose command ends with a
-    status below 128 is not: the job has failed.
+    Pod 0 is the chief: the Job is done when it is. A worker that dies takes the others down with
+    it, so only the first counts against `retries`: status 138 ("another worker was lost") does not,
+    nor does a pod that its node was taken from. Bad input ends the Job at once.
 
     Args:
       job: the fields of `pipeline.config.TrainingJob`; resources are those of each worker.
+      owner: the owner reference of what the Job must not outlive.
     """
-    run_policy = {"cleanPodPolicy": "Running", "backoffLimit": job["retries"] or 0}
-    if job["timeout_s"]:
-        run_policy["activeDeadlineSeconds"] = job["timeout_s"]
-    worker = {
-        "replicas": job["workers"],
-        "restartPolicy": "ExitCode",
+    spec = {
+        "completionMode": "Indexed",
+        "completions": job["workers"],
+        "parallelism": job["workers"],
+        "backoffLimit": job["retries"] or 0,
+        "ttlSecondsAfterFinished": KEPT_SECONDS,
+        "podFailurePolicy": {
+            "rules": [
+                {
+                    "action": "Ignore",
+                    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+                },
+                _on_status("Ignore", LOST_WORKER),
+                _on_status("FailJob", BAD_INPUT),
+            ]
+        },
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
         "template": {
-            # Istio's proxy would outlive the training and cut the workers' own protocol.
-            "metadata": {"annotations": {"sidecar.istio.io/inject": "false"}},
-            "spec": _pod(job, command),
+            "metadata": {
+                # Istio's proxy would outlive the training and cut the workers' own protocol.
+                "labels": {"sidecar.istio.io/inject": "false"},
+            },
+            "spec": _pod(name, job, command),
         },
     }
+    if job["timeout_s"]:
+        spec["activeDeadlineSeconds"] = job["timeout_s"]
+    metadata = {"name": name, "namespace": job["namespace"]}
+    if job["queue"]:
+        metadata["labels"] = {QUEUE_LABEL: job["queue"]}
+        # Kueue starts it once all workers fit.
+        spec["suspend"] = True
+    if owner:
+        metadata["ownerReferences"] = [dict(owner)]
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def headless_service(job: Mapping, uid: str) -> dict:
+    """The manifest of the Service that gives a Job's pods their DNS names; it goes with the Job.
+
+    Args:
+      job: the manifest of the Job.
+      uid: the Job's own, on the cluster.
+    """
+    name = job["metadata"]["name"]
+    owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": uid}
     return {
-        "apiVersion": "kubeflow.org/v1",
-        "kind": "TFJob",
-        "metadata": {"name": name, "namespace": job["namespace"]},
-        "spec": {"runPolicy": run_policy, "tfReplicaSpecs": {"Worker": worker}},
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": job["metadata"]["namespace"],
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "selector": {JOB_LABEL: name},
+            # The workers look for each other before they are ready.
+            "publishNotReadyAddresses": True,
+        },
     }
 
 
-def _pod(job: Mapping, command: Sequence[str]) -> dict:
+def _on_status(action: str, status: int) -> dict:
+    codes = {"containerName": CONTAINER, "operator": "In", "values": [status]}
+    return {"action": action, "onExitCodes": codes}
+
+
+def _pod(name: str, job: Mapping, command: Sequence[str]) -> dict:
     claims = [entry.split(":", 1) for entry in job["volumes"]]
     container = {
         "name": CONTAINER,
         "image": job["image"],
-        "command": list(command),
+        "command": [*command, "--workers", str(job["workers"]), "--service", name],
         "env": [_secret(entry) for entry in job["secrets"]],
         "resources": {"limits": _limits(job), "requests": _limits(job)},
+        # What the "restricted" Pod Security Standard asks for; the image has a user of its own.
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [
             {"name": f"volume{index}", "mountPath": path} for index, (_, path) in enumerate(claims)
         ],
     }
     pod = {
         "containers": [container],
+        # The Job starts a new pod in place of one that failed, and counts by its exit status.
+        "restartPolicy": "Never",
+        "subdomain": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "volumes": [
             {"name": f"volume{index}", "persistentVolumeClaim": {"claimName": claim}}
             for index, (claim, _) in enumerate(claims)

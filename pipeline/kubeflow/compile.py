@@ -21,7 +21,7 @@ from pipeline.kubeflow.document import LOOKED_UP, adapt
 from pipeline.kubeflow.pushed import PushedBaselines
 from pipeline.kubeflow.uris import MOUNTS, check_uri, to_path
 from pipeline.pipeline import Inputs, create_pipeline
-from pipeline.resources import check_image_name, resources_of
+from pipeline.resources import check_image, resources_of
 from trainer.config import LATEST
 from trainer.files import MODEL_NAME
 from trainer.model_zoo import anchor_spec
@@ -142,7 +142,10 @@ def _check(
 ) -> None:
     """DataError for what can only fail on the cluster."""
     anchor_spec(config.trainer.detector, config.trainer.anchors)
-    check_image_name("--image", image)
+    try:
+        check_image(image)
+    except ValueError as error:
+        raise DataError(f"--image {image!r}: {error}") from error
     if config.serving.infra_validator:
         raise DataError(
             f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "

@@ -1,24 +1,27 @@
-"""A TFJob against a stub of the Kubernetes API that speaks HTTP to the real client."""
+"""The Job of a training on several hosts, against a stub of the API that the real client asks."""
 
 import json
 import logging
+import os
 import re
+import signal
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from kubernetes import client, config
 
-from components.distributed_trainer import launch, manifest, training_operator
+from components.distributed_trainer import indexed_job, launch, manifest
 from data.errors import DataError
+from tests.components import kubernetes_api
 from trainer.worker import ARGUMENTS, read_arguments
 
 JOB = {
     "workers": 2,
     "image": "registry/ssd:1",
     "namespace": "vision",
+    "queue": "",
     "cpu": 3.5,
     "memory_gb": 16.0,
     "gpu_count": 4,
@@ -30,31 +33,52 @@ JOB = {
     "volumes": ("claim:/volume",),
     "secrets": ("TOKEN=keys/token",),
 }
-JOBS = "/apis/kubeflow.org/v1/namespaces/vision/tfjobs"
-POD = "/api/v1/namespaces/vision/pods"
+JOBS = "/apis/batch/v1/namespaces/vision/jobs"
+CORE = "/api/v1/namespaces/vision"
 COMMAND = ["python", "-m", "trainer.worker", "--config", "/volume/a.json"]
+OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "trainer-impl-1", "uid": "u-1"}
 
 
-def _condition(kind, message=""):
-    return {"type": kind, "status": "True", "message": message}
+def _status(*conditions, **more):
+    """A Job's status; a condition is its type, or type, reason and message."""
+    kinds = [c if isinstance(c, tuple) else (c, "", "") for c in conditions]
+    return {
+        "conditions": [
+            {"type": kind, "status": "True", "reason": reason, "message": message}
+            for kind, reason, message in kinds
+        ],
+        **more,
+    }
 
 
-def _pod(state, index=0, conditions=()):
-    name = f"ssd-1-worker-{index}"
-    container = {"name": "tensorflow", "state": state, "image": "", "imageID": "", "ready": True}
-    status = {"containerStatuses": [{**container, "restartCount": 0}], "conditions": conditions}
-    return {"metadata": {"name": name}, "spec": {"containers": []}, "status": status}
+def _pod(state=None, index=0, attempt=1, phase="Running", conditions=()):
+    """A pod as the API server tells of it; `state` is that of its container."""
+    container = {"name": "worker", "state": state or {"running": {}}}
+    return {
+        "metadata": {
+            "name": f"ssd-1-{index}-{attempt}",
+            "creationTimestamp": f"2026-01-01T00:00:0{attempt}Z",
+            "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
+        },
+        "status": {"phase": phase, "containerStatuses": [container], "conditions": conditions},
+    }
+
+
+def _failed(status, at=0, **more):
+    reason = more.pop("reason", "Error")
+    ended = {"exitCode": status, "reason": reason, "finishedAt": f"2026-01-01T00:01:{at:02}Z"}
+    return _pod({"terminated": ended}, phase="Failed", **more)
 
 
 class Cluster:
     """What the API server answers: one entry of `steps` for each look at the job, then the last.
 
-    A step is (conditions of the TFJob, pods, lines of the chief's log); an int is a status of HTTP.
+    A step is (the Job's status, pods, logs by pod); an int is a status of HTTP.
     """
 
     def __init__(self):
         self.created, self.deleted, self.asked = [], [], []
-        self.steps, self.refusal, self.on_create = [], None, lambda body: None
+        self.steps, self.refusals, self.on_create = [], {}, lambda body: None
         self.looks = 0
 
     @property
@@ -63,27 +87,30 @@ class Cluster:
 
     def answer(self, method, path, body):
         path, _, query = path.partition("?")
-        if method == "POST" and path == JOBS:
-            if self.refusal:
-                return self.refusal, {"message": "refused"}
+        if method == "POST":
+            kind = path.rpartition("/")[2]
+            assert path == {"jobs": JOBS, "services": f"{CORE}/services"}[kind]
+            if refusals := self.refusals.get(kind):
+                return refusals.pop(0), {"message": "refused"}
             self.created.append(body)
             self.on_create(body)
-            return 201, body
-        if method == "DELETE" and path.startswith(JOBS):
-            self.deleted.append(path.rpartition("/")[2])
+            return 201, {**body, "metadata": {**body["metadata"], "uid": "job-uid"}}
+        if method == "DELETE":
+            options = (body or {}).get("propagationPolicy") or query.partition("=")[2]
+            self.deleted.append((*path.split("/")[-2:], options))
             return 200, {}
-        if method == "GET" and path.startswith(JOBS):
+        if path.startswith(JOBS):
             self.looks += 1
             if isinstance(self.now, int):
                 return self.now, {"message": "not now"}
-            return 200, {"status": {"conditions": self.now[0]}}
-        if method == "GET" and path == POD:
-            assert query == "labelSelector=training.kubeflow.org%2Fjob-name%3Dssd-1"
+            return 200, {**self.created[0], "status": self.now[0]}
+        if path == f"{CORE}/pods":
+            assert query == "labelSelector=job-name%3Dssd-1"
             return 200, {"items": self.now[1]}
-        if method == "GET" and path == f"{POD}/ssd-1-worker-0/log":
+        if match := re.fullmatch(f"{CORE}/pods/(.*)/log", path):
             self.asked.append(query)
-            lines = self.now[2]
-            return (400, {"message": "waiting to start"}) if lines is None else (200, lines)
+            text = self.now[2].get(match[1])
+            return (400, {"message": "waiting to start"}) if text is None else (200, text)
         raise AssertionError((method, path))
 
 
@@ -91,31 +118,8 @@ class Cluster:
 def cluster():
     """A Cluster behind a server, and `api`, a client of it."""
     cluster = Cluster()
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_one(self):
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length) or "null")
-            status, answer = cluster.answer(self.command, self.path, body)
-            data = answer if isinstance(answer, str) else json.dumps(answer)
-            self.send_response(status)
-            kind = "text/plain" if isinstance(answer, str) else "application/json"
-            self.send_header("Content-Type", kind)
-            self.end_headers()
-            self.wfile.write(data.encode())
-
-        do_GET = do_POST = do_DELETE = handle_one
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    host = f"http://127.0.0.1:{server.server_port}"
-    cluster.api = client.ApiClient(client.Configuration(host=host))
-    yield cluster
-    server.shutdown()
-    server.server_close()
+    with kubernetes_api.serving(lambda *request: cluster.answer(*request)) as cluster.api:
+        yield cluster
 
 
 @pytest.fixture
@@ -130,8 +134,15 @@ def lines():
     log.removeHandler(handler)
 
 
-def _run(cluster):
-    training_operator.run(cluster.api, manifest.tfjob("ssd-1", JOB, COMMAND), poll_seconds=0)
+def _manifest(**more):
+    return manifest.indexed_job("ssd-1", {**JOB, **more}, COMMAND, None)
+
+
+def _run(cluster, **more):
+    indexed_job.run(cluster.api, _manifest(**more), poll_seconds=0)
+
+
+REMOVED = [("jobs", "ssd-1", "Background"), ("services", "ssd-1", "")]
 
 
 def _stamped(*words, start=0):
@@ -141,20 +152,53 @@ def _stamped(*words, start=0):
     )
 
 
-def test_manifest():
-    made = manifest.tfjob("ssd-1", JOB, COMMAND)
-    assert made["metadata"] == {"name": "ssd-1", "namespace": "vision"}
-    assert made["spec"]["runPolicy"] == {
-        "cleanPodPolicy": "Running",
-        "backoffLimit": 3,
-        "activeDeadlineSeconds": 3600,
+@pytest.mark.parametrize("queue", ["", "gpus"])
+@pytest.mark.parametrize("owner", [None, OWNER])
+def test_kubernetes_takes_the_manifests(queue, owner):
+    job = manifest.indexed_job("ssd-1", {**JOB, "queue": queue}, COMMAND, owner)
+    kubernetes_api.check(job)
+    kubernetes_api.check(manifest.headless_service(job, "job-uid"))
+    assert job["metadata"].get("ownerReferences") == (owner and [owner])
+    # Kueue starts what is suspended and has its label; without it nothing would.
+    assert job["metadata"].get("labels") == (
+        {"kueue.x-k8s.io/queue-name": "gpus"} if queue else None
+    )
+    assert job["spec"].get("suspend", False) == bool(queue)
+
+
+def test_the_job_restarts_workers_and_knows_whose_fault_it_was():
+    spec = _manifest()["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (3, 3600)
+    assert spec["ttlSecondsAfterFinished"] >= 600
+    # The first rule that matches holds (matchPodFailurePolicy in
+    # pkg/controller/job/pod_failure_policy.go of Kubernetes 1.34).
+    rules = [
+        (rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"])
+        for rule in spec["podFailurePolicy"]["rules"]
+    ]
+    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
+    assert rules == [("Ignore", disrupted), ("Ignore", [138]), ("FailJob", [2])]
+    assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+
+
+def test_pods_are_found_by_name_and_get_what_is_asked_for():
+    job = _manifest()
+    service = manifest.headless_service(job, "job-uid")
+    pod = job["spec"]["template"]["spec"]
+    # DNS has NAME-INDEX.SUBDOMAIN for the pods that a headless Service of that name selects, also
+    # before they are ready (kubernetes.io, "Job with Pod-to-Pod Communication", Kubernetes 1.34).
+    assert pod["subdomain"] == service["metadata"]["name"] == job["metadata"]["name"]
+    assert "hostname" not in pod
+    assert service["spec"] == {
+        "clusterIP": "None",
+        "selector": {"job-name": "ssd-1"},
+        "publishNotReadyAddresses": True,
     }
-    (worker,) = made["spec"]["tfReplicaSpecs"].values()
-    assert (worker["replicas"], worker["restartPolicy"]) == (2, "ExitCode")
-    pod = worker["template"]["spec"]
+    (owner,) = service["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "ssd-1", "job-uid")
     (container,) = pod["containers"]
-    assert container["name"] == "tensorflow"
-    assert container["command"] == COMMAND
+    assert container["command"] == [*COMMAND, "--workers", "2", "--service", "ssd-1"]
     limits = {"cpu": "3.5", "memory": "16000M", "nvidia.com/gpu": "4"}
     assert container["resources"] == {"limits": limits, "requests": limits}
     secret = {"secretKeyRef": {"name": "keys", "key": "token"}}
@@ -167,86 +211,130 @@ def test_manifest():
         {"key": "nvidia.com/gpu", "effect": "NoSchedule", "operator": "Exists"},
         {"key": "team", "effect": "NoExecute", "operator": "Equal", "value": "vision"},
     ]
-    json.dumps(made)
+    assert pod["restartPolicy"] == "Never"
 
 
 def test_a_job_is_followed_to_its_end_and_removed(cluster, lines):
-    running, started = [_condition("Created"), _condition("Running")], _pod({"running": {}})
-    restarting = {**_condition("Running"), "status": "False"}
+    other = _pod(index=1)
+    first, second = "ssd-1-0-1", "ssd-1-0-2"
+    lost = _failed(138)
     cluster.steps = [
-        ([], [], None),
-        ([_condition("Created")], [_pod({"waiting": {"reason": "ContainerCreating"}})], None),
-        (running, [started], _stamped("step=1", "step=2")),
+        (_status(), [], {}),
+        (_status(), [_pod({"waiting": {"reason": "ContainerCreating"}}, phase="Pending")], {}),
+        (_status(), [_pod(), other], {first: _stamped("step=1", "step=2")}),
         503,
-        (running, [started], _stamped("step=1", "step=2", "step=3 more")),
-        ([restarting, _condition("Restarting")], [_pod({"terminated": {"exitCode": 137}})], None),
-        (running, [started], _stamped("resume", start=40)),
-        ([_condition("Running"), _condition("Succeeded")], [], _stamped("resume", "end", start=40)),
+        (_status(), [_pod(), other], {first: _stamped("step=1", "step=2", "step=3 more")}),
+        (_status(), [lost], {first: _stamped("step=1", "step=2", "step=3 more", "lost")}),
+        (_status(), [_pod(attempt=2), lost], {second: _stamped("resume")}),
+        (
+            _status("SuccessCriteriaMet", "Complete"),
+            [lost, _pod(attempt=2, phase="Succeeded")],
+            {second: _stamped("resume", "end")},
+        ),
     ]
     _run(cluster)
-    said = [line for line in lines if "TFJob" not in line]
-    assert said == ["step=1", "step=2", "step=3 more", "resume", "end"]
+    said = [line for line in lines if "Job" not in line]
+    assert said == ["step=1", "step=2", "step=3 more", "lost", "resume", "end"]
     assert all("timestamps=True" in query and "sinceSeconds=" in query for query in cluster.asked)
-    assert cluster.created == [json.loads(json.dumps(manifest.tfjob("ssd-1", JOB, COMMAND)))]
-    assert cluster.deleted == ["ssd-1"]
+    job, service = cluster.created
+    assert job == json.loads(json.dumps(_manifest()))
+    assert service["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
+    assert cluster.deleted == REMOVED
+    # A lost worker is told of by the one that is at fault, not by all.
+    assert not any("goes on without" in line for line in lines)
+
+
+def test_the_chief_s_success_is_the_job_s(cluster):
+    """Kubernetes before 1.31 knows no success policy."""
+    cluster.steps = [
+        (_status(completedIndexes="1"), [], {}),
+        (_status(completedIndexes="0"), [], {}),
+    ]
+    _run(cluster)
+    assert cluster.looks == 2
+    cluster.steps = [(_status(completedIndexes="0-1"), [], {})]
+    _run(cluster)
 
 
 def test_a_failed_job_says_why(cluster):
-    failed = [_condition("Running"), _condition("Failed", "TFJob ssd-1 is failed")]
-    pod = _pod({"terminated": {"exitCode": 2, "reason": "Error"}})
-    cluster.steps = [(failed, [pod], _stamped("error: no TFRecord shards match"))]
-    with pytest.raises(DataError, match="(?s)ssd-1-worker-0: ended with status 2.*error: no TFR"):
+    limit = ("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+    pods = [_failed(138, at=9), _failed(1, index=1, at=8), _failed(137, index=1, at=1)]
+    log = {"ssd-1-0-1": _stamped("error: no TFRecord shards match")}
+    cluster.steps = [(_status(limit), pods, log)]
+    with pytest.raises(DataError, match="(?s)ssd-1-1-1: ended with status 1.*error: no TFR"):
         _run(cluster)
-    assert cluster.deleted == ["ssd-1"]
+    assert cluster.deleted == REMOVED
 
 
 def test_too_little_memory_is_named(cluster):
-    pod = _pod({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, index=1)
-    cluster.steps = [([_condition("Failed")], [pod], "")]
-    with pytest.raises(DataError, match="worker-1: out of memory, raise training_job.memory_gb"):
+    cluster.steps = [(_status("FailureTarget"), [_failed(137, index=1, reason="OOMKilled")], {})]
+    with pytest.raises(DataError, match="ssd-1-1-1: out of memory, raise training_job.memory_gb"):
         _run(cluster)
 
 
 def test_a_job_past_its_time_says_so(cluster):
-    late = _condition("Failed", "TFJob ssd-1 has failed because it was active longer than 3600 s")
-    cluster.steps = [([late], [], None)]
-    with pytest.raises(DataError, match="active longer than 3600 s"):
+    late = ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    cluster.steps = [(_status(late), [], {})]
+    with pytest.raises(DataError, match="DeadlineExceeded: Job was active longer"):
         _run(cluster)
 
 
 def test_an_image_that_cannot_be_pulled_ends_the_wait(cluster):
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}
-    others = [_pod({"running": {}}, 1), _pod(waiting)]
-    cluster.steps = [([_condition("Running")], others, None)]
-    with pytest.raises(DataError, match="worker-0: ImagePullBackOff, no such tag.*_job.image"):
+    cluster.steps = [(_status(), [_pod(index=1), _pod(waiting, phase="Pending")], {})]
+    with pytest.raises(DataError, match="ssd-1-0-1: ImagePullBackOff, no such tag.*_job.image"):
         _run(cluster)
-    assert cluster.deleted == ["ssd-1"]
+    assert cluster.deleted == REMOVED
 
 
-def test_a_full_cluster_is_told_once(cluster, lines):
+def test_what_a_job_waits_for_is_told_once(cluster, lines):
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes have a GPU"}
-    pending = ([_condition("Created")], [_pod({}, conditions=[unscheduled])], None)
-    cluster.steps = [pending, pending, ([_condition("Succeeded")], [], "")]
-    _run(cluster)
-    assert [line.rpartition(": ")[2] for line in lines if "waits" in line] == [
-        "0/3 nodes have a GPU"
+    pending = (_status(), [_pod(phase="Pending", conditions=[unscheduled])], {})
+    restarted = (_status(), [_failed(137, index=1, reason="OOMKilled")], {})
+    queued = (_status("Suspended"), [], {})
+    nothing = (_status(), [], {})
+    cluster.steps = [
+        *[queued] * 2,
+        *[pending] * 2,
+        *[restarted] * 2,
+        *[nothing] * 9,
+        (_status("Complete"), [], {}),
     ]
+    _run(cluster, queue="gpus")
+    assert [line.partition("vision/ssd-1 ")[2] for line in lines[1:]] == [
+        "waits: it is suspended until its queue has room for all workers",
+        "waits: ssd-1-0-1: 0/3 nodes have a GPU",
+        "goes on without ssd-1-1-1: out of memory, raise training_job.memory_gb",
+        "waits: it has no pods yet; kubectl describe job tells why, a quota for example",
+    ]
+
+
+def test_what_an_earlier_attempt_left_behind_is_removed_first(cluster, lines):
+    """The Trainer was killed and is retried: the same training, under the same name."""
+    cluster.refusals = {"jobs": [409, 409], "services": [409]}
+    cluster.steps = [(_status("Complete"), [], {})]
+    _run(cluster)
+    # In the foreground: none of its pods is left when the new Job starts.
+    left = [("jobs", "ssd-1", "Foreground")] * 2 + [("services", "ssd-1", "")]
+    assert cluster.deleted == left + REMOVED
+    assert [body["kind"] for body in cluster.created] == ["Job", "Service"]
+    assert sum("an earlier attempt left behind" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize(
     ("status", "advice"),
     [
-        (403, "not allowed.*create, get and delete tfjobs"),
-        (404, "Install the Kubeflow Training Operator"),
-        (409, "is there already.*kubectl get tfjob -n vision"),
+        (403, "not allowed.*manifests/training-job.yaml in vision"),
+        (404, "no namespace vision. Check training_job.namespace"),
         (422, "refused with status 422"),
     ],
 )
-def test_a_refused_job_says_what_to_do(cluster, status, advice):
-    cluster.refusal = status
+@pytest.mark.parametrize("kind", ["jobs", "services"])
+def test_a_refused_job_says_what_to_do(cluster, status, advice, kind):
+    cluster.refusals = {kind: [status]}
     with pytest.raises(DataError, match=advice):
         _run(cluster)
-    assert cluster.deleted == []
+    assert cluster.deleted == ([] if kind == "jobs" else REMOVED)
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -257,11 +345,35 @@ def test_a_job_that_vanishes_ends_the_wait(cluster, status):
     assert cluster.looks == (1 if status == 404 else 11)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_trainer_removes_the_job(cluster, number):
+    before = signal.getsignal(signal.SIGTERM)
+    cluster.steps = [(_status(), [_pod()], {})]
+    threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        indexed_job.run(cluster.api, _manifest(), poll_seconds=0.05)
+    assert cluster.deleted == REMOVED
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_job_goes_with_the_trainer_s_pod(monkeypatch, tmp_path):
+    monkeypatch.setenv("KFP_POD_NAME", "trainer-impl-1")
+    monkeypatch.setenv("KFP_POD_UID", "u-1")
+    assert indexed_job.own_pod("vision") is None
+    monkeypatch.setattr(indexed_job, "_NAMESPACE", tmp_path / "namespace")
+    (tmp_path / "namespace").write_text("vision")
+    assert indexed_job.own_pod("vision") == OWNER
+    # Kubernetes would remove what names an owner of another namespace.
+    assert indexed_job.own_pod("elsewhere") is None
+    monkeypatch.delenv("KFP_POD_UID")
+    assert indexed_job.own_pod("vision") is None
+
+
 def test_a_host_that_is_not_reached():
     api = client.ApiClient(client.Configuration(host="http://127.0.0.1:9"))
     api.configuration.retries = 0
     with pytest.raises(DataError, match="http://127.0.0.1:9: Kubernetes is not reached"):
-        training_operator.run(api, manifest.tfjob("ssd-1", JOB, COMMAND))
+        indexed_job.run(api, _manifest())
 
 
 def test_no_cluster_at_all(monkeypatch):
@@ -271,7 +383,7 @@ def test_no_cluster_at_all(monkeypatch):
     monkeypatch.setattr(config, "load_incluster_config", none)
     monkeypatch.setattr(config, "load_kube_config", none)
     with pytest.raises(DataError, match="training_job.workers=0"):
-        training_operator.connect()
+        indexed_job.connect()
 
 
 @pytest.fixture
@@ -298,17 +410,17 @@ def arguments(tmp_path):
     return SimpleNamespace(**values)
 
 
-def _train_as_a_worker(body, left=("model", "run")):
+def _train_as_a_worker(body):
     """Does what the chief does: reads what it is given, leaves a model."""
-    (container,) = body["spec"]["tfReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
-    given = read_arguments(Path(container["command"][-1]))
+    (container,) = body["spec"]["template"]["spec"]["containers"]
+    given = read_arguments(Path(container["command"][4]))
     for key, name in (("train_files", "train"), ("eval_files", "eval")):
         (pattern,) = getattr(given, key)
         assert [p.read_text() for p in Path(pattern).parent.glob("*")] == [name]
     targets = {"model": given.serving_model_dir, "run": given.model_run_dir}
-    for name in left:
-        Path(targets[name]).mkdir(parents=True)
-        (Path(targets[name]) / f"{name}.txt").write_text(name)
+    for name, target in targets.items():
+        Path(target).mkdir(parents=True)
+        (Path(target) / f"{name}.txt").write_text(name)
     return given
 
 
@@ -316,10 +428,12 @@ def test_run_fn_gives_the_workers_what_they_need_and_fetches_the_model(
     cluster, monkeypatch, arguments, tmp_path
 ):
     given = []
-    cluster.on_create = lambda body: given.append(_train_as_a_worker(body))
-    cluster.steps = [([_condition("Succeeded")], [], "")]
+    cluster.on_create = lambda body: (
+        body["kind"] == "Job" and given.append(_train_as_a_worker(body))
+    )
+    cluster.steps = [(_status("Complete"), [], {})]
     cluster.answer, plain = lambda m, p, b: plain(m, _as_ssd_1(p), b), cluster.answer
-    monkeypatch.setattr(training_operator, "connect", lambda: cluster.api)
+    monkeypatch.setattr(indexed_job, "connect", lambda: cluster.api)
     launch.run_fn(arguments)
     (seen,) = given
     volume = tmp_path / "volume"
@@ -336,10 +450,9 @@ def _as_ssd_1(path):
 
 
 def test_a_job_that_leaves_no_model_is_an_error(cluster, monkeypatch, arguments):
-    cluster.on_create = lambda body: _train_as_a_worker(body, left=())
-    cluster.steps = [([_condition("Succeeded")], [], "")]
+    cluster.steps = [(_status("Complete"), [], {})]
     cluster.answer, plain = lambda m, p, b: plain(m, _as_ssd_1(p), b), cluster.answer
-    monkeypatch.setattr(training_operator, "connect", lambda: cluster.api)
+    monkeypatch.setattr(indexed_job, "connect", lambda: cluster.api)
     with pytest.raises(DataError, match="left no model.*same volume"):
         launch.run_fn(arguments)
 

@@ -70,6 +70,10 @@ def test_other_weights_at_the_same_path_are_another_training(tmp_path):
     [
         (_JOB[:2], "training_job: workers need .*volumes"),
         (_JOB[::2], "training_job: workers need image"),
+        (
+            [*_JOB[::2], "training_job.image=registry/SSD"],
+            "training_job.image: 'registry/SSD' must be written as REGISTRY/NAME:TAG",
+        ),
         (["training_job.workers=-1"], "training_job.workers: '-1' must be at least 0"),
         (
             [*_JOB, "training_job.gpu_count=3"],

@@ -1,6 +1,8 @@
 """`python -m trainer.worker` as real processes: on one device, on two, as two workers, killed."""
 
 import contextlib
+import dataclasses
+import functools
 import json
 import os
 import socket
@@ -13,7 +15,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.distributed_trainer import indexed_job, launch
 from data.errors import BAD_INPUT, DataError
+from pipeline.config import TrainingJob
+from tests.components.local_cluster import LocalCluster, running
 from trainer import worker
 from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
 
@@ -37,11 +42,10 @@ def inputs(tmp_path_factory, make, sample_classes):
 
 
 @pytest.fixture(scope="module")
-def start(inputs, transform_folder, sample_classes):
-    """Starts worker processes that train in a folder; all of them write to `log`."""
+def arguments(inputs, transform_folder, sample_classes):
+    """What TFX hands to a `run_fn` that trains in a folder."""
 
-    def start(folder, workers=(), index=None, **environment):
-        folder.mkdir(exist_ok=True)
+    def arguments(folder):
         settings = {
             "detector": "ssd128-small",
             "augmentation": "light",
@@ -55,7 +59,7 @@ def start(inputs, transform_folder, sample_classes):
             "log_every": 1,
             "checkpoint_every": 2,
         }
-        arguments = {
+        values = {
             **dict.fromkeys(ARGUMENTS),
             "train_files": [str(inputs / "train/*")],
             "eval_files": [str(inputs / "train/*")],
@@ -70,7 +74,18 @@ def start(inputs, transform_folder, sample_classes):
                 "trainer": settings,
             },
         }
-        write_arguments(folder / "arguments.json", SimpleNamespace(**arguments))
+        return SimpleNamespace(**values)
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def start(arguments):
+    """Starts worker processes that train in a folder; all of them write to `log`."""
+
+    def start(folder, workers=(), index=None, **environment):
+        folder.mkdir(exist_ok=True)
+        write_arguments(folder / "arguments.json", arguments(folder))
         if workers:
             task = {"type": "worker", "index": index}
             cluster = {"cluster": {"worker": workers}, "task": task}
@@ -84,6 +99,18 @@ def start(inputs, transform_folder, sample_classes):
             )
 
     return start
+
+
+def _free_ports(number):
+    """The first of so many free ports in a row."""
+    while True:
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            first = 0
+            for offset in range(number):
+                each = stack.enter_context(socket.socket())
+                each.bind(("", first + offset if first else 0))
+                first = first or each.getsockname()[1]
+            return first
 
 
 def _addresses(number):
@@ -154,18 +181,46 @@ def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
         np.testing.assert_array_equal(values, alone[1][name])
 
 
-def test_two_workers_train_as_one_and_one_may_be_killed(alone, start, tmp_path):
-    addresses = _addresses(2)
-    chief = start(tmp_path, addresses, 0)
-    other = start(tmp_path, addresses, 1, KILL_AT="5")
-    assert other.wait(timeout=600) == -9
-    assert chief.wait(timeout=600) == LOST_WORKER
-    log = (tmp_path / "log").read_text()
-    assert "another worker was lost. Started again" in log
-    # As a cluster would: both again, at their old addresses.
-    results = _finish(tmp_path, *(start(tmp_path, addresses, index) for index in range(2)))
-    assert "resume step=4" in (tmp_path / "log").read_text()
-    _assert_close(results, alone)
+def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
+    alone, arguments, tmp_path, monkeypatch
+):
+    """From the Trainer's `run_fn` on, with the pods of its Job as processes."""
+    fn_args = arguments(tmp_path)
+    fn_args.custom_config["training_job"] = {
+        **dataclasses.asdict(
+            TrainingJob(workers=2, image="registry/ssd:1", volumes=("claim:/x",), retries=1)
+        ),
+        "volumes": [
+            f"claim:{folder}" for folder in (tmp_path, Path(fn_args.train_files[0]).parents[1])
+        ],
+    }
+    cluster = LocalCluster(
+        tmp_path,
+        python=(sys.executable, str(_SCRIPT.with_name("tiny_python.py"))),
+        environment={"PYTHONPATH": str(_ROOT), "FIRST_PORT": str(_free_ports(2))},
+        faults={1: {"KILL_AT": "5"}},
+    )
+    run = functools.partial(indexed_job.run, poll_seconds=0.5)
+    monkeypatch.setattr(indexed_job, "run", run)
+    with running(cluster) as api:
+        monkeypatch.setattr(indexed_job, "connect", lambda: api)
+        launch.run_fn(fn_args)
+    log = "\n".join(pod.log.read_text() for pod in cluster.pods)
+    # Only the first of the two failures counts, and one is all that is allowed.
+    assert cluster.events == [
+        "job created",
+        "service created",
+        *sorted(
+            [f"pod 0 ended with {LOST_WORKER}: Ignore", "pod 1 ended with 137: Count"],
+            key=cluster.events.index,
+        ),
+        "jobs deleted",
+        "services deleted",
+    ], log[-3000:]
+    assert [pod.status for pod in cluster.pods[2:]] == [0, 0]
+    assert "another worker was lost. Start all workers again" in log
+    assert "resume step=4" in log
+    _assert_close(_results(tmp_path), alone)
 
 
 def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start, tmp_path):
@@ -199,3 +254,27 @@ def test_a_bad_file_is_refused(tmp_path, capsys, text):
         read_arguments(path)
     assert worker.main(["--config", str(path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: --config {path}: ")
+
+
+def test_a_pod_knows_all_workers_by_name():
+    """Kubernetes names the pods of an Indexed Job JOB-INDEX (kubernetes.io, "Job with Pod-to-Pod
+    Communication", Kubernetes 1.34)."""
+    assert worker.tf_config(3, "ssd-1", "2") == {
+        "cluster": {
+            "worker": ["ssd-1-0.ssd-1:2222", "ssd-1-1.ssd-1:2223", "ssd-1-2.ssd-1:2224"],
+        },
+        "task": {"type": "worker", "index": 2},
+    }
+
+
+@pytest.mark.parametrize("index", [None, "", "3", "-1", "first"])
+def test_a_process_that_is_no_pod_of_the_job_is_refused(tmp_path, monkeypatch, capsys, index):
+    monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
+    if index is not None:
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", index)
+    write_arguments(tmp_path / "file", SimpleNamespace(**dict.fromkeys(ARGUMENTS)))
+    options = ["--config", str(tmp_path / "file"), "--workers", "3", "--service", "ssd-1"]
+    assert worker.main(options) == BAD_INPUT
+    assert f"JOB_COMPLETION_INDEX: {index!r} is none of the 3 workers" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        worker.main(options[:4])

@@ -2,6 +2,7 @@
 
 VIRTUAL_DEVICES in the environment splits the CPU into as many devices. KILL_AT is a step after
 which the process kills itself as `kill -9` does, before it writes that step's checkpoint.
+FIRST_PORT moves the ports of a Job's workers, which two tests may not share.
 """
 
 import os
@@ -30,13 +31,19 @@ def _kill_after(last: int) -> None:
     training._check_finite = check_or_kill
 
 
-if __name__ == "__main__":
+def main(arguments=None) -> int:
+    """Trains as the environment says; returns the exit status."""
     model_zoo.DETECTORS["ssd128-small"] = model_zoo.Detector("small", {"paper": TINY.anchors})
     small.feature_maps = TINY.feature_maps
     if "VIRTUAL_DEVICES" in os.environ:
         (cpu,) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["VIRTUAL_DEVICES"])
         tf.config.set_logical_device_configuration(cpu, parts)
+    worker.FIRST_PORT = int(os.environ.get("FIRST_PORT", worker.FIRST_PORT))
     if "KILL_AT" in os.environ:
         _kill_after(int(os.environ["KILL_AT"]))
-    sys.exit(worker.main())
+    return worker.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
