@@ -51,7 +51,8 @@ def check_image(name: str) -> str:
     return name
 
 
-ImageName = Annotated[str, AfterValidator(check_image)]
+# Or empty, where none is given.
+ImageName = Annotated[str, AfterValidator(lambda name: name and check_image(name))]
 
 
 @dataclass(frozen=True, config=CHECKED)
