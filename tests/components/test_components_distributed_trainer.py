@@ -403,6 +403,7 @@ def arguments(tmp_path):
         "serving_model_dir": str(outside / "model/Format-Serving"),
         "model_run_dir": str(outside / "run"),
         "custom_config": {
+            "trainer": {"batch_size": 8},
             "work_dir": str(volume / "work"),
             "training_job": {**JOB, "volumes": [f"claim:{volume}"]},
         },
