@@ -239,10 +239,9 @@ def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start,
 
 
 def test_arguments_survive_the_file(tmp_path):
-    given = SimpleNamespace(**{name: [name] for name in ARGUMENTS}, working_dir="elsewhere")
-    write_arguments(tmp_path / "file", given)
-    found = read_arguments(tmp_path / "file")
-    assert vars(found) == {name: [name] for name in ARGUMENTS}
+    values = {name: [name] for name in ARGUMENTS} | {"custom_config": {"trainer": {"steps": 9}}}
+    write_arguments(tmp_path / "file", SimpleNamespace(**values, working_dir="elsewhere"))
+    assert vars(read_arguments(tmp_path / "file")) == values
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"train_files": []}'])
