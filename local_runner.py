@@ -29,6 +29,7 @@ def main(arguments=None) -> int:
             from_component=options.from_component,
             enable_cache=not options.no_cache,
             beam_args=beam_args,
+            name=options.name,
         )
         if options.open and report:
             webbrowser.open(report.as_uri())
@@ -54,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--output", type=local_path, help="folder of the run (default: output/PRESET)"
+    )
+    parser.add_argument(
+        "--name", help="what lists of runs call this one (default: the data set and the preset)"
     )
     parser.add_argument(
         "--set",

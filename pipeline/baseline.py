@@ -14,6 +14,8 @@ from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
 from tfx.types import Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
+from pipeline.artifact_files import only_there
+
 MODEL = "model"
 BLESSING = "model_blessing"
 STATISTICS = "statistics"
@@ -35,6 +37,7 @@ class LatestOtherBlessedModel(LatestBlessedModelStrategy):
         Args:
           input_dict: all models, all blessings, and under CANDIDATE the model of this run.
         """
+        input_dict = only_there(input_dict)
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
         others = [model for model in input_dict[MODEL] if model.id not in candidates]
         found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
@@ -58,6 +61,7 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
         Args:
           input_dict: all models and blessings, and under EXAMPLES and GRAPH what is trained with.
         """
+        input_dict = only_there(input_dict)
         current = {a.id for key in (EXAMPLES, GRAPH) for a in input_dict[key]}
         others = [m for m in input_dict[MODEL] if not self._has_made(store, m.id, current)]
         found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
@@ -83,6 +87,8 @@ class LatestOtherBlessedData(ResolverStrategy):
         Args:
           input_dict: all models, blessings and statistics, and under CANDIDATE those of this run.
         """
+        # A model that was deleted still says which data were good enough to bless it.
+        input_dict = {**input_dict, **only_there({STATISTICS: input_dict[STATISTICS]})}
         blessed = {
             blessing.get_int_custom_property(ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
             for blessing in input_dict[BLESSING]

@@ -30,7 +30,8 @@ from pipeline.config import Config
 from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
-from pipeline.runs.outputs import latest_success
+from pipeline.runs.home import METADATA, PIPELINE, relocate
+from pipeline.runs.store import DATA, NAME, Run, check_sound, runs_of
 from trainer import devices, reporting
 from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
@@ -49,11 +50,13 @@ def run(
     from_component: str | None = None,
     enable_cache: bool = True,
     beam_args: Sequence[str] = IN_PROCESS,
+    name: str | None = None,
 ) -> Path | None:
     """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
 
     Args:
       beam_args: of `data.beam_runner.beam_arguments`, for every step that Beam does.
+      name: what lists of runs call this one; by default the data set and the preset.
 
     Returns:
       The report of the run; None when only a schema was inferred.
@@ -68,6 +71,7 @@ def run(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--output {output}: cannot write there ({error.strerror})") from error
+    _open_metadata(output)
     inputs = prepare(config, data, output, beam_args)
     if inputs.schema_path is not None:
         kept = keep_schema(inputs.schema_path, output)
@@ -76,19 +80,22 @@ def run(
         config,
         inputs,
         name=f"ssd-{config.preset}",
-        root=str(output / "pipeline"),
+        root=str(output / PIPELINE),
         serving_dir=str(output / "serving"),
         work_dir=str(output / "unfinished"),
         # Who asks to run again from a component on wants no cached answer from it.
         enable_cache=enable_cache and not from_component,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
-            str(output / "metadata.sqlite")
+            str(output / METADATA)
         ),
         beam_args=beam_args,
     )
     options = _partial_run(pipeline, from_component) if from_component else None
+    known = {NAME: name or _default_name(config, data)}
+    if data:
+        known[DATA] = str(data.resolve())
     with mock.patch.dict(os.environ, reporting.environment(config.trainer)):
-        outputs = run_with_progress(pipeline, options)
+        outputs = run_with_progress(pipeline, options, output=output, known=known)
     if "Evaluator" in outputs:
         _print_outcome(config, inputs, outputs)
         (report,) = outputs["DetectionReport"]["report"]
@@ -102,6 +109,29 @@ def run(
             schema.uri,
         )
     return None
+
+
+def _open_metadata(output: Path) -> None:
+    """Sees that the metadata can be read, and that they know where the output folder is now.
+
+    Raises:
+      DataError: the file is damaged.
+    """
+    file = output / METADATA
+    if not file.exists():
+        return
+    check_sound(file)
+    move = relocate(file)
+    if move:
+        _log.info(
+            "the output folder was %s; its earlier results are found in %s",
+            *dataclasses.astuple(move),
+        )
+
+
+def _default_name(config: Config, data: Path | None) -> str:
+    """The data set and the preset."""
+    return f"{data.resolve().name} {config.preset}" if data else config.preset
 
 
 def _check_training(config: Config) -> None:
@@ -141,16 +171,37 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
         if isinstance(component, Resolver)
         and again.intersection(node.id for node in component.downstream_nodes)
     }
-    with metadata.Metadata(pipeline.metadata_connection_config) as handle:
-        name = pipeline.pipeline_info.pipeline_name
-        reused = [component for component in known if component not in again | resolvers]
-        missing = [c for c in reused if latest_success(handle, name, c) is None]
-    if missing:
+    reused = [component for component in known if component not in again | resolvers]
+    name = pipeline.pipeline_info.pipeline_name
+    base = _latest_with(reused, [run for run in _earlier_runs(pipeline) if run.pipeline == name])
+    if base is None and reused:
         raise DataError(
-            f"--from {from_component}: no earlier run with this --output has finished "
-            f"{', '.join(missing)}. Run without --from"
+            f"--from {from_component}: no earlier run with this --output has all of what comes "
+            f"before it: {', '.join(reused)}. Run without --from"
         )
-    return RunOptions(from_nodes=[from_component, *sorted(resolvers)])
+    return RunOptions(
+        from_nodes=[from_component, *sorted(resolvers)],
+        base_pipeline_run_id=base.id if base else None,
+    )
+
+
+def _earlier_runs(pipeline) -> list[Run]:
+    file = Path(pipeline.metadata_connection_config.sqlite.filename_uri)
+    return runs_of(file.parent) if file.exists() else []
+
+
+def _latest_with(components: Sequence[str], runs: Sequence[Run]) -> Run | None:
+    """The newest run that has finished some components and whose results are still there."""
+
+    def has(run: Run, component: str) -> bool:
+        step = run.step(component)
+        return (
+            step is not None
+            and step.state in ("complete", "cached")
+            and all(Path(a.uri).exists() for several in step.outputs.values() for a in several)
+        )
+
+    return next((run for run in reversed(runs) if all(has(run, name) for name in components)), None)
 
 
 def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:

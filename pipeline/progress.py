@@ -1,34 +1,49 @@
 """What the local run says of each component: a line when it starts, a line with what it made."""
 
+import datetime
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
+from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner
-from tfx.orchestration.portable import launcher
+from tfx.orchestration.portable import launcher, runtime_parameter_utils
 
 from components.artifacts import DATA_GATE_FILE, SERVING_CHECK_FILE, read_json
 from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import metric_names
+from pipeline.artifact_files import portable_cache
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
-from pipeline.runs.outputs import latest_outputs
+from pipeline.runs.liveness import marked_as_running
+from pipeline.runs.outputs import run_outputs
+from pipeline.runs.store import FINISHED
 from trainer.files import SUMMARY
 
 _log = logging.getLogger("ssd")
 
 
-def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
+def run_with_progress(
+    pipeline, run_options=None, *, output: Path, known: Mapping[str, str]
+) -> dict[str, dict[str, list]]:
     """Runs a pipeline with the LocalDagRunner, saying what happens.
+
+    Every line speaks of this run, whatever other runs do in the same output folder meanwhile.
+
+    Args:
+      output: the output folder, an absolute path.
+      known: what the metadata say of the run, by `NAME` and `DATA` of `pipeline.runs.store`.
 
     Returns:
       The output artifacts of every component by output name, also of those that a partial run
       left as they were.
     """
     name = pipeline.pipeline_info.pipeline_name
+    run = datetime.datetime.now().isoformat()
 
     class ReportingLauncher(launcher.Launcher):
         """TFX's launcher for one component, with a line before and after."""
@@ -43,6 +58,9 @@ def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
             except BaseException:
                 _log.info("%s failed after %.1f s", node, time.perf_counter() - started)
                 raise
+            finally:
+                with self._mlmd_connection as handle:
+                    _describe_run(handle.store, run, {**known, FINISHED: 0})
             seconds = time.perf_counter() - started
             if node == BASELINE:
                 state, text = "done", _baseline(execution)
@@ -53,7 +71,7 @@ def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
             else:
                 state = "done" if self.executed else "cached"
                 with self._mlmd_connection as handle:
-                    text = _describe(node, latest_outputs(handle, name, node))
+                    text = _describe(node, run_outputs(handle, name, run, node))
             _log.info("%s %s in %.1f s%s", node, state, seconds, text and f": {text}")
             return execution
 
@@ -66,10 +84,38 @@ def run_with_progress(pipeline, run_options=None) -> dict[str, dict[str, list]]:
         mock.patch.object(local_dag_runner.launcher, "Launcher", ReportingLauncher),
         # Executors hand the command line on to Beam, whose options it does not hold.
         mock.patch.object(sys, "argv", sys.argv[:1]),
+        portable_cache(str(output)),
+        marked_as_running(output, run),
     ):
-        local_dag_runner.LocalDagRunner().run(pipeline, run_options=run_options)
-    with metadata.Metadata(pipeline.metadata_connection_config) as handle:
-        return {c.id: latest_outputs(handle, name, c.id) for c in pipeline.components}
+        _Runner(run).run(pipeline, run_options=run_options)
+        with metadata.Metadata(pipeline.metadata_connection_config) as handle:
+            _describe_run(handle.store, run, {**known, FINISHED: 1})
+            return {c.id: run_outputs(handle, name, run, c.id) for c in pipeline.components}
+
+
+class _Runner(local_dag_runner.LocalDagRunner):
+    """TFX's, under an id that is known before it runs."""
+
+    def __init__(self, run: str):
+        super().__init__()
+        self._run = run
+
+    def run_with_ir(self, pipeline, run_options=None):
+        runtime_parameter_utils.substitute_runtime_parameter(
+            pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run}
+        )
+        super().run_with_ir(pipeline, run_options)
+
+
+def _describe_run(store, run: str, known: Mapping[str, str | int]) -> None:
+    """Writes properties of a run's context, which TFX registers with the first component."""
+    context = store.get_context_by_type_and_name(constants.PIPELINE_RUN_CONTEXT_TYPE_NAME, run)
+    if context is None:
+        return
+    for name, value in known.items():
+        kind = "int_value" if isinstance(value, int) else "string_value"
+        setattr(context.custom_properties[name], kind, value)
+    store.put_contexts([context])
 
 
 def _describe(node: str, outputs: dict) -> str:

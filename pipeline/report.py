@@ -10,7 +10,7 @@ from typing import Any
 
 from data.console import quiet
 from data.errors import DataError
-from pipeline.runs.store import Run, connect, read_runs
+from pipeline.runs.store import Run, runs_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         DataError: there is no run that got far enough.
     """
-    runs = read_runs(connect(str(folder / "metadata.sqlite")))
+    runs = runs_of(folder)
     places = next((found for run in reversed(runs) if (found := _places(run))), None)
     if places is None:
         raise DataError(
@@ -62,7 +62,9 @@ def write_report(folder: Path) -> Path:
 
 
 def _places(run: Run) -> dict[str, Any] | None:
-    """The arguments of `Sources`; None if the run did not get as far as the Pusher."""
+    """The arguments of `Sources`; None if the run did not get as far as the Pusher, or its files
+    are gone.
+    """
     serving_check = "ServingCheck" if run.step("ServingCheck") else "InfraValidator"
     wanted = {
         "card": ("ModelCard", "card"),
@@ -77,7 +79,7 @@ def _places(run: Run) -> dict[str, Any] | None:
     for name, (component, key) in wanted.items():
         step = run.step(component)
         artifact = step.output(key) if step and step.state in ("complete", "cached") else None
-        if artifact is None:
+        if artifact is None or not Path(artifact.uri).exists():
             return None
         found[name] = artifact
     (split,) = json.loads(run.step("Evaluator").parameters["example_splits"])

@@ -9,7 +9,7 @@ from tfx.types.component_spec import ChannelParameter
 from tfx.utils import io_utils, proto_utils
 
 from components.artifacts import ModelCardFolder
-from components.atomic_push.push import push
+from components.atomic_push.push import copy_model, push
 
 CARD_KEY = "card"
 STATISTICS_KEY = "statistics"
@@ -37,7 +37,7 @@ class Executor(executor.Executor):
         model = self.GetModelPath(input_dict)
         # The pipeline's own copy comes first: servers see the version when nothing can fail any
         # more.
-        io_utils.copy_dir(model, pushed_model.uri)
+        copy_model(model, pushed_model.uri)
         if input_dict.get(CARD_KEY):
             card = artifact_utils.get_single_uri(input_dict[CARD_KEY])
             for name in fileio.listdir(card):

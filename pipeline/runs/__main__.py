@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline.runs [list | show RUN | trace MODEL | diff RUN RUN]`."""
+"""The command line: `python -m pipeline.runs [list | show | trace | diff | prune]`."""
 
 import argparse
 import json
@@ -8,15 +8,24 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import DataError
-from pipeline.runs import questions, tables
-from pipeline.runs.store import connect, find_run, read_runs
+from pipeline.runs import prune, questions, tables
+from pipeline.runs.home import output_of
+from pipeline.runs.store import connect, find_run, read_runs, runs_of
+
+_DEFAULT_OUTPUT = Path("output/sample")
+_PIPED_WIDTH = 10_000
 
 
 def main(arguments=None) -> int:
     """Runs the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        runs = read_runs(connect(options.metadata or str(options.output / "metadata.sqlite")))
+        if options.metadata:
+            runs = read_runs(connect(options.metadata))
+        else:
+            runs = runs_of(_output_folder(options))
+        if options.command == "prune":
+            return _prune(options, runs)
         answer, show = _answer(options, runs)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -24,8 +33,38 @@ def main(arguments=None) -> int:
     if options.json:
         print(json.dumps(answer, indent=1))
     else:
-        show(Console(highlight=False), answer)
+        # A table that another program reads must not be wrapped to the width of a terminal.
+        wide = None if sys.stdout.isatty() else _PIPED_WIDTH
+        show(Console(highlight=False, width=wide), answer)
     return 0
+
+
+def _prune(options, runs) -> int:
+    if options.metadata:
+        raise DataError("--metadata: runs are pruned in their output folder; name it by --output")
+    removals = prune.plan(runs, _output_folder(options).resolve(), options.keep)
+    gained = prune.sizes(removals)
+    if not options.dry_run:
+        prune.remove(removals)
+    answer = {
+        "folders": [str(removal.path) for removal in removals],
+        "bytes": gained,
+        "removed": not options.dry_run,
+    }
+    if options.json:
+        print(json.dumps(answer, indent=1))
+    else:
+        tables.print_pruned(Console(highlight=False), answer)
+    return 0
+
+
+def _output_folder(options) -> Path:
+    """The folder of the runs: the one that was given, or the one that a model lies in."""
+    if options.output:
+        return options.output
+    if options.command == "trace" and (found := output_of(Path(options.model))):
+        return found
+    return _DEFAULT_OUTPUT
 
 
 def _answer(options, runs):
@@ -44,10 +83,10 @@ def _answer(options, runs):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.runs",
-        description="What ML Metadata knows of runs; nothing is changed. Without a command, lists "
-        "them. RUN is a number of the list, the beginning of a run's name, or latest.",
+        description="What ML Metadata knows of runs. Without a command, lists them; only prune "
+        "changes anything. RUN is a number of the list, a run's name, or latest.",
     )
-    _add_shared(parser, Path("output/sample"), None, False)
+    _add_shared(parser, None, None, False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     listing = commands.add_parser("list", help="when, preset, mAP, blessed, pushed version")
     show = commands.add_parser("show", help="what each component of a run read and wrote")
@@ -56,16 +95,30 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("model", metavar="MODEL", help="a version's folder or number")
     diff = commands.add_parser("diff", help="configuration, data and AP that differ")
     diff.add_argument("runs", metavar="RUN", nargs=2)
+    pruning = commands.add_parser("prune", help="free the disk of what older runs have left")
+    pruning.add_argument(
+        "--keep", type=_at_least_one, required=True, metavar="N", help="keep the last N runs whole"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="only tell what would go")
     # Also behind the command; there they have no default that would undo what stands before it.
-    for command in (listing, show, trace, diff):
+    for command in (listing, show, trace, diff, pruning):
         _add_shared(command, *[argparse.SUPPRESS] * 3)
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of runs, 1 or more")
+    return int(text)
 
 
 def _add_shared(parser, output, metadata, as_json) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--output", type=Path, default=output, help="folder of the runs (default: output/sample)"
+        "--output",
+        type=Path,
+        default=output,
+        help=f"folder of the runs (default: the one that a model lies in, else {_DEFAULT_OUTPUT})",
     )
     where.add_argument(
         "--metadata",

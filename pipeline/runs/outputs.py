@@ -1,31 +1,36 @@
-"""What the components of a running pipeline have made so far."""
+"""What the components of one run have made, for a pipeline that is running."""
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.portable.mlmd import execution_lib
+from tfx.types import Artifact
 
 _SUCCESSFUL = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 
 
-def latest_outputs(metadata_handle, pipeline_name: str, component: str) -> dict[str, list]:
-    """Output artifacts of a component's latest successful execution, by output name.
+def run_outputs(
+    metadata_handle, pipeline: str, run: str, component: str
+) -> dict[str, list[Artifact]]:
+    """Output artifacts of a component in one run, by output name.
+
+    Other runs may write into the same metadata meanwhile, so "the latest" is no answer.
 
     Args:
       metadata_handle: a `tfx.orchestration.metadata.Metadata`, entered.
+      pipeline: name of the pipeline.
+      run: TFX's id of the run.
 
     Returns:
-      TFX artifacts; empty if the component never succeeded.
+      TFX artifacts; empty if the component has not succeeded in this run.
     """
-    latest = latest_success(metadata_handle, pipeline_name, component)
-    if latest is None:
-        return {}
-    return dict(execution_lib.get_output_artifacts(metadata_handle, latest))
-
-
-def latest_success(metadata_handle, pipeline_name: str, component: str) -> int | None:
-    """The id of a component's latest successful execution; None if it never succeeded."""
     store = metadata_handle.store
-    node = store.get_context_by_type_and_name("node", f"{pipeline_name}.{component}")
-    if node is None:
-        return None
-    executions = store.get_executions_by_context(node.id)
-    return max((e.id for e in executions if e.last_known_state in _SUCCESSFUL), default=None)
+    executions = [
+        {
+            e.id
+            for e in store.get_executions_by_context(context.id)
+            if e.last_known_state in _SUCCESSFUL
+        }
+        for kind, name in (("pipeline_run", run), ("node", f"{pipeline}.{component}"))
+        if (context := store.get_context_by_type_and_name(kind, name))
+    ]
+    both = set.intersection(*executions) if len(executions) == 2 else set()
+    return dict(execution_lib.get_output_artifacts(metadata_handle, max(both))) if both else {}

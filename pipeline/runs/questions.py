@@ -9,27 +9,48 @@ from pipeline.runs.store import Artifact, Run, Step
 
 # What components/model_card leaves; named here too because importing it costs seconds.
 _FACTS_FILE = "facts.json"
+# The same for trainer/export.py.
+_IDENTITY = "assets.extra/model.json"
+_DONE = ("complete", "cached")
+_AT_WORK = ("running", "new")
 
 
 def summary(run: Run) -> dict:
-    """`number`, `name`, `started`, `preset`, `state`, `mAP`, `blessed` and `pushed` of a run.
+    """`number`, `id`, `name`, `started`, `preset`, `state`, `mAP`, `blessed` and `pushed` of a run.
 
-    What the run did not get to is None.
+    What the run did not get to is None. `state` is `complete`, `cached` where every component was
+    taken from the cache, `running`, or names the component that is at work, failed or was
+    interrupted.
     """
     card = _output(run, "ModelCard", "card")
     blessing = _output(run, "Evaluator", "blessing")
     pushed = _output(run, "Pusher", "pushed_model")
-    unfinished = [s for s in run.steps if s.state not in ("complete", "cached")]
     return {
         "number": run.number,
+        "id": run.id,
         "name": run.name,
         "started": run.started.isoformat(timespec="seconds"),
         "preset": _training(run).get("preset") or run.pipeline.removeprefix("ssd-"),
-        "state": f"{unfinished[0].component} {unfinished[0].state}" if unfinished else "complete",
+        "state": _state(run),
         "mAP": card and card.properties.get("mAP"),
         "blessed": blessing and bool(blessing.properties.get("blessed")),
         "pushed": pushed and pushed.properties.get("pushed_version"),
     }
+
+
+def _state(run: Run) -> str:
+    unfinished = [step for step in run.steps if step.state not in _DONE]
+    if unfinished:
+        step = unfinished[0]
+        # What was killed could not say so: its record says for ever that it is at work.
+        killed = step.state in _AT_WORK and run.running is False
+        return f"{step.component} {'interrupted' if killed else step.state}"
+    if run.running:
+        return "running"
+    if run.finished is False:
+        return f"interrupted after {run.steps[-1].component}"
+    at_work = [step for step in run.steps if not step.is_lookup]
+    return "cached" if all(step.state == "cached" for step in at_work) else "complete"
 
 
 def show(run: Run) -> dict:
@@ -47,16 +68,26 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
     facts = _facts(run)
     if facts is None:
         raise DataError(
-            f"{wanted}: run {run.number} ({run.name}) left no model card, so what it was made of "
+            f"{wanted}: run {run.number} ({run.id}) left no model card, so what it was made of "
             "is not known. Run again"
         )
     example_gen = run.step("ImportExampleGen")
     pushed = _output(run, "Pusher", "pushed_model")
+    # Facts name places as they were when they were written; artifacts as they are now.
+    model_run, base_model, baseline = (
+        _output(run, "Trainer", "model_run"),
+        _input(run, "Trainer", "base_model"),
+        _input(run, "Evaluator", "baseline_model"),
+    )
+    checkpoint = facts["training"]["checkpoint"]
+    if checkpoint and model_run:
+        checkpoint = f"{model_run.uri}/checkpoints/{Path(checkpoint).name}"
     return {
         "model": model.uri,
         "pushed": pushed and pushed.properties.get("pushed_destination"),
         "run": summary(run),
         "data": {
+            "source": run.data,
             "records": example_gen and example_gen.parameters.get("input_base"),
             **_span(run),
             "splits": _splits(facts),
@@ -65,12 +96,12 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         "packages": facts["packages"],
         "configuration": facts["model"]["trainer"],
         "base_weights": facts["model"]["trainer"]["backbone_weights"],
-        "base_model": facts["model"].get("base_model"),
+        "base_model": base_model.uri if base_model else facts["model"].get("base_model"),
         "starting_weights_sha256": facts["model"].get("starting_weights_sha256"),
-        "checkpoint": facts["training"]["checkpoint"],
+        "checkpoint": checkpoint,
         "exported": facts["model"].get("exported"),
         "blessed": facts["blessed"],
-        "baseline": facts["evaluation"]["baseline_model"],
+        "baseline": baseline.uri if baseline else facts["evaluation"]["baseline_model"],
         "mAP": facts["evaluation"]["map"],
         "AP": {row["name"]: row["ap"]["value"] for row in facts["evaluation"]["classes"]},
         "thresholds": facts["evaluation"]["thresholds"],
@@ -122,7 +153,7 @@ def code_versions(run: Run) -> dict[str, str]:
 
 
 def _find_model(runs: list[Run], wanted: str) -> tuple[Run, Artifact]:
-    """The last run that pushed or made the model, and the model."""
+    """The last run that pushed, made or used the model, and the model."""
     path = str(Path(wanted).resolve())
     for run in reversed(runs):
         model = _output(run, "Trainer", "model")
@@ -134,11 +165,36 @@ def _find_model(runs: list[Run], wanted: str) -> tuple[Run, Artifact]:
             names |= {pushed.properties["pushed_version"], pushed.properties["pushed_destination"]}
         if not names.isdisjoint((wanted.rstrip("/"), path)):
             return run, model
+    identity = _identity(Path(path))
+    for run in reversed(runs if identity else ()):
+        model = _output(run, "Trainer", "model")
+        if model and identity == (_facts_if_any(run) or {}).get("model"):
+            return run, model
     versions = [version for run in runs if (version := summary(run)["pushed"])]
     raise DataError(
         f"{wanted}: no run made or pushed this model. Pushed versions: "
-        f"{', '.join(dict.fromkeys(versions)) or 'none'}"
+        f"{', '.join(dict.fromkeys(versions)) or 'none'}. For a model of other runs, name their "
+        "folder with --output or their database with --metadata"
     )
+
+
+def _identity(folder: Path) -> dict | None:
+    """What an exported model says it is, also below the folder of its versions; None for others."""
+    versions = [p for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
+    newest = max(versions, key=lambda version: int(version.name), default=folder)
+    for place in (folder, folder / "Format-Serving", newest):
+        try:
+            return json.loads((place / _IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _facts_if_any(run: Run) -> dict | None:
+    try:
+        return _facts(run)
+    except DataError:  # its files were deleted
+        return None
 
 
 def _facts(run: Run) -> dict | None:
@@ -171,6 +227,11 @@ def _read(path: str) -> str:
 def _output(run: Run, component: str, key: str) -> Artifact | None:
     step = run.step(component)
     return step.output(key) if step else None
+
+
+def _input(run: Run, component: str, key: str) -> Artifact | None:
+    step = run.step(component)
+    return next(iter(step.inputs.get(key, [])), None) if step else None
 
 
 def _step(step: Step) -> dict:

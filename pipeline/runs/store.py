@@ -1,7 +1,9 @@
 """Runs, their components and artifacts, read from ML Metadata without changing it."""
 
+import contextlib
 import datetime
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,7 +12,14 @@ from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 from data.errors import DataError
+from pipeline.runs.home import METADATA, find_move
+from pipeline.runs.liveness import is_running
 
+# Properties of a run's context: what the user calls it, the absolute path of its data, and whether
+# it came to its end.
+NAME = "name"
+DATA = "data"
+FINISHED = "finished"
 _STATES = metadata_store_pb2.Execution.State
 # Ids in one request: databases limit the length of a statement.
 _AT_ONCE = 500
@@ -28,7 +37,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Step:
-    """One component of a run; `seconds` is None while it is at work."""
+    """One component of a run; `seconds` is None while it is at work.
+
+    `is_lookup` is true for a resolver, which makes nothing and is never cached.
+    """
 
     id: int
     component: str
@@ -38,6 +50,7 @@ class Step:
     parameters: dict
     inputs: dict[str, list[Artifact]]
     outputs: dict[str, list[Artifact]]
+    is_lookup: bool = False
 
     def output(self, key: str) -> Artifact | None:
         """The only artifact of an output, or None where there is not exactly one."""
@@ -47,12 +60,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a pipeline; runs are numbered from 1 in the order in which they began."""
+    """One run of a pipeline; runs are numbered from 1 in the order in which they began.
+
+    `id` is TFX's, `name` the user's, `data` what was given with --data. `running` says whether a
+    process is at work on it, `finished` whether it came to its end; both are None where that is not
+    known.
+    """
 
     number: int
+    id: str
     name: str
     pipeline: str
     steps: tuple[Step, ...]
+    data: str | None = None
+    running: bool | None = None
+    finished: bool | None = None
 
     @property
     def started(self) -> datetime.datetime:
@@ -76,10 +98,32 @@ def connect(metadata: str) -> metadata_store.MetadataStore:
             f"{metadata}: no metadata there. Give the folder of a run with --output, or run "
             "`python local_runner.py` first"
         )
+    check_sound(Path(metadata))
     config = metadata_store_pb2.ConnectionConfig()
     config.sqlite.filename_uri = metadata
     config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READONLY
     return _open(config, metadata)
+
+
+def check_sound(metadata: Path) -> None:
+    """Raises DataError for a damaged file; ML Metadata notices only some damage, and later."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{metadata.resolve().as_uri()}?mode=ro", uri=True)
+        ) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):  # another run writes, which a damaged file would not let it
+            return
+        found = str(error)
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise DataError(
+            f"{metadata}: the record of all runs is damaged ({found}). Put a copy of it back, or "
+            f"move it away: mv {metadata} {metadata}.damaged. Pushed models stay; the next run "
+            "starts with no history and runs every component again"
+        )
 
 
 def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
@@ -108,29 +152,65 @@ def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
     return config
 
 
-def read_runs(store: metadata_store.MetadataStore) -> list[Run]:
-    """All runs, the oldest first; those that did not get to any component are left out."""
+def read_runs(store: metadata_store.MetadataStore, output: Path | None = None) -> list[Run]:
+    """All runs, the oldest first; those that did not get to any component are left out.
+
+    Args:
+      output: the folder that the metadata lie in, which may have been moved or copied there; None
+        for a database.
+    """
+    move = (find_move(store, output) if output else None) or str
     components = dict(_components(store))
-    contexts = store.get_contexts_by_type("pipeline_run")
-    executions = {context.name: _executions(store, context) for context in contexts}
+    contexts = {context.name: context for context in store.get_contexts_by_type("pipeline_run")}
+    executions = {name: _executions(store, context) for name, context in contexts.items()}
     found = [execution for several in executions.values() for execution in several]
-    steps = _steps(store, found, components)
+    steps = _steps(store, found, components, move)
     begun = sorted(
         (
-            (name, [steps[e.id] for e in several if e.id in steps])
+            (name, tuple(steps[e.id] for e in several if e.id in steps))
             for name, several in executions.items()
             if any(e.id in steps for e in several)
         ),
         key=lambda run: (min(step.started for step in run[1]), run[0]),
     )
     return [
-        Run(number, name, components[steps_of_run[0].id][0], tuple(steps_of_run))
+        _run(number, contexts[name], components[steps_of_run[0].id][0], steps_of_run, output, move)
         for number, (name, steps_of_run) in enumerate(begun, start=1)
     ]
 
 
+def _run(
+    number: int,
+    context: metadata_store_pb2.Context,
+    pipeline: str,
+    steps: tuple[Step, ...],
+    output: Path | None,
+    move: Callable[[str], str],
+) -> Run:
+    known = {name: _value(value) for name, value in context.custom_properties.items()}
+    return Run(
+        number=number,
+        id=context.name,
+        name=known.get(NAME) or pipeline.removeprefix("ssd-"),
+        pipeline=pipeline,
+        steps=steps,
+        data=move(known[DATA]) if DATA in known else None,
+        running=is_running(output, context.name) if output else None,
+        finished=bool(known[FINISHED]) if FINISHED in known else None,
+    )
+
+
+def runs_of(output: Path) -> list[Run]:
+    """`read_runs` for an output folder.
+
+    Raises:
+        DataError: it holds no metadata, or they are damaged.
+    """
+    return read_runs(connect(str(output / METADATA)), output)
+
+
 def find_run(runs: list[Run], wanted: str) -> Run:
-    """A run by its number, by its name or its beginning, or `latest`.
+    """A run by its number, its name, the beginning of its id, or `latest`.
 
     Raises:
         DataError: there is no such run, or more than one.
@@ -140,12 +220,13 @@ def find_run(runs: list[Run], wanted: str) -> Run:
     if wanted == "latest":
         return runs[-1]
     found = [run for run in runs if wanted == str(run.number)] or [
-        run for run in runs if run.name.startswith(wanted)
+        run for run in runs if wanted == run.name or run.id.startswith(wanted)
     ]
     if len(found) != 1:
+        known = ", ".join(f"{run.number} ({run.name}, {run.id})" for run in found or runs[-10:])
         raise DataError(
-            f"{wanted}: {'more than one' if found else 'no such'} run; there are "
-            f"{', '.join(f'{run.number} ({run.name})' for run in found or runs[-10:])}, or `latest`"
+            f"{wanted}: {'more than one' if found else 'no such'} run; there are {known}, or "
+            "`latest`"
         )
     return found[0]
 
@@ -177,10 +258,13 @@ def _executions(store, context) -> list:
     return sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
 
 
-def _steps(store, executions: list, components: dict) -> dict[int, Step]:
+def _steps(
+    store, executions: list, components: dict, move: Callable[[str], str]
+) -> dict[int, Step]:
     ids = [execution.id for execution in executions]
+    types = {kind.id: kind.name for kind in store.get_execution_types()}
     events = [event for some in _chunks(ids) for event in store.get_events_by_execution_ids(some)]
-    artifacts = _artifacts(store, sorted({event.artifact_id for event in events}))
+    artifacts = _artifacts(store, sorted({event.artifact_id for event in events}), move)
     inputs: dict[int, dict] = {identity: {} for identity in ids}
     outputs: dict[int, dict] = {identity: {} for identity in ids}
     for event in events:
@@ -199,27 +283,28 @@ def _steps(store, executions: list, components: dict) -> dict[int, Step]:
             started=_time(execution.create_time_since_epoch),
             seconds=_seconds(execution),
             parameters={
-                name: _value(value)
+                name: _value(value, move)
                 for name, value in execution.custom_properties.items()
                 if not name.startswith("__")
             },
             inputs=inputs[execution.id],
             outputs=outputs[execution.id],
+            is_lookup=types[execution.type_id].endswith(".Resolver"),
         )
         for execution in executions
         if execution.id in components
     }
 
 
-def _artifacts(store, ids: list[int]) -> dict[int, Artifact]:
+def _artifacts(store, ids: list[int], move: Callable[[str], str]) -> dict[int, Artifact]:
     types = {kind.id: kind.name for kind in store.get_artifact_types()}
     return {
         artifact.id: Artifact(
             artifact.id,
             types[artifact.type_id],
-            artifact.uri,
+            move(artifact.uri),
             {
-                name: _value(value)
+                name: _value(value, move)
                 for name, value in (
                     *artifact.properties.items(),
                     *artifact.custom_properties.items(),
@@ -236,13 +321,13 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
         yield ids[start : start + _AT_ONCE]
 
 
-def _value(value) -> int | float | str | None:
+def _value(value, move: Callable[[str], str] = str) -> int | float | str | None:
     """A property's value; structures, which nothing here reads, as text."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     content = getattr(value, kind)
-    return content if isinstance(content, int | float | str | bool) else str(content)
+    return content if isinstance(content, int | float | bool) else move(str(content))
 
 
 def _time(milliseconds: int) -> datetime.datetime:

@@ -1,18 +1,18 @@
 """The answers of `questions` for a terminal."""
 
-from rich import box
+from rich import box, filesize
 from rich.console import Console
 from rich.table import Table
 
 
 def print_runs(console: Console, runs: list[dict]) -> None:
     """One line a run."""
-    table = _table("run", "started", "preset", "mAP", "blessed", "pushed", "state")
+    table = _table("run", "started", "name", "mAP", "blessed", "pushed", "state")
     for run in runs:
         table.add_row(
             str(run["number"]),
             _when(run),
-            run["preset"],
+            run["name"],
             _number(run["mAP"]),
             _yes(run["blessed"]),
             run["pushed"] or "-",
@@ -41,7 +41,8 @@ def print_trace(console: Console, trace: dict) -> None:
     rows = {
         "model": trace["model"],
         "pushed as": trace["pushed"] or "-",
-        "run": f"{run['number']} of {_when(run)}, preset {run['preset']}",
+        "run": f"{run['number']} of {_when(run)}, {run['name']}, preset {run['preset']}",
+        "data": data["source"] or "-",
         "records": data["records"],
         "span": "-" if data["span"] is None else data["span"],
         "version": "-" if data["version"] is None else data["version"],
@@ -108,6 +109,17 @@ def print_diff(console: Console, diff: dict) -> None:
     console.print(table)
 
 
+def print_pruned(console: Console, answer: dict) -> None:
+    """What was removed, or would be, and how much room that gives."""
+    for folder in answer["folders"]:
+        console.print(f"  {folder}", soft_wrap=True)
+    for kind, size in answer["bytes"].items():
+        console.print(f"{kind}: {filesize.decimal(size)}")
+    verb = "freed" if answer["removed"] else "would free"
+    total = filesize.decimal(sum(answer["bytes"].values()))
+    console.print(f"{verb} {total} in {len(answer['folders'])} folders")
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -138,5 +150,5 @@ def _yes(value: bool | None) -> str:
 
 
 def _when(run: dict) -> str:
-    """Date and time of day, without the time zone."""
-    return run["started"][:19].replace("T", " ")
+    """Date and time of day, without seconds and time zone."""
+    return run["started"][:16].replace("T", " ")

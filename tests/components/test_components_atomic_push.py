@@ -25,6 +25,16 @@ from serving.status import StatusError
 from tests.components.pushed import assert_whole, contents, leftovers, numbered, write_model
 
 
+@pytest.fixture
+def no_links(monkeypatch):
+    """A base on another file system than the model."""
+
+    def fail(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", fail)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "Format-Serving")
@@ -96,7 +106,7 @@ def test_what_is_no_model_of_ours_is_not_pushed(model, tmp_path, spoil, message,
     assert set(tf.io.gfile.listdir(base)) <= {".push.lock"}
 
 
-def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, monkeypatch):
+def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, no_links, monkeypatch):
     def copy_half(source, target):
         Path(target).write_bytes(Path(source).read_bytes()[:-1])
 
@@ -107,7 +117,7 @@ def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, monke
     assert leftovers(tmp_path) == []
 
 
-def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path):
+def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path, no_links):
     first = push(str(model), str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The kernel refuses to write more than this into a file, as it does when the disk is full.

@@ -7,9 +7,10 @@ import pytest
 from tfx.components.pusher import executor as tfx_executor
 from tfx.proto import pusher_pb2
 from tfx.types import Channel, standard_artifacts
-from tfx.utils import io_utils, proto_utils
+from tfx.utils import proto_utils
 
 from components.artifacts import ModelCardFolder
+from components.atomic_push import component
 from components.atomic_push.component import Executor, Pusher
 from tests.components.pushed import assert_whole, contents, numbered, write_model
 
@@ -108,10 +109,19 @@ def test_a_push_that_fails_publishes_nothing(model, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     # The pipeline's own copy is made with this, before the version that servers see.
-    monkeypatch.setattr(io_utils, "copy_dir", fail)
+    monkeypatch.setattr(component, "copy_model", fail)
     with pytest.raises(OSError, match="No space left"):
         run_pusher(Executor, tmp_path, model)
     assert not (tmp_path / "serving" / "ssd").exists()
+
+
+def test_a_pushed_model_takes_its_room_once(model, tmp_path):
+    pushed, base = run_pusher(Executor, tmp_path, model)
+    (version,) = numbered(base).values()
+    weights = "variables/variables.data-00000-of-00001"
+    trained = tmp_path / "trained" / "Format-Serving" / weights
+    assert trained.samefile(Path(pushed.uri) / weights)
+    assert trained.samefile(version / weights)
 
 
 def test_users_find_it_under_the_name_of_tfx():

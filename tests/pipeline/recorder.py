@@ -21,8 +21,9 @@ class Recorder:
         }
         self.nodes = {}
 
-    def run(self, name):
-        context = mlmd.Context(type_id=self.contexts["pipeline_run"], name=name)
+    def run(self, run, **properties):
+        context = mlmd.Context(type_id=self.contexts["pipeline_run"], name=run)
+        _set(context.custom_properties, properties)
         (self.current,) = self.store.put_contexts([context])
 
     def artifact(self, kind, uri, **properties):
@@ -32,17 +33,27 @@ class Recorder:
         (identity,) = self.store.put_artifacts([artifact])
         return identity
 
-    def step(self, component, inputs=(), outputs=(), state=mlmd.Execution.COMPLETE, **parameters):
+    def step(
+        self,
+        component,
+        inputs=(),
+        outputs=(),
+        state=mlmd.Execution.COMPLETE,
+        pipeline="ssd-tiny",
+        kind="Component",
+        **parameters,
+    ):
         """inputs, outputs: artifact ids by key."""
-        if component not in self.nodes:
-            node = mlmd.Context(type_id=self.contexts["node"], name=f"ssd-tiny.{component}")
-            (self.nodes[component],) = self.store.put_contexts([node])
-        type_id = self.store.put_execution_type(mlmd.ExecutionType(name=f"x.{component}"))
+        name = f"{pipeline}.{component}"
+        if name not in self.nodes:
+            node = mlmd.Context(type_id=self.contexts["node"], name=name)
+            (self.nodes[name],) = self.store.put_contexts([node])
+        type_id = self.store.put_execution_type(mlmd.ExecutionType(name=f"x.{kind}"))
         execution = mlmd.Execution(type_id=type_id, last_known_state=state)
         _set(execution.custom_properties, parameters)
         (identity,) = self.store.put_executions([execution])
         both = [mlmd.Association(execution_id=identity, context_id=c)
-                for c in (self.current, self.nodes[component])]  # fmt: skip
+                for c in (self.current, self.nodes[name])]  # fmt: skip
         self.store.put_attributions_and_associations([], both)
         for kind, side in ((mlmd.Event.INPUT, inputs), (mlmd.Event.OUTPUT, outputs)):
             for key, artifact in dict(side).items():

@@ -1,11 +1,19 @@
 """Which earlier data the data gate compares with, on a real metadata store."""
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.types import standard_artifacts
 
-from pipeline.baseline import LatestBlessedBaseModel, LatestOtherBlessedData
+from pipeline.baseline import (
+    LatestBlessedBaseModel,
+    LatestOtherBlessedData,
+    LatestOtherBlessedModel,
+)
 
 _EVENT = metadata_store_pb2.Event
 
@@ -13,7 +21,8 @@ _EVENT = metadata_store_pb2.Event
 class History:
     """Runs of StatisticsGen and Trainer over data sets, as TFX records them."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self.folder = folder
         config = metadata_store_pb2.ConnectionConfig()
         config.fake_database.SetInParent()
         self.store = MetadataStore(config)
@@ -23,6 +32,9 @@ class History:
 
     def artifact(self, kind, key=None):
         made = kind()
+        made.uri = tempfile.mkdtemp(dir=self.folder)
+        if kind is standard_artifacts.Model:
+            Path(made.uri, "saved_model.pb").touch()
         made.type_id = self.store.put_artifact_type(made.artifact_type, can_add_fields=True)
         made.mlmd_artifact.type_id = made.type_id
         (made.id,) = self.store.put_artifacts([made.mlmd_artifact])
@@ -52,6 +64,7 @@ class History:
         model = self.artifact(standard_artifacts.Model, "model")
         self.step([examples, self.graph(examples), *base_model], [model], custom_config)
         blessing = standard_artifacts.ModelBlessing()
+        blessing.uri = str(self.folder)
         blessing.set_int_custom_property("current_model_id", model.id)
         blessing.set_int_custom_property("blessed", int(blessed))
         self.artifacts["model_blessing"].append(blessing)
@@ -79,8 +92,12 @@ class History:
 
 
 @pytest.fixture
-def history():
-    return History()
+def history(tmp_path):
+    return History(tmp_path)
+
+
+def _delete(artifact):
+    shutil.rmtree(artifact.uri)
 
 
 def test_nothing_on_the_first_run_and_when_it_is_repeated(history):
@@ -138,3 +155,25 @@ def test_a_repeated_training_starts_from_the_same_model_as_before(history):
     assert history.base_model(examples, '{"a": 1}') == [first.id]
     others, _ = history.data()
     assert history.base_model(others, '{"a": 1}') == [second.id]
+
+
+def test_models_and_data_whose_files_were_deleted_are_no_baseline(history):
+    kept, gone = [], []
+    for found in (kept, gone):
+        examples, statistics = history.data()
+        found += [statistics, history.train(examples, custom_config='{"a": 0}')]
+    examples, candidate = history.data()
+    given = {key: list(history.artifacts[key]) for key in ("model", "model_blessing")}
+
+    def baseline():
+        asked = {**given, "candidate": []}
+        (model,) = LatestOtherBlessedModel().resolve_artifacts(history.store, asked)["model"]
+        return model.id
+
+    assert baseline() == gone[1].id
+    _delete(gone[1])
+    assert baseline() == kept[1].id
+    assert history.base_model(examples, '{"a": 1}') == [kept[1].id]
+    assert history.resolve(candidate) == [gone[0].id]
+    _delete(gone[0])
+    assert history.resolve(candidate) == [kept[0].id]

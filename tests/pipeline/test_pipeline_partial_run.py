@@ -1,5 +1,6 @@
 """What `--from COMPONENT` runs, and what it needs from the run before."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from tfx.orchestration import metadata
 
 from data.errors import DataError
 from pipeline import local
+from tests.pipeline.recorder import Recorder
 
 _UPSTREAM = {
     "ExampleGen": [],
@@ -49,14 +51,24 @@ def pipeline(tmp_path):
     )
 
 
+def _record(recorder, name, components, pipeline="ssd"):
+    recorder.run(name)
+    for component in components:
+        folder = recorder.folder / name / component
+        folder.mkdir(parents=True)
+        made = recorder.artifact("Made", folder)
+        recorder.step(component, outputs={"made": made}, pipeline=pipeline)
+
+
 @pytest.fixture
-def finished(monkeypatch):
-    """Names of the components that an earlier run has finished."""
-    names = set(_UPSTREAM)
-    monkeypatch.setattr(
-        local, "latest_success", lambda handle, pipeline, name: 7 if name in names else None
-    )
-    return names
+def recorder(tmp_path):
+    return Recorder(tmp_path)
+
+
+@pytest.fixture
+def finished(recorder):
+    """An earlier run that has finished everything."""
+    _record(recorder, "whole", _UPSTREAM)
 
 
 @pytest.mark.parametrize(
@@ -81,13 +93,18 @@ def test_an_unknown_component_is_named_with_those_there_are(pipeline):
 
 
 def test_without_an_earlier_run_there_is_nothing_to_go_on_from(pipeline):
-    with pytest.raises(DataError, match="has finished ExampleGen, blessed_data, DataGate. Run"):
+    with pytest.raises(DataError, match="before it: ExampleGen, blessed_data, DataGate. Run"):
         local._partial_run(pipeline, "Trainer")
     assert local._partial_run(pipeline, "ExampleGen")
 
 
-def test_what_an_earlier_run_did_not_reach_is_named(pipeline, finished):
-    finished.remove("Trainer")
-    assert local._partial_run(pipeline, "Trainer")
-    with pytest.raises(DataError, match="has finished Trainer. Run without --from"):
+def test_it_goes_on_from_the_newest_run_that_has_all_of_what_comes_before(
+    pipeline, recorder, finished
+):
+    _record(recorder, "other preset", _UPSTREAM, pipeline="ssd-other")
+    _record(recorder, "until Trainer", list(_UPSTREAM)[:3])
+    assert local._partial_run(pipeline, "Trainer").base_pipeline_run_id == "until Trainer"
+    assert local._partial_run(pipeline, "Evaluator").base_pipeline_run_id == "whole"
+    shutil.rmtree(recorder.folder / "whole" / "Trainer")
+    with pytest.raises(DataError, match="--from Evaluator: no earlier run .* Trainer. Run without"):
         local._partial_run(pipeline, "Evaluator")

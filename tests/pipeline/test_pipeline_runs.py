@@ -1,5 +1,6 @@
 """Runs as ML Metadata remembers them, read from a store that the test writes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from data.errors import DataError
 from pipeline.runs import questions
 from pipeline.runs.__main__ import main
+from pipeline.runs.home import Move, relocate
+from pipeline.runs.liveness import is_running, marked_as_running
 from pipeline.runs.store import connect, find_run, mysql_config, read_runs
 from tests.pipeline.recorder import Recorder
 
@@ -96,7 +99,8 @@ def test_runs_are_listed_with_what_they_got_to(runs):
     del first["started"]
     assert first == {
         "number": 1,
-        "name": "2026-01-01",
+        "id": "2026-01-01",
+        "name": "tiny",
         "preset": "tiny",
         "state": "complete",
         "mAP": 0.75,
@@ -227,3 +231,131 @@ def test_the_command_starts_without_tensorflow(output):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("False")
+
+
+def test_a_run_tells_whether_it_is_at_work_was_killed_or_came_from_the_cache(tmp_path):
+    recorder = Recorder(tmp_path)
+    for name, state in (("killed", mlmd.Execution.RUNNING), ("at work", mlmd.Execution.RUNNING)):
+        recorder.run(name, name="cells light", finished=0)
+        recorder.step("Trainer", state=state)
+    recorder.run("between two components", finished=0)
+    recorder.step("Trainer")
+    recorder.run("again", finished=1)
+    recorder.step("Trainer", state=mlmd.Execution.CACHED)
+    recorder.step("latest_blessed_model", kind="Resolver")
+    with marked_as_running(tmp_path, "at work"):
+        runs = read_runs(recorder.store, tmp_path)
+    assert [questions.summary(run)["state"] for run in runs] == [
+        "Trainer interrupted",
+        "Trainer running",
+        "interrupted after Trainer",
+        "cached",
+    ]
+    assert [run.name for run in runs] == ["cells light", "cells light", "tiny", "tiny"]
+    # Of a database elsewhere nobody here knows which processes live.
+    assert questions.summary(read_runs(recorder.store)[0])["state"] == "Trainer running"
+
+
+def test_a_lock_lives_as_long_as_its_process(tmp_path):
+    code = (
+        "import sys, pathlib; from pipeline.runs.liveness import marked_as_running\n"
+        f"with marked_as_running(pathlib.Path({str(tmp_path)!r}), 'run'):\n"
+        "    print('ready', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    assert is_running(tmp_path, "run")
+    assert not is_running(tmp_path, "other")
+    process.kill()
+    process.communicate()
+    assert not is_running(tmp_path, "run")
+    with marked_as_running(tmp_path, "next"):
+        assert [path.name for path in (tmp_path / "running").iterdir()] == ["next.lock"]
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """An output folder that was moved after a run."""
+    old, new = tmp_path / "old", tmp_path / "archive" / "new"
+    old.mkdir()
+    recorder = Recorder(old)
+    _record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
+    recorder.run("2026-01-02")
+    made = recorder.artifact(
+        "Made", old / "pipeline/Trainer/model/7", pushed_destination=f"{old}/s"
+    )
+    beside = recorder.artifact("Made", f"{old}-2/pipeline")
+    settings = {"base": str(old), "beside": f"{old}-2/x", "inside": f"/x{old}/y"}
+    recorder.step(
+        "Trainer", {"beside": beside}, {"model": made}, custom_config=json.dumps(settings)
+    )
+    new.parent.mkdir()
+    old.rename(new)
+    return old, new
+
+
+def test_paths_in_a_folder_that_was_moved_are_found_where_it_is_now(moved):
+    old, new = moved
+    runs = read_runs(connect(str(new / "metadata.sqlite")), new)
+    trace = questions.trace(runs, str(new / "serving" / "1700000001"))
+    assert trace["mAP"]["value"] == 0.75
+    assert trace["pushed"] == f"{new}/serving/1700000001"
+    step = runs[1].step("Trainer")
+    assert step.output("model").uri == f"{new}/pipeline/Trainer/model/7"
+    assert step.output("model").properties["pushed_destination"] == f"{new}/s"
+    assert step.inputs["beside"][0].uri == f"{old}-2/pipeline"
+    assert json.loads(step.parameters["custom_config"]) == {
+        "base": str(new),
+        "beside": f"{old}-2/x",
+        "inside": f"/x{old}/y",
+    }
+
+
+def test_a_run_in_a_folder_that_was_moved_brings_the_metadata_up_to_date(moved):
+    old, new = moved
+    file = new / "metadata.sqlite"
+    before = read_runs(connect(str(file)), new)
+    assert relocate(file) == Move(str(old), str(new))
+    assert relocate(file) is None
+    assert read_runs(connect(str(file))) == [
+        dataclasses.replace(run, running=None) for run in before
+    ]
+
+
+def test_a_model_is_known_by_its_identity_wherever_it_was_copied(output, runs, tmp_path):
+    copied = tmp_path / "elsewhere" / "7" / "assets.extra"
+    copied.mkdir(parents=True)
+    identity = _facts(0.75, "f1", 100)["model"]
+    (copied / "model.json").write_text(json.dumps(identity))
+    for place in (tmp_path / "elsewhere", tmp_path / "elsewhere" / "7"):
+        assert questions.trace(runs, str(place))["run"]["number"] == 1
+    (copied / "model.json").write_text(json.dumps({**identity, "weights_sha256": "other"}))
+    with pytest.raises(DataError, match="no run made or pushed this model"):
+        questions.trace(runs, str(tmp_path / "elsewhere"))
+
+
+def test_trace_asks_the_runs_of_the_folder_that_the_model_lies_in(output, capsys):
+    (output / "serving" / "1700000001").mkdir(parents=True, exist_ok=True)
+    assert main(["trace", str(output / "serving" / "1700000001"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"]["number"] == 1
+
+
+def test_damaged_metadata_is_one_error_with_what_to_do(tmp_path, capfd):
+    recorder = Recorder(tmp_path)
+    _record_run(recorder, "run", 0.8, "f", 1, "7")
+    file = tmp_path / "metadata.sqlite"
+    content = bytearray(file.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    file.write_bytes(content)
+    assert main(["--output", str(tmp_path)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file}: the record of all runs is damaged")
+    assert f"mv {file} {file}.damaged" in line
+
+
+def test_lists_are_not_wrapped_where_no_terminal_reads_them(output, capsys):
+    assert main(["--output", str(output), "trace", "1700000001"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith(f"{output}/2026-01-01/model") for line in map(str.rstrip, lines))

@@ -1,0 +1,82 @@
+"""An output folder that was moved or copied: its metadata still name the place where it was."""
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ml_metadata.metadata_store import MetadataStore
+
+PIPELINE = "pipeline"
+METADATA = "metadata.sqlite"
+# OUTPUT/pipeline/COMPONENT/KEY/EXECUTION is where TFX puts an artifact.
+_ARTIFACT = re.compile(rf"(/.*)/{PIPELINE}/[^/]+/[^/]+/\d+")
+# What ML Metadata keeps paths in.
+_PATHS = (
+    ("Artifact", "uri"),
+    ("ArtifactProperty", "string_value"),
+    ("ContextProperty", "string_value"),
+    ("ExecutionProperty", "string_value"),
+)
+
+
+@dataclass(frozen=True)
+class Move:
+    """From the folder that metadata name to the one that they lie in."""
+
+    old: str
+    new: str
+
+    @cached_property
+    def _path(self) -> re.Pattern:
+        return re.compile(rf"(?<![\w./-]){re.escape(self.old)}(?=/|$|[\"',])")
+
+    def __call__(self, text: str) -> str:
+        """A text with every path below the old folder now below the new one."""
+        return self._path.sub(lambda _: self.new, text)
+
+
+def output_of(path: Path) -> Path | None:
+    """The output folder that a path is, or lies in; None if there is none."""
+    path = path.resolve()
+    return next((place for place in (path, *path.parents) if (place / METADATA).is_file()), None)
+
+
+def find_move(store: MetadataStore, output: Path) -> Move | None:
+    """How the output folder of a metadata store has moved; None if it is where it was."""
+    return move_of(((a.id, a.uri) for a in store.get_artifacts()), output)
+
+
+def move_of(artifacts: Iterable[tuple[int, str]], output: Path) -> Move | None:
+    """`find_move` for the ids and URIs of artifacts."""
+    places = (
+        (number, found[1]) for number, uri in artifacts if (found := _ARTIFACT.fullmatch(uri))
+    )
+    # Every run brings all of them up to date, so the newest speaks for all. A model to start from
+    # may lie in another output folder, but a run imports it before it makes anything.
+    _, old = max(places, default=(0, None))
+    here = str(output.resolve())
+    return None if old in (None, here) else Move(old, here)
+
+
+def relocate(metadata: Path) -> Move | None:
+    """Brings the paths in the metadata of a moved output folder up to date, all or none.
+
+    In SQL, since ML Metadata would take the change for the end of every component.
+
+    Args:
+      metadata: the SQLite file, in its output folder.
+    """
+    with contextlib.closing(sqlite3.connect(metadata)) as database, database:
+        uris = database.execute("SELECT id, uri FROM Artifact WHERE uri IS NOT NULL")
+        move = move_of(uris, metadata.parent)
+        if move:
+            database.create_function("moved", 1, move, deterministic=True)
+            for table, column in _PATHS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = moved({column}) WHERE {column} IS NOT NULL"
+                )
+    return move

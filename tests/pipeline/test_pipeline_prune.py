@@ -1,0 +1,149 @@
+"""What may go of older runs, and what it frees."""
+
+import json
+import os
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+
+from pipeline.runs import prune
+from pipeline.runs.__main__ import main
+from pipeline.runs.liveness import marked_as_running
+from pipeline.runs.store import runs_of
+from tests.pipeline.recorder import Recorder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def recorder(folder):
+    return Recorder(folder)
+
+
+def _made(recorder, name, kind="Made", **properties):
+    """An artifact with a file of 1,000 bytes, under a name such as `Trainer/model/3`."""
+    place = recorder.folder / "pipeline" / name
+    place.mkdir(parents=True)
+    (place / "file").write_bytes(bytes(1000))
+    return recorder.artifact(kind, place, **properties)
+
+
+def _run(recorder, number, blessed=False, pushed=False, state=mlmd.Execution.COMPLETE):
+    recorder.run(f"run-{number}")
+    records = recorder.folder / "records" / str(number)
+    records.mkdir(parents=True)
+    (records / "shard").write_bytes(bytes(1000))
+    examples = _made(recorder, f"ImportExampleGen/examples/{number}")
+    recorder.step("ImportExampleGen", (), {"examples": examples}, input_base=str(records))
+    model = _made(recorder, f"Trainer/model/{number}")
+    model_run = _made(recorder, f"Trainer/model_run/{number}")
+    checkpoints = recorder.folder / "pipeline" / f"Trainer/model_run/{number}/checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "step").write_bytes(bytes(1000))
+    recorder.step(
+        "Trainer", {"examples": examples}, {"model": model, "model_run": model_run}, state=state
+    )
+    blessing = _made(recorder, f"Evaluator/blessing/{number}", blessed=int(blessed))
+    recorder.step("Evaluator", {"model": model}, {"blessing": blessing})
+    properties = {}
+    if pushed:
+        version = recorder.folder / "serving" / str(number)
+        version.mkdir(parents=True)
+        os.link(recorder.folder / "pipeline" / f"Trainer/model/{number}/file", version / "file")
+        properties = {"pushed_destination": str(version)}
+    done = _made(recorder, f"Pusher/pushed_model/{number}", **properties)
+    recorder.step("Pusher", {"model": model}, {"pushed_model": done})
+
+
+def _left(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_only_what_no_model_and_no_last_run_needs_goes(recorder, folder):
+    _run(recorder, 1, blessed=True, pushed=True)
+    _run(recorder, 2)
+    _run(recorder, 3, blessed=True)
+    _run(recorder, 4)
+    _run(recorder, 5)
+    before = _left(folder)
+    removals = prune.plan(runs_of(folder), folder, keep=2)
+    prune.remove(removals)
+    gone = before - _left(folder)
+    everything_of_run_2 = {f for f in before if "/2/" in f"{f}/"}
+    of_models = {
+        f"{name}/{number}/{file}"
+        for number in (1, 3)
+        for name, file in (
+            ("pipeline/ImportExampleGen/examples", "file"),
+            ("pipeline/Trainer/model_run", "checkpoints/step"),
+            ("records", "shard"),
+        )
+    }
+    assert gone == everything_of_run_2 | of_models
+    # Checkpoints go first.
+    kinds = [removal.kind for removal in removals]
+    assert kinds == sorted(kinds, key=prune.KINDS.index)
+    assert kinds[0] == prune.CHECKPOINTS and kinds[-1] == prune.RESULTS
+    assert prune.plan(runs_of(folder), folder, keep=2) == []
+
+
+def test_a_model_that_is_no_longer_served_goes(recorder, folder):
+    _run(recorder, 1, pushed=True)
+    _run(recorder, 2, blessed=True)
+    (folder / "serving/1/file").unlink()
+    (folder / "serving/1").rmdir()
+    prune.remove(prune.plan(runs_of(folder), folder, keep=1))
+    assert not (folder / "pipeline/Trainer/model/1").exists()
+
+
+def test_what_a_run_at_work_or_an_unfinished_training_needs_stays(recorder, folder):
+    unfinished = folder / "unfinished" / "abc"
+    unfinished.mkdir(parents=True)
+    _run(recorder, 1)
+    _run(recorder, 2, state=mlmd.Execution.RUNNING)
+    _run(recorder, 3)
+    with marked_as_running(folder, "run-1"):
+        prune.remove(prune.plan(runs_of(folder), folder, keep=2))
+    assert (folder / "pipeline/Trainer/model_run/1/checkpoints/step").exists()
+    assert unfinished.exists()
+    prune.remove(prune.plan(runs_of(folder), folder, keep=1))
+    assert not (folder / "pipeline/Trainer/model/1").exists()
+    assert not unfinished.exists()
+
+
+def test_what_a_kept_run_took_from_an_earlier_one_stays(recorder, folder):
+    _run(recorder, 1)
+    model = recorder.artifact("Made", folder / "pipeline/Trainer/model/1")
+    recorder.run("run-2")
+    recorder.step("Trainer", (), {"model": model}, state=mlmd.Execution.CACHED)
+    prune.remove(prune.plan(runs_of(folder), folder, keep=1))
+    assert (folder / "pipeline/Trainer/model/1/file").exists()
+    assert not (folder / "pipeline/Trainer/model_run/1").exists()
+
+
+def test_a_file_with_another_name_gives_no_room(recorder, folder):
+    _run(recorder, 1, pushed=True)
+    _run(recorder, 2)
+    model = folder / "pipeline/Trainer/model/1"
+    assert prune.sizes([prune.Removal(prune.RESULTS, model)])[prune.RESULTS] == 0
+    both = [prune.Removal(prune.RESULTS, place) for place in (model, folder / "serving/1")]
+    assert prune.sizes(both)[prune.RESULTS] == 1000
+
+
+def test_the_command_tells_what_it_frees_and_does_so_only_when_meant(recorder, folder, capsys):
+    _run(recorder, 1)
+    _run(recorder, 2)
+    before = _left(folder)
+    command = ["--output", str(folder), "prune", "--keep", "1"]
+    assert main([*command, "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert _left(folder) == before
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert f"freed 7.0 kB in {len(told['folders'])} folders" in text
+    assert sum(told["bytes"].values()) == 1000 * len(before - _left(folder)) == 7000
+    with pytest.raises(SystemExit):
+        main(["--output", str(folder), "prune", "--keep", "0"])
