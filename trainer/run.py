@@ -79,6 +79,8 @@ def run_fn(fn_args) -> None:
         return
     if best:
         _log.info("  exported step=%d eval_mAP=%.4f", best.step, best.score)
+    # Tells this model from every other, wherever a copy of it lies.
+    identity["weights_sha256"] = weights_hash(served.network)
     identity["exported"] = {
         "step": best.step if best else config.steps,
         "eval_map": best.score if best else None,

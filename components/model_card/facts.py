@@ -4,7 +4,7 @@ from importlib import metadata
 
 import tensorflow as tf
 
-from components.artifacts import DATA_GATE_FILE, read_json
+from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, read_json
 from components.model_card.scores import gather_scores
 from trainer.files import BEST_FILE, IDENTITY, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
@@ -25,7 +25,8 @@ def gather_facts(
     Returns:
       `blessed`; `evaluation` as `gather_scores` returns it; `model`, the identity that the export
       carries; `training` with the last `losses` and the `checkpoint` that was exported; `data`,
-      what the gate found; `fingerprints` of the records of each split, whatever their order;
+      what the gate found, with the pictures `left_out` of training no longer among those of a
+      split; `fingerprints` of the records of each split, whatever their order;
       `packages`, the versions of the main libraries.
 
     Raises:
@@ -37,13 +38,23 @@ def gather_facts(
         "evaluation": gather_scores(evaluation),
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
-        "data": read_json(f"{gate}/{DATA_GATE_FILE}"),
+        "data": _data(read_json(f"{gate}/{DATA_GATE_FILE}")),
         "fingerprints": {
             split: count_records(list_shards([f"{folder}/*"]))[1]
             for split, folder in splits.items()
         },
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }
+
+
+def _data(gate: dict) -> dict:
+    """The gate's report, its train split as it was trained on: without the pictures left out."""
+    left_out = gate.get(EXCLUDED_RECORDS)
+    if not left_out:
+        return gate
+    train = gate["splits"]["train"]
+    train = {**train, "pictures": train["pictures"] - len(left_out), "left_out": left_out}
+    return {**gate, "splits": {**gate["splits"], "train": train}}
 
 
 def _exported_checkpoint(model_run: str) -> str | None:

@@ -260,12 +260,13 @@ def _training(run: Run) -> dict:
 
 
 def _splits(facts: dict) -> dict:
-    """Counts and fingerprint of each split."""
+    """Counts and fingerprint of each split, and the ids of pictures left out of training."""
     fingerprints = facts.get("fingerprints", {})
     return {
         name: {
             "pictures": split["pictures"],
             "objects": split["objects"],
+            "left_out": split.get("left_out", []),
             "fingerprint": fingerprints.get(name),
         }
         for name, split in facts.get("data", {}).get("splits", {}).items()

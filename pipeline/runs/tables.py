@@ -66,6 +66,9 @@ def print_trace(console: Console, trace: dict) -> None:
         counts = (f"{split[key]:,}" for key in ("pictures", "objects"))
         splits.add_row(name, *counts, split["fingerprint"] or "-")
     console.print(splits)
+    for name, split in data["splits"].items():
+        if split["left_out"]:
+            console.print(f"left out of {name}: {', '.join(split['left_out'])}", soft_wrap=True)
 
     bounds = _table("condition", "of", "required", "measured", "met")
     for bound in trace["thresholds"]:

@@ -69,10 +69,12 @@ def test_every_bound_is_listed_with_its_outcome(model_facts):
 
 def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_path):
     write_records(tmp_path / "records")
+    counts = {"pictures": 204, "objects": 900}
+    gate = {"splits": {"train": counts, "test": counts}, "excluded_records": ["0007"]}
     for name, file, content in (
         ("model", "assets.extra/model.json", {"classes": ["cat"]}),
         ("model_run", "summary.json", {"losses": None}),
-        ("gate", "data_gate.json", {"splits": {}}),
+        ("gate", "data_gate.json", gate),
         ("blessing", "BLESSED", ""),
         ("model_run", "checkpoints/step-00000002.npz", ""),
         ("model_run", "checkpoints/step-00000010.npz", ""),
@@ -85,6 +87,10 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
     facts = gather_facts(**folders, splits={"test": str(tmp_path / "records")})
     assert facts["blessed"] is True
     assert facts["training"]["checkpoint"].endswith("step-00000010.npz")
+    assert facts["data"]["splits"] == {
+        "train": {**counts, "pictures": 203, "left_out": ["0007"]},
+        "test": counts,
+    }
     (tmp_path / "model_run" / "checkpoints" / "best.npz").touch()
     again = gather_facts(**folders, splits={})
     assert again["training"]["checkpoint"].endswith("checkpoints/best.npz")

@@ -35,7 +35,7 @@ def _facts(ap, fingerprint, steps):
             "exported": {"step": steps - 1, "eval_map": ap},
         },
         "training": {"checkpoint": f"step-{steps}.npz"},
-        "data": {"splits": {"train": {"pictures": 9, "objects": 12}}},
+        "data": {"splits": {"train": {"pictures": 9, "objects": 12, "left_out": ["0007"]}}},
         "fingerprints": {"train": fingerprint},
         "packages": {"tfx": "1.16.0"},
     }
@@ -131,7 +131,9 @@ def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted
     assert trace["run"]["number"] == 1
     assert trace["data"]["records"] == "/records"
     assert (trace["data"]["span"], trace["data"]["version"]) == (3, 1)
-    assert trace["data"]["splits"] == {"train": {"pictures": 9, "objects": 12, "fingerprint": "f1"}}
+    assert trace["data"]["splits"] == {
+        "train": {"pictures": 9, "objects": 12, "left_out": ["0007"], "fingerprint": "f1"}
+    }
     assert trace["code_versions"] == {"Trainer": "code100", "Evaluator": "metric1"}
     assert trace["configuration"]["steps"] == 100
     assert (trace["base_weights"], trace["checkpoint"]) == ("vgg.h5", "step-100.npz")
@@ -193,7 +195,10 @@ def test_nothing_is_written(output):
     [
         ([], ["1700000001", "0.7500", "failed"]),
         (["show", "2"], ["Evaluator: complete", "wrote model (Model"]),
-        (["trace", "1700000001"], ["vgg.h5", "step-100.npz", "f1", "≥ 0.7", "code100"]),
+        (
+            ["trace", "1700000001"],
+            ["vgg.h5", "step-100.npz", "f1", "≥ 0.7", "code100", "left out of train: 0007"],
+        ),
         (["diff", "1", "2"], ["trainer.steps", "-0.2500", "f2"]),
     ],
 )

@@ -1,0 +1,41 @@
+"""What one of several runs in an output folder has made."""
+
+import pytest
+from ml_metadata.proto import metadata_store_pb2 as mlmd
+from tfx.orchestration import metadata
+
+from pipeline.runs.outputs import run_outputs
+from tests.pipeline.recorder import Recorder
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Two runs at once, of which the first finishes last, and one that failed."""
+    recorder = Recorder(tmp_path)
+    made = {name: recorder.artifact("Made", f"/{name}") for name in ("long", "short", "other")}
+    recorder.run("long")
+    long = recorder.current
+    recorder.run("short")
+    recorder.step("Evaluator", outputs={"evaluation": made["short"]})
+    recorder.current = long
+    recorder.step("Evaluator", outputs={"evaluation": made["other"]}, pipeline="ssd-other")
+    recorder.step("Evaluator", outputs={"evaluation": made["long"]}, state=mlmd.Execution.CACHED)
+    recorder.run("failed")
+    recorder.step("Evaluator", state=mlmd.Execution.FAILED)
+    config = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+
+    def outputs(run, component="Evaluator"):
+        with metadata.Metadata(config) as handle:
+            found = run_outputs(handle, "ssd-tiny", run, component)
+        return {key: [artifact.uri for artifact in several] for key, several in found.items()}
+
+    return outputs
+
+
+def test_a_run_gets_its_own_results_not_the_latest(outputs):
+    assert outputs("short") == {"evaluation": ["/short"]}
+    assert outputs("long") == {"evaluation": ["/long"]}
+
+
+def test_what_a_run_has_not_made_is_empty(outputs):
+    assert outputs("failed") == outputs("long", "Pusher") == outputs("unknown") == {}
