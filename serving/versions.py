@@ -1,20 +1,20 @@
 """Versions of a model: `BASE/<number>/saved_model.pb`, the highest number being the newest.
 
-python -m serving.versions BASE                                      list them
-python -m serving.versions BASE rollback --config models.config      stable: one version back
-python -m serving.versions BASE promote 7 --config models.config     the label stable names 7
-python -m serving.versions BASE promote 8 --label canary --config models.config
-python -m serving.versions BASE latest --config models.config        serve the newest again
-python -m serving.versions BASE keep 3 --config models.config        delete older ones not served
+python -m serving.versions BASE                                             list them
+python -m serving.versions BASE rollback --config models.config --url URL   stable: one version back
+python -m serving.versions BASE promote 7 --config models.config --url URL  stable names version 7
+python -m serving.versions BASE promote 8 --label canary --config models.config --url URL
+python -m serving.versions BASE latest --config models.config               serve the newest again
+python -m serving.versions BASE keep 3 --config models.config               delete older ones
 
-A server that polls its configuration follows (--model_config_file_poll_wait_seconds). It answers a
-request without a label from the highest version that it serves. So moving a label up keeps the
-version before, and rolling back is at once; moving it down drops the one above, and all who name no
-label follow. A canary above stable is asked by them too: only clients that name stable are not.
+The server must poll models.config (--model_config_file_poll_wait_seconds). A label moves when the
+servers at --url (give it once for each) have the new version in service. Without --url the first
+call has it loaded; repeat it with --loaded when all servers have it.
 
-From the first promotion or rollback on, new pushes are not served until they are promoted; `latest`
-ends that, and with it the labels. TensorFlow Serving moves a label before a new version is loaded:
-promote to canary first there, and to stable when that is served.
+A request without a label gets the highest version served. Promoting keeps the version before, so
+rolling back is immediate; rolling back drops the version above. A canary above stable also gets the
+requests without a label. From the first promotion or rollback on, new pushes wait for a promotion,
+until `latest` drops the labels.
 """
 
 import argparse
@@ -31,18 +31,25 @@ from data.errors import DataError
 STABLE = "stable"
 _SAVED_MODEL = "saved_model.pb"
 _HIGHEST = 2**63 - 1
+_NOT_DONE = 1  # exit status
 
 
 def version_folders(base: Path) -> dict[int, Path]:
     """The version folders in a model's base folder by number, ascending.
 
-    What is not a number is no version (a push under a temporary name, for one). Raises DataError
-    where the base folder is missing.
+    Names that are not numbers are not versions (a push under a temporary name, for one). Raises
+    DataError where the base folder is missing.
     """
     if not base.is_dir():
         raise DataError(f"{base}: no such folder. Give the folder that models are pushed to.")
     numbered = (f for f in base.iterdir() if f.name.isascii() and f.name.isdigit() and f.is_dir())
     return dict(sorted((int(f.name), f) for f in numbered if int(f.name) <= _HIGHEST))
+
+
+def complete_versions(base: Path) -> list[int]:
+    """The versions that have a SavedModel, ascending."""
+    folders = version_folders(base)
+    return [number for number, folder in folders.items() if (folder / _SAVED_MODEL).is_file()]
 
 
 def newest_version(folder: Path) -> Path:
@@ -52,76 +59,13 @@ def newest_version(folder: Path) -> Path:
     """
     if (folder / _SAVED_MODEL).is_file():
         return folder
-    for version in reversed(version_folders(folder).values()):
-        if (version / _SAVED_MODEL).is_file():
-            return version
-    raise DataError(
-        f"{folder}: no model in it ({_SAVED_MODEL}, or numbered folders that hold one). "
-        "Give the folder a pipeline pushed to."
-    )
-
-
-def promote(base: Path, config: Path, model: str, version: int, label: str) -> None:
-    """Points a label of the model at a version.
-
-    Served are then the labelled versions, and the one that the label leaves if that is lower.
-    Raises DataError where the version is not a complete one, the model not in the config, or other
-    labels would take the place of what is served before there is a stable version.
-    """
-    from serving.model_config import read_config, write_config
-
-    complete = _complete_versions(base)
-    if version not in complete:
+    complete = complete_versions(folder)
+    if not complete:
         raise DataError(
-            f"{base}: version {version} is not there, or has no {_SAVED_MODEL}. "
-            f"There are: {', '.join(map(str, complete)) or 'none'}."
+            f"{folder}: no model in it ({_SAVED_MODEL}, or numbered folders that hold one). "
+            "Give the folder a pipeline pushed to."
         )
-    server = read_config(config)
-    entry = _entry(server, config, model)
-    if label != STABLE and STABLE not in entry.version_labels:
-        raise DataError(
-            f"{config}: model {model} has no label {STABLE}, and only what a label names would be "
-            f"served besides {label}. Promote the version that clients get now to {STABLE} first."
-        )
-    left = entry.version_labels.get(label)
-    entry.version_labels[label] = version
-    served = {*entry.version_labels.values()}
-    if left in complete and left < version:
-        served.add(left)
-    entry.model_version_policy.specific.versions[:] = sorted(served)
-    write_config(config, server)
-
-
-def rollback(base: Path, config: Path, model: str, label: str) -> int:
-    """Points a label at the version served before, else the next lower one; returns it.
-
-    Where there is no label yet, the newest version is served and is the one to leave.
-    """
-    labels, served = read_served(config, model)
-    complete = _complete_versions(base)
-    if not labels and label == STABLE and complete:
-        labels = {STABLE: max(served, default=complete[-1])}
-    if label not in labels:
-        raise DataError(
-            f"{config}: model {model} has no label {label}. Promote a version to it first."
-        )
-    lower = [number for number in complete if number < labels[label]]
-    if not lower:
-        raise DataError(f"{base}: no version below {labels[label]} to roll back to.")
-    version = max(served.intersection(lower), default=lower[-1])
-    promote(base, config, model, version, label)
-    return version
-
-
-def serve_latest(config: Path, model: str) -> None:
-    """Lets the newest version be served, as it is before the first promotion; drops the labels."""
-    from serving.model_config import read_config, write_config
-
-    server = read_config(config)
-    entry = _entry(server, config, model)
-    entry.version_labels.clear()
-    entry.model_version_policy.latest.num_versions = 1
-    write_config(config, server)
+    return version_folders(folder)[complete[-1]]
 
 
 def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
@@ -137,58 +81,51 @@ def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
     return doomed
 
 
-def read_served(config: Path | None, model: str) -> tuple[dict[str, int], set[int]]:
-    """The model's labels in a `models.config`, and the versions it names; none without one."""
-    if config is None:
-        return {}, set()
-    from serving.model_config import read_config
+def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> list[str]:
+    """A heading, and a line for each version, newest first; empty without a version.
 
-    entry = _entry(read_config(config), config, model)
-    labels = dict(entry.version_labels)
-    return labels, {*labels.values(), *entry.model_version_policy.specific.versions}
-
-
-def _complete_versions(base: Path) -> list[int]:
-    folders = version_folders(base)
-    return [number for number, folder in folders.items() if (folder / _SAVED_MODEL).is_file()]
-
-
-def describe(base: Path, labelled: Mapping[str, int]) -> list[str]:
-    """A line for each version, the newest first: number, time, size, preset, labels."""
+    The data is the number of training pictures and the start of their fingerprint.
+    """
     lines = []
     for number, folder in reversed(version_folders(base).items()):
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        size = sum(file.stat().st_size for file in files) / 1e6
-        pushed = time.strftime("%Y-%m-%d %H:%M", time.localtime(folder.stat().st_mtime))
-        about = folder / "assets.extra" / "model.json"
-        preset = json.loads(about.read_text()).get("preset", "") if about.is_file() else ""
-        labels = ", ".join(label for label, version in labelled.items() if version == number)
-        state = "" if (folder / _SAVED_MODEL).is_file() else f"no {_SAVED_MODEL}"
-        notes = "  ".join(note for note in (preset, labels, state) if note)
-        lines.append(f"{number:>12}  {pushed}  {size:8.1f} MB  {notes}".rstrip())
-    return lines
+        facts = _read(folder / "assets.extra" / "facts.json")
+        data = _read(folder / "assets.extra" / "model.json").get("data", {})
+        complete = (folder / _SAVED_MODEL).is_file()
+        notes = sorted(label for label, version in labels.items() if version == number)
+        notes += ["served"] * (number in served) + ["incomplete"] * (not complete)
+        columns = (
+            str(number),
+            time.strftime("%Y-%m-%d", time.localtime(folder.stat().st_mtime)),
+            _interval(facts.get("evaluation", {}).get("map")),
+            {True: "yes", False: "no"}.get(facts.get("blessed"), ""),
+            f"{data.get('train_records', '')} {data.get('train_fingerprint', '')[:4]}".strip(),
+            ", ".join(notes),
+        )
+        lines.append(columns)
+    if lines:
+        lines.insert(0, ("version", "pushed", "mAP (95 % interval)", "blessed", "data", ""))
+    return ["{:>10}  {:10}  {:19}  {:7}  {:10}  {}".format(*line).rstrip() for line in lines]
 
 
-def _entry(server, config: Path, model: str):
-    for entry in server.model_config_list.config:
-        if entry.name == model:
-            return entry
-    names = ", ".join(entry.name for entry in server.model_config_list.config) or "none"
-    raise DataError(f"{config}: no model {model} (found: {names}). Name one with --model.")
+def _read(file: Path) -> dict:
+    """A JSON file of the model's; empty where it has none."""
+    try:
+        return json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON ({error}). Push the version again.") from error
 
 
-def _outcome(config: Path, model: str, label: str) -> str:
-    """What a label names now, and what clients without one get where that is another version."""
-    labels, served = read_served(config, model)
-    lines = [f"{model}: {label} is version {labels[label]}"]
-    highest = max(served)
-    if highest != labels[STABLE]:
-        names = ", ".join(sorted(name for name, number in labels.items() if number == highest))
-        lines.append(f"requests without a label get version {highest}, which {names} names")
-    return "\n".join(lines)
+def _interval(score: Mapping[str, float | None] | None) -> str:
+    if not score or score.get("value") is None:
+        return ""
+    low, high = score.get("low"), score.get("high")
+    interval = "" if low is None or high is None else f" ({low:.3f}-{high:.3f})"
+    return f"{score['value']:.3f}{interval}"
 
 
-def main() -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.versions",
         description=__doc__,
@@ -205,33 +142,120 @@ def main() -> int:
     parser.add_argument("--config", type=Path, help="models.config that holds the labels")
     parser.add_argument("--model", help="name of the model in it (default: BASE's last part)")
     parser.add_argument("--label", default=STABLE, help="(default: %(default)s)")
+    parser.add_argument(
+        "--url", action="append", default=[], help="REST API of a server, http://HOST:8501"
+    )
+    parser.add_argument(
+        "--loaded", action="store_true", help="all servers have the version in service"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds to wait for the servers at --url"
+    )
+    return parser
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = _parser()
     args = parser.parse_args()
-    if args.action in ("promote", "rollback", "latest") and args.config is None:
-        parser.error(f"{args.action} needs --config")
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
         parser.error(f"{args.action} needs a number, 1 or more")
     quiet()
-    model = args.model or args.base.resolve().name
+    args.model = args.model or args.base.resolve().name
     try:
-        if args.action == "promote":
-            promote(args.base, args.config, model, args.number, args.label)
-            print(_outcome(args.config, model, args.label))
-        elif args.action == "rollback":
-            rollback(args.base, args.config, model, args.label)
-            print(_outcome(args.config, model, args.label))
-        elif args.action == "latest":
-            serve_latest(args.config, model)
-            print(f"{model}: the newest version is served, without labels")
-        elif args.action == "keep":
-            deleted = keep(args.base, args.number, read_served(args.config, model)[1])
-            print(f"deleted: {', '.join(map(str, deleted)) or 'none'}")
-        else:
-            lines = describe(args.base, read_served(args.config, model)[0])
-            print("\n".join(lines) or f"{args.base}: no versions")
+        return _run(args)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.action in ("promote", "rollback", "latest"):
+        if not args.config:
+            raise DataError(_needs_config(args))
+        return _move(args)
+    from serving.rollout import labels_and_served
+    from serving.server_status import available_versions
+
+    labels, wanted = {}, []
+    if args.config:
+        labels, wanted = labels_and_served(args.base, args.config, args.model)
+    found = set().union(*(available_versions(url, args.model) for url in args.url))
+    if args.action == "keep":
+        deleted = keep(args.base, args.number, {*wanted, *labels.values(), *found})
+        print(f"deleted: {', '.join(map(str, deleted)) or 'none'}")
+    else:
+        served = found if args.url else wanted
+        print("\n".join(describe(args.base, labels, served)) or f"{args.base}: no versions")
     return 0
+
+
+def _move(args: argparse.Namespace) -> int:
+    """Promotes, rolls back, or serves the newest."""
+    from serving.rollout import labels_and_served, promote, rollback, serve_latest
+    from serving.server_status import available_versions, wait_until_available
+
+    base, config, model, label = args.base, args.config, args.model, args.label
+    if args.action == "latest":
+        serve_latest(config, model)
+        print(f"{model}: the newest version is served, without labels")
+        return 0
+    for url in args.url:
+        available_versions(url, model)  # Fails before anything changes.
+
+    def in_service(version: int, changed: bool) -> bool:
+        if args.url:
+            print(f"{model}: waiting for version {version} at {', '.join(args.url)}", flush=True)
+            wait_until_available(args.url, model, version, changed, args.timeout)
+            return True
+        return args.loaded and not changed
+
+    if args.action == "promote":
+        version = args.number
+        promote(base, config, model, version, label, in_service)
+    else:
+        version = rollback(base, config, model, label, in_service)
+    labels, served = labels_and_served(base, config, model)
+    if labels.get(label) != version:
+        now = f"still names {labels[label]}" if label in labels else "names no version yet"
+        again = f"promote {version} --label {label} --config {config} --model {model} --loaded"
+        print(
+            f"{model}: the configuration now has version {version} loaded; {label} {now}.\n"
+            f"When all servers have version {version} in service, run\n"
+            f"  python -m serving.versions {base} {again}\n"
+            "or let --url http://HOST:8501 wait for that."
+        )
+        return _NOT_DONE
+    print(f"{model}: {label} is version {version}")
+    highest = max(served)
+    if highest != labels[STABLE]:
+        names = ", ".join(sorted(name for name, number in labels.items() if number == highest))
+        print(f"requests without a label get version {highest}, which {names} names")
+    return 0
+
+
+def _needs_config(args: argparse.Namespace) -> str:
+    """Why labels cannot move without a models.config, and how to get one."""
+    number = f" {args.number}" if args.action == "promote" else ""
+    return f"""{args.action} needs --config, the models.config that the servers read.
+A server that was started with --model_base_path always serves the newest version.
+To choose versions, write models.config:
+
+  model_config_list {{
+    config {{
+      name: "{args.model}" base_path: "{args.base.resolve()}" model_platform: "tensorflow"
+    }}
+  }}
+
+start the server with it:
+
+  python -m serving.server --rest_api_port 8501 \\
+    --model_config_file models.config --model_config_file_poll_wait_seconds 10
+
+and run:
+
+  python -m serving.versions {args.base} {args.action}{number} \\
+    --config models.config --url http://localhost:8501"""
 
 
 if __name__ == "__main__":

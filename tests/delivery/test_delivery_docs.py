@@ -13,7 +13,8 @@ import kubeflow_runner
 import local_runner
 from data import convert
 from data.voc import read_image_set
-from serving import versions
+from serving import server_status, versions
+from serving.rollout import promote, rollback
 
 _ROOT = Path(__file__).parents[2]
 _FOLDERS = "serving|pipeline|components|metrics|trainer|data|docs|tests|benchmarks|docker"
@@ -67,7 +68,13 @@ def test_a_first_run_has_weights_to_start_from(words):
 def test_versions_are_moved_with_the_configuration_that_is_shipped(
     words, tmp_path, monkeypatch, capsys
 ):
-    """A canary wants a stable version, as the text around it says."""
+    """A canary wants a stable version, as the text around it says. The server has all versions."""
+    monkeypatch.setattr(
+        server_status,
+        "_states",
+        lambda url, model: dict.fromkeys((1795000000, 1795417578, 1795500000), ("AVAILABLE", "")),
+    )
+    monkeypatch.setattr(server_status, "_ASK_EVERY_S", 0.0)
     for number in (1795000000, 1795417578, 1795500000):
         folder = tmp_path / words[0] / str(number)
         folder.mkdir(parents=True)
@@ -77,10 +84,9 @@ def test_versions_are_moved_with_the_configuration_that_is_shipped(
     config.write_text(shipped.read_text())
     base = str(tmp_path / words[0])
     if "canary" in words:
-        monkeypatch.setattr("sys.argv", ["versions", base, "rollback", "--config", str(config)])
-        assert versions.main() == 0
+        rollback(Path(base), config, "ssd", "stable", lambda *_: True)
     if words[1:4] == ["rollback", "--label", "canary"]:
-        versions.promote(Path(base), config, "ssd", 1795500000, "canary")
+        promote(Path(base), config, "ssd", 1795500000, "canary", lambda *_: True)
     words = [str(config) if word.endswith("models.config") else word for word in words]
     monkeypatch.setattr("sys.argv", ["versions", base, *words[1:]])
     assert versions.main() == 0, capsys.readouterr().err

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -9,17 +10,12 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from serving import versions
+from serving import rollout, versions
 from serving.client import Client
 from serving.model_config import read_models
-from serving.versions import (
-    keep,
-    newest_version,
-    promote,
-    rollback,
-    serve_latest,
-    version_folders,
-)
+from serving.rollout import serve_latest
+from serving.server import parse_flags
+from serving.versions import keep, newest_version, version_folders
 
 
 @pytest.fixture
@@ -34,7 +30,11 @@ def base(tmp_path):
     (base / "13").write_text("a file")
     extra = base / "10" / "assets.extra"
     extra.mkdir()
-    (extra / "model.json").write_text(json.dumps({"preset": "sample"}))
+    data = {"train_records": 203, "train_fingerprint": "1a2b3c"}
+    (extra / "model.json").write_text(json.dumps({"preset": "sample", "data": data}))
+    score = {"value": 0.91404, "low": 0.8801, "high": 0.94, "baseline": None}
+    facts = {"blessed": True, "evaluation": {"map": score}}
+    (extra / "facts.json").write_text(json.dumps(facts))
     return base
 
 
@@ -57,6 +57,15 @@ def run(monkeypatch, capsys):
         return status, captured.out, captured.err
 
     return run
+
+
+def promote(base, config, model, version, label):
+    """With the versions in service."""
+    assert rollout.promote(base, config, model, version, label, lambda *_: True)
+
+
+def rollback(base, config, model, label):
+    return rollout.rollback(base, config, model, label, lambda *_: True)
 
 
 def _served(config):
@@ -125,7 +134,7 @@ def test_the_first_rollback_leaves_what_is_served(base, config, policy, expected
 
 def test_a_canary_without_a_stable_version_is_refused(base, config):
     before = config.read_text()
-    with pytest.raises(DataError, match="no label stable, and only what a label names"):
+    with pytest.raises(DataError, match="no label stable, so only canary would be served"):
         promote(base, config, "ssd", 7, "canary")
     assert config.read_text() == before
 
@@ -151,7 +160,7 @@ def test_rolling_back_without_a_version_before_goes_one_down(base, config):
 @pytest.mark.parametrize("version", [11, 12])
 def test_incomplete_and_missing_versions_are_not_promoted(base, config, version):
     before = config.read_text()
-    with pytest.raises(DataError, match=rf"version {version} is not there, or has no saved_model"):
+    with pytest.raises(DataError, match=rf"version {version} is missing or has no saved_model"):
         promote(base, config, "ssd", version, "stable")
     assert config.read_text() == before
 
@@ -164,18 +173,41 @@ def test_keeping_the_last_versions_spares_those_served(base):
     assert (base / "tmp-12").is_dir()
 
 
-def test_the_command_line(run, base, config):
-    status, out, _ = run(base, "promote", 7, "--config", config)
-    assert (status, out) == (0, "ssd: stable is version 7\n")
+def test_the_list(run, base, config):
+    promote(base, config, "ssd", 7, "stable")
+    promote(base, config, "ssd", 10, "canary")
+    day = time.strftime("%Y-%m-%d", time.localtime((base / "10").stat().st_mtime))
     status, out, _ = run(base, "--config", config)
+    assert status == 0
+    assert out.splitlines() == [
+        "   version  pushed      mAP (95 % interval)  blessed  data",
+        f"        11  {day}                                            incomplete",
+        f"        10  {day}  0.914 (0.880-0.940)  yes      203 1a2b    canary, served",
+        f"         7  {day}                                            stable, served",
+        f"         2  {day}",
+    ]
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_the_command_line(run, base, config):
+    loaded = ("--config", config, "--loaded")
+    status, out, _ = run(base, "promote", 7, "--config", config)
+    assert status == 1
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines] == ["11", "10", "7", "2"]
-    assert lines[0].endswith("no saved_model.pb")
-    assert lines[1].endswith("2.0 MB  sample")
-    assert lines[2].endswith("stable")
-    assert run(base, "rollback", "--config", config)[1] == "ssd: stable is version 2\n"
+    assert lines[0] == (
+        "ssd: the configuration now has version 7 loaded; stable names no version yet."
+    )
+    # The command that it names is one that works.
+    words = lines[2].split()
+    assert words[:3] == ["python", "-m", "serving.versions"]
+    status, out, _ = run(*words[3:])
+    assert (status, out) == (0, "ssd: stable is version 7\n")
+    status, out, _ = run(base, "rollback", *loaded)
+    assert status == 1, "version 2 was not served, so nobody can have seen it loaded"
+    assert "stable still names 7" in out
+    assert run(base, "rollback", *loaded)[:2] == (0, "ssd: stable is version 2\n")
     assert run(base, "keep", 1, "--config", config)[1] == "deleted: 7, 10\n"
-    status, _, err = run(base, "promote", 2, "--config", config, "--model", "nope")
+    status, _, err = run(base, "promote", 2, *loaded, "--model", "nope")
     assert (status, err) == (
         2,
         f"error: {config}: no model nope (found: other, ssd). Name one with --model.\n",
@@ -188,20 +220,40 @@ def test_the_command_line(run, base, config):
 
 
 def test_the_command_line_says_what_clients_without_a_label_get(run, base, config):
-    run(base, "promote", 7, "--config", config)
-    _, out, _ = run(base, "promote", 10, "--label", "canary", "--config", config)
+    promote(base, config, "ssd", 7, "stable")
+    run(base, "promote", 10, "--label", "canary", "--config", config)
+    _, out, _ = run(base, "promote", 10, "--label", "canary", "--config", config, "--loaded")
     assert out == (
         "ssd: canary is version 10\nrequests without a label get version 10, which canary names\n"
     )
-    _, out, _ = run(base, "rollback", "--label", "canary", "--config", config)
+    _, out, _ = run(base, "rollback", "--label", "canary", "--config", config, "--loaded")
     assert out == "ssd: canary is version 7\n"
+
+
+@pytest.mark.parametrize("action", [("rollback",), ("promote", "7"), ("latest",)])
+def test_without_a_configuration_it_says_how_to_get_one(run, base, tmp_path, action):
+    """A server on --model_base_path has no labels; what is printed works as it stands."""
+    status, _, err = run(base, *action)
+    assert status == 2
+    path = tmp_path / "models.config"
+    path.write_text(err[err.index("  model_config_list {") : err.index("start the server")])
+    (model,) = read_models(path)
+    assert (model.name, model.base_path) == ("ssd", base)
+    commands = re.sub(r"\\\n\s*", "", err).splitlines()
+    (start,) = (line.split()[3:] for line in commands if "-m serving.server" in line)
+    assert parse_flags(start).model_config_file_poll_wait_seconds == 10
+    (again,) = (line.split()[3:] for line in commands if "-m serving.versions" in line)
+    assert again[: 1 + len(action)] == [str(base), *action]
+    assert versions._parser().parse_args(again).url == ["http://localhost:8501"]
 
 
 def test_the_shipped_configuration_can_be_rolled_back_as_it_is(run, base, tmp_path):
     shipped = Path(versions.__file__).parent / "tensorflow_serving" / "models.config"
     config = tmp_path / "models.config"
     shutil.copy(shipped, config)
-    assert run(base, "rollback", "--config", config)[:2] == (0, "ssd: stable is version 7\n")
+    run(base, "rollback", "--config", config)
+    rolled = run(base, "rollback", "--config", config, "--loaded")
+    assert rolled[:2] == (0, "ssd: stable is version 7\n")
     (model,) = read_models(config)
     assert model.policy([2, 7, 10]) == [7]
 
@@ -226,15 +278,17 @@ def _save_labeller(folder, name: str) -> None:
 
 
 @pytest.fixture
-def fleet(tmp_path, start_server):
-    """A server that follows its configuration, with the versions 1 and 2: what it answers."""
+def fleet(tmp_path, start_server, monkeypatch):
+    """A server that follows its configuration, with the versions 1 to 3: what it answers."""
     base, config = tmp_path / "ssd", tmp_path / "models.config"
-    for number in (1, 2):
+    for number in (1, 2, 3):
         _save_labeller(base / str(number), f"v{number}")
     config.write_text(f'model_config_list {{ config {{ name: "ssd" base_path: "{base}" }} }}')
+    # A label's move is checked once a second: faster here.
+    monkeypatch.setattr("serving.server_status._ASK_EVERY_S", 0.3)
     server = start_server(
         *("--model_config_file", config, "--model_config_file_poll_wait_seconds=0.2"),
-        "--file_system_poll_wait_seconds=0.2",
+        *("--file_system_poll_wait_seconds=0.2", "--max_num_load_retries=0"),
     )
 
     def ask(label=None):
@@ -255,23 +309,64 @@ def fleet(tmp_path, start_server):
             time.sleep(0.1)
         return False
 
-    return SimpleNamespace(base=base, config=config, ask=ask, becomes=becomes)
+    return SimpleNamespace(base=base, config=config, server=server, ask=ask, becomes=becomes)
 
 
-def test_a_running_server_follows_rollback_promotion_and_canary(fleet):
-    assert fleet.ask() == {"v2"}
-    rollback(fleet.base, fleet.config, "ssd", "stable")
+def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, capsys):
+    """Rolling back twice, promoting after a rollback, a second canary: with --url, in one call."""
+    served = ("--config", fleet.config, "--url", fleet.server.url)
+
+    def does(*words):
+        status, out, err = run(fleet.base, *words, *served)
+        assert status == 0, out + err
+        return out
+
+    assert fleet.ask() == {"v3"}
+    does("rollback")
+    assert fleet.becomes("v2")
+    does("rollback")
     assert fleet.becomes("v1")
     assert fleet.becomes("v1", label="stable")
-    promote(fleet.base, fleet.config, "ssd", 2, "canary")
+    does("promote", 2, "--label", "canary")
     assert fleet.becomes("v2", label="canary")
     assert fleet.ask("stable") == {"v1"}
-    # As TensorFlow Serving does: who names no label is a client of the canary.
+    # As TensorFlow Serving does: requests without a label get the canary.
     assert fleet.ask() == {"v2"}
-    promote(fleet.base, fleet.config, "ssd", 2, "stable")
-    assert fleet.becomes("v2", label="stable")
-    rollback(fleet.base, fleet.config, "ssd", "stable")
-    rollback(fleet.base, fleet.config, "ssd", "canary")
+    does("promote", 3, "--label", "canary")
+    assert fleet.becomes("v3", label="canary")
+    does("promote", 3)
+    assert fleet.becomes("v3", label="stable")
+    listed = does("list").splitlines()
+    assert [line.split()[0] for line in listed if line.endswith("served")] == ["3", "1"]
+    does("rollback")
+    does("rollback", "--label", "canary")
     assert fleet.becomes("v1")
     serve_latest(fleet.config, "ssd")
-    assert fleet.becomes("v2")
+    assert fleet.becomes("v3")
+    assert "configuration not applied" not in fleet.server.log.read_text()
+
+
+def test_what_cannot_be_moved_leaves_the_file_as_it_was(fleet, run, tmp_path):
+    broken = fleet.base / "4"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_text("no model")
+    before = fleet.config.read_text()
+    words = ("promote", 4, "--config", fleet.config, "--url", fleet.server.url)
+    status, _, err = run(fleet.base, *words)
+    assert status == 2
+    assert "version 4 of ssd does not load" in err and "damaged" in err
+    assert fleet.config.read_text().split() == before.split()
+    assert fleet.ask() == {"v3"}
+
+    before = fleet.config.read_text()
+    words = ("rollback", "--config", fleet.config, "--url", fleet.server.url)
+    status, _, err = run(fleet.base, *words, "--url", "http://127.0.0.1:1")
+    assert status == 2
+    assert err.startswith("error: http://127.0.0.1:1: no connection")
+    assert fleet.config.read_text() == before
+    other = tmp_path / "other.config"
+    other.write_text(before)
+    words = ("rollback", "--config", other, "--url", fleet.server.url, "--timeout", "0")
+    status, _, err = run(fleet.base, *words)
+    assert status == 2 and "Does the server read this models.config" in err
+    assert other.read_text().split() == before.split()
