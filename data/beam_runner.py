@@ -5,7 +5,7 @@ A preset is a list of plain Beam options. What a user gives after `--` comes lat
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.errors import DataError, did_you_mean
@@ -28,13 +28,24 @@ _WORKER_PROCESSES = (
 # A worker holds TensorFlow, TFX and, in an evaluation, a model.
 _BYTES_PER_WORKER = 2 * 2**30
 
+# Where `make flink` and `make spark` listen.
+DEFAULT_JOB_PORT, DEFAULT_POOL_PORT = 8099, 50000
+
+# Workers come from a pool that runs beside each node.
+EXTERNAL = "EXTERNAL"
+
 # A job server translates for its cluster, and workers from a pool beside each node do the work.
 _JOB_SERVER = (
-    "--runner=PortableRunner",
-    "--environment_type=EXTERNAL",
-    "--environment_config=localhost:50000",
-    # One Python process for each slot: the cluster's number of slots bounds memory.
+    "--runner=data.job_server.JobServerRunner",
+    f"--environment_type={EXTERNAL}",
+    f"--environment_config=localhost:{DEFAULT_POOL_PORT}",
+    f"--job_endpoint=localhost:{DEFAULT_JOB_PORT}",
+    # One Python process for each node: it works on all the slots of the node.
     "--sdk_worker_parallelism=1",
+    # Between stages a worker is kept; else each stage starts one, which imports TensorFlow again.
+    "--environment_cache_millis=60000",
+    # Beam would run `pip freeze`, and this environment has no pip.
+    "--experiments=disable_logging_submission_environment",
 )
 _REMOTE = {
     "flink": _JOB_SERVER,
@@ -45,8 +56,6 @@ PRESETS = (DIRECT, MULTIPROCESS, *_REMOTE)
 
 # What only the user can know, with an example of each.
 _DEMANDED = {
-    "flink": {"job_endpoint": "flink-job-server:8099"},
-    "spark": {"job_endpoint": "spark-job-server:8099"},
     "dataflow": {
         "project": "my-project",
         "region": "europe-west1",
@@ -54,8 +63,12 @@ _DEMANDED = {
         "sdk_container_image": "an image with this project's environment",
     },
 }
-# On a cluster also this: cores of the machine at hand say nothing of a container's.
-_DEMANDED_IN_IMAGE = {MULTIPROCESS: {"direct_num_workers": "4"}}
+# In containers also this: what is true of this machine says nothing about them.
+_DEMANDED_IN_IMAGE = {
+    MULTIPROCESS: {"direct_num_workers": "4"},
+    "flink": {"job_endpoint": "flink-job-server:8099"},
+    "spark": {"job_endpoint": "spark-job-server:8099"},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +109,7 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
     for word in options:
         if not word.startswith("--"):
             raise DataError(f"{word}: is no option. Beam options go after --, as --name=value")
-    given = {word[2:].partition("=")[0] for word in options}
+    given = {name: value for name, _, value in (word[2:].partition("=") for word in options)}
     demanded = _DEMANDED.get(preset, {}) | (_DEMANDED_IN_IMAGE.get(preset, {}) if image else {})
     missing = {name: example for name, example in demanded.items() if name not in given}
     if missing:
@@ -111,7 +124,7 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
         return [*IN_PROCESS, *options]
     if preset == MULTIPROCESS:
         return [*_WORKER_PROCESSES, *([] if image else _workers_here()), *options]
-    return [*_REMOTE[preset], *(_image(given, image) if image else _package(given)), *options]
+    return [*_REMOTE[preset], *_code_of_workers(given, image), *options]
 
 
 def on_other_machines(arguments: Sequence[str]) -> bool:
@@ -144,23 +157,30 @@ def _check_known(options: Sequence[str]) -> None:
         raise DataError(f"--{unknown[0]}: Beam has no such option; {hint}")
 
 
-def _workers_here() -> list[str]:
-    # Workers are started as `python -m`, from the folder of the moment: they find the project here.
+def python_path() -> str:
+    """PYTHONPATH for worker processes, which start in any folder and have to find the project."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if str(_ROOT) not in paths:
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, paths)])
+    return os.pathsep.join(dict.fromkeys([*filter(None, paths), str(_ROOT)]))
+
+
+def _workers_here() -> list[str]:
+    os.environ["PYTHONPATH"] = python_path()
     return [f"--direct_num_workers={number_of_workers()}"]
 
 
-def _image(given: set[str], image: str) -> list[str]:
-    """The option that tells TFX to pack nothing: the workers' image holds all."""
-    return [] if "sdk_container_image" in given else [f"--sdk_container_image={image}"]
+def _code_of_workers(given: Mapping[str, str], image: str | None) -> list[str]:
+    """The option that says where workers get this project's code.
 
-
-def _package(given: set[str]) -> list[str]:
-    """The option by which this project's code travels to the workers."""
-    if "setup_file" in given:
+    TFX would send its own source unless an image is named: `none` where workers are not containers
+    that the engine starts.
+    """
+    if given.keys() & {"setup_file", "sdk_container_image"}:
         return []
+    if image:
+        return [f"--sdk_container_image={image}"]
+    if given.get("environment_type", EXTERNAL) == EXTERNAL:
+        # A pool runs the code of its own image or checkout; data.worker_code compares it with this.
+        return ["--sdk_container_image=none"]
     path = _ROOT / "setup.py"
     if not path.is_file():
         raise DataError(f"{path}: missing, so workers cannot get this code. Give --setup_file=PATH")

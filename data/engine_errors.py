@@ -1,0 +1,89 @@
+"""One line for what went wrong on an engine: the first cause, where it happened, what to do."""
+
+import re
+from collections.abc import Sequence
+
+from data.errors import DataError
+
+_START_HERE = "`make flink` or `make spark` starts one on this machine"
+
+# In a worker's traceback, which Java quotes in its own: the message may have several lines, and
+# Beam adds the step.
+_DATA_ERROR = re.compile(
+    r"^data\.errors\.DataError: (.*?)(?: \[while running '[^\n]*)?(?=\n\n|\n\tat |\n  File |\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+# The first traceback's last frame and exception.
+_PYTHON_ERROR = re.compile(
+    r'^  File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]+\n(?:    [^\n]*\n)*'
+    r"(?P<error>[\w.]+(?:: .*?)?)(?=\n\n|\n\tat |\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+_JAVA_ERROR = re.compile(r"(?:[\w$]+\.)+[\w$]+(?:Exception|Error): ")
+_OLD_WORKER = re.compile(r"(?:No module named|Can't get attribute) .*(?:worker_code|'opened')")
+
+
+def no_job_server(endpoint: str, reason: str) -> DataError:
+    """Nothing listens at --job_endpoint."""
+    return DataError(
+        f"--job_endpoint={endpoint}: no Beam job server there ({reason}). {_START_HERE}; for a "
+        "cluster give the address of its job server (docs/beam.md)"
+    )
+
+
+def not_a_job_server(endpoint: str, status: str) -> DataError:
+    """Something listens at --job_endpoint that does not speak Beam's protocol."""
+    return DataError(
+        f"--job_endpoint={endpoint}: what listens there is not a Beam job server ({status}). "
+        f"Give the address of a job server (its default port is 8099); {_START_HERE}"
+    )
+
+
+def job_error(texts: Sequence[str], job: str, endpoint: str, pool: str) -> DataError:
+    """Why a job failed, in one line.
+
+    Args:
+        texts: what its job server said of it: Java's traceback, then its root cause.
+        job: the name that the engine gave it.
+        endpoint: of the job server.
+        pool: address where each node looks for its Python workers.
+    """
+    everything = "\n".join(texts)
+    # A DataError says all there is to say, wherever it was raised.
+    if found := _DATA_ERROR.search(everything):
+        return DataError(found[1])
+    return DataError(
+        f"{_cause(texts, everything, pool)} (job {job} on {endpoint}; its whole story is in the "
+        "logs of the job server and the workers)"
+    )
+
+
+def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
+    if "Insufficient number of network buffers" in everything:
+        numbers = re.search(r"required (\d+), but only (\d+) available", everything)
+        return (
+            "Flink's task managers have too few network buffers"
+            + (f" ({numbers[1]} required, {numbers[2]} available)" if numbers else "")
+            + ". Set taskmanager.network.sort-shuffle.min-buffers: 64 and "
+            "taskmanager.memory.network.min and .max: 256mb (512mb embedded) in Flink's "
+            "configuration and restart it"
+        )
+    if "WorkerPool" in everything and "UNAVAILABLE" in everything:
+        refused = re.search(r"Connection refused: (\S+?)/", everything)
+        return (
+            f"no pool of Python workers at {pool}, seen from the engine's nodes"
+            + (" (connection refused)" if refused else "")
+            + ". Start one beside each: python -m data.worker_pool"
+        )
+    if _OLD_WORKER.search(everything):
+        return (
+            "the Beam workers have an older version of this project. Bring their image or "
+            "checkout to the same version and restart their pool"
+        )
+    if found := _PYTHON_ERROR.search(everything):
+        place = f"{found['file']}:{found['line']}"
+        return f"a Beam worker failed: {' '.join(found['error'].split())} ({place})"
+    # The root cause comes last; its class is often said twice.
+    lines = texts[-1].strip().partition("\n\tat ")[0].splitlines()
+    root = _JAVA_ERROR.sub("", " ".join(line.strip() for line in lines)).strip()
+    return f"the engine failed: {root or texts[-1].strip().splitlines()[0]}"

@@ -1,0 +1,66 @@
+"""Cancelling a job with Flink's REST API: a job server only forgets the job, and Flink runs on."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterable
+
+# Flink's default; several embedded clusters on one machine take the ports after it.
+PORTS = range(8081, 8090)
+_ANSWER_SECONDS = 3
+_ENDED = {"CANCELED", "FAILED", "FINISHED"}
+
+
+def addresses(flink_master: str | None, job_endpoint: str) -> list[str]:
+    """Where Flink may answer, as HOST:PORT.
+
+    Args:
+        flink_master: of Beam's option; None or `[auto]` where it was not given.
+        job_endpoint: of the job server, which often runs beside Flink.
+    """
+    if flink_master and not flink_master.startswith("["):
+        return [flink_master.removeprefix("http://").rstrip("/")]
+    host = job_endpoint.rpartition(":")[0]
+    ports = PORTS if host in ("localhost", "127.0.0.1") else PORTS[:1]
+    return [f"{host}:{port}" for port in ports]
+
+
+def cancel(where: Iterable[str], name: str, seconds: float) -> str | None:
+    """Cancels the job of that name and waits until it has ended.
+
+    Args:
+        where: addresses to look at, of `addresses`.
+        name: of the job in Flink.
+        seconds: to wait at most.
+
+    Returns:
+        The last state seen, such as CANCELED or CANCELLING; None if the job was found nowhere.
+    """
+    deadline = time.monotonic() + seconds
+    for address in where:
+        try:
+            job = _find(address, name)
+            if job is None:
+                continue
+            url = f"http://{address}/jobs/{job['jid']}?mode=cancel"
+            request = urllib.request.Request(url, method="PATCH")
+            urllib.request.urlopen(request, timeout=_ANSWER_SECONDS).close()
+        except OSError:
+            continue
+        state = job["state"]
+        try:
+            while state not in _ENDED and time.monotonic() < deadline:
+                time.sleep(0.2)
+                state = (_find(address, name) or {"state": "CANCELED"})["state"]
+        except OSError:
+            # An embedded cluster ends with its job.
+            state = "CANCELED"
+        return state
+    return None
+
+
+def _find(address: str, name: str) -> dict | None:
+    url = f"http://{address}/jobs/overview"
+    with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
+        jobs = json.load(answer)["jobs"]
+    return next((job for job in jobs if job["name"] == name), None)

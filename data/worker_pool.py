@@ -1,0 +1,88 @@
+"""A pool of Beam workers on this machine: `python -m data.worker_pool`.
+
+An engine asks the pool for Python processes. Beam's own pool listens on every interface, starts
+whatever `python` is first in PATH, leaves its workers behind when it gets SIGTERM, and blocks a
+worker that prints more than a pipe holds. This one listens on loopback, which is where a task
+manager in the same pod or on the same machine looks for it.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+import grpc
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
+from apache_beam.utils import thread_pool_executor
+
+from data.beam_runner import DEFAULT_POOL_PORT, python_path
+
+# The environment comes first: TensorFlow reads it when it is imported.
+_WORKER = """
+import data.beam_worker
+import sys
+from apache_beam.runners.worker.sdk_worker import SdkHarness
+SdkHarness(sys.argv[1], worker_id=sys.argv[2]).run()
+"""
+
+
+class WorkerPool(BeamFnExternalWorkerPoolServicer):
+    """Starts a worker process for each one that an engine asks for."""
+
+    def StartWorker(
+        self, start_worker_request: beam_fn_api_pb2.StartWorkerRequest, unused_context: object
+    ) -> beam_fn_api_pb2.StartWorkerResponse:
+        endpoint = start_worker_request.control_endpoint.url
+        worker_id = start_worker_request.worker_id
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, endpoint, worker_id],
+            env={**os.environ, "PYTHONPATH": python_path()},
+        )
+        print(f"worker {worker_id} of {endpoint} is process {process.pid}", flush=True)
+        self._worker_processes[worker_id] = process
+        return beam_fn_api_pb2.StartWorkerResponse()
+
+    def stop(self) -> None:
+        """Ends all workers."""
+        processes = list(self._worker_processes.values())
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGINT or SIGTERM; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m data.worker_pool", description=__doc__)
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_POOL_PORT, help="on loopback (default: %(default)s)"
+    )
+    port = parser.parse_args(arguments).port
+    server = grpc.server(
+        thread_pool_executor.shared_unbounded_instance(),
+        options=[("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0)],
+    )
+    pool = WorkerPool(use_process=True)
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)
+    try:
+        server.add_insecure_port(f"localhost:{port}")
+    except RuntimeError:
+        print(f"error: port {port} is in use. Stop what listens there, or give --port")
+        return 2
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    server.start()
+    print(f"worker pool: waiting for engines on localhost:{port}", flush=True)
+    stop.wait()
+    server.stop(0)
+    pool.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
