@@ -1,5 +1,7 @@
 """Output folders that appear only when they are complete."""
 
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
+
+# Locked in an unfinished folder for as long as it is written to.
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -24,14 +29,53 @@ def whole_folder(output: Path) -> Iterator[Path]:
             f"{output}: is the folder of the shell or a mounted one, which cannot appear at once. "
             f"Give a folder in it: --output {output / 'records'}"
         )
+    _remove_abandoned(whole)
     # Beside `output`, so that the renaming stays within one file system.
     folder = whole.parent / f".{whole.name}.{os.getpid()}.partial"
+    lock = folder / _LOCK
     try:
         folder.mkdir(parents=True)
+        file = lock.open("w")
     except OSError as error:
         raise DataError(f"{output}: cannot write there ({error.strerror})") from error
     try:
-        yield folder
-        folder.rename(whole)
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield folder
+            lock.unlink()
+            folder.rename(whole)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(whole: Path) -> None:
+    """Removes what processes left that were killed while they wrote the same output."""
+    for folder in whole.parent.glob(f".{glob.escape(whole.name)}.*.partial"):
+        pid = folder.name.removesuffix(".partial").rpartition(".")[2]
+        # A process with our own number was one before us, in an earlier container.
+        dead = pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid)))
+        if dead and not _is_locked(folder / _LOCK):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this container has that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_locked(lock: Path) -> bool:
+    """Whether a process holds the lock, here, in another container or on another machine."""
+    try:
+        with lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

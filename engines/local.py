@@ -23,6 +23,7 @@ from data.flink_rest import PORTS
 
 _HERE = Path(__file__).resolve().parent
 _TOOLS = _HERE.parent / ".tools" / "engines"
+ENGINES = ("flink", "spark")
 _COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _SECONDS_TO_START = 120
 
@@ -64,6 +65,14 @@ class Address:
 def jars(engine: str) -> Path:
     """The folder for an engine's jars, which `fetch` fills."""
     return _TOOLS / "jars" / engine
+
+
+def missing() -> str:
+    """What engines need and is not there, in a few words; "" if all is there."""
+    if not shutil.which("java"):
+        return "no Java"
+    without = [engine for engine in ENGINES if not jars(engine).is_dir()]
+    return f"no jars of {' and '.join(without)}" if without else ""
 
 
 def fetch(engine: str) -> None:
@@ -186,7 +195,7 @@ def _answers(port: int) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m engines.local", description=__doc__)
-    parser.add_argument("engine", choices=("flink", "spark"))
+    parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--fetch", action="store_true", help="get the jars and start nothing")
     parser.add_argument(
         "--job-port", type=int, default=Address.job, help="job server (default: %(default)s)"

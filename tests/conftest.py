@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 
 from data.console import quiet
+from engines.local import missing as engines_missing
 
 quiet()
+
+
+def pytest_report_header() -> str:
+    """Says why tests of Flink and Spark are left out."""
+    if lack := engines_missing():
+        return f"tests/engines is left out: {lack} (`make flink` and `make spark` get the jars)"
+    return ""
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ _TABLE = {
     "trainer": {"metrics", "data"},
     "serving": {"metrics", "data"},
     "metrics": {"data"},
+    "engines": {"data"},
     "data": set(),
 }
 

@@ -19,6 +19,8 @@ from apache_beam.options.pipeline_options import (
 
 from data import beam_runner
 from data.beam_runner import (
+    DEFAULT_JOB_PORT,
+    DEFAULT_POOL_PORT,
     PRESETS,
     add_arguments,
     arguments_of,
@@ -101,13 +103,28 @@ def test_worker_processes_see_no_gpu_and_take_one_core(tmp_path, machine):
 
 
 @pytest.mark.parametrize("preset", ["flink", "spark"])
-def test_a_job_server_gets_the_job_and_this_code(preset):
+def test_engines_keep_workers_and_get_no_package(preset):
+    """A pool runs its own code; what would be sent is built in the checkout and never installed."""
+    options = _parse("--beam", preset)
+    assert options.view_as(StandardOptions).runner == "data.job_server.JobServerRunner"
+    portable = options.view_as(PortableOptions)
+    assert portable.job_endpoint == f"localhost:{DEFAULT_JOB_PORT}"
+    assert portable.environment_type == "EXTERNAL"
+    assert portable.environment_config == f"localhost:{DEFAULT_POOL_PORT}"
+    assert portable.environment_cache_millis == "60000"
+    assert options.view_as(SetupOptions).setup_file is None
+    # TFX sends its source unless an image is named.
+    assert options.view_as(WorkerOptions).sdk_container_image == "none"
     options = _parse("--beam", preset, "--", "--job_endpoint=host:8099")
-    assert options.view_as(StandardOptions).runner == "PortableRunner"
     assert options.view_as(PortableOptions).job_endpoint == "host:8099"
-    assert options.view_as(PortableOptions).environment_type == "EXTERNAL"
+
+
+@pytest.mark.parametrize("preset", ["flink", "spark"])
+def test_containers_that_the_engine_starts_get_this_code(preset):
+    docker = ("--environment_type=DOCKER", "--environment_config=image")
+    options = _parse("--beam", preset, "--", *docker)
     assert options.view_as(SetupOptions).setup_file == str(_ROOT / "setup.py")
-    options = _parse("--beam", preset, "--", "--job_endpoint=host:8099", "--setup_file=mine.py")
+    options = _parse("--beam", preset, "--", *docker, "--setup_file=mine.py")
     assert options.view_as(SetupOptions).setup_file == "mine.py"
 
 
@@ -161,4 +178,4 @@ def test_what_only_the_user_knows_is_demanded(preset, words, message):
 def test_code_that_cannot_travel_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(beam_runner, "_ROOT", tmp_path)
     with pytest.raises(DataError, match="setup.py: missing.*--setup_file=PATH"):
-        beam_arguments("flink", ["--job_endpoint=host:1"])
+        beam_arguments("flink", ["--environment_type=DOCKER"])

@@ -1,0 +1,83 @@
+"""Cancelling on Flink, against a server that answers as Flink's REST API does."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from data import flink_rest
+
+
+class _Flink(BaseHTTPRequestHandler):
+    """Two jobs; the one that is cancelled ends after it was asked for twice."""
+
+    def do_GET(self):
+        assert self.path == "/jobs/overview"
+        states = self.server.states
+        jobs = [{"jid": f"id-{name}", "name": name, "state": s[0]} for name, s in states.items()]
+        for state in states.values():
+            if len(state) > 1 and state[0] == "CANCELLING":
+                state.pop(0)
+        self._answer({"jobs": jobs})
+
+    def do_PATCH(self):
+        self.server.cancelled.append(self.path)
+        name = self.path.split("/")[2].partition("?")[0].removeprefix("id-")
+        self.server.states[name][:] = self.server.after
+        self._answer({})
+
+    def _answer(self, content):
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def flink():
+    server = HTTPServer(("localhost", 0), _Flink)
+    server.states = {"mine": ["RUNNING"], "other": ["RUNNING"]}
+    server.cancelled = []
+    server.after = ["CANCELLING", "CANCELLING", "CANCELED"]
+    server.address = f"localhost:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_job_of_that_name_is_cancelled_and_waited_for(flink):
+    # Nothing listens on the first address.
+    assert flink_rest.cancel(["localhost:9", flink.address], "mine", 20) == "CANCELED"
+    assert flink.cancelled == ["/jobs/id-mine?mode=cancel"]
+    assert flink.states["other"] == ["RUNNING"]
+
+
+def test_the_wait_is_bounded(flink):
+    flink.after = ["CANCELLING"]
+    assert flink_rest.cancel([flink.address], "mine", 0.5) == "CANCELLING"
+
+
+def test_a_job_that_is_found_nowhere(flink):
+    assert flink_rest.cancel([flink.address, "localhost:9"], "another", 20) is None
+    assert flink.cancelled == []
+
+
+@pytest.mark.parametrize(
+    ("master", "endpoint", "first", "count"),
+    [
+        ("flink:8081", "jobs:8099", "flink:8081", 1),
+        ("http://flink:8081/", "jobs:8099", "flink:8081", 1),
+        ("[auto]", "jobs:8099", "jobs:8081", 1),
+        (None, "localhost:8099", "localhost:8081", 9),
+    ],
+)
+def test_where_flink_is_looked_for(master, endpoint, first, count):
+    found = flink_rest.addresses(master, endpoint)
+    assert found[0] == first
+    assert len(found) == count

@@ -1,0 +1,97 @@
+"""Folders that appear whole, and what killed processes leave beside them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.output import whole_folder
+
+_ROOT = Path(__file__).resolve().parents[2]
+_WRITES_FOR_EVER = """
+import sys, time
+from data.output import whole_folder
+with whole_folder(sys.argv[1]) as folder:
+    (folder / "shard").write_bytes(b"x" * 100)
+    print(folder, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is writing to OUTPUT: (process, its unfinished folder)."""
+    program = _WRITES_FOR_EVER.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "records"],
+        cwd=_ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    folder = Path(process.stdout.readline().strip())
+    yield process, folder
+    process.kill()
+    process.wait()
+
+
+def _write(output: Path) -> None:
+    with whole_folder(output) as folder:
+        (folder / "shard").write_text("whole")
+
+
+def _dead_pid() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path, writer):
+    process, folder = writer
+    assert (folder / "shard").stat().st_size == 100
+    process.kill()
+    process.wait()
+    assert folder.exists()
+    _write(tmp_path / "records")
+    assert [path.name for path in tmp_path.iterdir()] == ["records"]
+    assert [path.name for path in (tmp_path / "records").iterdir()] == ["shard"]
+
+
+def test_what_is_being_written_stays(tmp_path, writer):
+    _, folder = writer
+    _write(tmp_path / "records")
+    assert (folder / "shard").stat().st_size == 100
+
+
+def test_what_another_container_writes_stays(tmp_path, writer):
+    """Its process has no number here, but holds the lock."""
+    _, folder = writer
+    elsewhere = folder.with_name(f".records.{_dead_pid()}.partial")
+    folder.rename(elsewhere)
+    _write(tmp_path / "records")
+    assert (elsewhere / "shard").stat().st_size == 100
+
+
+def test_only_folders_of_this_output_are_cleared(tmp_path):
+    pid = _dead_pid()
+    left = [
+        tmp_path / name for name in (f".records.{pid}.partial", f".records.{os.getpid()}.partial")
+    ]
+    kept = [
+        tmp_path / name
+        for name in (f".records2.{pid}.partial", ".records.x.partial", f"records.{pid}.partial")
+    ]
+    for folder in (*left, *kept):
+        folder.mkdir()
+        (folder / "shard").touch()
+    _write(tmp_path / "records")
+    assert not any(folder.exists() for folder in left)
+    assert all(folder.exists() for folder in kept)
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "records") as folder:
+        (folder / "shard").touch()
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,84 @@
+"""An engine that is running, and commands that have their Beam work done there."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engines import local
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that is running, with a pool of workers."""
+
+    name: str
+    address: local.Address
+    logs: Path
+
+    def options(self, **changed: object) -> list[str]:
+        """Arguments of a command that has its Beam work done here."""
+        options = {
+            "job_endpoint": f"localhost:{self.address.job}",
+            "environment_config": f"localhost:{self.address.pool}",
+            **changed,
+        }
+        return ["--beam", self.name, "--", *(f"--{k}={v}" for k, v in options.items())]
+
+    def start(self, *command: object) -> subprocess.Popen:
+        """Starts `python COMMAND` in the project's folder."""
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=_ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill_workers(self) -> int:
+        """Kills the Python workers of the pool; how many there were."""
+        workers = [
+            pid
+            for pid in Path("/proc").glob("[0-9]*")
+            if "SdkHarness" in _command(pid)
+            and f"--port={self.address.pool}" in _command(_parent(pid))
+        ]
+        for pid in workers:
+            subprocess.run(["kill", "-9", pid.name], check=False)
+        return len(workers)
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        return sock.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> object:
+    """The first true answer of a condition."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"still waiting after {seconds} s")
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _parent(process: Path) -> Path:
+    try:
+        return Path("/proc", (process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return process

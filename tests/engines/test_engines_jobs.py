@@ -1,0 +1,273 @@
+"""What users do on Flink and Spark, with the engines themselves."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from components.evaluation import OVERALL, read_evaluation
+from data.beam_runner import beam_arguments
+from data.convert import convert
+from data.sample import SPLIT_LISTS, draw_sample
+from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from tests.engines.running import free_port, wait_for
+
+_CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
+_PICTURES = 44
+_LISTS = [f"--{split}={name}" for split, names in SPLIT_LISTS.items() for name in names]
+_QUICK = (
+    "trainer.steps=8",
+    "trainer.batch_size=4",
+    "trainer.warmup_steps=2",
+    "evaluator.min_map=0",
+)
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory) -> Path:
+    """The sample data set, with few pictures."""
+    root = tmp_path_factory.mktemp("sample") / "voc"
+    draw_sample(root, images=_PICTURES)
+    return root
+
+
+@pytest.fixture(scope="module")
+def converted(voc, tmp_path_factory) -> dict[str, bytes]:
+    """What a conversion in this process writes."""
+    output = tmp_path_factory.mktemp("direct") / "records"
+    convert(voc, output, classes=_CLASSES, **SPLIT_LISTS)
+    return _files(output)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _convert(engine, voc: Path, output: Path, **options: object) -> subprocess.Popen:
+    arguments = ["--voc", voc, "--output", output, *_LISTS, "--classes", *_CLASSES]
+    return engine.start("-m", "data.convert", *arguments, *engine.options(**options))
+
+
+def _finished(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit status and standard error, without the lines on progress."""
+    _, stderr = process.communicate(timeout=300)
+    lines = [line for line in stderr.splitlines() if not re.match(r"(check|write): \d", line)]
+    return process.returncode, "\n".join(lines)
+
+
+def test_a_conversion_writes_the_same_bytes(engine, voc, converted, tmp_path):
+    status, stderr = _finished(_convert(engine, voc, tmp_path / "records"))
+    assert (status, stderr) == (0, "")
+    assert _files(tmp_path / "records") == converted
+
+
+def test_bad_pictures_are_listed(engine, voc, tmp_path):
+    broken = _linked(voc, tmp_path)
+    picture = _picture(broken)
+    picture.unlink()
+    picture.write_bytes(b"not a JPEG")
+    status, stderr = _finished(_convert(engine, broken, tmp_path / "records"))
+    assert status == 2
+    assert "1 of 44 pictures cannot be used, so nothing was written" in stderr
+    assert str(picture) in stderr
+    assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["voc"]
+
+
+@pytest.mark.parametrize("stage", ["check", "write"])
+def test_a_lost_worker_changes_no_byte(engine, voc, converted, tmp_path, stage):
+    linked = _linked(voc, tmp_path)
+    with _blocking(_picture(linked)) as picture:
+        process = _convert(engine, linked, tmp_path / "records")
+        if stage == "write":
+            # Once more than pictures: the marks of a stage that is over.
+            wait_for(lambda: picture.answer() or _done(tmp_path, "check") == _PICTURES)
+        wait_for(picture.is_read)
+        assert (_done(tmp_path, "check") == _PICTURES) == (stage == "write")
+        assert engine.kill_workers()
+        picture.release()
+        status, stderr = _finished(process)
+    assert (status, stderr) == (0, "")
+    assert _files(tmp_path / "records") == converted
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_cancels_the_job(engine, voc, tmp_path, number, status):
+    linked = _linked(voc, tmp_path)
+    with _blocking(_picture(linked)) as picture:
+        process = _convert(engine, linked, tmp_path / "records")
+        wait_for(picture.is_read)
+        process.send_signal(number)
+        found, stderr = _finished(process)
+    assert found == status
+    assert re.search(r"^interrupted: cancelling job \S+ on localhost:\d+ \.\.\.$", stderr, re.M)
+    assert re.search(r"^job \S+: cancelled$", stderr, re.M)
+    assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["voc"]
+
+
+def test_without_a_pool_one_line_says_so(engine, voc, tmp_path):
+    port = free_port()
+    options = {"environment_config": f"localhost:{port}"}
+    status, stderr = _finished(_convert(engine, voc, tmp_path / "records", **options))
+    assert status == 2
+    assert re.fullmatch(
+        rf"error: no pool of Python workers at localhost:{port}, .*python -m data\.worker_pool.*",
+        stderr,
+    )
+
+
+def test_workers_with_other_code_are_refused(engine, voc, tmp_path, other_pool):
+    options = {"environment_config": f"localhost:{other_pool}"}
+    status, stderr = _finished(_convert(engine, voc, tmp_path / "records", **options))
+    assert status == 2
+    versions = r"code (\w{12}), Python 3\.\d+, TensorFlow [\d.]+, Beam [\d.]+"
+    line = rf"error: the Beam worker on \S+ has {versions}; the job was submitted with {versions}\."
+    found = re.fullmatch(f"{line} .*", stderr)
+    assert found and found[1] != found[2]
+
+
+_COUNT = """
+import collections, os, sys
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+path, output, *options = sys.argv[1:]
+with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
+    _ = (
+        pipeline
+        | beam.io.ReadFromTFRecord(path)
+        | beam.Map(lambda _: (os.getpid(), 1))
+        | beam.CombinePerKey(sum)
+        | beam.MapTuple(lambda pid, count: f"{pid} {count}")
+        | beam.io.WriteToText(output, shard_name_template="")
+    )
+"""
+
+
+def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
+    """A compressed file is read by one worker; what is done with its records is not."""
+    path, output = tmp_path / "records.gz", tmp_path / "counts"
+    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
+        for number in range(400):
+            writer.write(b"%d" % number)
+    options = engine.options(sdk_worker_parallelism=2)[3:]
+    words = beam_arguments(engine.name, options)
+    status, stderr = _finished(engine.start("-c", _COUNT, path, output, *words))
+    assert status == 0, stderr
+    counts = [int(line.split()[1]) for line in output.read_text().splitlines()]
+    assert sum(counts) == 400
+    assert min(counts) >= 100
+
+
+@pytest.fixture(scope="module")
+def direct_run(voc, tmp_path_factory) -> dict:
+    """What the sample pipeline makes in one process."""
+    output = tmp_path_factory.mktemp("run") / "output"
+    command = [sys.executable, "local_runner.py", *_run_arguments(voc, output)]
+    root = Path(__file__).resolve().parents[2]
+    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return _made(output)
+
+
+def test_the_pipeline_finds_the_same(engine, voc, direct_run, tmp_path):
+    output = tmp_path / "output"
+    process = engine.start("local_runner.py", *_run_arguments(voc, output), *engine.options())
+    stdout, stderr = process.communicate(timeout=1200)
+    assert (process.returncode, stderr) == (0, ""), stdout
+    assert _made(output) == direct_run
+
+
+def _run_arguments(voc: Path, output: Path) -> list[str]:
+    settings = [word for value in _QUICK for word in ("--set", value)]
+    return ["--data", str(voc), "--output", str(output), *settings]
+
+
+def _made(output: Path) -> dict:
+    """Examples by split, the gate's report and the scores of a run."""
+    (examples,) = output.glob("pipeline/ImportExampleGen/examples/*")
+    (gate,) = output.glob("pipeline/DataGate/report/*/data_gate.json")
+    (evaluation,) = output.glob("pipeline/Evaluator/evaluation/*")
+    scores = read_evaluation(evaluation).candidate[OVERALL]
+    assert len(scores) > len(_CLASSES)
+    return {
+        "examples": _files(examples),
+        "gate": json.loads(gate.read_text()),
+        "scores": {name: repr(score) for name, score in scores.items()},
+    }
+
+
+def _linked(voc: Path, folder: Path) -> Path:
+    """A copy of the data set, made of links."""
+    copy = folder / "voc"
+    subprocess.run(["cp", "-rl", voc, copy], check=True)
+    return copy
+
+
+def _picture(voc: Path) -> Path:
+    return min(voc.glob("**/JPEGImages/*.jpg"))
+
+
+def _done(folder: Path, stage: str) -> int:
+    marks = folder.glob(f".records.*.partial/marks/{stage}-*")
+    return sum(path.stat().st_size for path in marks)
+
+
+class _BlockingPicture:
+    """A pipe in the place of a picture: who reads it waits until it is answered."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._content = path.read_bytes()
+        self._writer: int | None = None
+        path.unlink()
+        os.mkfifo(path)
+
+    def is_read(self) -> bool:
+        """Whether a worker has it open, and waits from now on."""
+        if self._writer is None:
+            try:
+                self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+        return self._writer is not None
+
+    def answer(self) -> None:
+        """Gives a worker that waits the picture; the next one waits again."""
+        if self.is_read():
+            self._path.unlink()
+            os.mkfifo(self._path)
+            os.write(self._writer, self._content)
+            os.close(self._writer)
+            self._writer = None
+
+    def release(self) -> None:
+        """Puts the picture back."""
+        whole = self._path.with_suffix(".whole")
+        whole.write_bytes(self._content)
+        whole.replace(self._path)
+        if self._writer is not None:
+            os.close(self._writer)
+            self._writer = None
+
+
+@contextmanager
+def _blocking(path: Path) -> Iterator[_BlockingPicture]:
+    picture = _BlockingPicture(path)
+    try:
+        yield picture
+    finally:
+        picture.release()
