@@ -17,7 +17,7 @@ PYTHONS_1.21 := >=3.11,<3.14
 LOCK := $(or $(LOCK_$(TFX)),$(error TFX=$(TFX): there are lock files for 1.16 and 1.21))
 TFX_PYTHON ?= $(PYTHONS_$(TFX))
 
-.PHONY: run test lint lock clean
+.PHONY: run test flink spark lint lock clean
 
 run: $(VENV)/.ready
 	$(BIN)/python local_runner.py
@@ -26,6 +26,10 @@ test: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+# An engine on this machine, to try `--beam flink` and `--beam spark` (docs/beam.md).
+flink spark: $(VENV)/.ready
+	@$(BIN)/python -m engines.local $@
 
 # A new lock file means a new environment. Byte-compiling costs seconds once and saves 20 at
 # every start of TFX.
