@@ -13,7 +13,7 @@ _START_S = 600.0
 _STOP_S = 60.0
 
 
-class Server:
+class ServerProcess:
     """A server process and what the system says of it."""
 
     def __init__(self, process: subprocess.Popen, port: int, log: Path):
@@ -35,7 +35,7 @@ class Server:
         return self.process.wait(_STOP_S)
 
 
-def start_server(log: Path, *flags: str) -> Server:
+def start_server(log: Path, *flags: str) -> ServerProcess:
     """Starts a server with these flags and a free port; returns when its models are loaded."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -49,4 +49,4 @@ def start_server(log: Path, *flags: str) -> Server:
             process.kill()
             raise SystemExit(f"error: no server: {log.read_text()[-500:]}")
         time.sleep(0.05)
-    return Server(process, port, log)
+    return ServerProcess(process, port, log)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.serving import picture
-from benchmarks.serving_process import Server, start_server
+from benchmarks.serving_process import ServerProcess, start_server
 from data.console import quiet
 
 _MODEL = "ssd"
@@ -38,7 +38,7 @@ _MAX_GROWTH_MB_PER_MINUTE = 2.0
 class Soak:
     """What is pushed, asked and found."""
 
-    def __init__(self, base: Path, server: Server, answers: list[dict], images: list[bytes]):
+    def __init__(self, base: Path, server: ServerProcess, answers: list[dict], images: list[bytes]):
         self.base, self.server = base, server
         self.answers = answers  # per model, per picture
         self.instances = [{"b64": b64encode(image).decode()} for image in images]

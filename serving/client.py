@@ -22,7 +22,7 @@ from data.console import quiet
 from data.errors import DataError
 from serving.detections import (
     OUTPUTS,
-    Result,
+    Prediction,
     detections_of,
     drawing_paths,
     print_results,
@@ -207,7 +207,7 @@ def _error_text(body: bytes) -> str:
 
 def detect(
     images: list[Path], client: Client, output: Path, score_threshold: float, batch_size: int
-) -> list[Result]:
+) -> list[Prediction]:
     """Detects, draws and saves, `batch_size` pictures a request. Raises DataError."""
     drawings = drawing_paths(images, output)
     for image in images:
@@ -219,7 +219,7 @@ def detect(
         for image, drawing, outputs in zip(batch, drawings[first:], answers, strict=False):
             detections = detections_of(outputs, score_threshold)
             save_drawing(open_picture(image), detections, drawing)
-            results.append(Result(image, drawing, detections))
+            results.append(Prediction(image, drawing, detections))
     return results
 
 

@@ -38,7 +38,7 @@ class Detection:
 
 
 @dataclass(frozen=True)
-class Result:
+class Prediction:
     """What was found on one picture, and where its drawing is."""
 
     image: Path
@@ -109,7 +109,7 @@ def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Pa
         raise DataError(f"{path}: cannot write the drawing ({error.strerror}).") from error
 
 
-def print_results(results: Sequence[Result], as_json: bool) -> None:
+def print_results(results: Sequence[Prediction], as_json: bool) -> None:
     """One line a picture, or one JSON list with every box and score."""
     if as_json:
         text = json.dumps([_as_dict(result) for result in results], indent=2, ensure_ascii=False)
@@ -132,7 +132,7 @@ def summary(detections: Sequence[Detection]) -> str:
     return f"{len(detections)} {noun}: " + ", ".join(f"{count} {name}" for name, count in counts)
 
 
-def _as_dict(result: Result) -> dict:
+def _as_dict(result: Prediction) -> dict:
     return {
         "image": str(result.image),
         "drawing": str(result.drawing),

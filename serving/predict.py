@@ -13,7 +13,7 @@ from data.console import quiet
 from data.errors import DataError
 from serving.detections import (
     OUTPUTS,
-    Result,
+    Prediction,
     detections_of,
     drawing_paths,
     print_results,
@@ -23,7 +23,7 @@ from serving.drawing import open_picture
 from serving.versions import newest_version
 
 
-class Detector:
+class SavedModelDetector:
     """A SavedModel that answers for pictures, loaded from a version folder or its base folder."""
 
     def __init__(self, model: Path):
@@ -68,7 +68,9 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def predict(images: list[Path], model: Path, output: Path, score_threshold: float) -> list[Result]:
+def predict(
+    images: list[Path], model: Path, output: Path, score_threshold: float
+) -> list[Prediction]:
     """Detects, draws and saves picture after picture.
 
     Paths, pictures and model are checked before the first drawing is written. Raises DataError.
@@ -76,7 +78,7 @@ def predict(images: list[Path], model: Path, output: Path, score_threshold: floa
     drawings = drawing_paths(images, output)
     for image in images:
         open_picture(image)
-    detector = Detector(model)
+    detector = SavedModelDetector(model)
     results = []
     for image, drawing in zip(images, drawings, strict=True):
         try:
@@ -85,7 +87,7 @@ def predict(images: list[Path], model: Path, output: Path, score_threshold: floa
             raise DataError(f"{image}: {error}") from error
         detections = detections_of(outputs, score_threshold)
         save_drawing(open_picture(image), detections, drawing)
-        results.append(Result(image, drawing, detections))
+        results.append(Prediction(image, drawing, detections))
     return results
 
 

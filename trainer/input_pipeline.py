@@ -214,7 +214,7 @@ def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:
     return records.enumerate().filter(ours).map(lambda _, record: record)
 
 
-class Plan(NamedTuple):
+class ExamplePlan(NamedTuple):
     """How each picture of a batch becomes a training example.
 
     `encoded`: JPEG, string [batch]. `placement`: which of its pixels are shown, and where.
@@ -229,7 +229,7 @@ class Plan(NamedTuple):
     labels: tf.Tensor
 
 
-def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
+def plan_examples(records, epoch, config: TrainerConfig, size: int) -> ExamplePlan:
     """Draws the augmentation of a batch of transformed records and what becomes of their objects.
 
     All but the pixels, for many pictures at a time: these are some 200 small operations.
@@ -260,10 +260,10 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> Plan:
     kept = boxes.with_flat_values(augmentation.centres_inside(boxes.flat_values, window))
     boxes = boxes.with_flat_values(augmentation.boxes_in_window(boxes.flat_values, window, flip))
     boxes, labels = (tf.ragged.boolean_mask(values, kept).to_tensor() for values in (boxes, labels))
-    return Plan(encoded, placement, drawn.colours, boxes, labels)
+    return ExamplePlan(encoded, placement, drawn.colours, boxes, labels)
 
 
-def make_image(plan: Plan, size: int):
+def make_image(plan: ExamplePlan, size: int):
     """The planned picture of one record, float32 [size, size, 3] in 0-255."""
     part = crop_and_resize.decode_part(plan.encoded, plan.placement)
     change = partial(augmentation.distort_colours, colours=plan.colours)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from components.serving_check.server import MODEL_NAME, Server, started_server
+from components.serving_check.server import MODEL_NAME, CheckedServer, started_server
 from data.errors import DataError
 from data.fields import COMMON
 from serving.client import Client
@@ -138,7 +138,7 @@ def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
 
 
 def _ask(
-    server: Server, warm_up: Sequence[Sequence[bytes]], pictures: Sequence[bytes]
+    server: CheckedServer, warm_up: Sequence[Sequence[bytes]], pictures: Sequence[bytes]
 ) -> tuple[list[list[Detection]], list[float]]:
     """The server's answer to each picture, and the milliseconds it took."""
     # A second try would hide that the first failed.

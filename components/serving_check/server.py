@@ -25,7 +25,7 @@ _LOG_LINES = 5
 
 
 @dataclass(frozen=True)
-class Server:
+class CheckedServer:
     """A server process that may not have loaded its model yet."""
 
     process: subprocess.Popen
@@ -65,7 +65,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def started_server(model: str) -> Iterator[Server]:
+def started_server(model: str) -> Iterator[CheckedServer]:
     """Starts a server for the SavedModel in a folder, and stops it at the end.
 
     It computes on the CPU: this process may have taken the accelerator's memory.
@@ -86,7 +86,7 @@ def started_server(model: str) -> Iterator[Server]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            yield Server(process, port, log)
+            yield CheckedServer(process, port, log)
         finally:
             process.terminate()
             try:

@@ -243,8 +243,8 @@ def test_what_is_not_an_address(url):
 def test_a_reader_that_has_seen_enough_is_no_error(as_json):
     """As in `... --json | head`: the pipe is closed before anything is written."""
     program = (
-        "from pathlib import Path; from serving.detections import Result, print_results; "
-        f"print_results([Result(Path('a'), Path('b'), [])], {as_json})"
+        "from pathlib import Path; from serving.detections import Prediction, print_results; "
+        f"print_results([Prediction(Path('a'), Path('b'), [])], {as_json})"
     )
     reading, writing = os.pipe()
     os.close(reading)

@@ -72,8 +72,8 @@ def test_the_score_threshold_keeps_what_reaches_it():
 
 
 def test_the_highest_version_is_taken_by_number(blob_model):
-    assert predict.Detector(blob_model).folder == blob_model / "20"
-    assert predict.Detector(blob_model / "3").folder == blob_model / "3"
+    assert predict.SavedModelDetector(blob_model).folder == blob_model / "20"
+    assert predict.SavedModelDetector(blob_model / "3").folder == blob_model / "3"
 
 
 def test_grey_and_cmyk_pictures(run, blob_model, tmp_path):
