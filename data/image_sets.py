@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError
+from data.splits import SPLITS
 from data.voc import Annotation, read_image_set
-
-SPLITS = ("train", "eval", "test")
 
 # The "07+12" of the SSD paper. Of the names in a group the first that exists is taken: the second
 # spelling of the test list is SSD.TensorFlow's folder layout.

@@ -8,8 +8,7 @@ from google.protobuf.message import DecodeError
 
 from data import fields
 from data.errors import DataError
-
-SPLITS = ("train", "eval", "test")
+from data.splits import SPLITS
 
 
 @dataclass(frozen=True)

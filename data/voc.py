@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
+from numpy.typing import ArrayLike
 
 from data.errors import DataError
 
@@ -118,13 +119,23 @@ def read_image_set(path: Path | str) -> list[str]:
     return list(first_lines)
 
 
-def relative_boxes(
-    boxes_px: Sequence[tuple[float, float, float, float]], width: int, height: int
-) -> np.ndarray:
-    """Turns VOC pixel boxes into the boxes used everywhere else.
+def pixel_edges(boxes_px: ArrayLike) -> np.ndarray:
+    """The edges of VOC's pixel boxes: float64 [n, 4] ymin, xmin, ymax, xmax in pixels, from 0.
 
     VOC counts pixels from 1 and includes the last, so a box covers the picture from xmin - 1 to
     xmax. With these edges the plain IoU equals the devkit's, which adds 1 to every side.
+
+    Args:
+        boxes_px: [n, 4], xmin, ymin, xmax, ymax, 1-based inclusive pixels.
+    """
+    edges = np.asarray(boxes_px, np.float64).reshape(-1, 4) - (1, 1, 0, 0)
+    return edges[:, [1, 0, 3, 2]]
+
+
+def relative_boxes(
+    boxes_px: Sequence[tuple[float, float, float, float]], width: int, height: int
+) -> np.ndarray:
+    """Turns VOC pixel boxes into the boxes used everywhere else (`pixel_edges`).
 
     Args:
         boxes_px: xmin, ymin, xmax, ymax each, 1-based inclusive pixels.
@@ -134,8 +145,7 @@ def relative_boxes(
     Returns:
         float32 [num_boxes, 4]: ymin, xmin, ymax, xmax, relative to the picture.
     """
-    edges = np.asarray(boxes_px, np.float64).reshape(-1, 4) - (1, 1, 0, 0)
-    return (edges / (width, height, width, height))[:, [1, 0, 3, 2]].astype(np.float32)
+    return (pixel_edges(boxes_px) / (height, width, height, width)).astype(np.float32)
 
 
 def _parse(path: Path) -> Element:

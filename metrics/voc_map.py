@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import DataError
-from data.voc import VocObject, read_annotation, read_image_set
+from data.voc import VocObject, pixel_edges, read_annotation, read_image_set
 from metrics.accumulator import DetectionAccumulator
 from metrics.voc import ClassResult, VocResult, evaluate
 
@@ -101,7 +101,7 @@ def accumulate(data: VocData) -> DetectionAccumulator:
     ):
         accumulator.add(
             image_id,
-            _edges([item.box_px for item in objects]),
+            pixel_edges([item.box_px for item in objects]),
             [item.name for item in objects],
             [item.difficult for item in objects],
             boxes,
@@ -198,7 +198,7 @@ def _read_class(path: Path) -> ClassDetections:
     if numbers.shape != (len(words), 5):
         raise _bad_line(path, lines)
     boxes = numbers[:, 1:]
-    edges = _edges(boxes)
+    edges = pixel_edges(boxes)
     if not (np.isfinite(numbers).all() and (edges[:, :2] <= edges[:, 2:]).all()):
         raise _bad_line(path, lines)
     return ClassDetections([row[0] for row in words], numbers[:, 0], boxes)
@@ -219,20 +219,10 @@ def _bad_line(path: Path, lines: Sequence[str]) -> DataError:
             return DataError(f"{where} has a word that is not a number; expected `{_LINE}`")
         if not np.isfinite(values).all():
             return DataError(f"{where} has a number that is not finite; fix the detector's output")
-        edges = _edges(values[1:])[0]
+        edges = pixel_edges(values[1:])[0]
         if not (edges[:2] <= edges[2:]).all():
             return DataError(f"{where} has an inverted box; expected `{_LINE}`")
     return DataError(f"{path}: not a detection file; expected lines of `{_LINE}`")
-
-
-def _edges(boxes_px) -> np.ndarray:
-    """ymin, xmin, ymax, xmax float64 [n, 4] in pixels of 1-based inclusive VOC boxes.
-
-    `data.voc.relative_boxes` without its division: whole pixels stay exact, and no picture size is
-    needed, which many detectors' authors leave out of what they publish.
-    """
-    edges = np.asarray(boxes_px, np.float64).reshape(-1, 4) - (1, 1, 0, 0)
-    return edges[:, [1, 0, 3, 2]]
 
 
 def _by_picture(
@@ -258,7 +248,7 @@ def _by_picture(
     order = np.argsort(picture, kind="stable")
     cuts = np.searchsorted(picture[order], np.arange(1, len(image_ids)))
     columns = (
-        _edges(np.concatenate([detections.boxes_px for detections in found.values()])),
+        pixel_edges(np.concatenate([detections.boxes_px for detections in found.values()])),
         np.concatenate([detections.scores for detections in found.values()]),
         np.repeat([class_names.index(name) for name in found], [len(rows) for rows in pictures]),
     )

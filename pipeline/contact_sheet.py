@@ -12,6 +12,7 @@ from pathlib import Path
 from data.console import quiet
 from data.errors import DataError
 from data.paths import local_path
+from data.splits import TRAIN
 from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
 
 
@@ -46,7 +47,7 @@ def _draw(options: argparse.Namespace) -> None:
         if inputs.schema_path is None:
             raise DataError("the classes are unknown. Name a schema: --set data.schema=PATH")
         sheet = draw_contact_sheet(
-            list_shards([str(inputs.records / inputs.patterns["train"])]),
+            list_shards([str(inputs.records / inputs.patterns[TRAIN])]),
             SchemaRecords(read_schema(inputs.schema_path)),
             inputs.classes,
             config.trainer,

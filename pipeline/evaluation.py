@@ -8,9 +8,9 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from data.errors import DataError, did_you_mean
 from data.fields import Fields
+from data.saved_model import EXAMPLES_SIGNATURE
 from pipeline.config import EvaluatorConfig, parse_bounds
 
-EVALUATED_SIGNATURE = "serving_examples"
 EXTRACTORS = picture_slices.__name__
 
 _OVERALL = config_pb2.SlicingSpec()
@@ -55,7 +55,7 @@ def evaluation_config(
         spec = config_pb2.SlicingSpec(feature_values={name: value})
         bounds[metric_names.MAP].append((spec, _at_least(least)))
     return config_pb2.EvalConfig(
-        model_specs=[config_pb2.ModelSpec(signature_name=EVALUATED_SIGNATURE)],
+        model_specs=[config_pb2.ModelSpec(signature_name=EXAMPLES_SIGNATURE)],
         slicing_specs=[_OVERALL, *(config_pb2.SlicingSpec(feature_keys=[name]) for name in sliced)],
         metrics_specs=[
             config_pb2.MetricsSpec(metrics=[metric], per_slice_thresholds=_per_slice(bounds))

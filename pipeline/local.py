@@ -25,6 +25,7 @@ from data.beam_runner import IN_PROCESS
 from data.errors import DataError, did_you_mean
 from data.fields import COMMON
 from data.paths import check_no_wildcard
+from data.saved_model import IDENTITY
 from data.schema import class_names, read_schema
 from pipeline.config import Config
 from pipeline.inputs import keep_schema, prepare, schema_path
@@ -35,7 +36,6 @@ from pipeline.runs.store import DATA, NAME, Run, check_sound, runs_of
 from trainer import devices, reporting
 from trainer.config import LATEST, NO_WEIGHTS
 from trainer.detector import build_network, detector_spec
-from trainer.files import IDENTITY
 from trainer.weights import check_weights
 from trainer.weights.saved_model import check_base_model
 

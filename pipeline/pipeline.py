@@ -44,11 +44,13 @@ from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
 from data.beam_runner import IN_PROCESS
 from data.fields import Fields
+from data.saved_model import EXAMPLES_SIGNATURE
 from data.schema import read_schema
+from data.splits import EVAL, TEST, TRAIN
 from pipeline.baseline import MetadataBaselines
 from pipeline.code_version import add_code_versions, code_version
 from pipeline.config import Config, ServingConfig
-from pipeline.evaluation import EVALUATED_SIGNATURE, EXTRACTORS, evaluation_config
+from pipeline.evaluation import EXTRACTORS, evaluation_config
 from trainer import reporting
 from trainer.config import LATEST
 from trainer.files import MODEL_NAME
@@ -56,7 +58,6 @@ from trainer.files import MODEL_NAME
 BASELINE = "latest_blessed_model"
 BASELINE_DATA = "latest_blessed_data"
 BASE_MODEL = "base_model"
-_TEST_SPLIT = "test"
 # The image that the manifests in serving/ deploy.
 _TF_SERVING_TAG = "2.16.1"
 
@@ -179,7 +180,7 @@ def _model_components(
         # The trainer applies the graph to the original examples: no picture is written again.
         materialize=False,
         disable_statistics=True,
-        splits_config=transform_pb2.SplitsConfig(analyze=["train"]),
+        splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN]),
         custom_config={"classes": classes},
     )
     transform.add_upstream_node(verdict)
@@ -192,7 +193,7 @@ def _model_components(
     baseline = baselines.model(model).with_id(BASELINE)
     evaluator = Evaluator(
         examples=examples,
-        example_splits=[_TEST_SPLIT],
+        example_splits=[TEST],
         model=model,
         baseline_model=baseline.outputs["model"],
         eval_config=evaluation_config(
@@ -232,7 +233,7 @@ def _model_components(
         statistics=statistics_gen.outputs["statistics"],
         infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
-        split=_TEST_SPLIT,
+        split=TEST,
     )
     return [
         *(transform, *before, trainer, baseline, evaluator),
@@ -282,8 +283,8 @@ def _training_components(
     job = dataclasses.asdict(config.training_job) if config.training_job.workers else None
     trainer = Trainer(
         run_fn=f"{'components.distributed_trainer.launch' if job else 'trainer.run'}.run_fn",
-        train_args=trainer_pb2.TrainArgs(splits=["train"], num_steps=config.trainer.steps),
-        eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+        train_args=trainer_pb2.TrainArgs(splits=[TRAIN], num_steps=config.trainer.steps),
+        eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
         hyperparameters=hyperparameters,
         custom_config={**custom_config, **({"training_job": job} if job else {})},
         **data,
@@ -307,7 +308,7 @@ def _serving_check(config: ServingConfig, model: Channel, examples: Channel):
         return ServingCheck(
             model=model,
             examples=examples,
-            split=_TEST_SPLIT,
+            split=TEST,
             check_pictures=config.check_pictures,
             max_latency_ms=config.max_latency_ms,
             max_memory_mb=config.max_memory_mb,
@@ -327,9 +328,9 @@ def _serving_check(config: ServingConfig, model: Channel, examples: Channel):
         ),
         request_spec=infra_validator_pb2.RequestSpec(
             tensorflow_serving=infra_validator_pb2.TensorFlowServingRequestSpec(
-                signature_names=[EVALUATED_SIGNATURE]
+                signature_names=[EXAMPLES_SIGNATURE]
             ),
-            split_name=_TEST_SPLIT,
+            split_name=TEST,
             num_examples=config.check_pictures,
         ),
     )

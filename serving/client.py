@@ -20,8 +20,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 from data.console import quiet
 from data.errors import DataError
+from data.saved_model import OUTPUTS
 from serving.detections import (
-    OUTPUTS,
     Prediction,
     detections_of,
     drawing_paths,
@@ -71,7 +71,7 @@ class Client:
             self._predict = self._connect_grpc(parts.netloc)
 
     def predict(self, pictures: Sequence[bytes]) -> list[dict]:
-        """The model's outputs (`serving.detections.OUTPUTS`) for encoded pictures, one a picture.
+        """The model's outputs (`data.saved_model.OUTPUTS`) for encoded pictures, one a picture.
 
         All pictures travel in one request.
         """

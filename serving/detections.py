@@ -12,17 +12,8 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
+from data.saved_model import BOXES, CLASS_NAMES, COUNT
 from serving.drawing import draw_detections
-
-# What every signature of an exported model answers, padded to the model's maximum.
-OUTPUTS = (
-    "detection_boxes",
-    "detection_scores",
-    "detection_classes",
-    "detection_class_names",
-    "num_detections",
-)
-
 
 _SIDES = ("ymin", "xmin", "ymax", "xmax")
 
@@ -56,11 +47,11 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
     Raises DataError where the outputs contradict each other, or are of another kind.
     """
     found = []
-    count = outputs["num_detections"]
+    count = outputs[COUNT]
     try:
         for i in range(int(count)):
-            name = outputs["detection_class_names"][i]
-            ymin, xmin, ymax, xmax = map(float, outputs["detection_boxes"][i])
+            name = outputs[CLASS_NAMES][i]
+            ymin, xmin, ymax, xmax = map(float, outputs[BOXES][i])
             found.append(
                 Detection(
                     name=name.decode() if isinstance(name, bytes) else str(name),

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from data.errors import DataError
+from data.saved_model import DEFAULT_SIGNATURE
 from serving.backend import Backend
 from serving.model_config import models_of
 from serving.status import StatusError, invalid
@@ -81,7 +82,7 @@ class _Services(
 
     def _predict(self, request) -> predict_pb2.PredictResponse:
         spec, wanted = request.model_spec, list(request.output_filter)
-        signature = spec.signature_name or "serving_default"
+        signature = spec.signature_name or DEFAULT_SIGNATURE
         with self._backend.manager.use(*_named(spec)) as (number, servable):
             inputs = {name: self._array(name, proto) for name, proto in request.inputs.items()}
             outputs = self._backend.run(spec.name, number, servable, signature, inputs, wanted)

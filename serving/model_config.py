@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
 from data.errors import DataError
+from data.saved_model import SAVED_MODEL_FILE
 
 _DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 _LOG_TYPE = "tfrecord"
@@ -104,10 +105,11 @@ def models_of(config: model_server_config_pb2.ModelServerConfig, source: str) ->
 
 def check_base_path(base_path: Path, source: str) -> None:
     """Raises DataError where a base path is a version instead of the folder of all versions."""
-    if (base_path / "saved_model.pb").is_file():
+    if (base_path / SAVED_MODEL_FILE).is_file():
         raise DataError(
-            f"{source}: {base_path} is one version of a model (it has a saved_model.pb). Did you "
-            f"give the version's folder? Give the folder of all versions: {base_path.parent}"
+            f"{source}: {base_path} is one version of a model (it has a {SAVED_MODEL_FILE}). "
+            f"Did you give the version's folder? Give the folder of all versions: "
+            f"{base_path.parent}"
         )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from data.console import quiet
 from data.errors import DataError
+from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
 from serving.detections import (
-    OUTPUTS,
     Prediction,
     detections_of,
     drawing_paths,
@@ -36,7 +36,7 @@ class SavedModelDetector:
             raise DataError(
                 f"{self.folder}: the model does not load ({_first_line(error)}). Push it again."
             ) from error
-        signature = self._model.signatures.get("serving_default")
+        signature = self._model.signatures.get(DEFAULT_SIGNATURE)
         inputs = signature.structured_input_signature[1] if signature else {}
         if set(inputs) != {"image_bytes"} or not set(OUTPUTS) <= set(signature.structured_outputs):
             found = ", ".join(sorted(self._model.signatures)) or "none"

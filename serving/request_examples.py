@@ -17,6 +17,7 @@ from data.console import quiet
 from data.errors import DataError
 from data.fields import COMMON
 from data.output import whole_folder
+from data.saved_model import BOXES, CLASS_NAMES, CLASSES, SCORES
 
 _PICTURES = "image_bytes"
 
@@ -102,12 +103,12 @@ def _example(picture: bytes, answer: dict, score: float, source: str):
         feature[name].bytes_list.value.append(value)
     feature[COMMON.height].int64_list.value.append(height)
     feature[COMMON.width].int64_list.value.append(width)
-    sure = answer["detection_scores"] >= score
+    sure = answer[SCORES] >= score
     sides = (COMMON.ymin, COMMON.xmin, COMMON.ymax, COMMON.xmax)
-    for name, values in zip(sides, answer["detection_boxes"][sure].T, strict=True):
+    for name, values in zip(sides, answer[BOXES][sure].T, strict=True):
         feature[name].float_list.value.extend(values)
-    feature[COMMON.text].bytes_list.value.extend(answer["detection_class_names"][sure])
-    feature[COMMON.label].int64_list.value.extend(answer["detection_classes"][sure])
+    feature[COMMON.text].bytes_list.value.extend(answer[CLASS_NAMES][sure])
+    feature[COMMON.label].int64_list.value.extend(answer[CLASSES][sure])
     return example
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from data.saved_model import DEFAULT_SIGNATURE
 from serving.model_config import LogConfig, ModelConfig
 from serving.servable import Arrays
 
@@ -58,7 +59,7 @@ class RequestLogs:
         for spec in (record.log_metadata.model_spec, request.model_spec, response.model_spec):
             spec.name = model
             spec.version.value = version
-            spec.signature_name = signature or "serving_default"
+            spec.signature_name = signature or DEFAULT_SIGNATURE
         for protos, arrays in ((request.inputs, inputs), (response.outputs, outputs)):
             for name, array in arrays.items():
                 protos[name].CopyFrom(tf.make_tensor_proto(array))

@@ -14,13 +14,11 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from data.saved_model import DEFAULT_SIGNATURE, SAVED_MODEL_FILE, WARM_UP_REQUESTS
 from serving.status import StatusError, invalid
 
 Arrays = Mapping[str, np.ndarray]
 
-_SAVED_MODEL = "saved_model.pb"
-_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
-_DEFAULT_SIGNATURE = "serving_default"
 _CALLING_THREAD = -1  # in RunOptions.inter_op_thread_pool
 
 
@@ -29,10 +27,10 @@ class Servable:
 
     def __init__(self, folder: Path, warm_up: bool = True):
         """Loads the model and answers its warm-up requests; raises StatusError if either fails."""
-        if not (folder / _SAVED_MODEL).is_file():
+        if not (folder / SAVED_MODEL_FILE).is_file():
             raise StatusError(
                 "NOT_FOUND",
-                f"{folder} has no {_SAVED_MODEL}: it is not a SavedModel, or not yet complete",
+                f"{folder} has no {SAVED_MODEL_FILE}: it is not a SavedModel, or not yet complete",
             )
         self._calls: dict[tuple, Callable] = {}
         config = config_pb2.ConfigProto()
@@ -49,14 +47,14 @@ class Servable:
                 name: {key: tf.as_dtype(s.inputs[key].dtype) for key in sorted(s.inputs)}
                 for name, s in self.signatures.items()
             }
-            if warm_up and (folder / _WARM_UP).is_file():
-                self._warm_up(folder / _WARM_UP)
+            if warm_up and (folder / WARM_UP_REQUESTS).is_file():
+                self._warm_up(folder / WARM_UP_REQUESTS)
         except (tf.errors.OpError, OSError, RuntimeError, TypeError, ValueError) as error:
             self.close()
             if isinstance(error, tf.errors.OpError):
                 raise _failed(error) from error
             if "Cannot parse" in str(error):
-                raise StatusError("DATA_LOSS", f"{folder / _SAVED_MODEL} is damaged") from error
+                raise StatusError("DATA_LOSS", f"{folder / SAVED_MODEL_FILE} is damaged") from error
             raise StatusError("UNKNOWN", str(error)) from error
         except StatusError:
             self.close()
@@ -64,7 +62,7 @@ class Servable:
 
     def input_types(self, signature_name: str) -> dict[str, tf.DType]:
         """The inputs of a signature ("" for the default one) by name, and their types."""
-        name = signature_name or _DEFAULT_SIGNATURE
+        name = signature_name or DEFAULT_SIGNATURE
         if name not in self._input_types:
             raise invalid(self._no_signature(name))
         return self._input_types[name]
@@ -82,7 +80,7 @@ class Servable:
 
         Raises StatusError for inputs that do not fit, and for what fails inside the model.
         """
-        name = signature_name or _DEFAULT_SIGNATURE
+        name = signature_name or DEFAULT_SIGNATURE
         if name not in self._input_types:
             raise StatusError("FAILED_PRECONDITION", self._no_signature(name))
         expected = self._input_types[name]

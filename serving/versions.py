@@ -27,9 +27,9 @@ from pathlib import Path
 
 from data.console import quiet
 from data.errors import DataError
+from data.saved_model import IDENTITY, SAVED_MODEL_FILE
 
 STABLE = "stable"
-_SAVED_MODEL = "saved_model.pb"
 _HIGHEST = 2**63 - 1
 _NOT_DONE = 1  # exit status
 
@@ -49,7 +49,7 @@ def version_folders(base: Path) -> dict[int, Path]:
 def complete_versions(base: Path) -> list[int]:
     """The versions that have a SavedModel, ascending."""
     folders = version_folders(base)
-    return [number for number, folder in folders.items() if (folder / _SAVED_MODEL).is_file()]
+    return [number for number, folder in folders.items() if (folder / SAVED_MODEL_FILE).is_file()]
 
 
 def newest_version(folder: Path) -> Path:
@@ -57,12 +57,12 @@ def newest_version(folder: Path) -> Path:
 
     Raises DataError where there is no model.
     """
-    if (folder / _SAVED_MODEL).is_file():
+    if (folder / SAVED_MODEL_FILE).is_file():
         return folder
     complete = complete_versions(folder)
     if not complete:
         raise DataError(
-            f"{folder}: no model in it ({_SAVED_MODEL}, or numbered folders that hold one). "
+            f"{folder}: no model in it ({SAVED_MODEL_FILE}, or numbered folders that hold one). "
             "Give the folder a pipeline pushed to."
         )
     return version_folders(folder)[complete[-1]]
@@ -89,8 +89,8 @@ def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> 
     lines = []
     for number, folder in reversed(version_folders(base).items()):
         facts = _read(folder / "assets.extra" / "facts.json")
-        data = _read(folder / "assets.extra" / "model.json").get("data", {})
-        complete = (folder / _SAVED_MODEL).is_file()
+        data = _read(folder / IDENTITY).get("data", {})
+        complete = (folder / SAVED_MODEL_FILE).is_file()
         notes = sorted(label for label, version in labels.items() if version == number)
         notes += ["served"] * (number in served) + ["incomplete"] * (not complete)
         columns = (

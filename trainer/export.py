@@ -7,9 +7,16 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from data.errors import DataError
+from data.saved_model import (
+    DEFAULT_SIGNATURE,
+    EXAMPLES_SIGNATURE,
+    IDENTITY,
+    TENSOR_SIGNATURE,
+    WARM_UP_REQUESTS,
+)
 from trainer import checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
-from trainer.files import IDENTITY, MODEL_NAME, WEIGHTS
+from trainer.files import MODEL_NAME, WEIGHTS
 from trainer.postprocessing import OUTPUTS, detect
 from trainer.preprocessing import ENCODED
 
@@ -123,21 +130,20 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
         saved,
         str(folder),
         signatures={
-            "serving_default": detector.serving_default,
-            "serving_tensor": detector.serving_tensor,
-            "serving_examples": detector.serving_examples,
+            DEFAULT_SIGNATURE: detector.serving_default,
+            TENSOR_SIGNATURE: detector.serving_tensor,
+            EXAMPLES_SIGNATURE: detector.serving_examples,
         },
     )
-    extra = folder / "assets.extra"
-    extra.mkdir(exist_ok=True)
     identity = {
         **facts,
         "image_size": detector.spec.image_size,
         "anchors_hash": anchors_hash(detector.spec),
         "classes": list(detector.class_names),
     }
+    (folder / IDENTITY).parent.mkdir(exist_ok=True)
     (folder / IDENTITY).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+    with tf.io.TFRecordWriter(str(folder / WARM_UP_REQUESTS)) as writer:
         for picture in warmup_pictures[:_WARMUP_PICTURES]:
             writer.write(_warmup_request(picture))
 
@@ -145,7 +151,7 @@ def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures)
 def _warmup_request(picture: bytes) -> bytes:
     request = predict_pb2.PredictRequest()
     request.model_spec.name = MODEL_NAME
-    request.model_spec.signature_name = "serving_default"
+    request.model_spec.signature_name = DEFAULT_SIGNATURE
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([picture]))
     log = prediction_log_pb2.PredictionLog(
         predict_log=prediction_log_pb2.PredictLog(request=request)

@@ -4,8 +4,6 @@
 SUMMARY = "summary.json"
 # Among the checkpoints of `model_run`, where one was chosen on the eval split.
 BEST_FILE = "best.npz"
-# In the SavedModel: what the model is.
-IDENTITY = "assets.extra/model.json"
 # The attribute of the SavedModel that holds the network's weights by name.
 WEIGHTS = "weights"
 # What servers call the model.

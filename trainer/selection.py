@@ -11,6 +11,7 @@ import numpy as np
 
 from data.errors import DataError
 from data.record_folder import read_records
+from data.saved_model import BOXES, CLASSES, COUNT, SCORES
 from metrics import voc
 from metrics.accumulator import DetectionAccumulator
 from trainer import checkpoints
@@ -61,12 +62,12 @@ class EvalSplit:
         truths = iter(self._truth)
         for batch in self._batches:
             found = {name: values.numpy() for name, values in detect(batch).items()}
-            for row, count in enumerate(found["num_detections"]):
+            for row, count in enumerate(found[COUNT]):
                 accumulator.add(
                     *next(truths),
-                    found["detection_boxes"][row, :count],
-                    found["detection_scores"][row, :count],
-                    found["detection_classes"][row, :count] - 1,
+                    found[BOXES][row, :count],
+                    found[SCORES][row, :count],
+                    found[CLASSES][row, :count] - 1,
                 )
         return float(voc.evaluate(accumulator).map_11_point)
 

@@ -10,6 +10,7 @@ from tfx.utils import io_utils, proto_utils
 
 from components.artifacts import ModelCardFolder
 from components.atomic_push.push import copy_model, push
+from data.splits import TRAIN
 
 CARD_KEY = "card"
 STATISTICS_KEY = "statistics"
@@ -44,7 +45,7 @@ class Executor(executor.Executor):
                 target = f"{pushed_model.uri}/assets.extra/{name}"
                 io_utils.copy_file(f"{card}/{name}", target, overwrite=True)
         if input_dict.get(STATISTICS_KEY):
-            train = artifact_utils.get_split_uri(input_dict[STATISTICS_KEY], "train")
+            train = artifact_utils.get_split_uri(input_dict[STATISTICS_KEY], TRAIN)
             target = f"{pushed_model.uri}/{TRAIN_STATISTICS}"
             io_utils.copy_file(f"{train}/FeatureStats.pb", target, overwrite=True)
         version = push(pushed_model.uri, base)

@@ -20,9 +20,8 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from data.errors import DataError
-from trainer.files import IDENTITY
+from data.saved_model import IDENTITY, SAVED_MODEL_FILE
 
-_SAVED_MODEL = "saved_model.pb"
 # Locally the folder of an unfinished version; on object stores an empty object that marks one.
 _UNFINISHED = re.compile(r"\.(\d+)\.partial")
 _LOCK = ".push.lock"
@@ -82,13 +81,13 @@ def _push_remote(model: str, base: str) -> int:
     version = _next_version(names)
     _check_model(model)
     files = _files(model)
-    size = files.pop(_SAVED_MODEL)
+    size = files.pop(SAVED_MODEL_FILE)
     with tf.io.gfile.GFile(f"{base}/.{version}.partial", "w") as marker:
         marker.write("")
     try:
         _copy(model, f"{base}/{version}", files)
         _check_files(model, f"{base}/{version}", files)
-        _copy(model, f"{base}/{version}", {_SAVED_MODEL: size})
+        _copy(model, f"{base}/{version}", {SAVED_MODEL_FILE: size})
     finally:
         _finish_remote(base, version)
     return version
@@ -97,7 +96,7 @@ def _push_remote(model: str, base: str) -> int:
 def _finish_remote(base: str, version: int) -> None:
     """Removes a version that has no `saved_model.pb`, and the mark that it is unfinished."""
     folder = f"{base}/{version}"
-    if tf.io.gfile.exists(folder) and not tf.io.gfile.exists(f"{folder}/{_SAVED_MODEL}"):
+    if tf.io.gfile.exists(folder) and not tf.io.gfile.exists(f"{folder}/{SAVED_MODEL_FILE}"):
         tf.io.gfile.rmtree(folder)
     tf.io.gfile.remove(f"{base}/.{version}.partial")
 
@@ -163,12 +162,14 @@ def _check_files(source: str, copy: str, expected: dict[str, int]) -> None:
 def _check_model(folder: str) -> None:
     """Raises DataError unless the folder holds a model that the Trainer has exported."""
     try:
-        with tf.io.gfile.GFile(f"{folder}/{_SAVED_MODEL}", "rb") as file:
+        with tf.io.gfile.GFile(f"{folder}/{SAVED_MODEL_FILE}", "rb") as file:
             sound = bool(saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs)
     except (DecodeError, tf.errors.NotFoundError):
         sound = False
     if not sound:
-        raise DataError(f"{folder}: {_SAVED_MODEL} is missing or broken. Train and export again")
+        raise DataError(
+            f"{folder}: {SAVED_MODEL_FILE} is missing or broken. Train and export again"
+        )
     if not tf.io.gfile.exists(f"{folder}/{IDENTITY}"):
         raise DataError(
             f"{folder}: no {IDENTITY}, which says what the model is. Push a model that this "

@@ -23,9 +23,8 @@ from components.data_gate.config import DataGateConfig
 from components.data_gate.scan import scan
 from components.data_gate.shift import measure_shifts
 from data.fields import Fields
+from data.splits import TRAIN
 from trainer.model_zoo import anchor_spec
-
-TRAIN = "train"
 
 
 @component(use_beam=True)

@@ -12,8 +12,7 @@ from tfx.types import artifact_utils
 from tfx.types.standard_artifacts import Examples
 
 from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, DataGateReport
-
-_TRAIN, _EVAL = "train", "eval"
+from data.splits import EVAL, TRAIN
 
 
 @component
@@ -29,12 +28,12 @@ def DropLeaks(
     id_feature: what holds the id of a record.
     """
     found = json.loads((Path(report.uri) / DATA_GATE_FILE).read_text(encoding="utf-8"))
-    for split, excluded in ((_TRAIN, found[EXCLUDED_RECORDS]), (_EVAL, ())):
+    for split, excluded in ((TRAIN, found[EXCLUDED_RECORDS]), (EVAL, ())):
         folder = Path(kept.uri) / f"Split-{split}"
         folder.mkdir(parents=True)
         for shard in sorted(Path(artifact_utils.get_split_uri([examples], split)).iterdir()):
             copy_without(shard, folder / shard.name, excluded, id_feature)
-    kept.split_names = artifact_utils.encode_split_names([_TRAIN, _EVAL])
+    kept.split_names = artifact_utils.encode_split_names([TRAIN, EVAL])
 
 
 def copy_without(source: Path, target: Path, excluded: Collection[str], id_feature: str) -> None:

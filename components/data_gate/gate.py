@@ -10,13 +10,13 @@ from components.data_gate.scan import Leak, Scan
 from components.data_gate.shift import Shift
 from data import fields
 from data.errors import DataError
+from data.splits import TRAIN
 
 ERROR = "error"
 WARNING = "warning"
 
 _SCHEMA = "schema"
 _LEAKS = "leaks"
-_TRAIN = "train"
 _SHOWN = 20
 
 # What the findings of a check are, and what to do about them.
@@ -83,7 +83,7 @@ def excluded_records(leaks: Iterable[Leak], config: DataGateConfig) -> list[str]
         return []
     records = {record for leak in leaks for record in (leak.first, leak.second)}
     leaking = {record for leak in leaks if _in_train(leak) for record in (leak.first, leak.second)}
-    return sorted(record_id for split, record_id in records & leaking if split == _TRAIN)
+    return sorted(record_id for split, record_id in records & leaking if split == TRAIN)
 
 
 def judge(
@@ -157,7 +157,7 @@ def refuse_errors(findings: Sequence[Finding], report: str) -> None:
 
 
 def _in_train(leak: Leak) -> bool:
-    return _TRAIN in (leak.first[0], leak.second[0])
+    return TRAIN in (leak.first[0], leak.second[0])
 
 
 def _leak_text(leak: Leak) -> str:

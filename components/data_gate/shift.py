@@ -7,6 +7,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from data.fields import Fields
+from data.splits import TRAIN
 
 _Statistics = statistics_pb2.DatasetFeatureStatisticsList
 
@@ -40,11 +41,11 @@ def measure_shifts(
     statistics: of each split, one of them `train`.
     baseline: of the train split of the latest blessed model; None if there is none.
     """
-    train = statistics["train"]
+    train = statistics[TRAIN]
     schema = _schema(fields, max_skew, max_drift)
     shifts = []
     for split, other in sorted(statistics.items()):
-        if split != "train":
+        if split != TRAIN:
             found = tfdv.validate_statistics(train, schema, serving_statistics=other)
             shifts += _shifts("skew", f"split {split}", found, max_skew)
     if baseline is not None:

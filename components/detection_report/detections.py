@@ -8,9 +8,9 @@ import tensorflow as tf
 from components.mean_average_precision import tfma_inputs
 from data import fields
 from data.record_folder import read_records
+from data.saved_model import EXAMPLES_SIGNATURE
 from metrics.accumulator import DetectionAccumulator
 
-_SIGNATURE = "serving_examples"
 _BATCH = 64
 
 
@@ -23,7 +23,7 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
         DataError: a record or an answer is not what the metric can read.
     """
     loaded = tf.saved_model.load(model)
-    detect = loaded.signatures[_SIGNATURE]
+    detect = loaded.signatures[EXAMPLES_SIGNATURE]
     accumulator = DetectionAccumulator(class_names)
     for batch in read_records(shards).batch(_BATCH).prefetch(1):
         answers = {name: values.numpy() for name, values in detect(examples=batch).items()}

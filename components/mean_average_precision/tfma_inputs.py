@@ -6,12 +6,8 @@ import numpy as np
 
 from data.errors import DataError
 from data.fields import Fields
+from data.saved_model import BOXES, CLASS_NAMES, COUNT, SCORES
 from metrics.accumulator import Columns, DetectionAccumulator
-
-_BOXES = "detection_boxes"
-_SCORES = "detection_scores"
-_CLASS_NAMES = "detection_class_names"
-_COUNT = "num_detections"
 
 
 class GroundTruth(NamedTuple):
@@ -81,17 +77,17 @@ def detections(answer: Any, truth: GroundTruth) -> Detections:
         DataError: an output is missing, the count does not fit, or a score is not in [0, 1].
     """
     image_id = truth.image_id
-    missing = [key for key in (_BOXES, _SCORES, _CLASS_NAMES, _COUNT) if key not in (answer or {})]
+    missing = [key for key in (BOXES, SCORES, CLASS_NAMES, COUNT) if key not in (answer or {})]
     if missing:
         raise DataError(
             f"{image_id}: the model's answer lacks {', '.join(missing)}; it has "
             f"{', '.join(sorted(answer or {})) or 'nothing'}. Evaluate the signature that answers "
             "with detections"
         )
-    scores = np.reshape(answer[_SCORES], -1)
-    count = int(np.reshape(answer[_COUNT], -1)[0])
+    scores = np.reshape(answer[SCORES], -1)
+    count = int(np.reshape(answer[COUNT], -1)[0])
     if not 0 <= count <= len(scores):
-        raise DataError(f"{image_id}: {_COUNT} is {count} with {len(scores)} rows of detections")
+        raise DataError(f"{image_id}: {COUNT} is {count} with {len(scores)} rows of detections")
     scores = scores[:count]
     # A comparison with NaN is false.
     good = (scores >= 0) & (scores <= 1)
@@ -101,9 +97,9 @@ def detections(answer: Any, truth: GroundTruth) -> Detections:
             f"{image_id}: detection {row}: score {scores[row]} is not in [0, 1]. A training that "
             "diverged gives NaN: look at its losses, lower trainer.learning_rate"
         )
-    boxes = np.reshape(answer[_BOXES], (-1, 4))[:count].astype(np.float64)
+    boxes = np.reshape(answer[BOXES], (-1, 4))[:count].astype(np.float64)
     return Detections(
-        boxes * (truth.size_px * 2), scores, np.reshape(answer[_CLASS_NAMES], -1)[:count]
+        boxes * (truth.size_px * 2), scores, np.reshape(answer[CLASS_NAMES], -1)[:count]
     )
 
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, read_json
 from components.model_card.scores import gather_scores
-from trainer.files import BEST_FILE, IDENTITY, SUMMARY
+from data.saved_model import IDENTITY
+from trainer.files import BEST_FILE, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
 
 _PACKAGES = ("tfx", "tensorflow", "keras", "numpy")

@@ -11,12 +11,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components.serving_check.server import MODEL_NAME, CheckedServer, started_server
 from data.errors import DataError
 from data.fields import COMMON
+from data.saved_model import EXAMPLES_SIGNATURE, OUTPUTS, WARM_UP_REQUESTS
 from serving.client import Client
-from serving.detections import OUTPUTS, Detection, detections_of
+from serving.detections import Detection, detections_of
 from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
-
-_SIGNATURE = "serving_examples"
-_WARM_UP = "assets.extra/tf_serving_warmup_requests"
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,8 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
     if unequal:
         found["problems"].append(
             f"{len(unequal)} of {len(records)} pictures get other detections from the server than "
-            f"from {_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); the first, "
-            f"{unequal[0][0]}: {unequal[0][1]}"
+            f"from {EXAMPLES_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); "
+            f"the first, {unequal[0][0]}: {unequal[0][1]}"
         )
     found["problems"] += broken_limits(found, limits)
     return found
@@ -124,12 +122,12 @@ def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
             signatures = tf.saved_model.load(model).signatures
         except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
             raise DataError(f"{model}: the model does not load ({error})") from error
-        if _SIGNATURE not in signatures:
-            raise DataError(f"{model}: the model has no signature {_SIGNATURE}")
+        if EXAMPLES_SIGNATURE not in signatures:
+            raise DataError(f"{model}: the model has no signature {EXAMPLES_SIGNATURE}")
         try:
-            outputs = signatures[_SIGNATURE](examples=tf.constant(records))
+            outputs = signatures[EXAMPLES_SIGNATURE](examples=tf.constant(records))
         except tf.errors.OpError as error:
-            raise DataError(f"{model}: {_SIGNATURE} fails: {error.message}") from error
+            raise DataError(f"{model}: {EXAMPLES_SIGNATURE} fails: {error.message}") from error
     arrays = {name: outputs[name].numpy() for name in OUTPUTS}
     return [
         detections_of({name: array[i] for name, array in arrays.items()}, 0.0)
@@ -162,7 +160,7 @@ def _warm_up_pictures(model: str) -> list[list[bytes]]:
     """The encoded pictures of each warm-up request that is stored with the model."""
     requests = []
     try:
-        for record in tf.data.TFRecordDataset(f"{model}/{_WARM_UP}").as_numpy_iterator():
+        for record in tf.data.TFRecordDataset(f"{model}/{WARM_UP_REQUESTS}").as_numpy_iterator():
             request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
             requests.append(list(tf.make_ndarray(request.inputs["image_bytes"])))
     except tf.errors.OpError as error:

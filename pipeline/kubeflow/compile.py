@@ -13,8 +13,8 @@ from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import (
 from data.beam_runner import IN_PROCESS, on_other_machines
 from data.errors import DataError
 from data.fields import Fields
-from data.record_folder import SPLITS
 from data.schema import class_names, read_schema
+from data.splits import SPLITS
 from pipeline.config import Config
 from pipeline.inputs import schema_path
 from pipeline.kubeflow.document import LOOKED_UP, adapt

@@ -13,8 +13,9 @@ from tfx.types.artifact_utils import encode_split_names
 from tfx.utils import path_utils
 
 from components.atomic_push.component import TRAIN_STATISTICS
+from data.saved_model import IDENTITY, SAVED_MODEL_FILE
+from data.splits import TRAIN
 from pipeline.kubeflow.entrypoint import NO_BASELINE
-from trainer.files import IDENTITY
 
 
 @component
@@ -43,7 +44,7 @@ def LatestPushedData(
             folder = Path(statistics.uri, "Split-train")
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / "FeatureStats.pb")
-            statistics.split_names = encode_split_names(["train"])
+            statistics.split_names = encode_split_names([TRAIN])
             return
     _mark_missing(statistics.uri, f"no model in {model_dir} tells of its data")
 
@@ -73,7 +74,7 @@ def _versions(model_dir: str) -> list[Path]:
     """Folders of the finished versions, the newest first."""
     found = [path for path in Path(model_dir).glob("[0-9]*") if path.name.isdigit()]
     return sorted(
-        (path for path in found if (path / "saved_model.pb").is_file()),
+        (path for path in found if (path / SAVED_MODEL_FILE).is_file()),
         key=lambda path: int(path.name),
         reverse=True,
     )

@@ -13,10 +13,10 @@ from tfx.utils import path_utils
 import kubeflow_runner
 from components.evaluation import OVERALL, read_evaluation
 from components.mean_average_precision import metric_names
+from data.saved_model import IDENTITY
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.e2e.kubeflow_driver import Cluster
 from tests.pipeline import kubeflow_api
-from trainer.files import IDENTITY
 
 pytestmark = pytest.mark.e2e
 

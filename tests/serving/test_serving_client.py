@@ -18,9 +18,9 @@ from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from data.errors import DataError
+from data.saved_model import OUTPUTS
 from serving import client
 from serving.client import Client
-from serving.detections import OUTPUTS
 
 _ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
+from data.saved_model import IDENTITY
 from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
 from trainer.export import ServedDetector, export
-from trainer.files import IDENTITY
 from trainer.weights.saved_model import check_base_model, load_base_model
 
 CONFIG = TrainerConfig(detector="ssd128-small")

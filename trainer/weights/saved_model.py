@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import DataError
+from data.saved_model import IDENTITY, SAVED_MODEL_FILE
 from trainer.anchors import anchors_hash
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
-from trainer.files import IDENTITY, WEIGHTS
+from trainer.files import WEIGHTS
 
 _log = logging.getLogger("ssd.trainer")
 
@@ -84,7 +85,7 @@ def _locate(path: str) -> str:
     folder = str(path).rstrip("/")
     candidates = (folder, f"{folder}/{_TFX_FOLDER}", folder.removesuffix(f"/{_TFX_FOLDER}"))
     for candidate in candidates:
-        if tf.io.gfile.exists(f"{candidate}/saved_model.pb"):
+        if tf.io.gfile.exists(f"{candidate}/{SAVED_MODEL_FILE}"):
             return candidate
     raise DataError(
         f"trainer.warm_start: {path}: no SavedModel there. Give the folder of a pushed version "

@@ -1,0 +1,3 @@
+"""The splits of a data set."""
+
+TRAIN, EVAL, TEST = SPLITS = ("train", "eval", "test")
