@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.errors import DataError
+from data.saved_model import IDENTITY
 from pipeline.runs.store import Artifact, Run, Step
 
 # What components/model_card leaves; named here too because importing it costs seconds.
 _FACTS_FILE = "facts.json"
-# The same for trainer/export.py.
-_IDENTITY = "assets.extra/model.json"
 _DONE = ("complete", "cached")
 _AT_WORK = ("running", "new")
 
@@ -184,7 +183,7 @@ def _identity(folder: Path) -> dict | None:
     newest = max(versions, key=lambda version: int(version.name), default=folder)
     for place in (folder, folder / "Format-Serving", newest):
         try:
-            return json.loads((place / _IDENTITY).read_text(encoding="utf-8"))
+            return json.loads((place / IDENTITY).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
     return None
