@@ -34,43 +34,54 @@ def main() -> int:
     options = parser.parse_args()
     quiet()
     try:
-        count = convert(options.logs, options.output, options.score)
+        count, skipped = convert(options.logs, options.output, options.score)
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    for what in skipped:
+        print(f"skipped: {what}", file=sys.stderr)
     print(f"{count} pictures in {options.output}")
     return 0
 
 
-def convert(logs: list[Path], output: Path, score: float) -> int:
-    """Writes `serving-00000.tfrecord` with an Example for each logged picture; returns how many.
+def convert(logs: list[Path], output: Path, score: float) -> tuple[int, list[str]]:
+    """Writes `serving-00000.tfrecord` with an Example for each logged picture.
 
     Objects are the detections whose score is at least `score`. Pictures that were not sent encoded
-    are left out. Raises DataError where a log cannot be read, none has a picture, or `output` is
-    there already.
+    are left out.
+
+    Returns:
+      The number of pictures, and what was skipped because it is damaged: files from the damage on
+      (a server that was killed leaves the last record unfinished), and pictures.
+
+    Raises:
+      DataError: no log has a picture, or `output` exists.
     """
     import tensorflow as tf
 
-    count = 0
+    count, skipped = 0, []
     with whole_folder(output) as folder:
         with tf.io.TFRecordWriter(str(folder / "serving-00000.tfrecord")) as writer:
             for log in logs:
-                for example in _examples(log, score):
+                for example in _examples(log, score, skipped):
                     writer.write(example.SerializeToString())
                     count += 1
         if not count:
             raise DataError(
-                f"{logs[0]}: no picture in {len(logs)} logs. "
-                f"Give logs of requests with {_PICTURES}."
+                "\n".join(
+                    [f"no picture in {len(logs)} logs. Give logs of requests with {_PICTURES}."]
+                    + [f"skipped: {what}" for what in skipped]
+                )
             )
-    return count
+    return count, skipped
 
 
-def _examples(log: Path, score: float) -> Iterator:
+def _examples(log: Path, score: float, skipped: list[str]) -> Iterator:
     import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis import prediction_log_pb2
 
+    number = -1
     try:
         for number, record in enumerate(tf.compat.v1.io.tf_record_iterator(str(log))):
             predict = prediction_log_pb2.PredictionLog.FromString(record).predict_log
@@ -80,9 +91,14 @@ def _examples(log: Path, score: float) -> Iterator:
             outputs = {name: tf.make_ndarray(p) for name, p in predict.response.outputs.items()}
             for row, picture in enumerate(pictures):
                 answer = {name: array[row] for name, array in outputs.items()}
-                yield _example(picture, answer, score, f"{log.name}:{number}:{row}")
+                try:
+                    yield _example(picture, answer, score, f"{log.name}:{number}:{row}")
+                except (OSError, SyntaxError, ValueError) as error:
+                    reason = str(error).partition(" <")[0]
+                    skipped.append(f"{log}: record {number}, picture {row}: {reason}")
     except (tf.errors.OpError, DecodeError) as error:
-        raise DataError(f"{log}: not a log of requests ({error}).") from error
+        read = f"damaged after {number + 1} records" if number >= 0 else "not a log of requests"
+        skipped.append(f"{log}: {read} ({str(error).partition(chr(10))[0]})")
 
 
 def _example(picture: bytes, answer: dict, score: float, source: str):

@@ -1,16 +1,21 @@
 """A sample of the requests and their answers, as TFRecords of TensorFlow Serving's PredictionLog.
 
 A model asks for it with the `logging_config` of its entry in `models.config`. Files are whole when
-they end in `.tfrecord`: the one being written has `.partial` behind it.
+they end in `.tfrecord`: the one being written has `.partial` behind it until it is full or ten
+minutes old. One whose process was killed is finished by the next.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
@@ -67,6 +72,12 @@ class RequestLogs:
             if self._logs.get(model) is log:
                 log.write(record.SerializeToString())
 
+    def finish_due(self) -> None:
+        """Finishes files whose time is over. To be called now and then."""
+        with self._lock:
+            for log in self._logs.values():
+                log.finish(only_due=True)
+
     def close(self) -> None:
         """Finishes all files; nothing is logged afterwards."""
         self.configure([])
@@ -78,9 +89,14 @@ class _RequestLog:
     def __init__(self, config: LogConfig):
         self.config = config
         self._writer: tf.io.TFRecordWriter | None = None
+        self._lock: BinaryIO | None = None
         self._failing = False
+        # Not those of a model whose prefix begins with this one.
+        name = rf"{re.escape(config.prefix.name)}-\d{{19}}-\d+\.tfrecord"
+        self._whole, self._unfinished = (re.compile(name + end) for end in ("", _PARTIAL))
 
     def write(self, record: bytes) -> None:
+        """Adds a record; says once if that fails, and then leaves no half-written file."""
         try:
             if self._writer is None:
                 self._open()
@@ -88,28 +104,66 @@ class _RequestLog:
             # What is written is there even if the process is killed.
             self._writer.flush()
             self._bytes += len(record)
-            if self._bytes > _FILE_BYTES or time.monotonic() > self._end:
-                self.finish()
+            if self._bytes > _FILE_BYTES:
+                self._finish()
             self._failing = False
         except (OSError, tf.errors.OpError) as error:
-            # Requests are answered all the same. The next one tries again, and says no more.
-            if not self._failing:
-                _LOG.error("%s: requests are not logged: %s", self.config.prefix, error)
-            self._failing, self._writer = True, None
+            self._fail(error)
+
+    def finish(self, only_due: bool = False) -> None:
+        """Gives the file its name, and removes the oldest; `only_due`: if its time is over."""
+        if self._writer is None or (only_due and time.monotonic() < self._end):
+            return
+        try:
+            self._finish()
+        except (OSError, tf.errors.OpError) as error:
+            self._fail(error)
 
     def _open(self) -> None:
         self.config.prefix.parent.mkdir(parents=True, exist_ok=True)
+        self._adopt()
         self._path = Path(f"{self.config.prefix}-{time.time_ns()}-{os.getpid()}.tfrecord")
-        self._writer = tf.io.TFRecordWriter(f"{self._path}{_PARTIAL}")
+        self._partial = Path(f"{self._path}{_PARTIAL}")
+        # Held while the file is written: one that nobody holds was left by a process that died.
+        self._lock = self._partial.open("ab")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._writer = tf.io.TFRecordWriter(str(self._partial))
         self._bytes, self._end = 0, time.monotonic() + _FILE_SECONDS
 
-    def finish(self) -> None:
-        """Gives the file its name, and removes the oldest ones."""
-        if self._writer is None:
-            return
+    def _finish(self) -> None:
         self._writer.close()
+        self._partial.rename(self._path)
         self._writer = None
-        Path(f"{self._path}{_PARTIAL}").rename(self._path)
-        files = sorted(self._path.parent.glob(f"{self.config.prefix.name}-*.tfrecord"))
-        for file in files[:-_FILES]:
+        self._lock.close()
+        self._lock = None
+        for file in self._files(self._whole)[:-_FILES]:
             file.unlink(missing_ok=True)
+
+    def _adopt(self) -> None:
+        """Finishes what processes that were killed have left."""
+        for file in self._files(self._unfinished):
+            with contextlib.suppress(OSError), file.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if file.stat().st_size:
+                    file.rename(file.with_suffix(""))
+                else:
+                    file.unlink()
+
+    def _files(self, names: re.Pattern) -> list[Path]:
+        """The model's own files of a kind, the oldest first."""
+        return sorted(f for f in self.config.prefix.parent.iterdir() if names.fullmatch(f.name))
+
+    def _fail(self, error: Exception) -> None:
+        # Requests are answered all the same. The next one tries again, and says no more.
+        if not self._failing:
+            _LOG.error("%s: requests are not logged: %s", self.config.prefix, error)
+        self._failing = True
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            if self._writer is not None:
+                self._writer.close()
+        self._writer = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            with contextlib.suppress(OSError):
+                self._partial.unlink()

@@ -207,6 +207,7 @@ class Server:
                     print(f"configuration not applied: {refused}", file=sys.stderr, flush=True)
                 last_refused = refused
             self._backend.manager.poll()
+            self._backend.logs.finish_due()
 
     def _reload(self) -> str | None:
         """Applies the configuration file; what is wrong with it, where it is refused."""

@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,79 @@ def test_files_end_and_the_oldest_go(tmp_path, monkeypatch):
     assert numbers == list(range(40))[-len(numbers) :] and 8 <= len(numbers) <= 12
 
 
+def _file(prefix, start, pid, end=".tfrecord") -> Path:
+    return prefix.with_name(f"{prefix.name}-{start:019}-{pid}{end}")
+
+
+def test_only_the_files_of_the_model_itself_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_log, "_FILES", 1)
+    prefix = tmp_path / "ssd"
+    others = [_file(tmp_path / name, 7, 1) for name in ("ssd-v2", "ssd-1", "ssdx")]
+    others += [
+        tmp_path / "ssd-notes.tfrecord",
+        _file(tmp_path / "ssd-v2", 7, 1, ".tfrecord.partial"),
+    ]
+    own = [_file(prefix, 1, 1), _file(prefix, 2, 99)]
+    for file in [*others, *own]:
+        file.write_text("")
+    logs = RequestLogs(_models(prefix))
+    logs.add("m", 1, "", {}, {})
+    logs.close()
+    assert all(file.exists() for file in others)
+    assert not any(file.exists() for file in own)
+    assert len(list(tmp_path.iterdir())) == len(others) + 1
+
+
+def test_files_of_processes_that_were_killed_are_finished_and_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(request_log, "_FILES", 4)
+    prefix = tmp_path / "m"
+    alive = RequestLogs(_models(prefix))
+    alive.add("m", 1, "", {}, {})
+    (live,) = tmp_path.iterdir()
+    for start in range(20):
+        _file(prefix, start, 1, ".tfrecord.partial").write_bytes(b"x" * (start % 2))
+    logs = RequestLogs(_models(prefix))
+    logs.add("m", 2, "", {}, {})
+    assert live.exists(), "another server writes it"
+    assert len(list(tmp_path.glob("*.partial"))) == 2
+    logs.close()
+    assert len(list(tmp_path.glob("*.tfrecord"))) == 4
+    assert not _file(prefix, 18, 1).exists(), "an empty one is removed"
+    alive.close()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_file_ends_when_its_time_is_over_without_another_request(tmp_path, monkeypatch):
+    logs = RequestLogs(_models(tmp_path / "m"))
+    logs.add("m", 1, "", {}, {})
+    logs.finish_due()
+    assert list(tmp_path.glob("*.partial"))
+    monkeypatch.setattr(request_log, "_FILE_SECONDS", 0.0)
+    logs.close()
+    logs.configure(_models(tmp_path / "m"))
+    logs.add("m", 2, "", {}, {})
+    logs.finish_due()
+    assert not list(tmp_path.glob("*.partial"))
+    assert len(_read(tmp_path)) == 2
+
+
+def test_a_full_disk_leaves_nothing_behind_and_fails_no_request(tmp_path, caplog):
+    logs = RequestLogs(_models(tmp_path / "m"))
+    values = {"x": np.array([b"x" * 50_000], object)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (120_000, limits[1]))
+    try:
+        for number in range(3):
+            logs.add("m", number, "", values, {})
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    logs.add("m", 3, "", values, {})
+    logs.close()
+    assert [r.log_metadata.model_spec.version.value for r in _read(tmp_path)] == [3]
+    assert len([line for line in caplog.messages if "not logged" in line]) == 1
+
+
 def test_a_log_moves_with_the_configuration(tmp_path):
     logs = RequestLogs(_models(tmp_path / "old" / "m"))
     logs.add("m", 1, "", {}, {})
@@ -186,13 +260,20 @@ def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, ca
         assert not list(tmp_path.glob("**/*out*"))
 
 
-def test_a_log_that_breaks_off_leaves_nothing_behind(tmp_path, picture):
-    log = _log_of(tmp_path / "log", [picture.read_bytes()] * 2, ["dog", "cat"])
+def test_what_is_damaged_is_skipped_and_reported(tmp_path, picture, monkeypatch, capsys):
+    pictures = [picture.read_bytes(), b"no picture", picture.read_bytes()]
+    log = _log_of(tmp_path / "log", pictures, ["dog", "bird", "cat"])
     broken = tmp_path / "broken.tfrecord"
     broken.write_bytes(log.read_bytes()[:-5])
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(DataError, match="broken.tfrecord: not a log of requests"):
-        request_examples.convert([log, broken], tmp_path / "out", 0.5)
-    assert sorted(tmp_path.iterdir()) == before
-    assert request_examples.convert([log], tmp_path / "out", 0.5) == 2
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["serving-00000.tfrecord"]
+    (tmp_path / "text").write_text("no log at all")
+    logs = [str(path) for path in (tmp_path / "text", broken, log)]
+    command = ["request_examples", *logs, "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", command)
+    assert request_examples.main() == 0
+    out, err = capsys.readouterr()
+    assert out == f"3 pictures in {tmp_path / 'out'}\n"
+    text, first, cut, second = err.splitlines()
+    assert text.startswith(f"skipped: {tmp_path / 'text'}: not a log of requests")
+    assert first == f"skipped: {broken}: record 1, picture 0: cannot identify image file"
+    assert cut.startswith(f"skipped: {broken}: damaged after 2 records")
+    assert second.startswith(f"skipped: {log}: record 1, picture 0")
