@@ -12,7 +12,7 @@ from typing_extensions import Self
 from components.data_gate.config import DataGateConfig
 from data.errors import DataError, did_you_mean
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
-from pipeline.resources import ImageName, Resources
+from pipeline.resources import ImageName, ObjectName, Resources
 from trainer.config import TrainerConfig
 
 INFER_SCHEMA = "infer"
@@ -120,8 +120,8 @@ class TrainingJob(Resources):
     workers: int = Field(0, ge=0)
     """0: the Trainer trains by itself."""
     image: ImageName = ""
-    namespace: str = "kubeflow"
-    queue: str = ""
+    namespace: ObjectName = "kubeflow"
+    queue: ObjectName = ""
     """A LocalQueue of Kueue, which starts the Job once all workers fit."""
     retries: int | None = Field(10, ge=0)
     """How often a worker may fail. Losing a node, or another worker, does not count."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from data.settings import CHECKED, Settings, field_types
+from data.settings import CHECKED, Settings, field_types, parse
 
 # The entry of `Config.resources` whose values hold for every component.
 ALL = "all"
@@ -30,10 +30,22 @@ _Taint = Annotated[
         "key:Effect or key=value:Effect, like kubectl's taints",
     ),
 ]
+# The name of a namespace, of a queue and the like, or empty.
+ObjectName = Annotated[
+    str, _written(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", "lower-case letters, digits and dashes")
+]
 _Volume = Annotated[str, _written(r"[a-z0-9][a-z0-9.-]*:/\S*", "claim:/path")]
 _Secret = Annotated[
     str, _written(r"[A-Za-z_]\w*=[a-z0-9][a-z0-9.-]*/[-.\w]+", "VARIABLE=secret/key")
 ]
+
+
+def _mounted_once(entries: tuple[str, ...]) -> tuple[str, ...]:
+    paths = [entry.split(":", 1)[1].rstrip("/") for entry in entries]
+    if len(set(paths)) < len(paths):
+        raise ValueError("must mount one claim only at each path")
+    return entries
+
 
 # registry:port/repository:tag@digest, the grammar of github.com/distribution/reference.
 _IMAGE = re.compile(
@@ -78,19 +90,24 @@ class Resources(Settings):
     """`label=value`"""
     tolerations: tuple[_Taint, ...] = ()
     """Taints as kubectl writes them: `nvidia.com/gpu:NoSchedule`."""
-    volumes: tuple[_Volume, ...] = ()
+    volumes: Annotated[tuple[_Volume, ...], AfterValidator(_mounted_once)] = ()
     """Persistent volume claims and where they are mounted: `claim:/path`."""
     secrets: tuple[_Secret, ...] = ()
     """Environment variables from secrets: `VARIABLE=secret/key`."""
 
 
 def resources_of(component: str, resources: Mapping[str, Resources]) -> Resources:
-    """What a component asks for: its own entry, completed by the one for `all`."""
+    """What a component asks for: its own entry, completed by the one for `all`.
+
+    Raises:
+      DataError: the two do not go together.
+    """
     own, common = resources.get(component, Resources()), resources.get(ALL, Resources())
     merged = {}
     for name in field_types(Resources):
         mine, others = getattr(own, name), getattr(common, name)
-        merged[name] = mine + others if isinstance(mine, tuple) else mine
+        # What is given twice, as a volume for all and for this component, is wanted once.
+        merged[name] = tuple(dict.fromkeys(mine + others)) if isinstance(mine, tuple) else mine
         if mine is None:
             merged[name] = others
-    return Resources(**merged)
+    return parse(Resources, merged, lambda _: f"resources.{component}.")

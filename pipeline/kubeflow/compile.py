@@ -17,7 +17,7 @@ from data.schema import class_names, read_schema
 from data.splits import SPLITS
 from pipeline.config import Config
 from pipeline.inputs import schema_path
-from pipeline.kubeflow.document import LOOKED_UP, adapt
+from pipeline.kubeflow.document import LOOKED_UP, adapt, check_gpu_type
 from pipeline.kubeflow.pushed import PushedBaselines
 from pipeline.kubeflow.uris import MOUNTS, check_uri, to_path
 from pipeline.pipeline import Inputs, create_pipeline
@@ -193,6 +193,7 @@ def _check_training_job(config: Config, vertex: bool) -> None:
             f"training_job.workers={workers}: Vertex AI has no Kubernetes to start a Job on. Train "
             "in the Trainer, with more GPUs: resources.Trainer.gpu_count"
         )
+    check_gpu_type("training_job", config.training_job.gpu_type)
     if gpus := resources_of("Trainer", config.resources).gpu_count:
         raise DataError(
             f"resources.Trainer.gpu_count={gpus}: the Trainer only waits for the {workers} workers "

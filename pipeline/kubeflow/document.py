@@ -185,7 +185,7 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
                 "backoffMaxDuration": f"{RETRY_WINDOW_S}s",
             }
         if wanted.gpu_count:
-            _check_gpu_type(f"resources.{name}", wanted.gpu_type, vertex)
+            check_gpu_type(f"resources.{name}", wanted.gpu_type, vertex)
         if asked := _container_resources(wanted):
             _container(spec, name)["resources"] = asked
         if asked := _kubernetes(wanted):
@@ -201,7 +201,8 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
 
-def _check_gpu_type(part: str, gpu_type: str | None, vertex: bool) -> None:
+def check_gpu_type(part: str, gpu_type: str | None, vertex: bool = False) -> None:
+    """Raises DataError for a type of GPU that the backend cannot know; `part` has the setting."""
     if vertex and not re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", gpu_type or ""):
         given = f"gpu_type={gpu_type} is not" if gpu_type else "gpu_count needs"
         raise DataError(
@@ -230,7 +231,8 @@ def _kubernetes(wanted: Resources) -> dict:
     """The KubernetesExecutorConfig of a component, with the names that KFP 2.0 and later read."""
     asked = {}
     if wanted.node_selector:
-        labels = dict(entry.split("=", 1) for entry in wanted.node_selector)
+        # A component's own come first, and win.
+        labels = dict(entry.split("=", 1) for entry in reversed(wanted.node_selector))
         asked["nodeSelector"] = {"labels": labels}
     if wanted.tolerations:
         asked["tolerations"] = [toleration(entry) for entry in wanted.tolerations]

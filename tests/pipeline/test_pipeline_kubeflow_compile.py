@@ -369,6 +369,19 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
             "gpu_type=nvidia.com/gpu is not the name of an accelerator of Vertex AI",
         ),
         (
+            (),
+            (
+                *(_VOLUMES, "training_job.workers=2", "training_job.image=registry/ssd:1"),
+                *("training_job.volumes=claim:/volume", "training_job.gpu_type=NVIDIA_L4"),
+            ),
+            "training_job.gpu_type=NVIDIA_L4: not the name of a resource of Kubernetes",
+        ),
+        (
+            (),
+            (_VOLUMES, "resources.Pusher.volumes=other:/models/"),
+            "resources.Pusher.volumes: ('other:/models/', 'ssd-models:/models') must mount one",
+        ),
+        (
             _VERTEX,
             ("training_job.workers=2", "training_job.image=r/i", "training_job.volumes=c:/v"),
             "training_job.workers=2: Vertex AI has no Kubernetes",

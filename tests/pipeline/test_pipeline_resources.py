@@ -21,6 +21,7 @@ def test_a_component_s_own_values_win_and_lists_add_up():
         "Trainer.cache=true",
         "Trainer.volumes=work:/work,data:/data",
         "Trainer.retries=0",
+        "Pusher.volumes=models:/models",
     )
     assert _of("Trainer", *settings) == Resources(
         cpu=8.5,
