@@ -4,10 +4,9 @@ import contextlib
 import hashlib
 import io
 import json
-import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +17,14 @@ import yaml
 from data.errors import DataError
 from pipeline.kubeflow.failures import check_image, explained, server_message
 from pipeline.kubeflow.uris import DATA, MOUNTS, check_uri
+from pipeline.kubeflow.workflow import Task, Workflow
 
 _FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
-# Argo Workflows' name for one attempt of a step that has retries.
-_ATTEMPT = re.compile(r"\((\d+)\)$")
 _POLL_SECONDS = 10
 _HEALTH_TIMEOUT = 10
-# Where the API server reads a pod's log, which kfp's client does not know.
+# What kfp's client does not know: the Argo Workflow of a run, and a pod's log.
+_WORKFLOW_PATH = "/apis/v1beta1/runs/{run_id}"
 _LOG_PATH = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
-# The executor's pod, as Kubeflow names it, beside the pod of its driver.
-_EXECUTOR_POD = "-impl-"
 
 
 @dataclass(frozen=True)
@@ -41,16 +38,6 @@ class Connection:
     ssl_ca_cert: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A component in a run; `attempt` counts from 1, `error` is empty unless it has one."""
-
-    name: str
-    state: str
-    error: str
-    attempt: int = 1
 
 
 class _Client(kfp.Client):
@@ -157,26 +144,13 @@ class Cluster:
             ).recurring_run_id
 
     def status(self, run_id: str) -> tuple[str, list[Task]]:
-        """The state of a run and of its tasks, in the order in which they began."""
+        """The state of a run and of its components, in the order in which they began."""
         with explained(self._connection.host, f"run {run_id}"):
             run = self._client.get_run(run_id)
         state = run.state or "PENDING"
         if run.error and run.error.message:
             state = f"{state}: {run.error.message}"
-        details = (run.run_details and run.run_details.task_details) or []
-        tasks = []
-        for detail in sorted(details, key=lambda d: str(d.start_time or d.create_time or "")):
-            if _is_component(detail.display_name):
-                attempts = _executors(details, detail.display_name)
-                told = [d.error.message for d in (detail, *attempts[-1:]) if d.error]
-                task = Task(
-                    detail.display_name,
-                    detail.state or "PENDING",
-                    error=next(filter(None, told), ""),
-                    attempt=max(1, len(attempts)),
-                )
-                tasks.append(task)
-        return state, tasks
+        return state, self._workflow(run_id).tasks()
 
     def wait(self, run_id: str, on_change: Callable[[Task], None]) -> str:
         """Follows a run to its end and returns its state.
@@ -197,32 +171,39 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
     def logs(self, run_id: str, component: str | None = None) -> Iterator[tuple[str, str]]:
-        """Components and what their containers have printed, as far as the pods still exist."""
-        with explained(self._connection.host, f"run {run_id}"):
-            run = self._client.get_run(run_id)
-        details = (run.run_details and run.run_details.task_details) or []
-        names = [detail.display_name for detail in details if _is_component(detail.display_name)]
+        """Components and what their containers have printed, as far as their logs still exist."""
+        workflow = self._workflow(run_id)
+        names = [task.name for task in workflow.tasks()]
         if component and component not in names:
             raise DataError(
                 f"run {run_id} has no task {component}; it has {', '.join(names) or 'none yet'}"
             )
         for name in [component] if component else names:
-            attempts = _executors(details, name)
-            for number, detail in enumerate(attempts, 1):
-                title = f"{name} (attempt {number})" if len(attempts) > 1 else name
-                yield title, self._log(run_id, detail.pod_name)
+            pods = workflow.pods(name)
+            for number, pod in enumerate(pods, 1):
+                yield (
+                    f"{name} (attempt {number})" if len(pods) > 1 else name,
+                    self._log(run_id, pod),
+                )
+
+    def _workflow(self, run_id: str) -> Workflow:
+        with explained(self._connection.host, f"run {run_id}"):
+            found = self._call(_WORKFLOW_PATH.format(run_id=run_id), "object")
+        return Workflow(found.get("pipeline_runtime", {}).get("workflow_manifest", ""))
+
+    def _call(self, path: str, response_type: str):
+        return self._client._run_api.api_client.call_api(
+            path,
+            "GET",
+            response_type=response_type,
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
 
     def _log(self, run_id: str, pod: str) -> str:
-        api = self._client._run_api.api_client
         with explained(self._connection.host, f"log of {pod}"):
             try:
-                return api.call_api(
-                    _LOG_PATH.format(run_id=run_id, pod=pod),
-                    "GET",
-                    response_type="str",
-                    auth_settings=["Bearer"],
-                    _return_http_data_only=True,
-                )
+                return self._call(_LOG_PATH.format(run_id=run_id, pod=pod), "str")
             except kfp_server_api.ApiException as error:
                 if error.status in (401, 403):
                     raise
@@ -263,39 +244,6 @@ def _named(name: str) -> str:
     """The API's filter for what is displayed under that name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
-
-
-def _is_component(name: str | None) -> bool:
-    """Whether a task is a component, not one of Kubeflow's or Argo's own steps around it."""
-    return bool(
-        name
-        and re.fullmatch(r"[\w-]+", name)
-        and not re.search(r"-driver$|^(executor|root|ssd-.*)$", name)
-    )
-
-
-def _executors(details: Sequence, name: str) -> list:
-    """The details of a component's containers, the first attempt first.
-
-    A component's children are its driver and its executor. With retries the executor stands for
-    all attempts, is no pod itself, and has a child for each: executor(0), executor(1), ...
-    """
-    by_pod = {detail.pod_name: detail for detail in details if detail.pod_name}
-    pending = [detail for detail in details if detail.display_name == name]
-    found = {}
-    while pending:
-        detail = pending.pop()
-        children = [by_pod[c.pod_name] for c in detail.child_tasks or () if c.pod_name in by_pod]
-        attempts = [child for child in children if _ATTEMPT.search(child.display_name or "")]
-        if _EXECUTOR_POD in (detail.pod_name or "") and not attempts:
-            found[detail.pod_name] = detail
-        pending += children
-    return sorted(found.values(), key=lambda detail: _number(detail.display_name))
-
-
-def _number(name: str | None) -> int:
-    match = _ATTEMPT.search(name or "")
-    return int(match[1]) if match else 0
 
 
 def _read(package: Path) -> dict:

@@ -5,6 +5,7 @@ import json
 import ssl
 import threading
 import urllib.parse
+import zlib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,11 +29,15 @@ class KubeflowApi:
         if path == "/apis/v2beta1/healthz":
             return 200, {"multi_user": False}
         kind, *rest = path.removeprefix("/apis/v2beta1/").split("/")
+        if path.startswith("/apis/v1beta1/runs/"):
+            run = self.runs[path.rpartition("/")[2]]
+            workflow = (run.get("told") or run["states"][0])["workflow"]
+            return 200, {"run": {}, "pipeline_runtime": {"workflow_manifest": workflow}}
         if path.startswith("/apis/v1alpha1/"):
-            pod = path.split("/")[6]
-            if pod not in self.logs:
-                return 500, {"message": f"pods {pod!r} not found"}
-            return 200, self.logs[pod]
+            name = path.split("/")[6]
+            if name not in self.logs:
+                return 400, {"message": f"pods {name!r} not found"}
+            return 200, self.logs[name]
         if kind == "pipelines" and rest[:1] == ["upload_version"]:
             found = self.versions[query["pipelineid"]]
             if _matching(found, query["name"]):
@@ -70,8 +75,9 @@ class KubeflowApi:
         if kind == "runs" and method == "GET":
             if rest[0] not in self.runs:
                 return 404, {"message": f"Run {rest[0]} not found"}
-            states = self.runs[rest[0]]["states"]
-            return 200, states.pop(0) if len(states) > 1 else states[0]
+            run = self.runs[rest[0]]
+            run["told"] = run["states"].pop(0) if len(run["states"]) > 1 else run["states"][0]
+            return 200, {key: run["told"][key] for key in ("run_id", "state")}
         if kind == "runs":
             run = json.loads(body) | {"run_id": f"r-{len(self.runs) + 1}"}
             self.runs[run["run_id"]] = run | {"states": [run_state(run["run_id"], "PENDING")]}
@@ -83,52 +89,75 @@ class KubeflowApi:
         return 404, {"message": f"{method} {path} is not known"}
 
 
-def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
-    """A run as the server tells of it; each task is a state, or state and error.
+WORKFLOW = "ssd-tiny-x7k2p"
 
-    With `attempts` each task has retries and was started that often. Argo Workflows then adds a
-    node for each attempt, and KFP names a pod for every node, also for those that are no pods
-    (RetrievePodName in backend/src/common/util/workflow.go of KFP 2.17.0). Errors are told of the
-    pods that have them.
+
+def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
+    """A run as the server tells of it, with the Argo Workflow behind it.
+
+    Each task is a state (CamelCase phases of Argo in capitals), or state and the message of its
+    pod. With `attempts` each task has retries and was started that often.
     """
-    details = [{"display_name": "root", "state": state}]
-    for number, (name, task) in enumerate(tasks.items()):
-        task_state, _, error = task.partition(":")
-        begun = f"2026-01-01T00:00:{number:02}Z"
-        executor, driver = f"ssd-{name}-impl-1", f"ssd-{name}-driver"
-        details += [
-            {
-                "display_name": name,
-                "state": task_state,
-                "start_time": begun,
-                "pod_name": f"ssd-{name}-dag",
-                "child_tasks": [{"pod_name": driver}, {"pod_name": executor}],
-            },
-            {"display_name": f"{name}-driver", "pod_name": driver, "start_time": begun},
-            {
-                "display_name": "executor",
-                "pod_name": executor,
-                "start_time": begun,
-                "error": {"code": 1, "message": error} if error and not attempts else None,
-                # The hash of an attempt's name has no order.
-                "child_tasks": [
-                    {"pod_name": f"ssd-{name}-impl-{9 - index}"} for index in range(attempts)
-                ],
-            },
-        ]
-        for index in range(attempts):
-            last = index == attempts - 1
-            details += [
-                {
-                    "display_name": f"executor({index})",
-                    "pod_name": f"ssd-{name}-impl-{9 - index}",
-                    "state": task_state if last else "FAILED",
-                    "error": {"code": 1, "message": error} if error and last else None,
-                },
-                {"display_name": f"{name}-driver({index})", "pod_name": f"{driver}-{index}"},
+    nodes = {}
+
+    def node(name, kind, phase, boundary="", message="", template="system-container-driver"):
+        number = zlib.crc32(name.encode())
+        entry = {
+            "id": f"{WORKFLOW}-{number}",
+            "name": name,
+            "displayName": name.rpartition(".")[2] if "onExit" not in name else name,
+            "type": kind,
+            "phase": phase.capitalize(),
+            "boundaryID": boundary,
+            "templateName": template,
+            "startedAt": f"2026-01-01T00:00:{len(nodes):02}Z",
+            "message": message,
+        }
+        nodes[entry["id"]] = entry
+        return entry
+
+    root = node("root", "DAG", state)
+    before = None
+    for name, task in tasks.items():
+        phase, _, message = task.partition(":")
+        driver = node(
+            f"root.{name}-driver", "Retry" if attempts else "Pod", "Succeeded", root["id"]
+        )
+        if attempts:
+            node(f"root.{name}-driver(0)", "Pod", "Succeeded", root["id"])
+        node(f"{name}-driver.onExit", "Pod", "Succeeded", root["id"])
+        component = node(f"root.{name}", "DAG", phase, root["id"], template="executor-dag")
+        where, template = component["id"], "system-container-impl"
+        path = f"root.{name}.executor"
+        if not attempts:
+            last = node(path, "Pod", phase, where, message, template)
+        else:
+            retry = node(path, "Retry", phase, where, "", template)
+            pods = [
+                node(
+                    f"{path}({index})",
+                    "Pod",
+                    phase if index == attempts - 1 else "Failed",
+                    where,
+                    message if index == attempts - 1 else "Error (exit code 1)",
+                    template,
+                )
+                for index in range(attempts)
             ]
-        details.append({"display_name": f"{name}-driver.onExit", "pod_name": f"{driver}-exit"})
-    return {"run_id": run_id, "state": state, "run_details": {"task_details": details}}
+            retry["children"] = [pod["id"] for pod in pods]
+            last = pods[-1]
+        # What follows in the graph are children too.
+        if before:
+            before["children"] = [driver["id"]]
+        before = last
+    manifest = {"metadata": {"name": WORKFLOW}, "status": {"nodes": nodes}}
+    return {"run_id": run_id, "state": state, "workflow": json.dumps(manifest)}
+
+
+def pod(component: str, attempt: int | None = None) -> str:
+    """The name of a component's pod, by Argo's rule."""
+    name = f"root.{component}.executor" + ("" if attempt is None else f"({attempt - 1})")
+    return f"{WORKFLOW}-system-container-impl-{zlib.crc32(name.encode())}"
 
 
 def _filtered(found, query: dict) -> list:

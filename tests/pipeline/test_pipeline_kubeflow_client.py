@@ -1,7 +1,10 @@
 """submit, status and logs against a server that speaks as Kubeflow Pipelines 2 does."""
 
+import base64
 import datetime
+import gzip
 import ipaddress
+import json
 import socket
 import ssl
 import time
@@ -14,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import kubeflow_runner
 from pipeline.kubeflow import client
-from tests.pipeline.kubeflow_api import TOKEN, run_state, serving
+from tests.pipeline.kubeflow_api import TOKEN, pod, run_state, serving
 
 _SPEC = {
     "pipelineInfo": {"name": "ssd-tiny"},
@@ -200,7 +203,7 @@ def test_logs_are_those_of_the_executors(api, call):
     api.runs["r-7"] = {
         "states": [run_state("r-7", "FAILED", Transform="SUCCEEDED", Trainer="FAILED")]
     }
-    api.logs = {"ssd-Transform-impl-1": "transformed\n", "ssd-Trainer-impl-1": "step=1\n"}
+    api.logs = {pod("Transform"): "transformed\n", pod("Trainer"): "step=1\n"}
     assert call("logs", "r-7")[1] == "==> Transform\ntransformed\n==> Trainer\nstep=1\n"
     assert call("logs", "r-7", "Trainer")[1] == "==> Trainer\nstep=1\n"
     status, _, err = call("logs", "r-7", "Trainr")
@@ -211,7 +214,7 @@ def test_logs_are_those_of_the_executors(api, call):
 def test_attempts_are_not_components(api, call):
     state = run_state("r-7", "RUNNING", attempts=3, Trainer="RUNNING:OOMKilled")
     api.runs["r-7"] = {"states": [state]}
-    api.logs = {f"ssd-Trainer-impl-{9 - index}": f"step={index}\n" for index in range(3)}
+    api.logs = {pod("Trainer", n): f"step={n - 1}\n" for n in (1, 2, 3)}
     out = call("status", "r-7")[1]
     assert out == "run r-7: RUNNING\n  Trainer running, attempt 3: OOMKilled\n"
     out = call("logs", "r-7")[1]
@@ -221,13 +224,40 @@ def test_attempts_are_not_components(api, call):
     ]
 
 
+def test_a_driver_that_fails_is_told_of(api, call):
+    """Argo leaves the component itself out, without a word."""
+    state = run_state("r-7", "FAILED", Trainer="OMITTED")
+    state["workflow"] = state["workflow"].replace(
+        '"displayName": "Trainer-driver", "type": "Pod", "phase": "Succeeded"',
+        '"displayName": "Trainer-driver", "type": "Pod", "phase": "Failed"',
+    )
+    api.runs["r-7"] = {"states": [state]}
+    out = call("status", "r-7")[1]
+    assert out.startswith("run r-7: FAILED\n  Trainer failed: its driver failed: no message")
+
+
+def test_a_large_workflow_is_packed(api, call):
+    state = run_state("r-7", "RUNNING", Trainer="RUNNING")
+    workflow = json.loads(state["workflow"])
+    nodes = json.dumps(workflow["status"].pop("nodes")).encode()
+    workflow["status"]["compressedNodes"] = base64.b64encode(gzip.compress(nodes)).decode()
+    api.runs["r-7"] = {"states": [{**state, "workflow": json.dumps(workflow)}]}
+    assert call("status", "r-7")[1] == "run r-7: RUNNING\n  Trainer running\n"
+
+
+def test_a_run_that_has_not_begun_has_no_components(api, call):
+    api.runs["r-7"] = {"states": [{"run_id": "r-7", "state": "PENDING", "workflow": ""}]}
+    assert call("status", "r-7")[1] == "run r-7: PENDING\n"
+    assert call("logs", "r-7")[1] == ""
+
+
 def test_a_log_that_is_gone_does_not_hide_the_others(api, call):
     api.runs["r-7"] = {"states": [run_state("r-7", "RUNNING", attempts=2, Trainer="RUNNING")]}
-    api.logs = {"ssd-Trainer-impl-8": "resume step=400\n"}
+    api.logs = {pod("Trainer", 2): "resume step=400\n"}
     status, out, _ = call("logs", "r-7")
     assert status == 0
     assert out == (
-        "==> Trainer (attempt 1)\nno log: pods 'ssd-Trainer-impl-9' not found\n"
+        f"==> Trainer (attempt 1)\nno log: pods '{pod('Trainer', 1)}' not found\n"
         "==> Trainer (attempt 2)\nresume step=400\n"
     )
 

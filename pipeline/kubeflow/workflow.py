@@ -1,0 +1,123 @@
+"""What the Argo Workflow behind a run tells of its components, their attempts and pods.
+
+Kubeflow's own details of a run name neither pods nor errors: toApiPipelineTaskDetail in
+backend/src/apiserver/server/api_converter.go of KFP 2.x leaves both out.
+"""
+
+import base64
+import gzip
+import json
+import re
+from dataclasses import dataclass
+
+# Argo's name for one attempt of a step that has retries.
+_ATTEMPT = re.compile(r"\((\d+)\)$")
+# Of Kubeflow's pipeline around the components, which have the names of the pipeline's tasks.
+_ROOT, _DRIVER, _EXECUTOR = "root", "-driver", "executor"
+# Argo's phases that the API calls otherwise.
+_STATES = {"ERROR": "FAILED", "OMITTED": "SKIPPED"}
+_POD_NAMES = "workflows.argoproj.io/pod-name-format"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A component in a run; `attempt` counts from 1, `error` is empty unless it has one."""
+
+    name: str
+    state: str
+    error: str
+    attempt: int = 1
+
+
+class Workflow:
+    """A workflow as its `manifest`, JSON, has it; an empty one has not begun."""
+
+    def __init__(self, manifest: str):
+        workflow = json.loads(manifest or "{}")
+        self._metadata = workflow.get("metadata", {})
+        status = workflow.get("status", {})
+        nodes = status.get("nodes") or {}
+        if packed := status.get("compressedNodes"):
+            nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+        self._nodes = sorted(nodes.values(), key=lambda node: node.get("startedAt") or "")
+
+    def tasks(self) -> list[Task]:
+        """The components, in the order in which they began."""
+        return [self._task(node) for node in self._components()]
+
+    def pods(self, component: str) -> list[str]:
+        """Names of the pods that a component ran in, the first attempt first."""
+        return [
+            self._pod_name(executor)
+            for node in self._components()
+            if node["displayName"] == component
+            for executor in self._executors(node)
+        ]
+
+    def _components(self) -> list[dict]:
+        roots = [node["id"] for node in self._nodes if node["displayName"] == _ROOT]
+        return [
+            node
+            for node in self._nodes
+            if node.get("boundaryID") in roots
+            # Not an attempt, `NAME(0)`, nor a hook, `NAME.onExit`.
+            and re.fullmatch(r"[\w-]+", node["displayName"])
+            and not node["displayName"].endswith(_DRIVER)
+        ]
+
+    def _task(self, node: dict) -> Task:
+        attempts = self._executors(node)
+        state = _state(node)
+        errors = [_message(attempt) for attempt in attempts[-1:]]
+        for driver in self._nodes:
+            if (
+                driver["displayName"] == node["displayName"] + _DRIVER
+                and _state(driver) == "FAILED"
+            ):
+                # Without its inputs a component is left out, and the driver knows why.
+                state, errors = "FAILED", [f"its driver failed: {_message(driver) or 'no message'}"]
+        if not attempts:
+            errors.append(_message(node))
+        return Task(
+            node["displayName"],
+            state,
+            error=next(filter(None, errors), ""),
+            attempt=max(1, len(attempts)),
+        )
+
+    def _executors(self, component: dict) -> list[dict]:
+        """Nodes of a component's pods, the first attempt first.
+
+        Its own are within its boundary: children lead on to the components that come after it. With
+        retries there is also one of type Retry, which is no pod.
+        """
+        found = [
+            node
+            for node in self._nodes
+            if node.get("boundaryID") == component["id"]
+            and node["type"] == "Pod"
+            and node["displayName"].startswith(_EXECUTOR)
+        ]
+        return sorted(found, key=_number)
+
+    def _pod_name(self, node: dict) -> str:
+        """As Argo names pods (RetrievePodName in backend/src/common/util/workflow.go)."""
+        if self._metadata.get("annotations", {}).get(_POD_NAMES) == "v1":
+            return node["id"]
+        prefix, _, digest = node["id"].rpartition("-")
+        return f"{self._metadata.get('name', prefix)}-{node['templateName']}-{digest}"
+
+
+def _state(node: dict) -> str:
+    phase = (node.get("phase") or "Pending").upper()
+    return _STATES.get(phase, phase)
+
+
+def _message(node: dict) -> str:
+    # What a pod says when all is well is no error.
+    return "" if _state(node) == "SUCCEEDED" else node.get("message") or ""
+
+
+def _number(node: dict) -> int:
+    match = _ATTEMPT.search(node["displayName"])
+    return int(match[1]) if match else 0
