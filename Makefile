@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 TFX ?= $(shell printf '2.39\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" | \
   sort -CV && echo 1.21 || echo 1.16)
 LOCK_1.16 := requirements.lock
-PYTHONS_1.16 := 3.10
+PYTHONS_1.16 := $(shell cat .python-version)
 LOCK_1.21 := requirements-tfx-1.21.lock
 PYTHONS_1.21 := >=3.11,<3.14
 LOCK := $(or $(LOCK_$(TFX)),$(error TFX=$(TFX): there are lock files for 1.16 and 1.21))
@@ -60,7 +60,7 @@ $(UV):
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
   --override overrides.txt
 lock: | $(UV)
-	$(COMPILE) --python-version 3.10 --output-file $(LOCK_1.16) requirements.in
+	$(COMPILE) --python-version $(PYTHONS_1.16) --output-file $(LOCK_1.16) requirements.in
 	$(COMPILE) --python-version 3.11 --universal --output-file $(LOCK_1.21) requirements.in
 
 clean:

@@ -44,12 +44,14 @@ def test_the_project_is_copied_from_the_stage_that_installs_it(stages):
     assert targets == ["/opt/ssd/venv", "/opt/ssd/code"]
 
 
-def test_bases_are_pinned(stages, locked):
+def test_bases_are_pinned(stages, locked, root):
+    version = (root / ".python-version").read_text().strip()
     python = stages["runtime"].base
-    assert re.fullmatch(r"\S+/python:3\.10\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", python)
+    pinned = rf"\S+/python:{re.escape(version)}\.\d+-slim-bookworm@sha256:[0-9a-f]{{64}}"
+    assert re.fullmatch(pinned, python)
     assert stages["environment"].base == python
     # Beam refuses workers of another version than the one that submits.
-    assert stages["beam-sdk"].base.endswith(f"beam_python3.10_sdk:{locked['apache-beam']}")
+    assert stages["beam-sdk"].base.endswith(f"beam_python{version}_sdk:{locked['apache-beam']}")
     for stage in stages.values():
         assert stage.base in (python, *stages) or ":" in stage.base
 
