@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterator
 
 import tensorflow as tf
 
-from components.mean_average_precision import tfma_inputs
 from data import fields
 from data.record_folder import read_records
 from data.saved_model import EXAMPLES_SIGNATURE
 from metrics.accumulator import DetectionAccumulator
+from metrics.picture_reader import as_columns, read_detections, read_ground_truth
 
 _BATCH = 64
 
@@ -29,10 +29,10 @@ def detect_split(model: str, shards: list[str], class_names: list[str]) -> Detec
         answers = {name: values.numpy() for name, values in detect(examples=batch).items()}
         for row, serialised in enumerate(batch.numpy()):
             features = read_features(serialised)
-            truth = tfma_inputs.ground_truth(features, fields.detect(features))
+            truth = read_ground_truth(features, fields.detect(features))
             answer = {name: values[row] for name, values in answers.items()}
-            found = tfma_inputs.detections(answer, truth)
-            accumulator.add_columns(tfma_inputs.picture(accumulator, truth, found))
+            found = read_detections(answer, truth)
+            accumulator.add_columns(as_columns(accumulator, truth, found))
     return accumulator
 
 

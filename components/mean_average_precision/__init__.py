@@ -1,5 +1,5 @@
 """The detection metrics of `metrics` inside TensorFlow Model Analysis.
 
-`tfma_metric` is the metric: it reads records and answers by `tfma_inputs`, collects and scores them
-by `tfma_scoring` under `metric_names`, and has pictures sliced by `picture_slices`.
+`tfma_metric` is the metric. It collects and scores pictures with `tfma_scoring`, under the names of
+`metric_names`; `picture_slices` is the module that slices them.
 """

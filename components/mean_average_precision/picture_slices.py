@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
 
-from components.mean_average_precision import tfma_inputs
 from data.fields import Fields
+from metrics.picture_reader import read_ground_truth
 
 OBJECTS = "objects"  # in the picture, difficult ones too
 PICTURE_SIZE = "picture_size"
@@ -29,7 +29,7 @@ VALUES = {name: tuple(values.values()) for name, values in _VALUES.items()}
 
 def slice_values(features: Mapping[str, Any], fields: Fields) -> dict[str, str]:
     """The value of each computed slice that a picture belongs to."""
-    truth = tfma_inputs.ground_truth(features, fields)
+    truth = read_ground_truth(features, fields)
     numbers = {OBJECTS: len(truth.classes), PICTURE_SIZE: truth.size_px[0] * truth.size_px[1]}
     return {
         name: next(text for least, text in reversed(_VALUES[name].items()) if number >= least)

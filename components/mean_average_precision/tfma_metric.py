@@ -19,12 +19,13 @@ from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import model_util
 
-from components.mean_average_precision import metric_names, tfma_inputs
+from components.mean_average_precision import metric_names
 from components.mean_average_precision.tfma_scoring import MatchedPicture, ScorePictures, metric_key
 from data.fields import Fields
 from metrics import bootstrap
 from metrics.accumulator import DetectionAccumulator
 from metrics.matched import match
+from metrics.picture_reader import Detections, as_columns, read_detections, read_ground_truth
 from metrics.voc_matching import IOU_THRESHOLD
 
 
@@ -184,12 +185,12 @@ class _ReadPicture(metric_types.Preprocessor):
 
     def process(self, extracts: tfma.types.Extracts) -> Iterator[MatchedPicture]:
         inputs = metric_types.StandardMetricInputs(extracts)
-        truth = tfma_inputs.ground_truth(inputs.get_features() or {}, self._fields)
+        truth = read_ground_truth(inputs.get_features() or {}, self._fields)
         answer = inputs.get_predictions(self._model_name or None)
-        found = tfma_inputs.detections(answer, truth)
+        found = read_detections(answer, truth)
         if self._is_baseline:
             known = np.isin(found.classes, self._known)
-            found = tfma_inputs.Detections(*(column[known] for column in found))
-        columns = tfma_inputs.picture(self._reader, truth, found)
+            found = Detections(*(column[known] for column in found))
+        columns = as_columns(self._reader, truth, found)
         matched = match(columns, len(self._reader.class_names), IOU_THRESHOLD, self._slices)
         yield MatchedPicture(matched, columns if self._with_coco else None)

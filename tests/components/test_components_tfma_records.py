@@ -9,10 +9,10 @@ import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
 from components.mean_average_precision import picture_slices, tfma_metric
-from data.errors import DataError
 from data.fields import COMMON
 from metrics import matched
 from metrics.voc import VocResult, score_classes
+from tests.metrics.one_picture import answer, record
 
 CLASSES = ("cat", "dog")
 
@@ -46,28 +46,6 @@ def evaluate(accumulator):
 
 def inputs(features, predictions):
     return tfma.metrics.StandardMetricInputs(features=features, predictions=predictions)
-
-
-def answer(boxes=(), scores=(), names=(), count=None):
-    return {
-        "detection_boxes": np.reshape(np.array(boxes, np.float32), (-1, 4)),
-        "detection_scores": np.array(scores, np.float32),
-        "detection_class_names": np.array([name.encode() for name in names], object),
-        "num_detections": np.array([len(scores) if count is None else count]),
-    }
-
-
-def record(**changes):
-    features = {
-        "image/source_id": np.array([b"p7"], object),
-        "image/height": np.array([200]),
-        "image/width": np.array([300]),
-        "image/object/class/text": np.array([b"cat"], object),
-        "image/object/difficult": np.array([0]),
-    }
-    for name, edge in zip(("ymin", "xmin", "ymax", "xmax"), (0.1, 0.1, 0.5, 0.5), strict=True):
-        features[f"image/object/bbox/{name}"] = np.array([edge], np.float32)
-    return features | changes
 
 
 def test_any_partition_through_pickled_accumulators_gives_the_same():
@@ -162,35 +140,6 @@ def test_record_without_difficult_flags_has_no_difficult_objects():
         fn.create_accumulator(), inputs(record(**{"image/object/difficult": None}), answer())
     )
     assert evaluate(accumulator).classes["cat"].positives == 1
-
-
-@pytest.mark.parametrize(
-    ("features", "predictions", "message"),
-    [
-        ({}, {"scores": [1]}, "p7: the model's answer lacks detection_boxes, .*it has scores"),
-        ({}, answer(count=2), "p7: num_detections is 2 with 0 rows"),
-        ({}, answer([(0, 0, 1, 1)], [0.5], ["cow"]), "p7: detection 0: unknown class b'cow'"),
-        ({}, answer([(0, 0, 1, 1)], [math.nan], ["cat"]), r"p7: detection 0: score nan is not in"),
-        ({}, answer([(0, 0, 1, 1)], [1.5], ["cat"]), r"p7: detection 0: score 1.5 is not in"),
-        ({}, answer([(0, 0, 1, 1)], [-0.5], ["cat"]), r"p7: detection 0: score -0.5 is not in"),
-        ({}, answer([(0, 1, 1, 0)], [0.5], ["cat"]), r"p7: detection 0: box \[.*\] is not a box"),
-        ({}, answer([(0, 0, 1, math.nan)], [0.5], ["cat"]), r"p7: detection 0: box \[.*nan\] is"),
-        ({"image/object/bbox/ymin": np.array([0.9])}, answer(), "p7: ground truth 0: box"),
-        (
-            {"image/object/class/text": np.array([b"cow"])},
-            answer(),
-            "truth 0: unknown class b'cow'",
-        ),
-        ({"image/height": None}, answer(), r"p7: image/height is \[\] and image/width is \[300\]"),
-        ({"image/width": np.array([0])}, answer(), r"image/width is \[0\]"),
-        ({"image/object/bbox/ymin": None}, answer(), "p7: 1 names .* but 0, 1, 1, 1 values"),
-        ({"image/source_id": None}, answer(), "neither image/source_id nor image/filename"),
-    ],
-)
-def test_bad_records_and_answers_are_named(features, predictions, message):
-    fn = Computation()
-    with pytest.raises(DataError, match=message):
-        fn.add_input(fn.create_accumulator(), inputs(record(**features), predictions))
 
 
 def test_baseline_may_know_other_classes():

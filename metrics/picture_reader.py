@@ -1,5 +1,6 @@
-"""What a record and a model's answer say of one picture, in all the shapes TFMA delivers them."""
+"""Reads the objects of a record and the detections in a model's answer, picture by picture."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +12,12 @@ from metrics.accumulator import Columns, DetectionAccumulator
 
 
 class GroundTruth(NamedTuple):
-    """The objects of a picture; boxes and size in pixels."""
+    """The objects of a picture."""
 
     image_id: str
     size_px: tuple[float, float]  # height, width
     boxes_px: np.ndarray  # float64 [n, 4]: ymin, xmin, ymax, xmax
-    classes: list[bytes]
+    classes: list[bytes]  # of each of the n objects, as all that follows
     difficult: list[int]
     truncated: list[int]
     occluded: list[int]
@@ -24,15 +25,17 @@ class GroundTruth(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What a model found in a picture, without the padding of its answer."""
+    """The detections in a picture, without the padding of the model's answer."""
 
     boxes_px: np.ndarray  # float64 [k, 4]: ymin, xmin, ymax, xmax
-    scores: np.ndarray  # float [k], in [0, 1]
+    scores: np.ndarray  # float [k] in [0, 1]
     classes: np.ndarray  # bytes [k]
 
 
-def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
-    """Reads a record; without object features it is a picture without objects.
+def read_ground_truth(features: Mapping[str, Any], fields: Fields) -> GroundTruth:
+    """Reads the objects of a record; a record without object features has none.
+
+    features: values by feature name: lists, arrays, sparse or ragged tensor values, or None.
 
     Raises:
         DataError: the record has no id or no size, or its lists of objects differ in length.
@@ -41,15 +44,14 @@ def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
     image_id = next((values[0].decode() for values in ids if values and values[0]), None)
     if image_id is None:
         raise DataError(
-            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}; detections "
-            "of equal score are ranked by it. Write the records with `python -m data.convert`"
+            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}, which rank "
+            "detections of equal score. Convert the data with `python -m data.convert`"
         )
     size = [_values(features, name) for name in (fields.height, fields.width)]
     if not all(len(values) == 1 and values[0] > 0 for values in size):
         raise DataError(
             f"{image_id}: {fields.height} is {size[0]} and {fields.width} is {size[1]}; expected "
-            "one number of pixels each, for object sizes are in pixels. Write the records with "
-            "`python -m data.convert`"
+            "one number of pixels each. Convert the data with `python -m data.convert`"
         )
     height, width = size[0][0], size[1][0]
     classes = _values(features, fields.text)
@@ -70,11 +72,13 @@ def ground_truth(features: dict[str, Any], fields: Fields) -> GroundTruth:
     return GroundTruth(image_id, (height, width), boxes, classes, *flags)
 
 
-def detections(answer: Any, truth: GroundTruth) -> Detections:
-    """Reads a model's answer to the picture of `truth`.
+def read_detections(answer: Mapping[str, Any] | None, truth: GroundTruth) -> Detections:
+    """Reads a model's answer for the picture of `truth`.
+
+    answer: the outputs of `data.saved_model` for one picture, as arrays of any shape.
 
     Raises:
-        DataError: an output is missing, the count does not fit, or a score is not in [0, 1].
+        DataError: an output is missing, the count is impossible, or a score is not in [0, 1].
     """
     image_id = truth.image_id
     missing = [key for key in (BOXES, SCORES, CLASS_NAMES, COUNT) if key not in (answer or {})]
@@ -103,8 +107,8 @@ def detections(answer: Any, truth: GroundTruth) -> Detections:
     )
 
 
-def picture(accumulator: DetectionAccumulator, truth: GroundTruth, found: Detections) -> Columns:
-    """The picture as `accumulator` counts it, not yet added."""
+def as_columns(accumulator: DetectionAccumulator, truth: GroundTruth, found: Detections) -> Columns:
+    """The picture as columns for `accumulator.add_columns`, checked; adds nothing."""
     return accumulator.picture(
         truth.image_id,
         truth.boxes_px,
@@ -119,9 +123,9 @@ def picture(accumulator: DetectionAccumulator, truth: GroundTruth, found: Detect
     )
 
 
-def _values(features: dict[str, Any], name: str | None) -> list[Any]:
+def _values(features: Mapping[str, Any], name: str | None) -> list[Any]:
     """The values of a feature: TFMA delivers it dense, sparse, ragged, as None or not at all."""
-    value = features.get(name)
+    value = features.get(name) if name else None
     if value is None:
         return []
     values = np.reshape(getattr(value, "values", value), -1).tolist()
