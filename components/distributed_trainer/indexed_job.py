@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import threading
 import time
@@ -234,26 +235,28 @@ class _Told:
 def _interruptible() -> Iterator[Callable[[float], None]]:
     """Gives a sleep that SIGTERM ends by SystemExit, so that what follows `finally` is done.
 
-    The handler itself only sets a flag: an exception raised in it can be lost.
+    The handler itself only writes to a pipe: an exception raised in it can be lost, and a lock that
+    it takes may be held by what it interrupts.
     """
-    stopped = threading.Event()
+    reader, writer = os.pipe()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        stopped.set()
+        os.write(writer, b"!")
 
     def wait(seconds: float) -> None:
-        if stopped.wait(seconds):
+        if select.select([reader], [], [], seconds)[0]:
             raise SystemExit(128 + signal.SIGTERM)
 
     # Only the main thread may set handlers; another one has to be ended by it.
-    if threading.current_thread() is not threading.main_thread():
-        yield wait
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if is_main else None
     try:
         yield wait
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if is_main:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        os.close(reader)
+        os.close(writer)
 
 
 def _succeeded(status: dict) -> bool:
