@@ -23,9 +23,8 @@ def resize(image, extent):
     Returns:
       float32 [*extent, 3] in 0-255.
     """
-    # From float32 the operator runs twice as fast as from bytes, the cast included.
-    pixels = tf.cast(image, tf.float32)[None]
-    resized = tf.raw_ops.ResizeBilinear(images=pixels, size=extent, half_pixel_centers=True)
+    # From bytes, the operator gives the same numbers without a float copy of the whole picture.
+    resized = tf.raw_ops.ResizeBilinear(images=image[None], size=extent, half_pixel_centers=True)
     # Unlike `resized[0]`, no copy.
     return tf.squeeze(resized, axis=0)
 
@@ -144,7 +143,9 @@ def fill(part, placement: Placement, size: int, change: Callable):
       float32 [size, size, 3] in 0-255.
     """
     grows, resized = placement.grows, partial(resize, extent=placement.resized)
-    pixels = tf.cond(grows, lambda: tf.cast(part, tf.float32), lambda: resized(part))
+    # A part is small, and from floats the operator runs twice as fast, the cast included.
+    part = tf.cast(part, tf.float32)
+    pixels = tf.cond(grows, lambda: part, lambda: resized(part))
     pixels = change(pixels)
     pixels = tf.cond(grows, lambda: resized(pixels), lambda: pixels)
     pixels = tf.cond(placement.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)

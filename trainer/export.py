@@ -14,7 +14,7 @@ from data.saved_model import (
     TENSOR_SIGNATURE,
     WARM_UP_REQUESTS,
 )
-from trainer import checkpoints, crop_and_resize
+from trainer import bounded_decoding, checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
 from trainer.files import MODEL_NAME, WEIGHTS
 from trainer.postprocessing import OUTPUTS, detect
@@ -78,7 +78,7 @@ class ServedDetector(tf.Module):
 
     def _detect_encoded(self, encoded):
         def decode(picture):
-            return self._resize(tf.io.decode_image(picture, channels=3, expand_animations=False))
+            return self._resize(bounded_decoding.decode(picture))
 
         shape = tf.TensorSpec([self.size, self.size, 3], tf.float32)
         return self.detect(tf.map_fn(decode, encoded, fn_output_signature=shape))

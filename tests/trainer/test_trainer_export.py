@@ -1,12 +1,17 @@
+import io
 import json
+import struct
+import zlib
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 from data.errors import DataError
+from trainer import bounded_decoding
 from trainer.anchors import SSD128, anchors_hash
 from trainer.backbones import small
 from trainer.detector import DetectorSpec, build_network
@@ -156,6 +161,65 @@ def test_jpeg_and_png_answer_alike(ask, answers, make, pictures):
     np.testing.assert_allclose(
         answer["detection_scores"][:, 0], answers["detection_scores"][:, 0], atol=0.1
     )
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """The start of a PNG, up to its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    check = zlib.crc32(b"IHDR" + header)
+    return (
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", check)
+    )
+
+
+def _claims(kind: str, width: int, height: int) -> bytes:
+    """A picture whose header claims a size."""
+    if kind == "PNG":
+        return _png_header(width, height)
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, kind)
+    content = bytearray(stream.getvalue())
+    if kind == "GIF":
+        content[6:10] = struct.pack("<HH", width, height)
+    elif kind == "BMP":
+        content[18:26] = struct.pack("<ii", width, height)
+    else:
+        start = content.index(b"\xff\xc0") + 5
+        content[start : start + 4] = struct.pack(">HH", height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "height"),
+    [
+        ("PNG", 10_000, 10_000),
+        ("PNG", 2**31 - 1, 2**31 - 1),
+        ("JPEG", 9_460, 9_460),
+        ("GIF", 65_535, 65_535),
+        ("BMP", 10_000, -10_000),
+    ],
+)
+@pytest.mark.parametrize("signature", ["serving_default", "serving_examples"])
+def test_a_picture_of_too_many_pixels_is_an_error(ask, make, signature, kind, width, height):
+    picture = _claims(kind, width, height)
+    if signature == "serving_examples":
+        picture = make.record(0, picture)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 89478485 pixels"):
+        ask(signature, [picture])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG", b"\xff\xd8", b"BM", b"GIF89a", b"text" * 20])
+def test_what_is_not_a_picture_is_an_error_of_the_decoder(ask, content):
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        ask("serving_default", [content])
+    assert "more than" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP"])
+def test_the_decoder_gives_tensorflows_pixels(make, pictures, kind):
+    content = make.encode(pictures[0], kind)
+    wanted = tf.io.decode_image(content, channels=3, expand_animations=False)
+    np.testing.assert_array_equal(bounded_decoding.decode(content), wanted)
 
 
 def test_grey_pictures_are_answered(ask, make, pictures):
