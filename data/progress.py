@@ -7,8 +7,8 @@ adds up the sizes of those files.
 
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -41,8 +41,7 @@ def watch(folder: Path, totals: Mapping[str, int], console: Console) -> Iterator
         totals: number of pictures by stage, in the order of the stages.
         console: where to show it.
     """
-    show = _bars if console.is_terminal else _lines
-    with show(totals, console) as update:
+    with show_progress(totals, console) as update:
         stop = threading.Event()
 
         def poll() -> None:
@@ -57,6 +56,16 @@ def watch(folder: Path, totals: Mapping[str, int], console: Console) -> Iterator
             stop.set()
             thread.join()
             update(_done(folder, totals))
+
+
+def show_progress(
+    totals: Mapping[str, int], console: Console
+) -> AbstractContextManager[Callable[[Mapping[str, int]], None]]:
+    """A function to call with the number of pictures that each stage has done.
+
+    Shows bars with the time left on a terminal, a line for each quarter elsewhere.
+    """
+    return (_bars if console.is_terminal else _lines)(totals, console)
 
 
 def _done(folder: Path, stages: Mapping[str, int]) -> dict[str, int]:

@@ -82,7 +82,8 @@ def take_pictures_all_the_way() -> None:
     if not list(models.glob("*/saved_model.pb")):
         sys.exit(f"error: nothing was pushed to {models}")
     picture = min(Path("voc/VOCdevkit/VOC2007/JPEGImages").iterdir())
-    answer = json.loads(_run("serving.predict", picture, "--model", models, "--json"))
+    arguments = ("--model", models, "--format", "json", "--no-draw")
+    answer = json.loads(_run("serving.predict", picture, *arguments))
     _say(f"the pushed model answers: {json.dumps(answer)[:60]} ...")
 
 

@@ -1,8 +1,8 @@
 """Asks a model server for the objects on pictures: ours or TensorFlow Serving, REST or gRPC.
 
-python -m serving.client IMAGE... --url http://localhost:8501 --model ssd
-python -m serving.client IMAGE... --url grpc://localhost:8500 --model ssd --json
-python -m serving.client IMAGE... --label canary
+python -m serving.client PICTURE... --url http://localhost:8501 --model ssd
+python -m serving.client PICTURE... --url grpc://localhost:8500 --model ssd --format json
+python -m serving.client PICTURE... --label canary
 """
 
 import argparse
@@ -15,22 +15,18 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import OUTPUTS
-from serving.detections import (
-    Prediction,
-    detections_of,
-    drawing_paths,
-    print_results,
-    save_drawing,
-)
-from serving.drawing import open_picture
+from serving.detecting import Refused
+from serving.detections import detections_of
+from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
 
 _LONGEST_WAIT_S = 30.0
+# Status codes that speak of the pictures in a request: bad ones, or too many bytes of them.
+_REFUSALS = (400, 413)
 
 
 class _Unavailable(Exception):
@@ -110,7 +106,8 @@ class Client:
                 wait = error.headers.get("Retry-After", "")
                 seconds = float(wait) if wait.isdigit() else None
                 raise _Unavailable(f"the server is busy ({message})", seconds) from error
-            raise DataError(f"{self._url}: {error.code} {message}") from error
+            kind = Refused if error.code in _REFUSALS else DataError
+            raise kind(f"{self._url}: {error.code} {message}") from error
         except TimeoutError as error:
             raise self._timed_out() from error
         except urllib.error.URLError as error:
@@ -149,7 +146,10 @@ class Client:
                     raise _Unavailable(f"no connection ({error.details()})") from error
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise self._timed_out() from error
-                raise DataError(f"{self._url}: {error.code().name} {error.details()}") from error
+                refused = error.code() == grpc.StatusCode.INVALID_ARGUMENT
+                kind = Refused if refused else DataError
+                message = f"{error.code().name} {_one_line(error.details())}"
+                raise kind(f"{self._url}: {message}") from error
             outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
             count = len(pictures)
             whole = all(array.shape[:1] == (count,) for array in outputs.values())
@@ -200,63 +200,43 @@ def _address(url: str) -> SplitResult:
 
 def _error_text(body: bytes) -> str:
     try:
-        return json.loads(body)["error"]
-    except (ValueError, KeyError, TypeError):
+        return _one_line(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return body[:200].decode("utf-8", "replace")
 
 
-def detect(
-    images: list[Path], client: Client, output: Path, score_threshold: float, batch_size: int
-) -> list[Prediction]:
-    """Detects, draws and saves, `batch_size` pictures a request. Raises DataError."""
-    drawings = drawing_paths(images, output)
-    for image in images:
-        open_picture(image)
-    results = []
-    for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
-        answers = client.predict([image.read_bytes() for image in batch])
-        for image, drawing, outputs in zip(batch, drawings[first:], answers, strict=False):
-            detections = detections_of(outputs, score_threshold)
-            save_drawing(open_picture(image), detections, drawing)
-            results.append(Prediction(image, drawing, detections))
-    return results
+def _one_line(text: str) -> str:
+    """TensorFlow's messages have several, of which the last ones name nodes of the graph."""
+    return text.strip().partition("\n")[0]
 
 
 def main() -> int:
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.client",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_picture_arguments(
+        parser,
+        "pictures a request; TensorFlow Serving refuses more than max_batch_size of its "
+        "batching.config, here 8 (default: %(default)s)",
+    )
     parser.add_argument("--url", default="http://localhost:8501")
     parser.add_argument("--model", default="ssd", help="name of the model on the server")
     parser.add_argument("--label", help="of the version that is to answer, as stable or canary")
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the drawings")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--score-threshold", type=float, default=0.5)
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=8,
-        help="pictures a request; TensorFlow Serving refuses more than max_batch_size of its "
-        "batching.config, here 8 (default: %(default)s)",
-    )
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds for a request")
     parser.add_argument("--retries", type=int, default=4, help="if the server is busy or away")
-    args = parser.parse_args()
-    if args.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    options = parser.parse_args()
     quiet()
     try:
-        client = Client(args.url, args.model, args.timeout, args.retries, label=args.label)
-        results = detect(args.images, client, args.output, args.score_threshold, args.batch_size)
+        client = Client(
+            options.url, options.model, options.timeout, options.retries, label=options.label
+        )
+        return detect(options, client.predict, thresholds_of(options))
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_results(results, as_json=args.json)
-    return 0
 
 
 if __name__ == "__main__":

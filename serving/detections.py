@@ -1,8 +1,5 @@
-"""Detections of one picture as the model answers them, and how the command lines give them out."""
+"""Detections of one picture as the model answers them, as a list, in words and as a drawing."""
 
-import json
-import os
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +11,6 @@ from PIL import Image
 from data.errors import DataError
 from data.saved_model import BOXES, CLASS_NAMES, COUNT
 from serving.drawing import draw_detections
-
-_SIDES = ("ymin", "xmin", "ymax", "xmax")
 
 
 @dataclass(frozen=True)
@@ -30,10 +25,17 @@ class Detection:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found on one picture, and where its drawing is."""
+    """What was found on one picture.
 
-    image: Path
-    drawing: Path
+    `name` is unique among the pictures of a command line, `width` and `height` are pixels of the
+    upright picture, and `drawing` is None where nothing was drawn.
+    """
+
+    path: Path
+    name: str
+    width: int
+    height: int
+    drawing: Path | None
     detections: list[Detection]
 
 
@@ -69,20 +71,6 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
     return sorted(likely, key=lambda detection: -detection.score)
 
 
-def drawing_paths(images: Sequence[Path], folder: Path) -> list[Path]:
-    """`folder/<name>.detections.jpg` for each picture; DataError where two would be the same."""
-    paths: dict[Path, Path] = {}
-    for image in images:
-        path = folder / f"{image.stem}.detections.jpg"
-        if path in paths:
-            raise DataError(
-                f"{paths[path]} and {image} would both be drawn to {path}. "
-                "Pass them in two calls with a different --output each."
-            )
-        paths[path] = image
-    return list(paths)
-
-
 def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Path) -> None:
     """Draws the detections and writes a JPEG that appears only when it is complete."""
     drawing = draw_detections(
@@ -100,20 +88,6 @@ def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Pa
         raise DataError(f"{path}: cannot write the drawing ({error.strerror}).") from error
 
 
-def print_results(results: Sequence[Prediction], as_json: bool) -> None:
-    """One line a picture, or one JSON list with every box and score."""
-    if as_json:
-        text = json.dumps([_as_dict(result) for result in results], indent=2, ensure_ascii=False)
-    else:
-        lines = (f"{r.image}: {summary(r.detections)} -> {r.drawing}" for r in results)
-        text = "\n".join(lines)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Who reads, `head` for one, has seen enough. Python would try once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def summary(detections: Sequence[Detection]) -> str:
     """`3 objects: 2 dog, 1 person`."""
     if not detections:
@@ -121,21 +95,3 @@ def summary(detections: Sequence[Detection]) -> str:
     counts = Counter(detection.name for detection in detections).most_common()
     noun = "object" if len(detections) == 1 else "objects"
     return f"{len(detections)} {noun}: " + ", ".join(f"{count} {name}" for name, count in counts)
-
-
-def _as_dict(result: Prediction) -> dict:
-    return {
-        "image": str(result.image),
-        "drawing": str(result.drawing),
-        "detections": [
-            {
-                "name": detection.name,
-                "class": detection.class_id,
-                "score": round(detection.score, 6),
-                "box": {
-                    side: round(value, 6) for side, value in zip(_SIDES, detection.box, strict=True)
-                },
-            }
-            for detection in result.detections
-        ],
-    }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from data.errors import DataError
 
@@ -17,19 +17,21 @@ _SMALLEST_DRAWING_PX = 300
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens a picture as RGB with its pixels as stored, the way a TensorFlow model sees them.
+    """Opens a picture as RGB and turns it upright, as its EXIF orientation says.
 
-    EXIF rotation is not applied, because TensorFlow's decoders ignore it: boxes found on the stored
-    pixels would not fit a rotated drawing. Raises DataError where there is no picture.
+    TensorFlow's decoders ignore the orientation, so a turned picture has to be encoded anew before
+    a model is asked (`serving.picture_files.read_picture`). Raises DataError where there is no
+    picture.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such picture. Check the path.")
     try:
         with warnings.catch_warnings(), Image.open(path) as picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if picture.mode.startswith("I"):
-                return Image.fromarray((np.asarray(picture) // 256).astype(np.uint8)).convert("RGB")
-            return picture.convert("RGB")
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):
+                return Image.fromarray((np.asarray(upright) // 256).astype(np.uint8)).convert("RGB")
+            return upright.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(
             f"{path}: not a readable picture ({error}). Give a JPEG or PNG file that is complete."

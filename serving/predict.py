@@ -1,10 +1,11 @@
 """Detects objects in pictures with a pushed model, in this process, without a server.
 
-python -m serving.predict IMAGE... --model DIR [--output DIR] [--json]
+python -m serving.predict PICTURE... --model DIR [--format FORMAT] [--draw DIR]
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,8 @@ import numpy as np
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
-from serving.detections import (
-    Prediction,
-    detections_of,
-    drawing_paths,
-    print_results,
-    save_drawing,
-)
-from serving.drawing import open_picture
+from serving.detecting import Refused
+from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
 from serving.versions import newest_version
 
 
@@ -47,73 +42,48 @@ class SavedModelDetector:
             )
         self._signature = signature
 
-    def detect(self, image_bytes: bytes) -> dict[str, np.ndarray]:
-        """The outputs for one encoded picture, without the batch dimension.
+    def detect(self, pictures: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
+        """The outputs for encoded pictures, one dict of OUTPUTS a picture, without a batch axis.
 
-        Raises DataError where TensorFlow cannot decode the picture.
+        Raises Refused where TensorFlow cannot decode one of them.
         """
         import tensorflow as tf
 
         try:
-            outputs = self._signature(image_bytes=tf.constant([image_bytes]))
+            outputs = self._signature(image_bytes=tf.constant(list(pictures)))
         except tf.errors.InvalidArgumentError as error:
-            raise DataError(
+            raise Refused(
                 f"the model cannot decode the picture ({_first_line(error)}). Save it as an RGB or "
-                "grey JPEG or PNG."
+                "grey JPEG or PNG"
             ) from error
-        return {name: outputs[name].numpy()[0] for name in OUTPUTS}
+        arrays = {name: outputs[name].numpy() for name in OUTPUTS}
+        return [{name: array[i] for name, array in arrays.items()} for i in range(len(pictures))]
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def predict(
-    images: list[Path], model: Path, output: Path, score_threshold: float
-) -> list[Prediction]:
-    """Detects, draws and saves picture after picture.
-
-    Paths, pictures and model are checked before the first drawing is written. Raises DataError.
-    """
-    drawings = drawing_paths(images, output)
-    for image in images:
-        open_picture(image)
-    detector = SavedModelDetector(model)
-    results = []
-    for image, drawing in zip(images, drawings, strict=True):
-        try:
-            outputs = detector.detect(image.read_bytes())
-        except DataError as error:
-            raise DataError(f"{image}: {error}") from error
-        detections = detections_of(outputs, score_threshold)
-        save_drawing(open_picture(image), detections, drawing)
-        results.append(Prediction(image, drawing, detections))
-    return results
-
-
 def main() -> int:
+    """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serving.predict",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_picture_arguments(parser, "pictures that go through the model at a time (default: 8)")
     parser.add_argument(
         "--model", type=Path, required=True, help="a version folder, or the folder of all versions"
     )
-    parser.add_argument("--output", type=Path, default=Path(), help="folder of the drawings")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
-    args = parser.parse_args()
-    quiet(args.verbose)
+    options = parser.parse_args()
+    quiet(options.verbose)
     try:
-        results = predict(args.images, args.model, args.output, args.score_threshold)
+        thresholds = thresholds_of(options, newest_version(options.model))
+        return detect(options, SavedModelDetector(options.model).detect, thresholds)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print_results(results, as_json=args.json)
-    return 0
 
 
 if __name__ == "__main__":

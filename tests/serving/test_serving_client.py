@@ -5,6 +5,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -84,10 +85,10 @@ def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol)
     second = tmp_path / "empty.jpg"
     Image.new("RGB", (64, 48), "grey").save(second)
     arguments = ["--url", f"{protocol}://127.0.0.1:{port}", "--model", "blobs"]
-    arguments += ["--output", tmp_path / "out"]
-    status, out, err = run(picture, second, *arguments, "--json")
+    arguments += ["--draw", tmp_path / "out"]
+    status, out, err = run(picture, second, *arguments, "--format", "json")
     assert (status, err) == (0, "")
-    first, empty = json.loads(out)
+    first, empty = map(json.loads, out.splitlines())
     assert [d["name"] for d in first["detections"]] in (["red", "blue"], ["blue", "red"])
     red = next(d for d in first["detections"] if d["name"] == "red")
     np.testing.assert_allclose(list(red["box"].values()), (0.1, 0.05, 0.5, 0.3), atol=1e-6)
@@ -101,11 +102,10 @@ def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol)
 def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol):
     port = server.port if protocol == "http" else server.grpc_port
     url = f"{protocol}://127.0.0.1:{port}"
-    output = ["--output", tmp_path]
-    status, _, err = run(picture, "--url", url, "--model", "nope", *output)
+    status, _, err = run(picture, "--url", url, "--model", "nope", "--no-draw")
     assert status == 2
     assert err.startswith(f"error: {url}: ") and "no version in service" in err
-    _, _, err = run(picture, "--url", url, "--model", "adder", *output)
+    _, _, err = run(picture, "--url", url, "--model", "adder", "--no-draw")
     assert "input" in err
 
 
@@ -182,8 +182,8 @@ def test_answers_that_contradict_themselves(run, misbehaving, picture, tmp_path,
     }
     bodies = [json.dumps({"predictions": [answer]}).encode() for answer in (whole, whole | change)]
     url, _ = misbehaving([(200, {}, body) for body in bodies])
-    assert run(picture, "--url", url, "--output", tmp_path)[0] == 0
-    status, _, err = run(picture, "--url", url, "--output", tmp_path)
+    assert run(picture, "--url", url, "--no-draw")[0] == 0
+    status, _, err = run(picture, "--url", url, "--no-draw")
     assert (status, err.count("\n")) == (2, 1)
     assert (
         err.startswith(f"error: {url}: the answer of model ssd is not consistent") and found in err
@@ -220,9 +220,7 @@ def test_a_server_that_takes_too_long(protocol):
 
 
 def test_nobody_at_the_address(run, picture, tmp_path):
-    status, _, err = run(
-        picture, "--url", "http://127.0.0.1:9", "--retries", 0, "--output", tmp_path
-    )
+    status, _, err = run(picture, "--url", "http://127.0.0.1:9", "--retries", 0, "--no-draw")
     assert status == 2
     assert "no connection" in err and "Traceback" not in err
 
@@ -239,19 +237,58 @@ def test_what_is_not_an_address(url):
         Client(url, "m")
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_a_reader_that_has_seen_enough_is_no_error(as_json):
-    """As in `... --json | head`: the pipe is closed before anything is written."""
-    program = (
-        "from pathlib import Path; from serving.detections import Prediction, print_results; "
-        f"print_results([Prediction(Path('a'), Path('b'), [])], {as_json})"
-    )
+@pytest.mark.parametrize("form", ["text", "json", "csv", "coco"])
+def test_a_reader_that_has_seen_enough_is_no_error(server, picture, form):
+    """As in `... | head`: the pipe is closed before anything is written."""
+    url = f"http://127.0.0.1:{server.port}"
+    command = [sys.executable, "-m", "serving.client", picture, "--url", url, "--model", "blobs"]
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as output:
-        command = [sys.executable, "-c", program]
-        found = subprocess.run(command, cwd=_ROOT, stdout=output, stderr=-1, check=False)
+        found = subprocess.run(
+            [*command, "--format", form, "--no-draw"],
+            cwd=_ROOT,
+            stdout=output,
+            stderr=-1,
+            check=False,
+        )
     assert (found.returncode, found.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_a_refused_picture_is_named_and_the_others_are_asked_for_alone(
+    run, server, picture, tmp_path, protocol
+):
+    port = server.port if protocol == "http" else server.grpc_port
+    broken = tmp_path / "half.jpg"
+    Image.open(picture).save(broken)
+    broken.write_bytes(broken.read_bytes()[:-900])
+    last = tmp_path / "empty.jpg"
+    Image.new("RGB", (64, 48), "grey").save(last)
+    status, out, err = run(
+        *(picture, broken, last, "--url", f"{protocol}://127.0.0.1:{port}", "--model", "blobs"),
+        *("--format", "json", "--no-draw"),
+    )
+    assert status == 1
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [(a["image"], len(a["detections"])) for a in answers] == [
+        (str(picture), 2),
+        (str(last), 0),
+    ]
+    refusal, *summary = err.splitlines()
+    assert refusal.startswith(f"error: {broken}: {protocol}://127.0.0.1:{port}: ")
+    assert summary == ["1 of 3 pictures failed:", f"  {broken}"]
+
+
+def test_what_is_done_stays_when_the_server_goes_away(run, misbehaving, picture, tmp_path):
+    url, left = misbehaving([_ANSWER, _BUSY, _ANSWER])
+    second = shutil.copy(picture, tmp_path / "second.jpg")
+    status, out, err = run(
+        *(picture, second, "--url", url, "--batch-size", 1, "--retries", 0, "--no-draw")
+    )
+    assert status == 2
+    assert out == f"{picture}: no objects\n"
+    assert err.startswith(f"error: {url}: the server is busy") and err.count("\n") == 1
 
 
 def test_a_request_fits_the_batches_of_the_shipped_server(monkeypatch, capsys):

@@ -1,3 +1,7 @@
+"""`serving.predict` as a user runs it: pictures of all kinds in, results and drawings out."""
+
+import csv
+import io
 import json
 import shutil
 
@@ -5,15 +9,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools.coco import COCO
 
-from serving import predict
-from serving.detections import detections_of
+from data.voc import read_annotation
+from metrics.voc_map import evaluate_folders
+from serving import detecting, predict
 from serving.drawing import class_colour
+from tests.serving.conftest import blob_picture
+
+_RED, _BLUE = (0.1, 0.05, 0.5, 0.3), (0.3, 0.5, 0.9, 0.95)
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(monkeypatch, capsys, tmp_path):
     """Runs the command line in this process: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["predict", *map(str, arguments)])
@@ -24,51 +34,224 @@ def run(monkeypatch, capsys):
     return run
 
 
-def test_boxes_names_and_scores_of_what_is_on_the_picture(run, picture, blob_model, tmp_path):
-    status, out, err = run(picture, "--model", blob_model, "--output", tmp_path / "out", "--json")
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures in folders, each with one object of its own; some share a name."""
+    root = tmp_path / "photos"
+    (root / "a" / "deep").mkdir(parents=True)
+    (root / "b").mkdir()
+    for path, blobs in _FOLDER.items():
+        blob_picture(blobs=blobs).save(root / path, quality=100, subsampling=0)
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+_FOLDER = {
+    "a/deep/one.jpg": [("red", (0.1, 0.1, 0.4, 0.4))],
+    "a/same.jpg": [("green", (0.2, 0.2, 0.6, 0.5))],
+    "b/same.jpg": [("blue", (0.5, 0.5, 0.9, 0.9))],
+    "b/same.png": [],
+}
+_NAMES = {path: [name for name, _ in blobs] for path, blobs in _FOLDER.items()}
+
+
+def _lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _names(entry):
+    return [detection["name"] for detection in entry["detections"]]
+
+
+def test_boxes_are_relative_and_in_pixels(run, picture, blob_model):
+    status, out, err = run(picture, "--model", blob_model, "--format", "json", "--no-draw")
     assert (status, err) == (0, "")
-    (result,) = json.loads(out)
-    found = {d["name"]: d for d in result["detections"]}
+    (entry,) = _lines(out)
+    assert (entry["width"], entry["height"], entry["drawing"]) == (200, 100, None)
+    found = {d["name"]: d for d in entry["detections"]}
     assert sorted(found) == ["blue", "red"]
     assert found["red"]["class"] == 1 and found["blue"]["class"] == 3
-    expected = {"red": (0.1, 0.05, 0.5, 0.3), "blue": (0.3, 0.5, 0.9, 0.95)}
-    for name, box in expected.items():
-        sides = [found[name]["box"][side] for side in ("ymin", "xmin", "ymax", "xmax")]
-        np.testing.assert_allclose(sides, box, atol=1e-6)
+    for name, box in {"red": _RED, "blue": _BLUE}.items():
+        sides = ("ymin", "xmin", "ymax", "xmax")
+        np.testing.assert_allclose([found[name]["box"][s] for s in sides], box, atol=1e-6)
+        pixels = [found[name]["box_px"][s] for s in sides]
+        np.testing.assert_allclose(pixels, np.multiply(box, (100, 200, 100, 200)), atol=1e-4)
         assert found[name]["score"] == 1.0
-    assert result["drawing"] == str(tmp_path / "out" / "blobs.detections.jpg")
 
 
 def test_the_drawing_shows_the_box_in_its_class_colour(run, picture, blob_model, tmp_path):
-    status, out, _ = run(picture, "--model", blob_model, "--output", tmp_path)
-    drawing = tmp_path / "blobs.detections.jpg"
+    drawings = tmp_path / "drawn"
+    status, out, _ = run(picture, "--model", blob_model, "--draw", drawings)
+    drawing = drawings / "blobs.detections.jpg"
     assert (status, out) == (0, f"{picture}: 2 objects: 1 red, 1 blue -> {drawing}\n")
     pixels = np.asarray(Image.open(drawing)).astype(int)
     height, width = pixels.shape[:2]
     assert (width, height) == (400, 200)
     edge = pixels[round(0.89 * height) : round(0.9 * height), round(0.6 * width)]
     assert np.abs(edge - class_colour("blue")).max() < 40
-    assert [path.name for path in tmp_path.glob(".*")] == [], "no partial file is left"
+    assert [path.name for path in drawings.glob(".*")] == [], "no partial file is left"
 
 
-def test_the_drawing_goes_to_the_current_folder_by_default(
-    run, picture, blob_model, tmp_path, monkeypatch
+def test_drawings_go_to_a_folder_of_their_own_unless_there_are_none(
+    run, picture, blob_model, tmp_path
 ):
-    monkeypatch.chdir(tmp_path)
+    assert run(picture, "--model", blob_model, "--no-draw")[0] == 0
+    assert not (tmp_path / "detections").exists()
     assert run(picture, "--model", blob_model)[0] == 0
-    assert (tmp_path / "blobs.detections.jpg").is_file()
+    assert (tmp_path / "detections" / "blobs.detections.jpg").is_file()
 
 
-def test_the_score_threshold_keeps_what_reaches_it():
-    outputs = {
-        "num_detections": 3,
-        "detection_scores": np.array([0.2, 0.9, 0.5, 0.99], np.float32),
-        "detection_class_names": [b"a", b"b", "c", "padding"],
-        "detection_classes": np.arange(4),
-        "detection_boxes": np.zeros((4, 4), np.float32),
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_every_picture_of_a_folder_gets_its_own_result_and_drawing(
+    run, folder, blob_model, tmp_path, size
+):
+    status, out, _ = run(
+        folder, "--model", blob_model, "--format", "json", "--draw", "drawn", "--batch-size", size
+    )
+    assert status == 0
+    entries = _lines(out)
+    assert {e["image"]: _names(e) for e in entries} == {
+        str(folder / path): names for path, names in _NAMES.items()
     }
-    assert [d.name for d in detections_of(outputs, 0.5)] == ["b", "c"]
-    assert [d.name for d in detections_of(outputs, 0.0)] == ["b", "c", "a"]
+    drawings = [entry["drawing"] for entry in entries]
+    assert len(set(drawings)) == 4
+    for entry in entries:
+        drawn = np.asarray(Image.open(tmp_path / entry["drawing"])).astype(int).reshape(-1, 3)
+        for name in ("red", "green", "blue"):
+            shown = (np.abs(drawn - class_colour(name)).max(1) < 30).any()
+            assert shown == (name in _names(entry)), (entry["image"], name)
+
+
+def test_patterns_lists_and_files_name_pictures_once(run, folder, blob_model, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{folder}/b/same.png\n\n{folder}/a/same.jpg\n")
+    status, out, _ = run(
+        *(f"{folder}/**/o*.jpg", folder / "a" / "same.jpg", "--list", tmp_path / "list.txt"),
+        *("--model", blob_model, "--format", "json", "--no-draw"),
+    )
+    assert status == 0
+    wanted = ("a/deep/one.jpg", "a/same.jpg", "b/same.png")
+    assert [entry["image"] for entry in _lines(out)] == [str(folder / path) for path in wanted]
+
+
+def test_a_broken_picture_is_reported_and_the_others_go_on(run, folder, blob_model):
+    (folder / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    # Its header is sound, so that only the model finds out.
+    whole = (folder / "b" / "same.jpg").read_bytes()
+    (folder / "b" / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    status, out, err = run(
+        *(folder, folder / "no.jpg", "--model", blob_model, "--format", "json", "--no-draw")
+    )
+    assert status == 1
+    assert {e["image"]: _names(e) for e in _lines(out)} == {
+        str(folder / path): names for path, names in _NAMES.items()
+    }
+    first, second, third, *summary = err.splitlines()
+    assert first.startswith(f"error: {folder}/a/broken.jpg: ")
+    assert second.startswith(f"error: {folder}/b/half.jpg: the model cannot decode the picture")
+    assert third.startswith(f"error: {folder}/no.jpg: cannot be read")
+    assert summary == [
+        "3 of 7 pictures failed:",
+        *(f"  {folder}/{path}" for path in ("a/broken.jpg", "b/half.jpg", "no.jpg")),
+    ]
+
+
+def test_results_come_while_later_pictures_wait(folder, blob_model, monkeypatch, run):
+    read, written = [], []
+    real = detecting.read_picture
+    monkeypatch.setattr(detecting, "read_picture", lambda file: read.append(file) or real(file))
+    for number in range(40):
+        shutil.copy(folder / "a" / "same.jpg", folder / f"{number}.jpg")
+    real_keeps = detecting.ScoreThresholds.keeps
+
+    def keeps(self, name, score):
+        written.append(len(read))
+        return real_keeps(self, name, score)
+
+    monkeypatch.setattr(detecting.ScoreThresholds, "keeps", keeps)
+    status, _, err = run(folder, "--model", blob_model, "--no-draw", "--batch-size", 2)
+    assert status == 0
+    assert min(written) < 20, "memory holds a few batches, not all pictures"
+    assert "detect: 11 of 44 pictures" in err
+
+
+def test_turned_pictures_are_seen_and_drawn_upright(run, blob_model, tmp_path):
+    upright = blob_picture(blobs=[("red", _RED)])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a turn by 90 degrees
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    status, out, _ = run("turned.jpg", "--model", blob_model, "--format", "json")
+    assert status == 0
+    (entry,) = _lines(out)
+    assert (entry["width"], entry["height"]) == upright.size
+    (found,) = (d for d in entry["detections"] if d["name"] == "red")
+    np.testing.assert_allclose(list(found["box"].values()), _RED, atol=0.02)
+    assert Image.open(entry["drawing"]).size == (400, 200)
+
+
+def test_pictures_of_other_formats_and_colours(run, blob_model, picture, tmp_path):
+    Image.open(picture).save("scan.tiff")
+    Image.open(picture).save("scan.webp", lossless=True)
+    Image.new("L", (50, 40), 200).save("grey.jpg")
+    Image.new("CMYK", (50, 40)).save("cmyk.jpg")
+    names = ("scan.tiff", "scan.webp", "grey.jpg", "cmyk.jpg")
+    status, out, err = run(*names, "--model", blob_model, "--format", "json", "--no-draw")
+    assert (status, err) == (0, "")
+    assert [len(entry["detections"]) for entry in _lines(out)] == [2, 2, 0, 0]
+
+
+def test_csv_has_a_row_for_each_detection(run, folder, blob_model, tmp_path):
+    arguments = ("--model", blob_model, "--format", "csv", "--no-draw")
+    assert run(folder, *arguments, "--output", "found/all.csv")[:2] == (0, "")
+    text = (tmp_path / "found" / "all.csv").read_text()
+    assert run(folder, *arguments)[1] == text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["name"] for row in rows] == ["red", "green", "blue"]
+    assert [float(rows[2][f"{s}_px"]) for s in ("ymin", "xmin", "ymax", "xmax")] == [
+        *(50, 100, 90, 180)
+    ]
+
+
+def test_coco_is_read_by_pycocotools(run, folder, blob_model, tmp_path):
+    run(folder, "--model", blob_model, "--format", "coco", "--no-draw", "--output", "coco.json")
+    data = COCO(str(tmp_path / "coco.json"))
+    assert {image["file_name"] for image in data.imgs.values()} == {
+        str(folder / path) for path in _FOLDER
+    }
+    (blue,) = data.loadAnns(data.getAnnIds(catIds=data.getCatIds(["blue"])))
+    assert blue["bbox"] == [100, 50, 80, 40]
+    assert data.imgs[blue["image_id"]]["file_name"].endswith("b/same.jpg")
+
+
+def test_voc_is_read_as_annotations(run, folder, blob_model, tmp_path):
+    run(folder, "--model", blob_model, "--format", "voc", "--no-draw", "--output", "xml")
+    files = {str(p.relative_to(tmp_path / "xml")) for p in (tmp_path / "xml").rglob("*.xml")}
+    assert files == {"a/deep/one.xml", "a/same.xml", "b/same.jpg.xml", "b/same.png.xml"}
+    annotation = read_annotation(tmp_path / "xml" / "b" / "same.jpg.xml")
+    (found,) = annotation.objects
+    assert found.name == "blue"
+    assert "<xmin>101</xmin>" in (tmp_path / "xml" / "b" / "same.jpg.xml").read_text()
+    assert "<xmax>180</xmax>" in (tmp_path / "xml" / "b" / "same.jpg.xml").read_text()
+
+
+def test_comp4_is_what_voc_map_scores(run, blob_model, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number, blobs in enumerate(_FOLDER.values()):
+        blob_picture(blobs=blobs).save(folder / f"{number}.jpg", quality=100, subsampling=0)
+    arguments = ("--model", blob_model, "--no-draw")
+    run(folder, *arguments, "--format", "voc", "--output", "truth")
+    run(folder, *arguments, "--format", "comp4", "--output", "found")
+    (tmp_path / "list.txt").write_text("0\n1\n2\n3\n")
+    result, warnings = evaluate_folders(
+        tmp_path / "truth", tmp_path / "list.txt", tmp_path / "found"
+    )
+    assert result.map_11_point == 1.0
+    status, _, err = run(folder, *arguments, "--format", "comp4", "--output", "found")
+    assert status == 2 and "holds detections already" in err
+    shutil.copy(folder / "0.jpg", folder / "a b.jpg")
+    status, _, err = run(folder, *arguments, "--format", "comp4", "--output", "other")
+    assert status == 1 and "a b.jpg: comp4 has no way to write a name with spaces" in err
 
 
 def test_the_highest_version_is_taken_by_number(blob_model):
@@ -76,40 +259,17 @@ def test_the_highest_version_is_taken_by_number(blob_model):
     assert predict.SavedModelDetector(blob_model / "3").folder == blob_model / "3"
 
 
-def test_grey_and_cmyk_pictures(run, blob_model, tmp_path):
-    Image.new("L", (50, 40), 200).save(tmp_path / "grey.jpg")
-    Image.new("CMYK", (50, 40)).save(tmp_path / "cmyk.jpg")
-    for name in ("grey", "cmyk"):
-        status, out, err = run(
-            tmp_path / f"{name}.jpg", "--model", blob_model, "--output", tmp_path
-        )
-        assert (status, err) == (0, "")
-        assert "no objects" in out
-
-
-def test_a_picture_the_model_cannot_decode_is_named(run, picture, blob_model, tmp_path):
-    path = tmp_path / "scan.tiff"
-    Image.open(picture).save(path)
-    status, out, err = run(picture, path, "--model", blob_model, "--output", tmp_path / "out")
-    assert (status, out) == (2, "")
-    assert err.startswith(f"error: {path}: the model cannot decode the picture")
-    assert "Traceback" not in err
-
-
-def test_nothing_is_written_when_a_later_picture_is_missing(run, picture, blob_model, tmp_path):
-    output = tmp_path / "out"
-    status, _, err = run(picture, tmp_path / "no.jpg", "--model", blob_model, "--output", output)
-    assert status == 2
-    assert "no.jpg: no such picture" in err
-    assert not output.exists()
-
-
-def test_two_pictures_of_one_name_are_refused(run, picture, blob_model, tmp_path):
-    (tmp_path / "other").mkdir()
-    second = shutil.copy(picture, tmp_path / "other")
-    status, _, err = run(picture, second, "--model", blob_model, "--output", tmp_path / "out")
-    assert status == 2
-    assert "would both be drawn to" in err
+def test_no_pictures_and_nonsense_are_told(run, blob_model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((), "no pictures. Name files"),
+        (("empty",), "empty: no pictures below this folder"),
+        (("*.gif",), "*.gif: no file fits this pattern"),
+        (("--list", "no.txt"), "no.txt: cannot be read"),
+    ):
+        status, out, err = run(*arguments, "--model", blob_model)
+        assert (status, out) == (2, "")
+        assert message in err and err.count("\n") == 1
 
 
 def test_folders_without_a_model(run, picture, tmp_path):

@@ -1,0 +1,160 @@
+"""Detections for any number of pictures: read ahead, asked for in batches, written in order."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from data.errors import DataError
+from data.progress import show_progress
+from serving.detections import Prediction, detections_of, save_drawing
+from serving.drawing import open_picture
+from serving.formats import Write
+from serving.picture_files import Picture, PictureFile, read_picture
+from serving.thresholds import ScoreThresholds
+
+# The outputs of a model for encoded pictures, one a picture.
+Ask = Callable[[Sequence[bytes]], Sequence[dict]]
+
+# Batches that a model works on at a time: one decodes while another is in the network.
+_AT_ONCE = 2
+# Below this many pictures nobody waits long enough to want to know how far it is.
+_MANY = 20
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
+
+
+class Refused(DataError):
+    """A model cannot answer for these pictures; for others it might."""
+
+
+def detect_all(
+    files: Sequence[PictureFile],
+    ask: Ask,
+    write: Write,
+    *,
+    batch_size: int,
+    thresholds: ScoreThresholds,
+    drawings: Path | None,
+) -> list[PictureFile]:
+    """Writes the result of each picture, in their order, as soon as it is there.
+
+    A picture that cannot be read or that the model refuses is reported on the standard error, and
+    the others go on. Memory does not grow with the number of pictures.
+
+    Args:
+      drawings: folder of the drawings; None draws nothing.
+
+    Returns:
+      The pictures that failed.
+
+    Raises:
+      DataError: the model cannot be asked, or results cannot be written.
+    """
+
+    def read(file: PictureFile) -> Picture | DataError:
+        try:
+            return read_picture(file)
+        except DataError as error:
+            return error
+
+    def answer(
+        batch: list[tuple[PictureFile, Picture | DataError]],
+    ) -> list[Prediction | DataError]:
+        pictures = [picture for _, picture in batch if isinstance(picture, Picture)]
+        outputs = iter(_ask_for_each(ask, pictures))
+        results: list[Prediction | DataError] = []
+        for file, picture in batch:
+            found = next(outputs) if isinstance(picture, Picture) else picture
+            if isinstance(found, DataError):
+                results.append(found)
+                continue
+            detections = [
+                detection
+                for detection in detections_of(found, 0.0)
+                if thresholds.keeps(detection.name, detection.score)
+            ]
+            drawing = None
+            if drawings is not None:
+                drawing = drawings / f"{file.name}.detections.jpg"
+                save_drawing(open_picture(file.path), detections, drawing)
+            results.append(
+                Prediction(file.path, file.name, picture.width, picture.height, drawing, detections)
+            )
+        return results
+
+    failed = []
+    console = Console(stderr=True)
+    total = {"detect": len(files) if len(files) >= _MANY else 0}
+    with (
+        show_progress({name: n for name, n in total.items() if n}, console) as update,
+        ThreadPoolExecutor(os.cpu_count()) as readers,
+        ThreadPoolExecutor(_AT_ONCE) as askers,
+    ):
+        pictures = zip(files, _ahead(readers, read, files, 2 * batch_size), strict=True)
+        answers = _ahead(askers, answer, _batches(pictures, batch_size), _AT_ONCE)
+        results = (result for batch in answers for result in batch)
+        for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                write(result)
+            except DataError as error:
+                failed.append(file)
+                console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+            if total["detect"]:
+                update({"detect": done})
+    return failed
+
+
+def report_failures(failed: Sequence[PictureFile], total: int) -> int:
+    """Lists the pictures that failed on the standard error; returns the exit status."""
+    if not failed:
+        return 0
+    names = "\n".join(f"  {file.path}" for file in failed)
+    print(f"{len(failed)} of {total} pictures failed:\n{names}", file=sys.stderr)
+    return 1
+
+
+def _ask_for_each(ask: Ask, pictures: Sequence[Picture]) -> list[dict | DataError]:
+    """Answers in one request; where that is refused, in one for each picture."""
+    if not pictures:
+        return []
+    try:
+        return list(ask([picture.encoded for picture in pictures]))
+    except Refused as error:
+        if len(pictures) == 1:
+            return [DataError(f"{pictures[0].file.path}: {error}")]
+    return [answer for picture in pictures for answer in _ask_for_each(ask, [picture])]
+
+
+def _batches(items: Iterable[_Given], size: int) -> Iterator[list[_Given]]:
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    function: Callable[[_Given], _Made],
+    items: Iterable[_Given],
+    most: int,
+) -> Iterator[_Made]:
+    """`map` in threads and in order, at most `most` items ahead of who takes the results."""
+    waiting: deque[Future[_Made]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

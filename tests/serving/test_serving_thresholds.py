@@ -1,0 +1,42 @@
+"""Score thresholds as a user writes them."""
+
+import json
+
+import pytest
+
+from data.errors import DataError
+from serving.thresholds import parse_thresholds
+
+
+@pytest.fixture
+def model(tmp_path):
+    rows = [{"name": "RBC", "score_threshold": 0.49}, {"name": "WBC", "score_threshold": None}]
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "facts.json").write_text(
+        json.dumps({"evaluation": {"classes": rows}})
+    )
+    return tmp_path
+
+
+def test_one_for_all_and_one_for_each():
+    assert not parse_thresholds("0.3").keeps("a", 0.29)
+    assert parse_thresholds("0.3").keeps("a", 0.3)
+    some = parse_thresholds("RBC:0.49, a:b:0.1")
+    assert (some.default, some.by_class) == (0.5, {"RBC": 0.49, "a:b": 0.1})
+    assert some.keeps("a:b", 0.2) and not some.keeps("RBC", 0.48) and not some.keeps("c", 0.4)
+    assert parse_thresholds("0.2,RBC:0.9").keeps("c", 0.2)
+
+
+def test_what_the_report_recommends_comes_with_the_model(model):
+    assert parse_thresholds("report", model).by_class == {"RBC": 0.49}
+    assert parse_thresholds(f"report:{model}").by_class == {"RBC": 0.49}
+    with pytest.raises(DataError, match="a server does not tell"):
+        parse_thresholds("report")
+    with pytest.raises(DataError, match="nowhere/assets.extra/facts.json: no recommended"):
+        parse_thresholds("report:nowhere")
+
+
+@pytest.mark.parametrize("text", ["a", "RBC:", "1.2", "RBC:-1", "nan", ""])
+def test_other_texts_are_refused(text):
+    with pytest.raises(DataError, match="is not a score from 0 to 1"):
+        parse_thresholds(text)
