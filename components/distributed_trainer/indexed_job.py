@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -16,33 +15,25 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
-from components.distributed_trainer.manifest import CONTAINER, JOB_LABEL, headless_service
+from components.distributed_trainer.chief_log import ChiefLog
+from components.distributed_trainer.job_status import (
+    Told,
+    cannot_start,
+    condition,
+    succeeded,
+    why_ended,
+)
+from components.distributed_trainer.manifest import JOB_LABEL, headless_service
 from data.errors import DataError
-from trainer.worker import LOST_WORKER
 
 _log = logging.getLogger("ssd.trainer")
 # Of the pod that this process runs in.
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_OVER = ("Succeeded", "Failed")
-_INDEX = "batch.kubernetes.io/job-completion-index"
-# What a container waits for that does not come by waiting.
-_CANNOT_START = (
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-)
 # Questions in a row that the API server may leave unanswered.
 _MAX_UNANSWERED = 10
-# Looks at a Job without a pod after which this is told.
-_LOOKS_WITHOUT_POD = 6
 # Answers are read as plain JSON: the client's own types refuse rules of a podFailurePolicy that
 # Kubernetes allows. The timeout notices a connection that has died.
 _PLAIN = {"_preload_content": False, "_request_timeout": 30}
-_LOG_OVERLAP_SECONDS = 60
-# Of the chief's log in the error of a job that has failed.
-_LAST_LINES = 20
 _UNREACHED = (ApiException, urllib3.exceptions.HTTPError)
 
 
@@ -72,7 +63,7 @@ def own_pod(namespace: str) -> dict | None:
     another `namespace` than the pod's: Kubernetes removes what has an owner there.
     """
     name, uid = os.environ.get("KFP_POD_NAME"), os.environ.get("KFP_POD_UID")
-    if not (name and uid and _NAMESPACE.is_file() and _NAMESPACE.read_text() == namespace):
+    if not (name and uid and _NAMESPACE.is_file() and _NAMESPACE.read_text().strip() == namespace):
         return None
     return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
 
@@ -164,8 +155,8 @@ class _Job:
             self._core.delete_namespaced_service(**self._place)
 
     def _follow(self) -> None:
-        chief = _ChiefLog(self._core, self._namespace)
-        told = _Told(self._title)
+        chief = ChiefLog(self._core, self._namespace, _PLAIN)
+        told = Told(self._title)
         unanswered = 0
         while True:
             try:
@@ -186,49 +177,18 @@ class _Job:
                 self._wait(self._poll_seconds)
                 continue
             status = job.get("status", {})
-            if _succeeded(status):
+            if succeeded(status):
                 return
-            if failure := _condition(status, "Failed", "FailureTarget"):
+            if failure := condition(status, "Failed", "FailureTarget"):
+                why = "; ".join(filter(None, (failure, why_ended(pods))))
                 raise DataError(
-                    f"{self._title} failed: {_why_ended(pods) or failure}. The last lines of its "
-                    "chief:\n" + "\n".join(chief.last_lines)
+                    f"{self._title} failed: {why}. The last lines of its chief:\n"
+                    + "\n".join(chief.last_lines)
                 )
-            if problem := _cannot_start(pods):
+            if problem := cannot_start(pods):
                 raise DataError(f"{self._title} cannot start: {problem}")
             told.tell(status, pods)
             self._wait(self._poll_seconds)
-
-
-class _Told:
-    """What is said of a Job that is waiting or restarting: told once each, and not judged."""
-
-    def __init__(self, title: str):
-        self._title = title
-        self._waiting = ""
-        self._restarted: set[str] = set()
-        self._looks_without_pod = 0
-
-    def tell(self, status: dict, pods: list[dict]) -> None:
-        self._looks_without_pod = 0 if pods else self._looks_without_pod + 1
-        waiting = self._why_waiting(status, pods)
-        if waiting and waiting != self._waiting:
-            _log.warning("  %s waits: %s", self._title, waiting)
-        self._waiting = waiting
-        for pod, ended in _ended(pods):
-            if pod not in self._restarted:
-                self._restarted.add(pod)
-                _log.warning("  %s goes on without %s: %s", self._title, pod, ended)
-
-    def _why_waiting(self, status: dict, pods: list[dict]) -> str:
-        if _condition(status, "Suspended"):
-            return "it is suspended until its queue has room for all workers"
-        for pod in pods:
-            for condition in pod["status"].get("conditions", ()):
-                if condition["type"] == "PodScheduled" and condition["status"] == "False":
-                    return f"{pod['metadata']['name']}: {condition.get('message', 'no node')}"
-        if self._looks_without_pod >= _LOOKS_WITHOUT_POD:
-            return "it has no pods yet; kubectl describe job tells why, a quota for example"
-        return ""
 
 
 @contextlib.contextmanager
@@ -257,116 +217,6 @@ def _interruptible() -> Iterator[Callable[[float], None]]:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
         os.close(reader)
         os.close(writer)
-
-
-def _succeeded(status: dict) -> bool:
-    """Whether the chief has succeeded: then the model is written.
-
-    Kubernetes before 1.31 has no success policy, and waits for the other workers.
-    """
-    indexes = status.get("completedIndexes", "").split(",")
-    done = any(index.split("-")[0] == "0" for index in indexes)
-    return done or bool(_condition(status, "Complete", "SuccessCriteriaMet"))
-
-
-def _condition(status: dict, *kinds: str) -> str:
-    """Reason and message of a condition that holds, of one of these kinds; empty without one."""
-    for condition in status.get("conditions", ()):
-        if condition["type"] in kinds and condition["status"] == "True":
-            reason = condition.get("reason") or condition["type"]
-            return f"{reason}: {condition.get('message') or 'no message'}"
-    return ""
-
-
-def _containers(pod: dict) -> Iterator[tuple[str, dict]]:
-    """Kind and details of the state of each container."""
-    for status in pod["status"].get("containerStatuses", ()):
-        yield from status["state"].items()
-
-
-def _cannot_start(pods: list[dict]) -> str:
-    for pod in pods:
-        for kind, state in _containers(pod):
-            if kind == "waiting" and state.get("reason") in _CANNOT_START:
-                return (
-                    f"{pod['metadata']['name']}: {state['reason']}, {state.get('message')}. Check "
-                    "training_job.image, its registry's secret, and the secrets that are named"
-                )
-    return ""
-
-
-def _ended(pods: list[dict]) -> list[tuple[str, str]]:
-    """Pods that failed by themselves and why, the first first; not those that lost another one."""
-    found = []
-    for pod in pods:
-        for kind, state in _containers(pod):
-            if kind != "terminated" or state["exitCode"] in (0, LOST_WORKER):
-                continue
-            why = f"ended with status {state['exitCode']}"
-            if state.get("reason") == "OOMKilled":
-                why = "out of memory, raise training_job.memory_gb"
-            found.append((state.get("finishedAt") or "", pod["metadata"]["name"], why))
-    return [(name, why) for _, name, why in sorted(found)]
-
-
-def _why_ended(pods: list[dict]) -> str:
-    ended = _ended(pods)
-    return ": ".join(ended[-1]) if ended else ""
-
-
-def _index(pod: dict) -> str | None:
-    return pod["metadata"].get("annotations", {}).get(_INDEX)
-
-
-def _created(metadata: dict) -> str:
-    return metadata.get("creationTimestamp") or ""
-
-
-class _ChiefLog:
-    """What worker 0 has printed, line by line as it comes, from one pod of it after the other."""
-
-    def __init__(self, core: client.CoreV1Api, namespace: str):
-        self._core, self._namespace = core, namespace
-        self._read_until: dict[str, str] = {}
-        self._read_at = time.monotonic()
-        self._over: set[str] = set()
-        self.last_lines: list[str] = []
-
-    def print_new_lines(self, pods: list[dict]) -> None:
-        now = time.monotonic()
-        chiefs = [pod["metadata"] for pod in pods if _index(pod) == "0"]
-        over = {pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") in _OVER}
-        for name in [m["name"] for m in sorted(chiefs, key=_created)]:
-            if name in self._over:
-                continue
-            self._print(name, int(now - self._read_at) + _LOG_OVERLAP_SECONDS)
-        self._over |= over
-        self._read_at = now
-
-    def _print(self, pod: str, since_seconds: int) -> None:
-        try:
-            found = self._core.read_namespaced_pod_log(
-                pod,
-                self._namespace,
-                container=CONTAINER,
-                timestamps=True,
-                # More than is new: the clocks of this machine and of the node may differ.
-                since_seconds=since_seconds,
-                **_PLAIN,
-            )
-        except ApiException as error:
-            if error.status in (400, 404):
-                return  # Not started yet, or gone.
-            raise
-        text = found.data.decode("utf-8", "replace")
-        # Kubernetes writes timestamps of one length, so that they sort as text.
-        lines = [line.partition(" ") for line in text.splitlines()]
-        until = self._read_until.get(pod, "")
-        for at, _, words in lines:
-            if at > until:
-                self._read_until[pod] = at
-                _log.info("%s", words)
-                self.last_lines = [*self.last_lines, words][-_LAST_LINES:]
 
 
 def _refusal(error: ApiException, namespace: str) -> str:

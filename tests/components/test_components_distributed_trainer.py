@@ -261,7 +261,9 @@ def test_a_failed_job_says_why(cluster):
     pods = [_failed(138, at=9), _failed(1, index=1, at=8), _failed(137, index=1, at=1)]
     log = {"ssd-1-0-1": _stamped("error: no TFRecord shards match")}
     cluster.steps = [(_status(limit), pods, log)]
-    with pytest.raises(DataError, match="(?s)ssd-1-1-1: ended with status 1.*error: no TFR"):
+    with pytest.raises(
+        DataError, match="(?s)BackoffLimit.*; ssd-1-1-1: ended with status 1.*: no TFR"
+    ):
         _run(cluster)
     assert cluster.deleted == REMOVED
 
@@ -274,7 +276,8 @@ def test_too_little_memory_is_named(cluster):
 
 def test_a_job_past_its_time_says_so(cluster):
     late = ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
-    cluster.steps = [(_status(late), [], {})]
+    # Its pods are killed then.
+    cluster.steps = [(_status(late), [_failed(137)], {})]
     with pytest.raises(DataError, match="DeadlineExceeded: Job was active longer"):
         _run(cluster)
 

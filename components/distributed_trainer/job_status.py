@@ -1,0 +1,108 @@
+"""What the status of a Job and its pods, as JSON, say of it."""
+
+import logging
+from collections.abc import Iterator
+
+from trainer.worker import LOST_WORKER
+
+_log = logging.getLogger("ssd.trainer")
+# What a container waits for that does not come by waiting.
+_CANNOT_START = (
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+)
+# Looks at a Job without a pod after which this is told.
+_LOOKS_WITHOUT_POD = 6
+
+
+def succeeded(status: dict) -> bool:
+    """Whether the chief has succeeded: then the model is written.
+
+    Kubernetes before 1.31 has no success policy, and waits for the other workers.
+    """
+    indexes = status.get("completedIndexes", "").split(",")
+    done = any(index.split("-")[0] == "0" for index in indexes)
+    return done or bool(condition(status, "Complete", "SuccessCriteriaMet"))
+
+
+def condition(status: dict, *kinds: str) -> str:
+    """Reason and message of a condition that holds, of one of these kinds; empty without one."""
+    for entry in status.get("conditions", ()):
+        if entry["type"] in kinds and entry["status"] == "True":
+            reason = entry.get("reason") or entry["type"]
+            return ": ".join(filter(None, (reason, entry.get("message"))))
+    return ""
+
+
+def _containers(pod: dict) -> Iterator[tuple[str, dict]]:
+    """Kind and details of the state of each container."""
+    for status in pod["status"].get("containerStatuses", ()):
+        yield from status["state"].items()
+
+
+def cannot_start(pods: list[dict]) -> str:
+    """Why a pod will never start; empty unless one will not."""
+    for pod in pods:
+        for kind, state in _containers(pod):
+            if kind == "waiting" and state.get("reason") in _CANNOT_START:
+                return (
+                    f"{pod['metadata']['name']}: {state['reason']}, {state.get('message')}. Check "
+                    "training_job.image, its registry's secret, and the secrets that are named"
+                )
+    return ""
+
+
+def _ended(pods: list[dict]) -> list[tuple[str, str]]:
+    """Pods that failed by themselves and why, the first first; not those that lost another one."""
+    found = []
+    for pod in pods:
+        for kind, state in _containers(pod):
+            if kind != "terminated" or state["exitCode"] in (0, LOST_WORKER):
+                continue
+            why = f"ended with status {state['exitCode']}"
+            if state.get("reason") == "OOMKilled":
+                why = "out of memory, raise training_job.memory_gb"
+            found.append((state.get("finishedAt") or "", pod["metadata"]["name"], why))
+    return [(name, why) for _, name, why in sorted(found)]
+
+
+def why_ended(pods: list[dict]) -> str:
+    """Which pod failed last by itself, and why; empty without one."""
+    ended = _ended(pods)
+    return ": ".join(ended[-1]) if ended else ""
+
+
+class Told:
+    """What is said of a Job that is waiting or restarting: told once each, and not judged."""
+
+    def __init__(self, title: str):
+        self._title = title
+        self._waiting = ""
+        self._restarted: set[str] = set()
+        self._looks_without_pod = 0
+
+    def tell(self, status: dict, pods: list[dict]) -> None:
+        """Logs what is new since the last call."""
+        self._looks_without_pod = 0 if pods else self._looks_without_pod + 1
+        waiting = self._why_waiting(status, pods)
+        if waiting and waiting != self._waiting:
+            _log.warning("  %s waits: %s", self._title, waiting)
+        self._waiting = waiting
+        for pod, ended in _ended(pods):
+            if pod not in self._restarted:
+                self._restarted.add(pod)
+                _log.warning("  %s goes on without %s: %s", self._title, pod, ended)
+
+    def _why_waiting(self, status: dict, pods: list[dict]) -> str:
+        if condition(status, "Suspended"):
+            return "it is suspended until its queue has room for all workers"
+        for pod in pods:
+            for entry in pod["status"].get("conditions", ()):
+                if entry["type"] == "PodScheduled" and entry["status"] == "False":
+                    return f"{pod['metadata']['name']}: {entry.get('message', 'no node')}"
+        if self._looks_without_pod >= _LOOKS_WITHOUT_POD:
+            return "it has no pods yet; kubectl describe job tells why, a quota for example"
+        return ""
