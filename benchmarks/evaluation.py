@@ -68,8 +68,8 @@ def _seconds(action: Callable) -> tuple[float, object]:
 
 def _oracle() -> list[Measurement]:
     """A real detector on VOC2007's test list, from parsed files to AP."""
+    from metrics.detection_files import accumulate, read_folders
     from metrics.voc import evaluate
-    from metrics.voc_map import accumulate, read_folders
 
     folder = os.environ.get("VOC_FIXTURES")
     if not folder:

@@ -1,21 +1,22 @@
 """Ground truth and detections of many pictures, collected in any order and any partition."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data.errors import DataError
 from metrics.boxes import box_area
 
 
 class Columns(NamedTuple):
-    """Ground truth and detections of some pictures, one row an object, pictures one after another.
+    """Ground truth and detections of some pictures, one row per box, picture after picture.
 
-    Rows keep the order they had in their picture. `gt_image` and `det_image` index `image_ids`,
+    Rows keep their order within a picture. `gt_image` and `det_image` index `image_ids`;
     `gt_class` and `det_class` index the accumulator's class names. Boxes are float64
-    `ymin, xmin, ymax, xmax`: from float32 coordinates, products in float32 could move an IoU of
-    exactly 0.5 across the threshold.
+    `ymin, xmin, ymax, xmax`: products in float32 could move an IoU of exactly 0.5 across the
+    threshold.
     """
 
     image_ids: np.ndarray  # str [images]
@@ -34,62 +35,73 @@ class Columns(NamedTuple):
 
 
 class DetectionAccumulator:
-    """Collects what a detector found beside what is there; `voc.evaluate` scores the collection.
+    """Collects detections beside the ground truth, for `voc.evaluate` and `coco.evaluate`.
 
-    It keeps the boxes and not the outcome of matching them, so that every IoU threshold and every
-    protocol can be read from the same accumulator; memory grows with objects, never with pixels.
-    Accumulators over the same classes merge in any order. One image id may be added several times,
-    as bootstrap resampling does: every `add` is a picture of its own.
+    It keeps the boxes rather than the outcome of matching them, so one accumulator serves every
+    IoU threshold and protocol. Memory grows with objects, not with pixels. Accumulators over the
+    same classes merge in any order. The same image id may be added several times, as bootstrap
+    resampling does: every `add` is a picture of its own.
     """
 
     def __init__(self, class_names: Sequence[str]):
+        """class_names: in the order of their indices.
+
+        Raises:
+            DataError: there is none, or one appears twice.
+        """
         self.class_names = tuple(class_names)
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise DataError(f"class names must be distinct and at least one, not {class_names!r}")
-        ids = {name: index for index, name in enumerate(self.class_names)}
-        self._class_index = ids | {name.encode(): index for name, index in ids.items()}
-        self._class_index |= {index: index for index in ids.values()}
+        self._class_index = {
+            key: index
+            for index, name in enumerate(self.class_names)
+            for key in (name, name.encode(), index)
+        }
         self._parts: list[Columns] = []
 
-    def add(self, *picture, **options) -> None:
-        """Adds one picture, given as to `picture`."""
+    def add(self, *picture: Any, **options: Any) -> None:
+        """Adds one picture; takes the arguments of `picture`."""
         self.add_columns(self.picture(*picture, **options))
 
     def add_columns(self, columns: Columns) -> None:
-        """Adds what `picture` made of one, perhaps on another machine."""
+        """Adds a picture that `picture` has made, perhaps on another machine."""
         self._parts.append(columns)
 
     def picture(
         self,
         image_id: str,
-        gt_boxes,
-        gt_classes,
-        gt_difficult,
-        det_boxes,
-        det_scores,
-        det_classes,
-        gt_crowd=None,
-        gt_area=None,
-        gt_truncated=None,
-        gt_occluded=None,
+        gt_boxes: ArrayLike,
+        gt_classes: ArrayLike,
+        gt_difficult: ArrayLike,
+        det_boxes: ArrayLike,
+        det_scores: ArrayLike,
+        det_classes: ArrayLike,
+        gt_crowd: ArrayLike | None = None,
+        gt_area: ArrayLike | None = None,
+        gt_truncated: ArrayLike | None = None,
+        gt_occluded: ArrayLike | None = None,
     ) -> Columns:
         """One picture as columns, checked; adds nothing.
 
-        image_id: resolves ties in score between pictures, so it should be the picture's own.
-        gt_boxes, det_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any one unit (pixels, if COCO's
-            object sizes are to mean something). A box spans from edge to edge: with VOC's pixels
-            as (xmin - 1, xmax), or the same divided by the width, plain IoU is the devkit's IoU
-            with its + 1 on every width.
-        gt_classes, det_classes: names, or indices into `class_names` (the first is 0).
-        gt_difficult: truth values; detections of these objects count neither way.
-        det_scores: any finite numbers, a higher one is a surer detection.
-        gt_crowd: truth values, none by default; boxes around many objects, which COCO marks. They
-            may be detected several times and count neither way.
-        gt_area: of the objects, for COCO's sizes; by default that of their boxes.
-        gt_truncated, gt_occluded: truth values, none by default, for `object_slices`.
+        Args:
+            image_id: decides ties in score between pictures, so each needs its own.
+            gt_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any unit; pixels, if COCO's object sizes
+                are to mean something. A box spans from edge to edge, as `data.voc.pixel_edges`
+                makes them.
+            gt_classes: [n] names, or indices into `class_names` (from 0).
+            gt_difficult: [n] truth values; detections of these objects count neither way.
+            det_boxes: [k, 4], like `gt_boxes`.
+            det_scores: [k] finite numbers, higher for a surer detection.
+            det_classes: [k], like `gt_classes`.
+            gt_crowd: [n] truth values, all false by default: COCO's boxes around many objects,
+                which may be detected several times and count neither way.
+            gt_area: [n] areas for COCO's sizes, by default those of the boxes.
+            gt_truncated: [n] truth values for `object_slices`, all false by default.
+            gt_occluded: likewise.
 
-        Raises DataError naming the picture and the row for boxes that are not finite or are
-        inverted, scores that are not finite, unknown classes and lengths that do not agree.
+        Raises:
+            DataError: names the picture and the row, for boxes that are not finite or are
+                inverted, scores that are not finite, unknown classes, and lengths that disagree.
         """
         gt_class = self._indices(gt_classes, image_id, "ground truth")
         det_class = self._indices(det_classes, image_id, "detection")
@@ -109,13 +121,13 @@ class DetectionAccumulator:
         if len(score) != len(det_class):
             raise DataError(
                 f"{image_id}: {len(score)} scores for {len(det_class)} detections; "
-                "every detection needs one"
+                "expected one each"
             )
         if not np.isfinite(score).all():
             row = int(np.argmin(np.isfinite(score)))
             raise DataError(
-                f"{image_id}: detection {row}: score {score[row]} is not a finite number; "
-                "a model that answers this cannot be ranked"
+                f"{image_id}: detection {row}: score {score[row]} is not a finite number, so the "
+                "detections cannot be ranked"
             )
         return Columns(
             image_ids=np.array([image_id], dtype=str),
@@ -131,7 +143,11 @@ class DetectionAccumulator:
         )
 
     def merge(self, others: Iterable["DetectionAccumulator"]) -> None:
-        """Takes in the pictures of other accumulators, which stay as they are."""
+        """Adds the pictures of other accumulators, which stay as they are.
+
+        Raises:
+            DataError: they have other class names.
+        """
         for other in others:
             if other.class_names != self.class_names:
                 raise DataError(
@@ -140,12 +156,12 @@ class DetectionAccumulator:
             self._parts.extend(other._parts)
 
     def columns(self) -> Columns:
-        """Everything added so far as one table; also stores it so, in one piece."""
+        """Everything added so far as one table, which is also kept in place of the parts."""
         if len(self._parts) != 1:
             self._parts = [_concatenate(self._parts)]
         return self._parts[0]
 
-    def _indices(self, classes, image_id: str, kind: str) -> np.ndarray:
+    def _indices(self, classes: ArrayLike, image_id: str, kind: str) -> np.ndarray:
         values = np.asarray(classes).reshape(-1).tolist()
         try:
             return np.array([self._class_index[value] for value in values], np.int32)
@@ -157,7 +173,7 @@ class DetectionAccumulator:
             ) from None
 
 
-def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
+def _boxes(boxes: ArrayLike, count: int, image_id: str, kind: str) -> np.ndarray:
     boxes = np.array(boxes, np.float64)
     if boxes.shape != (count, 4) and not (boxes.size == 0 and count == 0):
         raise DataError(
@@ -170,36 +186,36 @@ def _boxes(boxes, count: int, image_id: str, kind: str) -> np.ndarray:
     if not good.all():
         row = int(np.argmin(good))
         raise DataError(
-            f"{image_id}: {kind} {row}: box {boxes[row].tolist()} is not a box; expected finite "
+            f"{image_id}: {kind} {row}: invalid box {boxes[row].tolist()}; expected finite "
             "ymin, xmin, ymax, xmax with ymin <= ymax and xmin <= xmax"
         )
     return boxes
 
 
-def _flags(values, count: int, image_id: str, kind: str) -> np.ndarray:
+def _flags(values: ArrayLike | None, count: int, image_id: str, kind: str) -> np.ndarray:
     if values is None:
         return np.zeros(count, bool)
     flags = np.asarray(values, bool).reshape(-1)
     if len(flags) != count:
         raise DataError(
             f"{image_id}: {len(flags)} {kind} flags for {count} ground truth objects; "
-            "every object needs one"
+            "expected one each"
         )
     return flags
 
 
-def _areas(values, count: int, image_id: str) -> np.ndarray:
+def _areas(values: ArrayLike, count: int, image_id: str) -> np.ndarray:
     areas = np.array(values, np.float64).reshape(-1)
     if len(areas) != count or not (np.isfinite(areas) & (areas >= 0)).all():
         raise DataError(
-            f"{image_id}: areas {areas.tolist()} for {count} ground truth objects; every object "
-            "needs a finite one of 0 or more"
+            f"{image_id}: areas {areas.tolist()} for {count} ground truth objects; expected one "
+            "each, finite and at least 0"
         )
     return areas
 
 
 def take(columns: Columns, images: np.ndarray) -> Columns:
-    """Some of the pictures, each as often as its index is in `images`."""
+    """Some of the pictures, each as often as its index is in `images`, int64 [taken]."""
 
     def rows(of_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(of_row, minlength=len(columns.image_ids))

@@ -25,9 +25,9 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 class CocoResult:
     """COCO's twelve numbers and the AP of each class; NaN where there is no object to find.
 
-    AP is averaged over IoU 0.50, 0.55 ... 0.95 (or taken at one), 101 recalls and classes; AR is
-    the recall averaged over these IoUs and classes, with 1, 10 or 100 detections of a class in a
-    picture. Sizes are of the object: up to 32^2, to 96^2 and above.
+    AP is the mean over IoU 0.50, 0.55 ... 0.95 (or at one of them), 101 recalls and the classes. AR
+    is the recall, averaged over these IoUs and the classes, with 1, 10 or 100 detections per class
+    and picture. Sizes are those of the objects (`boxes.SIZES`).
     """
 
     ap: float
@@ -48,7 +48,7 @@ class CocoResult:
 def evaluate(accumulator: DetectionAccumulator) -> CocoResult:
     """Scores an accumulator whose boxes (and areas) are in pixels.
 
-    Crowds and difficult objects need not be found, and finding them costs nothing.
+    Crowds and difficult objects are ignored: neither missing nor finding them costs anything.
     """
     columns = accumulator.columns()
     num_classes = len(accumulator.class_names)

@@ -14,13 +14,13 @@ from metrics.matching import (
 
 DETECTIONS_PER_IMAGE = 100  # of one class, as in COCO
 
-# A box that is not counted is worth less than every counted one, whatever the overlap. A power of
+# Every object that counts is worth more than any that does not, whatever the overlap. A power of
 # two keeps the comparison of overlaps exact.
 _COUNTED_WEIGHT = 4.0
 
 
 class CocoMatches(NamedTuple):
-    """What became of the detections that COCO looks at: the surest 100 of a picture and class."""
+    """The fate of the detections that COCO considers: the surest 100 per picture and class."""
 
     rows: np.ndarray  # int64 [kept], detection rows in the order of `ranking`
     rank: np.ndarray  # int64 [kept], 0 for the surest of its picture and class
@@ -32,12 +32,13 @@ class CocoMatches(NamedTuple):
 def match_coco(
     columns: Columns, num_classes: int, thresholds: np.ndarray, areas: np.ndarray
 ) -> CocoMatches:
-    """Matches as COCO does: from the surest detection on, each takes the best object still free.
+    """Matches as COCO does: surest first, each detection takes the best object that is still free.
 
-    Unlike in VOC, an overlap of exactly the threshold is enough, a taken object leaves its next
-    best neighbour to try, objects that count are preferred to those that do not (crowds, difficult
-    ones, those of another size), and a crowd, whose overlap is measured by the detection alone, is
-    never taken. A free detection of another size counts neither way.
+    Unlike VOC: an overlap of exactly the threshold is enough; if an object is taken, the detection
+    may take the next best one; objects that count are preferred to those that do not (crowds,
+    difficult ones, those of another size); and a crowd can be taken again and again, its overlap
+    being the share of the detection inside it. An unmatched detection of another size counts
+    neither way.
 
     thresholds: float64 [thresholds], each more than 0.25.
     areas: float64 [sizes, 2], lowest and highest area of an object of this size.
@@ -90,13 +91,17 @@ def _rank_in_group(group: np.ndarray) -> np.ndarray:
 
 
 def _outside(area: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """bool [sizes, n]: whether areas [n] are outside of the ranges `areas` [sizes, 2]."""
     return (area < areas[:, :1]) | (area > areas[:, 1:])
 
 
 def _overlapping_pairs(
     columns: Columns, rows: np.ndarray, group: np.ndarray, gt_group: np.ndarray, least: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions in `rows`, ground truth rows and overlaps of all pairs that can ever match."""
+    """Positions in `rows`, ground truth rows and overlaps of all pairs that may match.
+
+    Each [pairs]; the overlap is at least `least`.
+    """
     pieces = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for detections, truths in candidate_pairs(group, gt_group):
         found, there = columns.det_box[rows[detections]], columns.gt_box[truths]
@@ -120,7 +125,11 @@ def _choose(
 ) -> np.ndarray:
     """Ground truth rows [sizes, thresholds, distinct detections] of one rank; -1 for none.
 
-    Among equals the last one wins, as in COCO's own loop.
+    The last of equals wins, as in COCO's own loop.
+
+    detections, truths, overlap: [pairs], those of a detection side by side.
+    uncounted: bool [sizes, ground truths].
+    taken: bool [sizes, thresholds, ground truths].
     """
     free = ~taken[..., truths] | columns.gt_crowd[truths]
     eligible = free & (overlap >= thresholds[:, None])

@@ -1,4 +1,4 @@
-"""Which class is taken for which, at one score threshold."""
+"""Which class is mistaken for which, at one score threshold."""
 
 from dataclasses import dataclass
 
@@ -12,26 +12,20 @@ from metrics.voc_matching import IOU_THRESHOLD, match_voc
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What became of objects and detections at a threshold.
+    """The fate of objects and detections at a score threshold."""
 
-    `object_of` int64 [detections]: the ground truth row that a detection stands for, -1 for none;
-    `shown` bool [detections]: the score reaches the threshold and no difficult object is meant;
-    `found` bool [ground truths]: found under its own class; `detection_of` int64 [ground truths]:
-    the inverse of `object_of`; `countable` bool [ground truths]: neither difficult nor a crowd.
-    """
-
-    object_of: np.ndarray
-    shown: np.ndarray
-    detection_of: np.ndarray
-    found: np.ndarray
-    countable: np.ndarray
+    object_of: np.ndarray  # int64 [detections], the matched ground truth row, -1 for none
+    shown: np.ndarray  # bool [detections], reaches the threshold and hits no difficult object
+    detection_of: np.ndarray  # int64 [ground truths], the inverse of object_of
+    found: np.ndarray  # bool [ground truths], found under its own class
+    countable: np.ndarray  # bool [ground truths], neither difficult nor a crowd
 
 
 def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outcomes:
-    """Gives each object at most one of the detections that reach the score threshold.
+    """Matches each object with at most one of the detections that reach the score threshold.
 
-    First the detections that VOC's rules call hits; then, surest first, each other detection may
-    take an object that is left, of whatever class, with an IoU above `IOU_THRESHOLD`.
+    First come VOC's hits. Then, surest first, each other detection may take an object that is left,
+    of any class, with an IoU above `IOU_THRESHOLD`.
     """
     kept = np.flatnonzero(columns.det_score >= score_threshold)
     part = columns._replace(
@@ -62,21 +56,21 @@ def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outc
 
 
 def confusion_matrix(columns: Columns, outcomes: Outcomes, num_classes: int) -> np.ndarray:
-    """Counts int64 [num_classes + 1, num_classes + 1]: true class in rows, detected in columns.
+    """Counts int64 [num_classes + 1, num_classes + 1]: true classes in rows, detected in columns.
 
-    The last column counts objects not found, the last row detections that stand for no object.
+    The last column counts missed objects, the last row detections without an object.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     objects = np.flatnonzero(outcomes.countable)
     detected = np.append(columns.det_class, num_classes)[outcomes.detection_of[objects]]
     np.add.at(matrix, (columns.gt_class[objects], detected), 1)
     nothing = outcomes.shown & (outcomes.object_of < 0)
-    np.add.at(matrix, (num_classes, columns.det_class[nothing]), 1)
+    np.add.at(matrix[num_classes], columns.det_class[nothing], 1)
     return matrix
 
 
 def _overlapping(columns: Columns) -> list[tuple[int, int]]:
-    """Pairs of detection and ground truth of a picture that overlap enough, the surest first."""
+    """Rows of detection and ground truth of a picture that overlap enough, surest first."""
     pairs = []
     for det_rows, gt_rows in candidate_pairs(columns.det_image, columns.gt_image):
         iou = box_iou(columns.det_box[det_rows], columns.gt_box[gt_rows])

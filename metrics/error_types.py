@@ -1,7 +1,7 @@
-"""What kinds of error a detector makes, and the AP that each kind costs.
+"""The kinds of error that a detector makes, and the AP that each kind costs.
 
-After TIDE (Bolya et al., ECCV 2020), on VOC's matching: the false positives are sorted into kinds,
-and a kind's cost is the AP gained when it alone is corrected.
+After TIDE (Bolya et al., ECCV 2020), on VOC's matching: false positives are sorted into kinds, and
+the cost of a kind is the AP gained by correcting it alone.
 """
 
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ CLASSIFICATION = "classification"  # on an object of another class
 LOCALISATION = "localisation"  # near an object of its class, with too little overlap
 BOTH = "both"  # near an object of another class, with too little overlap
 DUPLICATE = "duplicate"  # on an object that a surer detection has found
-BACKGROUND = "background"  # near nothing
-MISSED = "missed"  # an object not found, also not with a wrong class or a bad box
+BACKGROUND = "background"  # near no object
+MISSED = "missed"  # an object that nothing found, not even with a wrong class or a bad box
 ERROR_TYPES = (CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED)
 
 HIT = "hit"
 IGNORED = "ignored"
 
-# With less overlap there is nothing that was meant.
+# With less overlap than this, a detection is near no object.
 _BACKGROUND_IOU = 0.1
 
 
 @dataclass(frozen=True)
 class ErrorShare:
-    """How often a kind of error occurs and the area AP it costs (NaN without objects)."""
+    """The number of errors of a kind, and the area AP they cost (NaN without objects)."""
 
     count: int
     ap_cost: float
@@ -44,10 +44,10 @@ class ErrorShare:
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """Kinds of error by class and over all, where the cost is that of mAP.
+    """Errors by kind, for each class and overall; the overall cost is in mAP.
 
-    An error counts for the class that the detection names, a missed object for its own; the cost
-    of a class is what correcting all errors of the kind would do for its AP.
+    An error counts for the class of the detection, a missed object for its own. The cost for a
+    class is what correcting all errors of the kind would add to its AP.
     """
 
     classes: dict[str, dict[str, ErrorShare]]
@@ -57,12 +57,12 @@ class ErrorAnalysis:
 
 
 def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
-    """Sorts every false positive and every object not found into one kind.
+    """Sorts every false positive and every missed object into one kind.
 
-    A false positive that fits several kinds is of the first of: localisation (an overlap of at
-    least `_BACKGROUND_IOU` with an object of its class, and at most `IOU_THRESHOLD`),
-    classification (more than `IOU_THRESHOLD` with one of another class), duplicate, background
-    (less than `_BACKGROUND_IOU` with all), both. Difficult objects are left out of it.
+    A false positive is of the first kind that fits: localisation (an IoU from `_BACKGROUND_IOU` to
+    `IOU_THRESHOLD` with an object of its class), classification (more than `IOU_THRESHOLD` with one
+    of another class), duplicate, background (less than `_BACKGROUND_IOU` with every object), both.
+    Difficult objects are ignored.
     """
     columns = accumulator.columns()
     num_classes = len(accumulator.class_names)

@@ -1,4 +1,4 @@
-"""Which ground truth a detection belongs to, for all pictures and classes at once."""
+"""Pairs detections with ground truth and ranks them, for all pictures and classes at once."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,20 +7,20 @@ import numpy as np
 from metrics.accumulator import Columns
 from metrics.boxes import box_iou
 
-# Pairs of detection and ground truth that are compared at once: bounds the memory of a crowded
-# data set to some 200 MB and is large enough that numpy's call overhead does not show.
+# Pairs compared at once. It bounds the memory for a crowded data set to some 200 MB, and is large
+# enough to hide numpy's overhead per call.
 _PAIRS_AT_ONCE = 1_000_000
 
 
 def candidate_pairs(
     det_group: np.ndarray, gt_group: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every detection with every ground truth of its group, in pieces of bounded size.
+    """Pairs every detection with every ground truth of its group, in pieces of bounded size.
 
-    det_group, gt_group: int64 [detections], [ground truths], for instance one number for a picture
-        and class together.
-    Yields (detection rows, ground truth rows), one entry a pair. All pairs of a detection are in
-    one piece, next to each other, with the ground truths in row order.
+    det_group, gt_group: int64 [detections] and [ground truths], such as one number for each picture
+        and class.
+    Yields (detection rows, ground truth rows), int64 [pairs] each. All pairs of a detection are in
+    one piece, side by side, with the ground truths in row order.
     """
     gt_order = np.argsort(gt_group, kind="stable")
     sorted_groups = gt_group[gt_order]
@@ -48,13 +48,13 @@ def best_ground_truth(
     gt_group: np.ndarray,
     is_candidate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of a detection's group, the ground truth with the highest IoU; the first of equals.
+    """Finds the ground truth of each detection's group with the highest IoU; the first of equals.
 
-    det_group, gt_group: as `candidate_pairs` takes them.
-    is_candidate: says of detection rows and ground truth rows which pairs to consider; all of a
-        group by default.
-    Returns (ground truth row int64 [detections], -1 where there is no candidate; IoU float64
-    [detections], 0 there).
+    det_group, gt_group: as in `candidate_pairs`.
+    is_candidate: from detection rows and ground truth rows, int64 [pairs] each, whether to consider
+        each pair, bool [pairs]; by default all pairs of a group.
+    Returns (ground truth rows int64 [detections], IoUs float64 [detections]): -1 and 0 for a
+    detection without a candidate.
     """
     best = np.full(len(columns.det_class), -1, np.int64)
     best_iou = np.zeros(len(columns.det_class))
@@ -74,17 +74,17 @@ def best_ground_truth(
 
 
 def ranking(columns: Columns) -> np.ndarray:
-    """Detection rows by class, then falling score; equal scores by image id, then row.
+    """Detection rows, int64 [detections], by class, then falling score, then image id, then row.
 
-    The id makes the order, and with it every number computed from it, independent of the order in
-    which the pictures were added.
+    The id makes the order, and every number computed from it, independent of the order in which
+    pictures were added.
     """
     _, id_rank = np.unique(columns.image_ids, return_inverse=True)
     return np.lexsort((id_rank[columns.det_image], -columns.det_score, columns.det_class))
 
 
 def by_picture_and_class(columns: Columns, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of detections and of ground truths in which only one picture and class meet."""
+    """Groups for `candidate_pairs`, int64 [detections] and [ground truths]: picture and class."""
     return (
         columns.det_image * num_classes + columns.det_class,
         columns.gt_image * num_classes + columns.gt_class,

@@ -1,4 +1,4 @@
-"""VOC scores of some of the objects: of one size, truncated, occluded, and not so."""
+"""Slices of objects, for VOC scores by size, truncation and occlusion."""
 
 import numpy as np
 
@@ -16,12 +16,13 @@ NAMES = tuple(f"size={size}" for size in SIZES) + tuple(
 def restrict(columns: Columns, matches: VocMatches, name: str) -> VocMatches:
     """The matches as they count for the objects of one slice.
 
-    Objects outside the slice count like difficult ones: neither they nor the detections of them
-    are seen. A detection of nothing has no truncation or occlusion, so it is a false positive in
-    each of these slices; it has a size, and is one in the slices of its own size only, as in COCO.
-    Slices with few objects therefore score lower: compare a slice with itself, across models.
+    Objects outside the slice are ignored like difficult ones, and so are detections of them. A
+    detection of nothing is neither truncated nor occluded, so it is a false positive in all of
+    those slices; it does have a size, and is a false positive only in slices of that size, as in
+    COCO. Slices with few objects therefore score lower: compare a slice across models, not with
+    other slices.
 
-    columns: with boxes in pixels, for the sizes are COCO's.
+    columns: with boxes in pixels, as the sizes are COCO's.
     name: one of `NAMES`.
     """
     kind, value = name.split("=")

@@ -81,12 +81,12 @@ def read_detections(answer: Mapping[str, Any] | None, truth: GroundTruth) -> Det
         DataError: an output is missing, the count is impossible, or a score is not in [0, 1].
     """
     image_id = truth.image_id
-    missing = [key for key in (BOXES, SCORES, CLASS_NAMES, COUNT) if key not in (answer or {})]
+    answer = answer or {}
+    missing = [key for key in (BOXES, SCORES, CLASS_NAMES, COUNT) if key not in answer]
     if missing:
         raise DataError(
             f"{image_id}: the model's answer lacks {', '.join(missing)}; it has "
-            f"{', '.join(sorted(answer or {})) or 'nothing'}. Evaluate the signature that answers "
-            "with detections"
+            f"{', '.join(sorted(answer)) or 'nothing'}. Evaluate a signature that returns detections"
         )
     scores = np.reshape(answer[SCORES], -1)
     count = int(np.reshape(answer[COUNT], -1)[0])

@@ -1,4 +1,7 @@
-"""Right and wrong detections of each class above every score threshold."""
+"""Counts of right and wrong detections at every score threshold, and the threshold of best F1."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -7,10 +10,10 @@ from metrics.voc import ClassResult, VocResult
 SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
-def counts_above(row: ClassResult) -> dict:
-    """`found` and `wrong` int lists at each of SCORE_THRESHOLDS, and `objects`, all there are.
+def counts_above(row: ClassResult) -> dict[str, Any]:
+    """Counts of a class: `objects`, and at each of SCORE_THRESHOLDS `found` and `wrong`, int lists.
 
-    A detection counts when its score reaches the threshold.
+    A detection counts if its score reaches the threshold.
     """
     above = len(row.scores) - np.searchsorted(row.scores[::-1], SCORE_THRESHOLDS, "left")
     found = np.append(0, np.cumsum(row.hits))[above]
@@ -21,8 +24,8 @@ def counts_above(row: ClassResult) -> dict:
     }
 
 
-def sum_counts(counts: list[dict]) -> dict:
-    """The counts of several classes together."""
+def sum_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The counts of several classes added up."""
     return {
         "objects": sum(entry["objects"] for entry in counts),
         "found": np.sum([entry["found"] for entry in counts], axis=0).tolist(),
@@ -30,10 +33,10 @@ def sum_counts(counts: list[dict]) -> dict:
     }
 
 
-def best_f1(counts: dict) -> dict | None:
-    """The lowest threshold with the best F1, with `threshold`, `precision`, `recall`, `f1`.
+def best_f1(counts: dict[str, Any]) -> dict[str, float | None] | None:
+    """`threshold`, `precision`, `recall` and `f1` at the lowest threshold with the best F1.
 
-    None when there is nothing to find.
+    None without objects. Precision is None where no detection reaches the threshold.
     """
     if not counts["objects"]:
         return None
@@ -49,7 +52,7 @@ def best_f1(counts: dict) -> dict | None:
     }
 
 
-def explore(result: VocResult) -> dict[str, dict]:
-    """The counts of all classes together under "", then of each class by name."""
+def explore(result: VocResult) -> dict[str, dict[str, Any]]:
+    """The counts of all classes together under "", then those of each class by name."""
     classes = {name: counts_above(row) for name, row in result.classes.items()}
     return {"": sum_counts(list(classes.values())), **classes}

@@ -110,7 +110,7 @@ def test_json_has_full_precision(folders, monkeypatch, capsys, year, key):
         result.classes["owl"].ap_11_point
     )
     assert document["warnings"] == warnings
-    assert err.startswith("warning: ") and "the pictures have no owl" in err
+    assert err.startswith("warning: ") and "owl is in none of the pictures" in err
 
 
 def test_table_shows_per_cent_and_counts(folders, monkeypatch, capsys):
@@ -206,7 +206,7 @@ def break_with(folders, what):
         ("no objects", "xml: no object in the 2 pictures"),
         ("inverted ground truth", "000002.xml: object 1 (cat): box from 10, 1 to 1, 10"),
         ("no list", "list.txt: cannot read the image list"),
-        ("empty list", "list.txt: the list names no picture"),
+        ("empty list", "list.txt: the list is empty"),
         ("not in the list", "comp4_det_test_cat.txt: a detection in picture 000002, which is not"),
         ("not text", "comp4_det_test_cat.txt: cannot read the detections"),
     ],
