@@ -1,5 +1,6 @@
 """The page in headless Chromium."""
 
+import io
 import re
 import shutil
 
@@ -78,15 +79,19 @@ def test_the_slider_hides_what_scores_less_without_asking_again(page, picture, t
     assert len([url for url in requests if url.endswith(":predict")]) == 1
 
 
-def test_a_dropped_picture(page, picture):
+@pytest.mark.parametrize("place", ["#drop", "h1", "body"])
+def test_a_picture_dropped_anywhere(page, picture, place):
     page.evaluate(
-        """async (bytes) => {
+        """async ([bytes, place]) => {
           const transfer = new DataTransfer();
           transfer.items.add(new File([new Uint8Array(bytes)], "a.png", {type: "image/png"}));
-          document.getElementById("drop").dispatchEvent(
-            new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true}));
+          const dropped = type =>
+            new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true});
+          // The browser would open the file, unless both are handled.
+          for (const type of ["dragover", "drop"])
+            if (document.querySelector(place).dispatchEvent(dropped(type))) throw new Error(type);
         }""",
-        list(picture.read_bytes()),
+        [list(picture.read_bytes()), place],
     )
     page.wait_for_function("/ms$/.test(document.getElementById('status').textContent)")
     assert page.inner_text("#status").startswith("2 of 2")
@@ -107,7 +112,46 @@ def test_errors_are_shown(page, picture, tmp_path):
     page.set_input_files("#file", picture)
     page.wait_for_selector("#status.error")
     assert "where a float32 is expected" in page.inner_text("#status")
+
+
+def test_a_file_that_is_not_a_picture_takes_the_old_one_away(page, picture, tmp_path):
+    _show(page, picture)
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("#file", tmp_path / "text.png")
-    page.wait_for_function("document.getElementById('status').textContent.includes('text.png')")
-    assert "not a picture" in page.inner_text("#status")
+    page.wait_for_selector("#status.error")
+    assert page.inner_text("#status") == "text.png is not a picture this browser can read."
+    assert page.locator("canvas").is_hidden() and page.locator("#found").is_hidden()
+    assert page.locator("#hint").is_visible()
+    _show(page, picture)
+    assert page.locator("canvas").is_visible() and page.locator("#hint").is_hidden()
+
+
+def test_a_server_that_is_away_is_a_plain_sentence(page, picture, tmp_path):
+    page.route("**/*:predict", lambda route: route.abort("connectionrefused"))
+    page.set_input_files("#file", picture)
+    page.wait_for_selector("#status.error")
+    assert page.inner_text("#status").startswith("The server cannot be reached.")
+    page.unroute("**/*:predict")
+    assert _show(page, shutil.copy(picture, tmp_path / "again.png")).startswith("2 of 2")
+
+
+def _luminance(colour) -> float:
+    """WCAG 2.1's relative luminance of an RGB colour in 0-255."""
+    share = np.array(colour) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_errors_stand_out_from_the_background(browser, server, tmp_path, scheme):
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(server.url + "/")
+    (tmp_path / "text.png").write_text("no picture")
+    page.set_input_files("#file", tmp_path / "text.png")
+    page.wait_for_selector("#status.error")
+    text = page.evaluate("getComputedStyle(document.getElementById('status')).color")
+    colour = [int(part) for part in re.findall(r"\d+", text)][:3]
+    shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.close()
+    low, high = sorted(map(_luminance, (colour, shot.getpixel((1, 1)))))
+    assert (high + 0.05) / (low + 0.05) >= 4.5
