@@ -10,7 +10,7 @@ from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import exit_status
 from data.fields import COMMON, HIKAPOK
-from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+from pipeline.arguments import add_config_arguments, read_config
 
 # How the files of a split are found: as `python -m data.convert` and as SSD.TensorFlow name them.
 _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
@@ -28,7 +28,7 @@ def main(arguments=None) -> int:
 
 
 def _compile(options) -> None:
-    config = load_config(options.preset, options.set)
+    config = read_config(options)
     beam_args = arguments_of(options, image=options.image)
     # TFX takes seconds to import; mistakes in the options are answered at once.
     from pipeline.kubeflow.compile import compile_pipeline
@@ -131,9 +131,7 @@ def _add_compile(commands) -> None:
         epilog="Options after -- go to Beam, as in: --beam flink -- --job_endpoint=flink:8099",
     )
     parser.set_defaults(run=_compile)
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, help=f"{', '.join(PRESETS)} (default: %(default)s)"
-    )
+    add_config_arguments(parser, "resources.Trainer.gpu_count=2")
     parser.add_argument("--image", required=True, help="container image with this project")
     parser.add_argument(
         "--pipeline-root", required=True, metavar="URI", help="s3://, minio:// or gs://"
@@ -170,14 +168,6 @@ def _add_compile(commands) -> None:
         "them (default: %(default)s)",
     )
     parser.add_argument("--vertex", action="store_true", help="for Vertex AI, as JSON")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.FIELD=VALUE",
-        help="override a value of the preset, as in trainer.batch_size=16 or "
-        "resources.Trainer.gpu_count=2; repeatable",
-    )
     add_arguments(parser)
 
 

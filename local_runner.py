@@ -3,13 +3,12 @@
 import argparse
 import sys
 import webbrowser
-from pathlib import Path
 
 from data.beam_runner import add_arguments, arguments_of
 from data.console import quiet
 from data.errors import exit_status
 from data.paths import local_path
-from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+from pipeline.arguments import add_config_arguments, read_local_config
 
 
 def main(arguments=None) -> int:
@@ -17,15 +16,13 @@ def main(arguments=None) -> int:
     options = _parser().parse_args(arguments)
     quiet(options.verbose)
     try:
-        config = load_config(options.preset, options.set)
+        config = read_local_config(options, options.data, options.output)
         beam_args = arguments_of(options)
         # TFX takes seconds to import; mistakes in the options are answered at once.
         from pipeline.local import run
 
         report = run(
             config,
-            data=options.data,
-            output=options.output or Path("output") / config.preset,
             from_component=options.from_component,
             enable_cache=not options.no_cache,
             beam_args=beam_args,
@@ -43,28 +40,19 @@ def _parser() -> argparse.ArgumentParser:
         description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out.",
         epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
     )
-    parser.add_argument(
-        "--preset",
-        default=DEFAULT_PRESET,
-        help=f"{', '.join(PRESETS)} (default: %(default)s, which draws its own pictures)",
-    )
+    add_config_arguments(parser, "trainer.batch_size=16")
     parser.add_argument(
         "--data",
         type=local_path,
         help="a VOC root, a folder of TFRecords, or spans as records/span-{SPAN}/version-{VERSION}",
     )
     parser.add_argument(
-        "--output", type=local_path, help="folder of the run (default: output/PRESET)"
+        "--output",
+        type=local_path,
+        help="folder of the run (default: that of --config, else output/PRESET)",
     )
     parser.add_argument(
         "--name", help="what lists of runs call this one (default: the data set and the preset)"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.FIELD=VALUE",
-        help="override a value of the preset, as in trainer.batch_size=16; repeatable",
     )
     parser.add_argument(
         "--from",

@@ -64,9 +64,11 @@ def _post_processing(margin: float):
     import tensorflow as tf
 
     from trainer.anchors import SSD300, anchor_boxes
-    from trainer.postprocessing import SCORE_THRESHOLD, detect
+    from trainer.config import TrainerConfig
+    from trainer.postprocessing import detect
 
-    anchors = anchor_boxes(SSD300)
+    config = TrainerConfig()
+    anchors = tf.constant(anchor_boxes(SSD300))
     names = [f"class{number}" for number in range(_CLASSES)]
     codes = tf.random.normal([1, len(anchors), 4], seed=0)
     logits = tf.random.normal([1, len(anchors), 1 + _CLASSES], seed=1)
@@ -74,8 +76,8 @@ def _post_processing(margin: float):
         logits += tf.one_hot(0, 1 + _CLASSES) * margin
     else:
         logits *= 0.1
-        assert bool(tf.reduce_all(tf.nn.softmax(logits) > SCORE_THRESHOLD))
-    find = tf.function(lambda codes, logits: detect(codes, logits, tf.constant(anchors), names))
+        assert bool(tf.reduce_all(tf.nn.softmax(logits) > config.score_threshold))
+    find = tf.function(lambda codes, logits: detect(codes, logits, anchors, names, config))
     return lambda: [output.numpy() for output in find(codes, logits).values()]
 
 

@@ -83,7 +83,7 @@ def _measure(batch: int, precision: str, rounds: int, matrix_rate: float) -> dic
     averages = MovingAverages(network, config.ema)
     state = initial_state(network, optimizer, averages)
     data = [jnp.asarray(part) for part in training_batch(batch, spec.anchors.image_size, _CLASSES)]
-    step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors))
+    step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors), config)
     lowered = step.lower(state, *data)
     operations = lowered.cost_analysis()["flops"]
     step = lowered.compile()

@@ -25,7 +25,8 @@ def export_untrained(
 ) -> None:
     """Writes a SavedModel of the preset's detector to `folder`; it detects things in `picture`."""
     keras.utils.set_random_seed(seed)
-    spec = detector_spec(PRESETS[preset].trainer)
+    config = PRESETS[preset].trainer
+    spec = detector_spec(config)
     network = build_network(spec, num_classes)
     size = spec.anchors.image_size
     pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB").resize((size, size)))
@@ -36,7 +37,7 @@ def export_untrained(
         bias.reshape(-1, 1 + num_classes)[:, 0] = _BACKGROUND
         head.set_weights([kernel * _SPREAD / logits.std(), bias])
     names = [f"class {number}" for number in range(1, num_classes + 1)]
-    served = ServedDetector(network, spec.anchors, names, _Records())
+    served = ServedDetector(network, spec.anchors, names, _Records(), config)
     export(served, folder, {"preset": preset}, [picture])
 
 

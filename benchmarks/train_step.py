@@ -80,8 +80,10 @@ def _objective(pictures: int):
     import tensorflow as tf
 
     from trainer.anchors import SSD300, anchor_boxes
+    from trainer.config import TrainerConfig
     from trainer.objective import objective
 
+    config = TrainerConfig()
     anchors = anchor_boxes(SSD300)
     _, boxes, labels = training_batch(pictures, SSD300.image_size, _CLASSES)
     codes = tf.random.normal([pictures, len(anchors), 4], seed=0)
@@ -91,7 +93,7 @@ def _objective(pictures: int):
     def loss_and_gradients(codes, logits, boxes, labels):
         with tf.GradientTape() as tape:
             tape.watch((codes, logits))
-            total, *_ = objective((codes, logits), boxes, labels, anchors)
+            total, *_ = objective((codes, logits), boxes, labels, anchors, config)
         # Summed up, so that the gradients have to be computed and need not be copied.
         gradients = tape.gradient(total, (codes, logits))
         return total, [tf.reduce_sum(gradient) for gradient in gradients]

@@ -35,6 +35,7 @@ _WORDS = {
     "int_type": "must be a whole number",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
+    "dict_type": "must be a section",
     "mapping_type": "must be a section",
     "string_type": "must be text",
     "tuple_type": "must be a list",
@@ -125,7 +126,8 @@ def _message(settings: type[Settings], details: ErrorDetails, names: Names) -> s
     if kind == "unexpected_keyword_argument":
         return f"unknown setting; {did_you_mean(names[-1], field_types(settings, names[:-1]))}"
     if kind == "dataclass_type":
-        return f"{value!r} must be a section with {', '.join(field_types(settings, names))}"
+        known = ", ".join(list(field_types(settings, names))[:3])
+        return f"{value!r} must be a section with settings such as {known}"
     if kind == "missing":
         return "is missing"
     if kind == "value_error":

@@ -2,7 +2,8 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,6 +13,7 @@ from typing_extensions import Self
 from components.data_gate.config import DataGateConfig
 from data.errors import DataError, did_you_mean
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
+from data.settings_file import read_settings
 from pipeline.resources import ImageName, ObjectName, Resources
 from trainer.config import TrainerConfig
 
@@ -20,11 +22,18 @@ INFER_SCHEMA = "infer"
 
 @dataclass(frozen=True, config=CHECKED)
 class DataConfig(DataGateConfig):
-    """The data's schema, and the limits of the data gate."""
+    """The data, its schema, and the limits of the data gate."""
 
+    path: str = ""
+    """What `--data` names; empty draws the sample data set."""
     schema: str = "voc"
     """`voc`, `sample`, the path of a .pbtxt, or `infer`, which runs only the part of the pipeline
     that writes a schema from the data, for review."""
+
+    @property
+    def root(self) -> Path | None:
+        """`path` as a path; None for the sample data set."""
+        return Path(self.path) if self.path else None
 
 
 def parse_bounds(entries: Iterable[str]) -> dict[str, float]:
@@ -138,6 +147,8 @@ class Config(Settings):
     """One run of the pipeline."""
 
     preset: str
+    output: str = ""
+    """Folder of the run; empty for output/PRESET. Only for runs on this machine."""
     data: DataConfig = Field(default_factory=DataConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     tuner: TunerConfig = Field(default_factory=TunerConfig)
@@ -204,16 +215,30 @@ PRESETS = {
 DEFAULT_PRESET = "sample"
 
 
-def load_config(preset: str, overrides: Sequence[str] = ()) -> Config:
-    """A preset with `part.field=value` overrides, checked.
+def load_config(
+    preset: str | None = None, overrides: Sequence[str] = (), file: Path | None = None
+) -> Config:
+    """A preset, changed by a YAML file and then by `part.field=value` overrides, checked.
+
+    Args:
+        preset: default is the one that `file` names, or else `DEFAULT_PRESET`.
 
     Raises:
         DataError: an unknown preset, part or field, or a bad value.
     """
+    given, lines = read_settings(file) if file else ({}, {})
+    origins = {names: f"{file}, line {line}: " for names, line in lines.items()}
+    if "preset" in given:
+        if preset not in (None, given["preset"]):
+            raise DataError(f"--preset {preset}: {file} has preset {given['preset']}. Drop one")
+        preset = str(given["preset"])
+        where = f"{origins[('preset',)]}preset: {preset}"
+    else:
+        preset = preset or DEFAULT_PRESET
+        where = f"--preset {preset}"
     if preset not in PRESETS:
-        raise DataError(f"--preset {preset}: unknown preset; {did_you_mean(preset, PRESETS)}")
-    values = dataclasses.asdict(PRESETS[preset])
-    origins: dict[Names, str] = {}
+        raise DataError(f"{where}: unknown preset; {did_you_mean(preset, PRESETS)}")
+    values = _merge(dataclasses.asdict(PRESETS[preset]), given)
     for override in overrides:
         names, text = _split(override)
         _put(values, names, text)
@@ -224,6 +249,44 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> Config:
         return below[-1] if below else ""
 
     return parse(Config, values, source)
+
+
+def with_places(config: Config, data: Path | None = None, output: Path | None = None) -> Config:
+    """The configuration of a run on this machine, with absolute paths: it means the same anywhere.
+
+    Args:
+        data, output: in place of the configured ones.
+    """
+
+    def absolute(path: str | Path, is_one: Callable[[Path], bool] = lambda _: True) -> str:
+        return str(Path(path).resolve()) if path and is_one(Path(path)) else str(path)
+
+    trainer = dataclasses.replace(
+        config.trainer,
+        backbone_weights=absolute(config.trainer.backbone_weights, Path.is_file),
+        warm_start=absolute(config.trainer.warm_start, Path.is_dir),
+    )
+    return dataclasses.replace(
+        config,
+        output=absolute(output or config.output or Path("output", config.preset)),
+        data=dataclasses.replace(
+            config.data,
+            path=absolute(data or config.data.path),
+            schema=absolute(config.data.schema, Path.is_file),
+        ),
+        trainer=trainer,
+    )
+
+
+def _merge(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts with the values of both; where both have one, the given one."""
+    merged = dict(values)
+    for name, value in given.items():
+        old = values.get(name)
+        if isinstance(old, dict) and isinstance(value, dict | None):
+            value = _merge(old, value or {})
+        merged[name] = value
+    return merged
 
 
 def _split(override: str) -> tuple[Names, str]:

@@ -13,7 +13,7 @@ from data.console import quiet
 from data.errors import DataError
 from data.paths import local_path
 from data.splits import TRAIN
-from pipeline.config import DEFAULT_PRESET, PRESETS, load_config
+from pipeline.arguments import add_config_arguments, read_local_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def _draw(options: argparse.Namespace) -> None:
         raise DataError(f"--output {options.output}: give a name that ends in .png")
     if options.count < 1 or options.epoch < 0:
         raise DataError("--count is at least 1, and epochs are counted from 0")
-    config = load_config(options.preset, options.set)
+    config = read_local_config(options, options.data)
     # TFX and TensorFlow take seconds to import; mistakes up to here are answered at once.
     from data.schema import read_schema
     from pipeline.inputs import prepare
@@ -43,7 +43,7 @@ def _draw(options: argparse.Namespace) -> None:
     from trainer.schema_records import SchemaRecords
 
     with tempfile.TemporaryDirectory() as folder:
-        inputs = prepare(config, options.data, Path(folder))
+        inputs = prepare(config, config.data.root, Path(folder))
         if inputs.schema_path is None:
             raise DataError("the classes are unknown. Name a schema: --set data.schema=PATH")
         sheet = draw_contact_sheet(
@@ -74,18 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=local_path, required=True, metavar="PNG", help="file to write"
     )
-    parser.add_argument(
-        "--preset",
-        default=DEFAULT_PRESET,
-        help=f"{', '.join(PRESETS)} (default: %(default)s, which draws its own pictures)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PART.FIELD=VALUE",
-        help="override a value of the preset, as in trainer.augmentation=hikapok; repeatable",
-    )
+    add_config_arguments(parser, "trainer.augmentation=hikapok")
     parser.add_argument(
         "--count", type=int, default=16, help="number of pictures (default: %(default)s)"
     )

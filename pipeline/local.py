@@ -1,6 +1,7 @@
 """A run on this machine: prepares the data, runs the components in order, reports the outcome."""
 
 import dataclasses
+import datetime
 import logging
 import math
 import os
@@ -27,11 +28,12 @@ from data.fields import COMMON
 from data.paths import check_no_wildcard
 from data.saved_model import IDENTITY
 from data.schema import class_names, read_schema
+from data.settings_file import write_settings
 from pipeline.config import Config
 from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
-from pipeline.runs.home import METADATA, PIPELINE, relocate
+from pipeline.runs.home import METADATA, PIPELINE, relocate, run_file
 from pipeline.runs.store import DATA, NAME, Run, check_sound, runs_of
 from trainer import devices, reporting
 from trainer.config import LATEST, NO_WEIGHTS
@@ -45,16 +47,15 @@ _log = logging.getLogger("ssd")
 def run(
     config: Config,
     *,
-    data: Path | None,
-    output: Path,
     from_component: str | None = None,
     enable_cache: bool = True,
     beam_args: Sequence[str] = IN_PROCESS,
     name: str | None = None,
 ) -> Path | None:
-    """Runs the pipeline; artifacts, metadata and pushed models go under `output`.
+    """Runs the pipeline; artifacts, metadata and pushed models go under `config.output`.
 
     Args:
+      config: with absolute paths (`pipeline.config.with_places`).
       beam_args: of `data.beam_runner.beam_arguments`, for every step that Beam does.
       name: what lists of runs call this one; by default the data set and the preset.
 
@@ -65,8 +66,8 @@ def run(
       DataError: bad input, no weights to start from, or data that the gate refuses.
     """
     _check_training(config)
+    data, output = config.data.root, Path(config.output)
     check_no_wildcard(output)
-    output = output.resolve()
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,22 +94,26 @@ def run(
     options = _partial_run(pipeline, from_component) if from_component else None
     known = {NAME: name or _default_name(config, data)}
     if data:
-        known[DATA] = str(data.resolve())
+        known[DATA] = str(data)
+    run = datetime.datetime.now().isoformat()
+    file = run_file(output, run)
+    write_settings(file, config)
     with mock.patch.dict(os.environ, reporting.environment(config.trainer)):
-        outputs = run_with_progress(pipeline, options, output=output, known=known)
+        outputs = run_with_progress(pipeline, options, run=run, output=output, known=known)
+    path = None
     if "Evaluator" in outputs:
         _print_outcome(config, inputs, outputs)
         (report,) = outputs["DetectionReport"]["report"]
         path = Path(report.uri) / REPORT_FILE
         _log.info("report:  %s", _from_here(path))
-        return path
     if "SchemaGen" in outputs:
         (schema,) = outputs["SchemaGen"]["schema"]
         _log.info(
             "\nReview the inferred schema, then run with --set data.schema=%s/schema.pbtxt",
             schema.uri,
         )
-    return None
+    _log.info("config:  %s", _from_here(file))
+    return path
 
 
 def _open_metadata(output: Path) -> None:
@@ -131,7 +136,7 @@ def _open_metadata(output: Path) -> None:
 
 def _default_name(config: Config, data: Path | None) -> str:
     """The data set and the preset."""
-    return f"{data.resolve().name} {config.preset}" if data else config.preset
+    return f"{data.name} {config.preset}" if data else config.preset
 
 
 def _check_training(config: Config) -> None:

@@ -36,7 +36,7 @@ from tfx.types.standard_artifacts import Model
 
 from components.atomic_push.component import Pusher
 from components.data_gate.component import DataGate, DataVerdict
-from components.data_gate.config import DROP_TRAIN
+from components.data_gate.config import DROP_TRAIN, DataGateConfig
 from components.data_gate.drop_leaks import DropLeaks
 from components.detection_report.component import DetectionReport
 from components.example_gen import ShardExampleGen
@@ -46,6 +46,7 @@ from data.beam_runner import IN_PROCESS
 from data.fields import Fields
 from data.saved_model import EXAMPLES_SIGNATURE
 from data.schema import read_schema
+from data.settings import field_types
 from data.splits import EVAL, TEST, TRAIN
 from pipeline.baseline import MetadataBaselines
 from pipeline.code_version import add_code_versions, code_version
@@ -149,8 +150,7 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
     schema_gen = ImportSchemaGen(schema_file=str(inputs.schema_path))
     validator = ExampleValidator(statistics, schema_gen.outputs["schema"])
     baseline = baselines.data(statistics).with_id(BASELINE_DATA)
-    settings = dataclasses.asdict(config.data)
-    settings.pop("schema")
+    settings = {name: getattr(config.data, name) for name in field_types(DataGateConfig)}
     gate = DataGate(
         examples=examples,
         statistics=statistics,
@@ -161,6 +161,7 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
         classes=json.dumps(inputs.classes),
         detector=config.trainer.detector,
         anchors=config.trainer.anchors,
+        matching_iou=config.trainer.matching_iou,
     )
     verdict = DataVerdict(report=gate.outputs["report"])
     return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]

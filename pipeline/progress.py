@@ -1,6 +1,5 @@
 """What the local run says of each component: a line when it starts, a line with what it made."""
 
-import datetime
 import logging
 import sys
 import time
@@ -28,13 +27,14 @@ _log = logging.getLogger("ssd")
 
 
 def run_with_progress(
-    pipeline, run_options=None, *, output: Path, known: Mapping[str, str]
+    pipeline, run_options=None, *, run: str, output: Path, known: Mapping[str, str]
 ) -> dict[str, dict[str, list]]:
     """Runs a pipeline with the LocalDagRunner, saying what happens.
 
     Every line speaks of this run, whatever other runs do in the same output folder meanwhile.
 
     Args:
+      run: what ML Metadata is to call the run.
       output: the output folder, an absolute path.
       known: what the metadata say of the run, by `NAME` and `DATA` of `pipeline.runs.store`.
 
@@ -43,7 +43,6 @@ def run_with_progress(
       left as they were.
     """
     name = pipeline.pipeline_info.pipeline_name
-    run = datetime.datetime.now().isoformat()
 
     class ReportingLauncher(launcher.Launcher):
         """TFX's launcher for one component, with a line before and after."""

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from data.settings import CHECKED, Settings, one_of
+from data.settings import CHECKED, Fraction, Settings, one_of
 from trainer.model_zoo import ANCHOR_STYLES, DETECTORS
 from trainer.recipes import RECIPES
 
@@ -57,6 +57,18 @@ class TrainerConfig(Settings):
     """Above 0, weights and moving statistics are averaged over the steps and the averages are
     evaluated and exported: `average = ema * average + (1 - ema) * weights`, with less than `ema` in
     the first steps (`trainer.moving_averages`)."""
+    matching_iou: float = Field(0.5, gt=0, le=1)
+    """IoU from which an anchor answers for an object, beside the best anchor of each object."""
+    negatives_per_positive: int = Field(3, ge=1)
+    """Background anchors with the highest loss that count in a picture, for each positive one."""
+    score_threshold: float = Field(0.01, ge=0, lt=1)
+    """The exported model leaves out detections with lower scores."""
+    candidates_per_class: int = Field(400, ge=1)
+    """Boxes with the highest scores of each class that go into non-maximum suppression."""
+    nms_iou: Fraction = 0.45
+    """Non-maximum suppression drops boxes that overlap a better one of their class by more."""
+    max_detections: int = Field(200, ge=1)
+    """Most detections that the exported model answers for a picture."""
     precision: Annotated[str, one_of(PRECISIONS)] = "float32"
     """Keras' dtype policy. `mixed_float16` has a loss scale that follows the gradients. Losses, box
     codes and the exported model are always float32."""

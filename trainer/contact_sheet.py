@@ -75,7 +75,7 @@ def draw_contact_sheet(
             ", ".join(classes),
         )
     tiles = [
-        _tile(image, boxes, labels, *_matched(boxes, labels, anchors), classes)
+        _tile(image, boxes, labels, *_matched(boxes, labels, anchors, config.matching_iou), classes)
         for (image,), (boxes,), (labels,) in shown
     ]
     caption = (
@@ -85,9 +85,9 @@ def draw_contact_sheet(
     return _arrange(tiles, caption)
 
 
-def _matched(boxes, labels, anchors) -> tuple[np.ndarray, np.ndarray]:
+def _matched(boxes, labels, anchors, matching_iou: float) -> tuple[np.ndarray, np.ndarray]:
     """Corner boxes and class ids of the anchors that answer for an object."""
-    (anchor_labels,), _ = match(boxes[None], labels[None], anchors)
+    (anchor_labels,), _ = match(boxes[None], labels[None], anchors, matching_iou)
     anchor_labels = np.asarray(anchor_labels)
     positive = anchor_labels > 0
     return np.asarray(to_corners(anchors))[positive], anchor_labels[positive]

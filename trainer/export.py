@@ -16,8 +16,9 @@ from data.saved_model import (
 )
 from trainer import bounded_decoding, checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
+from trainer.config import TrainerConfig
 from trainer.files import MODEL_NAME, WEIGHTS
-from trainer.postprocessing import OUTPUTS, detect
+from trainer.postprocessing import detect, output_specs
 from trainer.preprocessing import ENCODED
 
 # Pictures that go through the network at a time. An evaluator may send a thousand records at
@@ -34,7 +35,7 @@ class ServedDetector(tf.Module):
     serialised `tf.Example`s. All answer what `postprocessing.detect` returns.
     """
 
-    def __init__(self, network, spec: AnchorSpec, class_names, records):
+    def __init__(self, network, spec: AnchorSpec, class_names, records, config: TrainerConfig):
         super().__init__()
         outputs = network.output_shape[1][-1] - 1
         if outputs != len(class_names):
@@ -49,30 +50,31 @@ class ServedDetector(tf.Module):
         self.anchors = tf.constant(anchor_boxes(spec))
         self.class_names = tuple(class_names)
         self.records = records
+        self.config = config
 
     def detect(self, inputs):
         """Detections for network inputs float32 [batch, size, size, 3]."""
         box_codes, class_logits = self.network(inputs, training=False)
-        return detect(box_codes, class_logits, self.anchors, self.class_names)
+        return detect(box_codes, class_logits, self.anchors, self.class_names, self.config)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
     )
     def serving_default(self, image_bytes):
-        return _in_chunks(self._detect_encoded, image_bytes)
+        return self._in_chunks(self._detect_encoded, image_bytes)
 
     @tf.function(
         autograph=False,
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
     def serving_tensor(self, images):
-        return _in_chunks(lambda chunk: self.detect(self._resize_all(chunk)), images)
+        return self._in_chunks(lambda chunk: self.detect(self._resize_all(chunk)), images)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
     )
     def serving_examples(self, examples):
-        return _in_chunks(
+        return self._in_chunks(
             lambda chunk: self._detect_encoded(self.records(chunk)[ENCODED]), examples
         )
 
@@ -90,25 +92,24 @@ class ServedDetector(tf.Module):
     def _resize(self, image):
         return crop_and_resize.resize(image, [self.size, self.size])
 
+    def _in_chunks(self, answer, inputs):
+        """`answer` applied to slices of at most _CHUNK rows of `inputs`, results joined again."""
+        total = tf.shape(inputs)[0]
+        arrays = {
+            name: tf.TensorArray(
+                dtype, size=-(-total // _CHUNK), element_shape=[None, *shape], infer_shape=False
+            )
+            for name, (dtype, shape) in output_specs(self.config.max_detections).items()
+        }
 
-def _in_chunks(answer, inputs):
-    """`answer` applied to slices of at most _CHUNK rows of `inputs`, results joined again."""
-    total = tf.shape(inputs)[0]
-    arrays = {
-        name: tf.TensorArray(
-            dtype, size=-(-total // _CHUNK), element_shape=[None, *shape], infer_shape=False
-        )
-        for name, (dtype, shape) in OUTPUTS.items()
-    }
+        def body(start, arrays):
+            results = answer(inputs[start : start + _CHUNK])
+            index = start // _CHUNK
+            written = {name: array.write(index, results[name]) for name, array in arrays.items()}
+            return start + _CHUNK, written
 
-    def body(start, arrays):
-        results = answer(inputs[start : start + _CHUNK])
-        index = start // _CHUNK
-        written = {name: array.write(index, results[name]) for name, array in arrays.items()}
-        return start + _CHUNK, written
-
-    _, arrays = tf.while_loop(lambda start, _: start < total, body, (0, arrays))
-    return {name: array.concat() for name, array in arrays.items()}
+        _, arrays = tf.while_loop(lambda start, _: start < total, body, (0, arrays))
+        return {name: array.concat() for name, array in arrays.items()}
 
 
 def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures) -> None:

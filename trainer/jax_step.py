@@ -3,6 +3,7 @@
 import jax
 import keras
 
+from trainer.config import TrainerConfig
 from trainer.objective import objective
 
 
@@ -20,7 +21,7 @@ def initial_state(network, optimizer, averages) -> tuple[list, list, list, list]
     )
 
 
-def make_step(network, optimizer, averages, anchors):
+def make_step(network, optimizer, averages, anchors, config: TrainerConfig):
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 
     The given state's memory is used for the new one. The network itself stays as it is until its
@@ -29,7 +30,7 @@ def make_step(network, optimizer, averages, anchors):
 
     def losses(trainable, other, optimizer_values, images, boxes, labels):
         outputs, other = network.stateless_call(trainable, other, images, training=True)
-        total, *rest = objective(outputs, boxes, labels, anchors)
+        total, *rest = objective(outputs, boxes, labels, anchors, config)
         # The loss scale is part of the optimiser's state.
         scale = zip(optimizer.variables, optimizer_values, strict=True)
         with keras.StatelessScope(state_mapping=list(scale)):

@@ -2,15 +2,14 @@
 
 from keras import ops
 
-NEGATIVES_PER_POSITIVE = 3
 
-
-def multibox_sums(box_codes, class_logits, labels, codes):
+def multibox_sums(box_codes, class_logits, labels, codes, negatives_per_positive: int):
     """Sums of both loss terms over the batch; divide by the number of positives to get the loss.
 
     Sums rather than means, so that replicas can add theirs before dividing. In each picture the
-    background anchors with the highest loss count, three for each positive, and three in a
-    picture without any positive: an empty picture still teaches what background is.
+    background anchors with the highest loss count, `negatives_per_positive` (in the paper 3) for
+    each positive, and as many in a picture without any positive: an empty picture still teaches
+    what background is.
 
     Args:
       box_codes: float [batch, num_anchors, 4], predicted.
@@ -30,7 +29,7 @@ def multibox_sums(box_codes, class_logits, labels, codes):
     background_loss = ops.where(positive, -1.0, -log_probabilities[..., 0])
     # Rank 0 is the hardest background anchor of the picture.
     rank = ops.argsort(ops.argsort(-background_loss, axis=1), axis=1)
-    wanted = NEGATIVES_PER_POSITIVE * ops.maximum(positives, 1)
+    wanted = negatives_per_positive * ops.maximum(positives, 1)
     negative = (ops.cast(rank, "int32") < wanted[:, None]) & ~positive
     class_sum = -ops.sum(ops.where(positive | negative, picked, 0.0))
 

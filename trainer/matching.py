@@ -4,16 +4,16 @@ from keras import ops
 
 from trainer.boxes import encode, iou, to_corners
 
-POSITIVE_IOU = 0.5
 _LAST = 2**31 - 1
 
 
-def match(gt_boxes, gt_labels, anchors):
+def match(gt_boxes, gt_labels, anchors, matching_iou: float):
     """Assigns objects to anchors.
 
     First every object gets an anchor of its own: the pair with the highest IoU of all is joined,
     both leave, and so on, so that no object loses its only anchor to another. Then every anchor
-    still free takes the object it overlaps most, if their IoU is at least 0.5.
+    still free takes the object it overlaps most, if their IoU is at least
+    `matching_iou`, 0.5 in the paper.
 
     Args:
       gt_boxes: float32 [batch, num_boxes, 4], corner boxes; padded rows are zero.
@@ -33,7 +33,7 @@ def match(gt_boxes, gt_labels, anchors):
     overlaps = ops.where(ops.expand_dims(gt_labels > 0, 2), overlaps, -1.0)
 
     best_object = ops.cast(ops.argmax(overlaps, axis=1), "int32")
-    assigned = ops.where(ops.max(overlaps, axis=1) >= POSITIVE_IOU, best_object, no_object)
+    assigned = ops.where(ops.max(overlaps, axis=1) >= matching_iou, best_object, no_object)
     forced = _join_best_pairs(overlaps)
     assigned = ops.where(forced >= 0, forced, assigned)
 

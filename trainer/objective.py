@@ -61,7 +61,12 @@ class CaffeSGD(keras.optimizers.SGD):
 
 
 def objective(
-    outputs, boxes, labels, anchors, over_replicas: Callable = lambda positives: positives
+    outputs,
+    boxes,
+    labels,
+    anchors,
+    config: TrainerConfig,
+    over_replicas: Callable = lambda positives: positives,
 ):
     """(total, class, box) losses per positive anchor, and how many there are, float32 scalars.
 
@@ -74,7 +79,9 @@ def objective(
         positives of all, so that their losses and gradients add up to those of the whole batch.
     """
     box_codes, class_logits = outputs
-    anchor_labels, codes = match(boxes, labels, anchors)
-    class_sum, box_sum, positives = multibox_sums(box_codes, class_logits, anchor_labels, codes)
+    anchor_labels, codes = match(boxes, labels, anchors, config.matching_iou)
+    class_sum, box_sum, positives = multibox_sums(
+        box_codes, class_logits, anchor_labels, codes, config.negatives_per_positive
+    )
     positives = over_replicas(positives)
     return *multibox_loss(class_sum, box_sum, positives), positives

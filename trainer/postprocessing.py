@@ -1,28 +1,34 @@
 """From the network's outputs to detections; the only copy, part of the exported model."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from trainer.boxes import decode
-
-SCORE_THRESHOLD = 0.01
-NMS_IOU = 0.45
-TOP_PER_CLASS = 400
-MAX_DETECTIONS = 200
-
-# Type and shape, without the batch, of everything `detect` returns.
-OUTPUTS = {
-    "detection_boxes": (tf.float32, [MAX_DETECTIONS, 4]),
-    "detection_scores": (tf.float32, [MAX_DETECTIONS]),
-    "detection_classes": (tf.int64, [MAX_DETECTIONS]),
-    "detection_class_names": (tf.string, [MAX_DETECTIONS]),
-    "num_detections": (tf.int64, []),
-}
+from trainer.config import TrainerConfig
 
 
-def detect(box_codes, class_logits, anchors, class_names):
+def output_specs(max_detections: int) -> dict[str, tuple[tf.DType, list[int]]]:
+    """Type and shape, without the batch, of everything `detect` returns."""
+    return {
+        "detection_boxes": (tf.float32, [max_detections, 4]),
+        "detection_scores": (tf.float32, [max_detections]),
+        "detection_classes": (tf.int64, [max_detections]),
+        "detection_class_names": (tf.string, [max_detections]),
+        "num_detections": (tf.int64, []),
+    }
+
+
+def detect(
+    box_codes: tf.Tensor,
+    class_logits: tf.Tensor,
+    anchors: tf.Tensor,
+    class_names: Sequence[str],
+    config: TrainerConfig,
+) -> dict[str, tf.Tensor]:
     """Softmax, score threshold, best boxes per class, class-wise NMS and a cap per picture.
 
-    The numbers are the paper's (section 3.1 and its Caffe release).
+    The configuration's defaults are the paper's (section 3.1 and its Caffe release).
 
     Args:
       box_codes: float32 [batch, num_anchors, 4].
@@ -31,12 +37,12 @@ def detect(box_codes, class_logits, anchors, class_names):
       class_names: names of classes 1..num_classes.
 
     Returns:
-      dict of OUTPUTS, each with the batch in front. Best detection first; boxes are clipped to
-      the picture; rows from `num_detections` on are zero and "".
+      dict of `output_specs`, each with the batch in front. Best detection first; boxes are clipped
+      to the picture; rows from `num_detections` on are zero and "".
     """
     boxes = decode(box_codes, anchors)
     scores = tf.transpose(tf.nn.softmax(class_logits)[..., 1:], [0, 2, 1])
-    top = min(TOP_PER_CLASS, anchors.shape[0])
+    top = min(config.candidates_per_class, anchors.shape[0])
     scores, indices = tf.math.top_k(scores, k=top)
     boxes = tf.gather(boxes, indices, axis=1, batch_dims=1)
     found = tf.image.combined_non_max_suppression(
@@ -44,12 +50,12 @@ def detect(box_codes, class_logits, anchors, class_names):
         tf.transpose(boxes, [0, 2, 1, 3]),
         tf.transpose(scores, [0, 2, 1]),
         max_output_size_per_class=top,
-        max_total_size=MAX_DETECTIONS,
-        iou_threshold=NMS_IOU,
-        score_threshold=SCORE_THRESHOLD,
+        max_total_size=config.max_detections,
+        iou_threshold=config.nms_iou,
+        score_threshold=config.score_threshold,
         clip_boxes=True,
     )
-    valid = tf.sequence_mask(found.valid_detections, MAX_DETECTIONS)
+    valid = tf.sequence_mask(found.valid_detections, config.max_detections)
     classes = tf.where(valid, tf.cast(found.nmsed_classes, tf.int64) + 1, 0)
     return {
         "detection_boxes": found.nmsed_boxes,

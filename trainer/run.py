@@ -165,7 +165,9 @@ class Job:
     def new_detector(self) -> export.ServedDetector:
         """The detector to export, float32 and on one device, for weights that training gives."""
         network = build_network(self.spec, len(self.classes))
-        return export.ServedDetector(network, self.spec.anchors, self.classes, self.records)
+        return export.ServedDetector(
+            network, self.spec.anchors, self.classes, self.records, self.config
+        )
 
     def train(
         self, network: keras.Model, served: export.ServedDetector, work_dir: Path

@@ -53,7 +53,7 @@ def make_step(
 
         with tf.GradientTape() as tape:
             outputs = network(images, training=True)
-            *losses, positives = objective(outputs, boxes, labels, anchors, over_replicas)
+            *losses, positives = objective(outputs, boxes, labels, anchors, config, over_replicas)
             scaled = optimizer.scale_loss(losses[0])
         variables = network.trainable_variables
         gradients = over_replicas(tape.gradient(scaled, variables))

@@ -38,6 +38,7 @@ def DataGate(
     classes: Parameter[str],
     detector: Parameter[str],
     anchors: Parameter[str],
+    matching_iou: Parameter[float],
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ):
@@ -45,7 +46,7 @@ def DataGate(
 
     config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
         and the names of the schema.
-    detector, anchors: whose anchors have to match the objects.
+    detector, anchors: whose anchors have to match the objects, at `matching_iou` or more.
     baseline: statistics of the latest blessed model's data.
     """
     settings = json.loads(config)
@@ -63,6 +64,7 @@ def DataGate(
         {split: f"{examples.uri}/Split-{split}/*" for split in splits},
         names,
         anchor_spec(detector, anchors),
+        matching_iou,
         settings.leak_distance,
         f"{report.uri}/found.jsonl",
     )

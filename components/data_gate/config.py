@@ -29,7 +29,7 @@ class DataGateConfig(Settings):
     block_on: tuple[Annotated[str, one_of(CHECKS)], ...] = ("pictures", "boxes")
     """Checks that stop the run; the findings of the others are warnings."""
     max_unmatchable: Fraction = 0.25
-    """Share of objects that overlap no anchor by more than the matching IoU: 0.13 for SSD300 on
+    """Share of objects that overlap no anchor by `trainer.matching_iou`: 0.13 for SSD300 on
     VOC, 0.07 for SSD512."""
     min_pictures: int = Field(100, ge=0)
     """In each split."""

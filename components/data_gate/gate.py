@@ -173,8 +173,8 @@ def _anchor_texts(scan: Scan, config: DataGateConfig) -> Iterable[tuple[str, str
         if share > config.max_unmatchable:
             yield (
                 "anchors",
-                f"{split}: {share:.1%} of {facts.objects:,} objects overlap no anchor by more than "
-                f"0.5 IoU, above {config.max_unmatchable:.1%}; a detector with smaller anchors or "
+                f"{split}: {share:.1%} of {facts.objects:,} objects match no anchor, "
+                f"above {config.max_unmatchable:.1%}; a detector with smaller anchors or "
                 "a larger input sees more",
             )
 

@@ -8,7 +8,6 @@ from metrics.boxes import box_iou
 from trainer.anchors import AnchorSpec, anchor_boxes
 
 SAME_OBJECT_IOU = 0.95
-MATCHABLE_IOU = 0.5
 
 # Coordinates are float32; a border may be off by a rounding error.
 _ROUNDING = 1e-6

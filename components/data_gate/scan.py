@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from components.data_gate.looks import bands_of, look_of, near_pairs
 from components.data_gate.objects import (
-    MATCHABLE_IOU,
     AnchorGrid,
     box_problems,
     is_usable,
@@ -81,12 +80,14 @@ def scan(
     patterns: Mapping[str, str],
     fields: Fields,
     anchors: AnchorSpec,
+    matching_iou: float,
     leak_distance: int,
     path: str,
 ) -> Scan:
     """Reads the TFRecords of each split.
 
     patterns: files of each split.
+    matching_iou: IoU with an anchor from which an object can be learnt.
     leak_distance: see `DataGateConfig`.
     path: of a file for what the pipeline finds, in a place that its workers see; it is removed.
     """
@@ -94,7 +95,7 @@ def scan(
         pictures = [
             pipeline
             | f"Read {split}" >> beam.io.ReadFromTFRecord(pattern)
-            | f"Look {split}" >> beam.ParDo(_Look(split, fields, anchors))
+            | f"Look {split}" >> beam.ParDo(_Look(split, fields, anchors, matching_iou))
             for split, pattern in patterns.items()
         ] | beam.Flatten()
         same = (
@@ -141,10 +142,11 @@ def scan(
 class _Look(beam.DoFn):
     """Everything that can be said of one record by itself."""
 
-    def __init__(self, split: str, fields: Fields, anchors: AnchorSpec):
+    def __init__(self, split: str, fields: Fields, anchors: AnchorSpec, matching_iou: float):
         self._split = split
         self._fields = fields
         self._anchors = anchors
+        self._matching_iou = matching_iou
 
     def setup(self):
         self._grid = AnchorGrid(self._anchors)
@@ -173,7 +175,7 @@ class _Look(beam.DoFn):
         found["boxes"] = box_problems(boxes, classes)
         found["duplicates"] = repeated_objects(boxes, classes)
         usable = boxes[is_usable(boxes)]
-        unmatchable = self._grid.best_iou(usable) <= MATCHABLE_IOU
+        unmatchable = self._grid.best_iou(usable) < self._matching_iou
         yield _Picture(
             split=self._split,
             record_id=record_id,

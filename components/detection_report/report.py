@@ -12,6 +12,7 @@ from components.artifacts import FACTS_FILE, SERVING_CHECK_FILE, read_json
 from components.detection_report import charts, detections, gallery, statistics
 from components.detection_report.training_curves import read_curves
 from components.mean_average_precision.metric_names import CURVE_RECALLS
+from data.settings_file import as_yaml
 from metrics import confusion, error_types, score_thresholds, voc
 from metrics.accumulator import DetectionAccumulator
 from trainer.input_pipeline import list_shards
@@ -180,7 +181,7 @@ def render(
             serving=serving,
             pushed=pushed,
             artifacts=artifacts or {},
-            configuration=facts["model"]["trainer"],
+            configuration=as_yaml({name: facts["model"][name] for name in ("preset", "trainer")}),
             explorer=json.dumps(found["explorer"]).replace("<", "\\u003c"),
             error_types=error_types.ERROR_TYPES,
             error_meanings=_ERROR_MEANINGS,

@@ -11,6 +11,7 @@ import jinja2
 import markdown
 
 from components.artifacts import FACTS_FILE
+from data.settings_file import as_yaml
 
 MARKDOWN_FILE = "model_card.md"
 HTML_FILE = "model_card.html"
@@ -40,12 +41,15 @@ def card_markdown(facts: dict) -> str:
     weakest = sorted(measured, key=lambda entry: entry["ap"]["value"])[:_WEAKEST]
     unmeasured = [entry["name"] for entry in classes if entry["ap"]["value"] is None]
     template = _environment().get_template("model_card.md")
-    return template.render(facts=facts, weakest=weakest, unmeasured=unmeasured)
+    configuration = as_yaml({name: facts["model"][name] for name in ("preset", "trainer")})
+    return template.render(
+        facts=facts, weakest=weakest, unmeasured=unmeasured, configuration=configuration
+    )
 
 
 def card_html(text: str) -> str:
     """The card as a page of its own."""
-    body = markdown.markdown(text, extensions=["tables"])
+    body = markdown.markdown(text, extensions=["tables", "fenced_code"])
     return _environment().get_template("model_card.html").render(body=body)
 
 

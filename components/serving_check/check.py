@@ -1,5 +1,6 @@
 """Whether a model answers on a server as it did when it was evaluated, and at what cost."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components.serving_check.server import MODEL_NAME, CheckedServer, started_server
 from data.errors import DataError
 from data.fields import COMMON
-from data.saved_model import EXAMPLES_SIGNATURE, OUTPUTS, WARM_UP_REQUESTS
+from data.saved_model import EXAMPLES_SIGNATURE, IDENTITY, OUTPUTS, WARM_UP_REQUESTS
 from serving.client import Client
 from serving.detections import Detection, detections_of
-from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,31 @@ class Limits:
     max_latency_ms: float
     max_memory_mb: float
     score_tolerance: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which detections a model answers: as many as this with higher scores than this."""
+
+    max_detections: int
+    score_threshold: float
+
+    @classmethod
+    def by(cls, model: str) -> "Kept":
+        """As the SavedModel in a folder says of itself; DataError if it does not."""
+        path = f"{model}/{IDENTITY}"
+        try:
+            with tf.io.gfile.GFile(path, "r") as file:
+                config = json.loads(file.read())["trainer"]
+            return cls(config["max_detections"], config["score_threshold"])
+        except (tf.errors.OpError, ValueError, KeyError) as error:
+            raise DataError(f"{path}: does not say what the model answers ({error})") from error
+
+    def lowest_score(self, detections: Sequence[Detection]) -> float:
+        """The score below which a detection is left out of an answer as long as this."""
+        if len(detections) < self.max_detections:
+            return self.score_threshold
+        return min(detection.score for detection in detections)
 
 
 def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
@@ -47,6 +72,7 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
         with started_server(model) as server:
             # Loads here while the server starts.
             expected = _evaluate(model, records)
+            kept = Kept.by(model)
             server.wait_until_ready()
             answers, latencies_ms = _ask(server, _warm_up_pictures(model), _pictures(records))
             memory_mb = server.peak_memory_mb()
@@ -54,7 +80,7 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
         found["problems"].append(str(error))
         return found
     differences = [
-        find_difference(*pair, limits.score_tolerance)
+        find_difference(*pair, limits.score_tolerance, kept)
         for pair in zip(expected, answers, strict=True)
     ]
     found |= {
@@ -78,7 +104,10 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
 
 
 def find_difference(
-    expected: Sequence[Detection], answered: Sequence[Detection], tolerance: float
+    expected: Sequence[Detection],
+    answered: Sequence[Detection],
+    tolerance: float,
+    kept: Kept,
 ) -> str:
     """Names a detection that only one of two answers has; "" where there is none.
 
@@ -91,10 +120,10 @@ def find_difference(
         partner = next((other for other in left if _same(detection, other, tolerance)), None)
         if partner is not None:
             left.remove(partner)
-        elif not detection.score <= _lowest_score(answered) + tolerance:
+        elif not detection.score <= kept.lowest_score(answered) + tolerance:
             return f"{_describe(detection)} is not among the server's"
     for detection in left:
-        if not detection.score <= _lowest_score(expected) + tolerance:
+        if not detection.score <= kept.lowest_score(expected) + tolerance:
             return f"{_describe(detection)} is only among the server's"
     return ""
 
@@ -185,13 +214,6 @@ def _same(one: Detection, other: Detection, tolerance: float) -> bool:
         abs(a - b) <= tolerance
         for a, b in zip((one.score, *one.box), (other.score, *other.box), strict=True)
     )
-
-
-def _lowest_score(detections: Sequence[Detection]) -> float:
-    """The score below which a detection is left out of an answer as long as this."""
-    if len(detections) < MAX_DETECTIONS:
-        return SCORE_THRESHOLD
-    return min(detection.score for detection in detections)
 
 
 def _describe(detection: Detection) -> str:

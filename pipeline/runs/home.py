@@ -12,6 +12,7 @@ from ml_metadata.metadata_store import MetadataStore
 
 PIPELINE = "pipeline"
 METADATA = "metadata.sqlite"
+_FILES = "runs"
 # OUTPUT/pipeline/COMPONENT/KEY/EXECUTION is where TFX puts an artifact.
 _ARTIFACT = re.compile(rf"(/.*)/{PIPELINE}/[^/]+/[^/]+/\d+")
 # What ML Metadata keeps paths in.
@@ -21,6 +22,17 @@ _PATHS = (
     ("ContextProperty", "string_value"),
     ("ExecutionProperty", "string_value"),
 )
+
+
+def run_file(output: Path, run: str) -> Path:
+    """The file with the whole configuration of a run, by the run's id."""
+    return output / _FILES / f"{run}.yaml"
+
+
+def home_of(file: Path) -> Path | None:
+    """The output folder that a run's file lies in; None for other files."""
+    folder = file.resolve().parent
+    return folder.parent if folder.name == _FILES and (folder.parent / METADATA).exists() else None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.errors import DataError
 from data.saved_model import IDENTITY
+from data.settings_file import read_settings
 from pipeline.runs.store import Artifact, Run, Step
 
 # What components/model_card leaves; named here too because importing it costs seconds.
@@ -93,7 +94,7 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         },
         "code_versions": code_versions(run),
         "packages": facts["packages"],
-        "configuration": facts["model"]["trainer"],
+        "configuration": _flat({name: facts["model"][name] for name in ("preset", "trainer")}),
         "base_weights": facts["model"]["trainer"]["backbone_weights"],
         "base_model": base_model.uri if base_model else facts["model"].get("base_model"),
         "starting_weights_sha256": facts["model"].get("starting_weights_sha256"),
@@ -129,7 +130,7 @@ def diff(first: Run, second: Run) -> dict:
     scores = [_scores(known) for known in facts]
     return {
         "runs": [summary(first), summary(second)],
-        "configuration": _differences(_configuration(first), _configuration(second)),
+        "configuration": _differences(*_configurations(first, second)),
         "data": _differences(*(_flat(_splits(known)) for known in facts)),
         "code": _differences(code_versions(first), code_versions(second)),
         "AP": {
@@ -272,11 +273,20 @@ def _splits(facts: dict) -> dict:
     }
 
 
-def _configuration(run: Run) -> dict:
-    """Every setting of trainer and evaluator by a dotted name."""
+def _configurations(*runs: Run) -> list[dict]:
+    """Every setting of each run by its dotted name, as `--set` takes it."""
+    if all(run.config for run in runs):
+        return [
+            _flat(read_settings(run.config)[0]) | {"classes": _training(run).get("classes")}
+            for run in runs
+        ]
+    return [_recorded(run) for run in runs]
+
+
+def _recorded(run: Run) -> dict:
+    """What ML Metadata has of a run's configuration."""
     training = _training(run)
-    settings = {"preset": training.get("preset"), "trainer": training.get("trainer", {})}
-    settings["trainer"]["classes"] = training.get("classes")
+    settings = {name: training.get(name) for name in ("preset", "trainer", "classes")}
     evaluator = run.step("Evaluator")
     if evaluator:
         config = json.loads(evaluator.parameters.get("eval_config") or "{}")

@@ -12,7 +12,7 @@ from ml_metadata import errors, metadata_store
 from ml_metadata.proto import metadata_store_pb2
 
 from data.errors import DataError
-from pipeline.runs.home import METADATA, find_move
+from pipeline.runs.home import METADATA, find_move, run_file
 from pipeline.runs.liveness import is_running
 
 # Properties of a run's context: what the user calls it, the absolute path of its data, and whether
@@ -64,7 +64,7 @@ class Run:
 
     `id` is TFX's, `name` the user's, `data` what was given with --data. `running` says whether a
     process is at work on it, `finished` whether it came to its end; both are None where that is not
-    known.
+    known. `config` is the file with its whole configuration, where it left one on this machine.
     """
 
     number: int
@@ -75,6 +75,7 @@ class Run:
     data: str | None = None
     running: bool | None = None
     finished: bool | None = None
+    config: Path | None = None
 
     @property
     def started(self) -> datetime.datetime:
@@ -197,6 +198,7 @@ def _run(
         data=move(known[DATA]) if DATA in known else None,
         running=is_running(output, context.name) if output else None,
         finished=bool(known[FINISHED]) if FINISHED in known else None,
+        config=file if output and (file := run_file(output, context.name)).is_file() else None,
     )
 
 

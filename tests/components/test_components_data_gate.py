@@ -119,7 +119,7 @@ FINDINGS = {
     "drift": {"shifts": [Shift("drift", "before", "f", "distance", 0.2, 0.1)]},
 }
 TEXTS = {
-    "anchors": "train: 26.0% of 100 objects overlap no anchor by more than 0.5 IoU, above 25.0%",
+    "anchors": "train: 26.0% of 100 objects match no anchor, above 25.0%",
     "classes": "test: no dog",
     "sizes": "test: 99 pictures, under 100",
     "skew": "f of train and split eval: distance 0.200, more than 0.1",
@@ -231,6 +231,7 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
             classes=json.dumps(class_names(schema)),
             detector="ssd128-small",
             anchors="paper",
+            matching_iou=0.5,
             beam_pipeline=pipeline,
         )
     report = json.loads((folder / "report" / DATA_GATE_FILE).read_text())

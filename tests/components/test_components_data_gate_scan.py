@@ -14,14 +14,16 @@ from tests.components.gate_records import BOX, jpeg, record, write
 from trainer.anchors import SSD128
 
 
-def scan_of(folder, splits, fields=COMMON, leak_distance=40):
+def scan_of(folder, splits, fields=COMMON, leak_distance=40, matching_iou=0.5):
     """Scans records by split."""
     patterns = {
         split: str(write(folder / f"Split-{split}" / "data.gz", records))
         for split, records in splits.items()
     }
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    return scan(pipeline, patterns, fields, SSD128, leak_distance, str(folder / "found"))
+    return scan(
+        pipeline, patterns, fields, SSD128, matching_iou, leak_distance, str(folder / "found")
+    )
 
 
 def leaks_of(found):
@@ -57,6 +59,15 @@ def test_pictures_in_two_splits_are_found_by_bytes_and_by_looks(tmp_path):
         "test",
     }
     assert found.problems == ()
+
+
+def test_an_object_must_reach_the_matching_iou_with_an_anchor(tmp_path):
+    records = {"train": [record("a", [("star", BOX), ("ring", (0.5, 0.5, 0.51, 0.51))])]}
+    unmatchable = [
+        scan_of(tmp_path / str(iou), records, matching_iou=iou).splits["train"].unmatchable
+        for iou in (0.001, 0.5, 0.999)
+    ]
+    assert unmatchable == [0, 1, 2]
 
 
 def test_bytes_only(tmp_path):

@@ -2,7 +2,6 @@ import dataclasses
 import io
 import json
 import logging
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tfx.utils import proto_utils
 
 from components.artifacts import SERVING_CHECK_FILE
 from components.serving_check.check import (
+    Kept,
     Limits,
     broken_limits,
     check,
@@ -29,8 +29,11 @@ from data.schema import SAMPLE_SCHEMA
 from pipeline.config import DEFAULT_PRESET, ServingConfig, load_config
 from pipeline.pipeline import Inputs, create_pipeline
 from serving.detections import Detection
-from trainer.postprocessing import MAX_DETECTIONS, SCORE_THRESHOLD
+from trainer.export import IDENTITY
 
+WARM_UP = "assets.extra/tf_serving_warmup_requests"
+SCORE_THRESHOLD, MAX_DETECTIONS = 0.02, 30
+KEPT = Kept(MAX_DETECTIONS, SCORE_THRESHOLD)
 GENEROUS = Limits(max_latency_ms=20_000, max_memory_mb=20_000, score_tolerance=1e-3)
 
 
@@ -80,7 +83,9 @@ def save_model(folder: Path, served_shift: float = 0.0, breaks_on_white: bool = 
     signatures = {"serving_default": serving_default, "serving_examples": serving_examples}
     tf.saved_model.save(module, str(folder), signatures=signatures)
     (folder / "assets.extra").mkdir()
-    with tf.io.TFRecordWriter(str(folder / "assets.extra/tf_serving_warmup_requests")) as writer:
+    config = {"max_detections": 2, "score_threshold": 0.0}
+    (folder / IDENTITY).write_text(json.dumps({"trainer": config}))
+    with tf.io.TFRecordWriter(str(folder / WARM_UP)) as writer:
         log = prediction_log_pb2.PredictionLog()
         tensor = tf.make_tensor_proto([picture(90)])
         log.predict_log.request.inputs["image_bytes"].CopyFrom(tensor)
@@ -184,7 +189,7 @@ def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
 def test_a_model_that_no_server_loads_is_not(tmp_path):
     model = save_model(tmp_path / "model")
     # Only a server reads the warm-up requests as it loads.
-    with tf.io.TFRecordWriter(str(model / "assets.extra/tf_serving_warmup_requests")) as writer:
+    with tf.io.TFRecordWriter(str(model / WARM_UP)) as writer:
         writer.write(b"\xff no request")
     (problem,) = check(str(model), [record(60)], GENEROUS)["problems"]
     assert "the server ended with status 255" in problem
@@ -197,7 +202,8 @@ def test_a_model_that_no_server_loads_is_not(tmp_path):
         (lambda folder: (folder / "saved_model.pb").unlink(), "does not load"),
         (lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff" * 9), "does not load"),
         (lambda folder: (folder / "variables/variables.index").write_bytes(b"x"), "does not load"),
-        (lambda folder: shutil.rmtree(folder / "assets.extra"), "no warm-up requests"),
+        (lambda folder: (folder / WARM_UP).unlink(), "no warm-up requests"),
+        (lambda folder: (folder / IDENTITY).unlink(), "does not say what the model answers"),
     ],
 )
 def test_a_model_that_is_broken_is_not(tmp_path, spoil, message):
@@ -229,10 +235,10 @@ def test_the_same_detections_in_any_order_are_no_difference(found, random, data)
         for d in found
     ]
     shuffled = random.sample(found, len(found))
-    assert find_difference(found, shuffled, 0.0) == ""
+    assert find_difference(found, shuffled, 0.0, KEPT) == ""
     # Neighbours may take one another's partner; alone each has its own.
     for one, other in zip(found, nearly, strict=True):
-        assert find_difference([one], [other], 0.01) == ""
+        assert find_difference([one], [other], 0.01, KEPT) == ""
 
 
 @given(
@@ -246,8 +252,8 @@ def test_another_score_box_class_or_number_is_a_difference(common, one, what):
         "none": list,
     }[what]()
     expected, answered = [*common, one], [*common, *other]
-    assert "not among the server's" in find_difference(expected, answered, 1e-3)
-    assert find_difference(answered, expected, 1e-3) != ""
+    assert "not among the server's" in find_difference(expected, answered, 1e-3, KEPT)
+    assert find_difference(answered, expected, 1e-3, KEPT) != ""
 
 
 def dog(score: float) -> Detection:
@@ -256,20 +262,28 @@ def dog(score: float) -> Detection:
 
 def test_only_the_lowest_scores_may_be_kept_or_not():
     at_threshold = [dog(SCORE_THRESHOLD + 0.0005)]
-    assert find_difference(at_threshold, [], 1e-3) == ""
-    assert find_difference([], at_threshold, 1e-3) == ""
-    assert find_difference([dog(SCORE_THRESHOLD + 0.002)], [], 1e-3)
-    assert find_difference([], [dog(SCORE_THRESHOLD + 0.002)], 1e-3)
+    assert find_difference(at_threshold, [], 1e-3, KEPT) == ""
+    assert find_difference([], at_threshold, 1e-3, KEPT) == ""
+    assert find_difference([dog(SCORE_THRESHOLD + 0.002)], [], 1e-3, KEPT)
+    assert find_difference([], [dog(SCORE_THRESHOLD + 0.002)], 1e-3, KEPT)
     full = [dog(0.3 + i / 1000) for i in range(MAX_DETECTIONS)]
-    assert find_difference(full, [*full[1:], dog(0.3004)], 1e-4)
-    assert find_difference([dog(0.3), *full[1:]], [dog(0.2), *full[1:]], 1e-3)
-    assert find_difference([dog(0.30005), *full[1:]], [dog(0.3), *full[1:]], 1e-4) == ""
+    assert find_difference(full, [*full[1:], dog(0.3004)], 1e-4, KEPT)
+    assert find_difference([dog(0.3), *full[1:]], [dog(0.2), *full[1:]], 1e-3, KEPT)
+    assert find_difference([dog(0.30005), *full[1:]], [dog(0.3), *full[1:]], 1e-4, KEPT) == ""
     lowest = [Detection("cat", 2, 0.30003, (0.0, 0.0, 1.0, 1.0)), *full[1:]]
-    assert find_difference(full, lowest, 1e-4) == ""
+    assert find_difference(full, lowest, 1e-4, KEPT) == ""
+
+
+def test_what_a_model_keeps_is_read_from_the_model(tmp_path):
+    model = save_model(tmp_path / "model")
+    assert Kept.by(str(model)) == Kept(max_detections=2, score_threshold=0.0)
+    (model / IDENTITY).write_text('{"trainer": {"max_detections": 2}}')
+    with pytest.raises(DataError, match=f"{IDENTITY}: does not say .*score_threshold"):
+        Kept.by(str(model))
 
 
 def test_what_is_no_number_is_a_difference():
-    assert find_difference([dog(float("nan"))], [dog(float("nan"))], 1e-3)
+    assert find_difference([dog(float("nan"))], [dog(float("nan"))], 1e-3, KEPT)
 
 
 def test_limits_are_broken_from_above_only():

@@ -1,9 +1,19 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from data.errors import DataError
-from pipeline.config import DEFAULT_PRESET, PRESETS, Config, EvaluatorConfig, load_config
+from data.settings_file import as_yaml
+from pipeline.config import (
+    DEFAULT_PRESET,
+    PRESETS,
+    Config,
+    EvaluatorConfig,
+    load_config,
+    with_places,
+)
+from pipeline.resources import Resources
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
 
@@ -146,6 +156,105 @@ def test_values_that_do_not_fit_together_name_their_part():
 def test_unknown_presets(preset, message):
     with pytest.raises(DataError, match=message):
         load_config(preset)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a configuration from the text of a file."""
+
+    def load(text, *overrides, preset=None):
+        (tmp_path / "run.yaml").write_text(text)
+        return load_config(preset, overrides, tmp_path / "run.yaml")
+
+    return load
+
+
+def test_a_file_changes_its_preset_and_overrides_change_the_file(load):
+    text = """
+        preset: ssd300-voc
+        trainer: {steps: 7, learning_rate: 5e-3, learning_rate_steps: [0.5]}
+        resources:
+          Trainer: {cpu: 4}
+        tuner:
+    """
+    config = load(text, "trainer.steps=9", "resources.Evaluator.retries=2")
+    expected = PRESETS["ssd300-voc"]
+    trainer = {"steps": 9, "learning_rate": 0.005, "learning_rate_steps": (0.5,)}
+    assert config.trainer == dataclasses.replace(expected.trainer, **trainer)
+    assert config.resources == {
+        "Tuner": Resources(gpu_count=1),
+        "Trainer": Resources(gpu_count=1, cpu=4),
+        "Evaluator": Resources(retries=2),
+    }
+    assert (config.tuner, config.data) == (expected.tuner, expected.data)
+
+
+def test_the_preset_of_a_file(load):
+    assert load("tuner: {trials: 3}").preset == DEFAULT_PRESET
+    assert load("tuner: {trials: 3}", preset="ssd512-voc").preset == "ssd512-voc"
+    assert load("preset: ssd512-voc", preset="ssd512-voc") == PRESETS["ssd512-voc"]
+    with pytest.raises(DataError, match="--preset sample: .*run.yaml has preset ssd512-voc"):
+        load("preset: ssd512-voc", preset="sample")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_whole_configuration_survives_its_file(load, name):
+    overrides = ["data.block_on=boxes", "evaluator.slices=objects", "resources.all.cache=false"]
+    config = load_config(name, overrides)
+    assert load(as_yaml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "trainer:\n  batchsize: 3",
+            "run.yaml, line 2: trainer.batchsize: unknown setting; did",
+        ),
+        ("a: 1\ntrainers: {}", "run.yaml, line 2: trainers: unknown setting; did you mean trainer"),
+        (
+            "\npreset: smaple",
+            "run.yaml, line 2: preset: smaple: unknown preset; did you mean",
+        ),
+        ("preset: [1]", "run.yaml, line 1: preset: .*unknown preset"),
+        ("trainer: 5", "run.yaml, line 1: trainer: 5 must be a section with settings such as det"),
+        ("trainer:\n  steps: many", "run.yaml, line 2: trainer.steps: 'many' must be a whole"),
+        ("trainer: {steps: true}", "trainer.steps: True must be a number"),
+        ("data: {schema: 7}", "data.schema: 7 must be text"),
+        ("resources: 3", "run.yaml, line 1: resources: 3 must be a section"),
+        ("resources:\n  Trainer:\n    cpu: x", "line 3: resources.Trainer.cpu: 'x' must be a num"),
+        ("trainer:\n  steps: 5\n  schedule: cosine", "run.yaml, line 3: trainer: warmup_steps"),
+    ],
+)
+def test_mistakes_in_a_file_name_its_line(load, text, message):
+    with pytest.raises(DataError, match=message):
+        load(text)
+
+
+def test_an_override_that_is_wrong_is_not_blamed_on_the_file(load):
+    with pytest.raises(DataError, match="^--set trainer.steps: '0' must be at least 1$"):
+        load("trainer: {steps: 5}", "trainer.steps=0")
+
+
+def test_a_run_s_paths_are_absolute_and_keywords_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("voc", "own.pbtxt", "weights.h5"):
+        (tmp_path / name).mkdir() if name == "voc" else (tmp_path / name).touch()
+    config = with_places(load_config("sample"))
+    assert (config.output, config.data.path) == (f"{tmp_path}/output/sample", "")
+    assert (config.data.schema, config.trainer.backbone_weights) == ("sample", "none")
+    overrides = ["data.schema=own.pbtxt", "trainer.backbone_weights=weights.h5", "data.path=a"]
+    config = load_config("sample", overrides)
+    named = with_places(config, Path("b"), Path("c"))
+    assert (named.data.path, named.output) == (f"{tmp_path}/b", f"{tmp_path}/c")
+    assert with_places(config).data.path == f"{tmp_path}/a"
+    assert named.data.schema == f"{tmp_path}/own.pbtxt"
+    assert named.trainer.backbone_weights == f"{tmp_path}/weights.h5"
+    assert with_places(named) == named
+    # A folder of this name is no schema.
+    assert with_places(load_config("ssd300-voc")).data.schema == "voc"
+    warm = load_config("sample", ["trainer.warm_start=voc"])
+    assert with_places(warm).trainer.warm_start == f"{tmp_path}/voc"
 
 
 def test_fields_are_checked_when_they_are_built():

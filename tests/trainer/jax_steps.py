@@ -17,7 +17,12 @@ from trainer.objective import make_optimizer
 
 CLASSES = 3
 CONFIG = TrainerConfig(
-    detector="ssd128-small", learning_rate=1e-3, warmup_steps=0, weight_decay=0.01, ema=0.9
+    detector="ssd128-small",
+    learning_rate=1e-3,
+    warmup_steps=0,
+    weight_decay=0.01,
+    ema=0.9,
+    matching_iou=0.4,
 )
 
 
@@ -41,7 +46,7 @@ def main(source: str, target: str) -> None:
     optimizer = make_optimizer(CONFIG)
     averages = MovingAverages(network, CONFIG.ema)
     state = initial_state(network, optimizer, averages)
-    step = make_step(network, optimizer, averages, anchors)
+    step = make_step(network, optimizer, averages, anchors, CONFIG)
     losses = []
     for _ in range(int(given["steps"])):
         state, results = step(state, given["images"], given["boxes"], given["labels"])

@@ -14,9 +14,14 @@ from data.errors import DataError
 from trainer import bounded_decoding
 from trainer.anchors import SSD128, anchors_hash
 from trainer.backbones import small
+from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network
 from trainer.export import ServedDetector, export
-from trainer.postprocessing import MAX_DETECTIONS, OUTPUTS
+from trainer.postprocessing import output_specs
+
+MAX_DETECTIONS = 150
+CONFIG = TrainerConfig(max_detections=MAX_DETECTIONS)
+OUTPUTS = output_specs(MAX_DETECTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,7 @@ def network(sample_classes):
 
 @pytest.fixture(scope="module")
 def served(network, sample_classes, transformed_records):
-    return ServedDetector(network, SSD128, sample_classes, transformed_records)
+    return ServedDetector(network, SSD128, sample_classes, transformed_records, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +247,7 @@ def test_records_without_labels_are_answered(ask, answers, make, pictures):
 
 def test_a_class_list_that_does_not_fit_is_refused(network, transformed_records):
     with pytest.raises(DataError, match=r"tells 6 classes apart, but 2 names are given \(cat, dog"):
-        ServedDetector(network, SSD128, ("cat", "dog"), transformed_records)
+        ServedDetector(network, SSD128, ("cat", "dog"), transformed_records, CONFIG)
 
 
 def test_the_model_says_what_it_is(folder, sample_classes):

@@ -21,7 +21,7 @@ def batch():
     return box_codes, logits, labels, codes
 
 
-def _plain_sums(box_codes, logits, labels, codes):
+def _plain_sums(box_codes, logits, labels, codes, negatives=3):
     """The paper's loss, picture by picture, in float64."""
     class_sum = box_sum = 0.0
     for predicted, raw, label, wanted in zip(box_codes, logits, labels, codes, strict=True):
@@ -30,21 +30,24 @@ def _plain_sums(box_codes, logits, labels, codes):
         positive = np.flatnonzero(label)
         background = np.flatnonzero(label == 0)
         hardest = background[np.argsort(-losses[background], kind="stable")]
-        hardest = hardest[: 3 * max(len(positive), 1)]
+        hardest = hardest[: negatives * max(len(positive), 1)]
         class_sum += losses[positive].sum() + losses[hardest].sum()
         for error in np.abs(predicted[positive] - wanted[positive]).ravel():
             box_sum += error**2 / 2 if error < 1 else error - 0.5
     return class_sum, box_sum, (labels > 0).sum()
 
 
-def test_sums_equal_plain_numpy(batch):
-    np.testing.assert_allclose([float(s) for s in multibox_sums(*batch)], _plain_sums(*batch), 1e-5)
+@pytest.mark.parametrize("negatives", [1, 3, 5])
+def test_sums_equal_plain_numpy(batch, negatives):
+    found = [float(total) for total in multibox_sums(*batch, negatives)]
+    np.testing.assert_allclose(found, _plain_sums(*batch, negatives), 1e-5)
 
 
 @pytest.mark.parametrize("picture", [0, 1, 2])
 def test_each_picture_mines_its_own_negatives(batch, picture):
     alone = [part[picture : picture + 1] for part in batch]
-    np.testing.assert_allclose([float(s) for s in multibox_sums(*alone)], _plain_sums(*alone), 1e-5)
+    found = [float(total) for total in multibox_sums(*alone, 3)]
+    np.testing.assert_allclose(found, _plain_sums(*alone), 1e-5)
 
 
 def test_three_negatives_for_each_positive_and_three_without_any(batch):
@@ -52,7 +55,7 @@ def test_three_negatives_for_each_positive_and_three_without_any(batch):
     # A background logit this low costs 100 for each counted background anchor.
     logits = np.full_like(logits, 100.0)
     logits[..., 0] = 0.0
-    class_sum, _, _ = multibox_sums(box_codes, logits, labels, codes)
+    class_sum, _, _ = multibox_sums(box_codes, logits, labels, codes, 3)
     # log(4) for each positive, as its class is one of four equal ones.
     negatives = (float(class_sum) - 22 * np.log(4)) / (100 + np.log(4))
     # 6 for the first, the 20 that are left for the second, 3 for the third picture.
@@ -65,7 +68,9 @@ def test_loss_is_divided_by_the_positives_of_the_batch():
 
 def test_a_batch_without_positives_is_finite_and_teaches_background(batch):
     box_codes, logits, labels, codes = batch
-    class_sum, box_sum, positives = multibox_sums(box_codes, logits, np.zeros_like(labels), codes)
+    class_sum, box_sum, positives = multibox_sums(
+        box_codes, logits, np.zeros_like(labels), codes, 3
+    )
     assert (float(box_sum), float(positives)) == (0.0, 0.0)
     total, class_loss, box_loss = (float(x) for x in multibox_loss(class_sum, box_sum, positives))
     assert total == class_loss == float(class_sum) > 0
@@ -82,7 +87,7 @@ def test_gradients_are_finite_and_reach_only_what_counts(batch, empty):
     box_codes, logits = tf.constant(box_codes), tf.constant(logits)
     with tf.GradientTape() as tape:
         tape.watch([box_codes, logits])
-        sums = multibox_sums(box_codes, logits, labels, codes)
+        sums = multibox_sums(box_codes, logits, labels, codes, 3)
         total = multibox_loss(*sums)[0]
     box_gradient, class_gradient = (g.numpy() for g in tape.gradient(total, [box_codes, logits]))
     assert np.isfinite(total)
@@ -99,7 +104,9 @@ def test_gradient_of_the_box_term_is_clipped_at_one():
     box_codes = tf.constant([[[0.5, -0.25, 0.0, 0.0], [7.0, -9.0, 1.0, 0.0]]])
     with tf.GradientTape() as tape:
         tape.watch(box_codes)
-        _, box_sum, _ = multibox_sums(box_codes, np.zeros((1, 2, 3)), labels, np.zeros((1, 2, 4)))
+        _, box_sum, _ = multibox_sums(
+            box_codes, np.zeros((1, 2, 3)), labels, np.zeros((1, 2, 4)), 3
+        )
     gradient = tape.gradient(box_sum, box_codes)
     np.testing.assert_allclose(gradient[0], [[0.5, -0.25, 0, 0], [1, -1, 1, 0]], atol=1e-6)
 
@@ -107,6 +114,6 @@ def test_gradient_of_the_box_term_is_clipped_at_one():
 def test_half_precision_predictions_give_a_float32_loss(batch):
     box_codes, logits, labels, codes = batch
     halves = [keras.ops.cast(x, "bfloat16") for x in (box_codes, logits)]
-    sums = multibox_sums(*halves, labels, codes)
+    sums = multibox_sums(*halves, labels, codes, 3)
     assert {keras.backend.standardize_dtype(s.dtype) for s in sums} == {"float32"}
     np.testing.assert_allclose([float(s) for s in sums], _plain_sums(*batch), rtol=0.05)

@@ -9,9 +9,9 @@ from trainer.matching import match
 _ANCHORS = anchor_boxes(SSD128)
 
 
-def _match(boxes, labels, anchors=_ANCHORS):
+def _match(boxes, labels, anchors=_ANCHORS, matching_iou=0.5):
     boxes, labels = np.asarray(boxes, np.float32), np.asarray(labels, np.int32)
-    found, codes = match(boxes, labels, anchors)
+    found, codes = match(boxes, labels, anchors, matching_iou)
     return keras.ops.convert_to_numpy(found), keras.ops.convert_to_numpy(codes)
 
 
@@ -24,13 +24,13 @@ def _plain_overlaps(boxes, anchors):
     return overlap / (areas - overlap)
 
 
-def _plain_match(boxes, labels, anchors):
+def _plain_match(boxes, labels, anchors, matching_iou):
     """For one picture: the index of each anchor's object, -1 for background."""
     overlaps = _plain_overlaps(boxes, anchors)
     overlaps[:, labels == 0] = -1
     owner = np.full(len(anchors), -1)
     for anchor, row in enumerate(overlaps):
-        if row.size and row.max() >= 0.5:
+        if row.size and row.max() >= matching_iou:
             owner[anchor] = row.argmax()
     remaining = overlaps.copy()
     for _ in range((labels > 0).sum()):
@@ -46,8 +46,8 @@ def _random_boxes(rng, n):
     return np.clip(corners, 0, 1).astype(np.float32)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_pictures_against_plain_loops(seed):
+@pytest.mark.parametrize(("seed", "matching_iou"), [(0, 0.5), (1, 0.5), (2, 0.3), (3, 0.7)])
+def test_random_pictures_against_plain_loops(seed, matching_iou):
     rng = np.random.default_rng(seed)
     boxes = np.stack([_random_boxes(rng, 9) for _ in range(6)])
     # Crowds that compete for anchors: near copies of one box.
@@ -56,9 +56,9 @@ def test_random_pictures_against_plain_loops(seed):
     for picture, real in enumerate(rng.integers(0, 10, 6)):
         labels[picture, real:] = 0
         boxes[picture, real:] = 0
-    found, codes = _match(boxes, labels)
+    found, codes = _match(boxes, labels, matching_iou=matching_iou)
     for picture in range(6):
-        owner = _plain_match(boxes[picture], labels[picture], _ANCHORS)
+        owner = _plain_match(boxes[picture], labels[picture], _ANCHORS, matching_iou)
         wanted = np.where(owner >= 0, labels[picture][owner], 0)
         np.testing.assert_array_equal(found[picture], wanted)
         positive = owner >= 0

@@ -65,7 +65,7 @@ def test_pictures_are_learnt_by_heart(tmp_path, voc_root):
     keras.utils.set_random_seed(_CONFIG.seed)
     network = build_network(spec, len(classes))
     split = EvalSplit(shards, records, classes)
-    served = ServedDetector(network, spec.anchors, classes, records)
+    served = ServedDetector(network, spec.anchors, classes, records, _CONFIG)
     assert split.mean_average_precision(served.serving_examples) < 0.1
 
     def batches(first_step, context):

@@ -1,16 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer.anchors import SSD128, anchor_boxes
-from trainer.postprocessing import MAX_DETECTIONS, OUTPUTS, detect
+from trainer.config import TrainerConfig
+from trainer.postprocessing import detect, output_specs
 
 _ANCHORS = anchor_boxes(SSD128)
 _NAMES = ("cat", "dog", "emu")
+_PAPER = TrainerConfig()
 
 
-def _detect(codes, logits, anchors=_ANCHORS, names=_NAMES):
-    found = detect(codes.astype(np.float32), logits.astype(np.float32), tf.constant(anchors), names)
+def _detect(codes, logits, anchors=_ANCHORS, config=_PAPER):
+    codes, logits = codes.astype(np.float32), logits.astype(np.float32)
+    found = detect(codes, logits, tf.constant(anchors), _NAMES, config)
     return {name: value.numpy() for name, value in found.items()}
 
 
@@ -21,7 +26,7 @@ def _iou(a, b):
     return overlap / (sum(areas) - overlap)
 
 
-def _plain_detect(codes, logits, anchors):
+def _plain_detect(codes, logits, anchors, threshold, candidates, nms_iou, most):
     """(class, score, box) of one picture's detections, best first, by plain loops."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = powers / powers.sum(axis=1, keepdims=True)
@@ -31,27 +36,52 @@ def _plain_detect(codes, logits, anchors):
     detections = []
     for label in range(1, logits.shape[1]):
         kept = []
-        for index in np.argsort(-scores[:, label], kind="stable")[:400]:
-            if scores[index, label] <= 0.01:
+        for index in np.argsort(-scores[:, label], kind="stable")[:candidates]:
+            if scores[index, label] <= threshold:
                 break
-            if all(_iou(boxes[index], boxes[other]) <= 0.45 for other in kept):
+            if all(_iou(boxes[index], boxes[other]) <= nms_iou for other in kept):
                 kept.append(index)
         detections += [(label, scores[i, label], np.clip(boxes[i], 0, 1)) for i in kept]
     detections.sort(key=lambda d: -d[1])
-    return detections[:200]
+    return detections[:most]
 
 
-@pytest.mark.parametrize(("spread", "full"), [(1.0, True), (4.0, True), (9.0, False)])
-def test_detections_equal_plain_loops(spread, full):
+_OTHER = TrainerConfig(score_threshold=0.2, candidates_per_class=40, nms_iou=0.2, max_detections=13)
+
+
+@pytest.mark.parametrize(
+    ("spread", "full", "config"),
+    [
+        (1.0, True, _PAPER),
+        (4.0, True, _PAPER),
+        (9.0, False, _PAPER),
+        (4.0, True, _OTHER),
+        *(
+            (1.0, False, dataclasses.replace(_PAPER, max_detections=4000, **{field: value}))
+            for field, value in (
+                ("score_threshold", 0.6),
+                ("candidates_per_class", 20),
+                ("nms_iou", 0.1),
+            )
+        ),
+    ],
+)
+def test_detections_equal_plain_loops(spread, full, config):
     rng = np.random.default_rng(0)
     codes = rng.normal(0, 1, (2, len(_ANCHORS), 4))
     logits = rng.normal(0, spread, (2, len(_ANCHORS), 4))
-    if not full:
+    if spread == 9:
         logits[..., 0] += 30
-    found = _detect(codes, logits)
+    found = _detect(codes, logits, config=config)
+    limits = (
+        config.score_threshold,
+        config.candidates_per_class,
+        config.nms_iou,
+        config.max_detections,
+    )
     for picture in range(2):
-        wanted = _plain_detect(codes[picture], logits[picture], _ANCHORS)
-        assert (len(wanted) == MAX_DETECTIONS) is full
+        wanted = _plain_detect(codes[picture], logits[picture], _ANCHORS, *limits)
+        assert (len(wanted) == config.max_detections) is full
         count = found["num_detections"][picture]
         assert count == len(wanted) > 0
         classes, scores, boxes = (np.array(x) for x in zip(*wanted, strict=True))
@@ -68,10 +98,10 @@ def test_detections_equal_plain_loops(spread, full):
 
 
 def test_types_and_shapes_are_the_published_ones():
-    found = detect(
-        tf.zeros([3, len(_ANCHORS), 4]), tf.zeros([3, len(_ANCHORS), 4]), _ANCHORS, _NAMES
-    )
-    assert {n: (v.dtype, [*v.shape[1:]]) for n, v in found.items()} == OUTPUTS
+    zeros = tf.zeros([3, len(_ANCHORS), 4])
+    found = detect(zeros, zeros, _ANCHORS, _NAMES, _PAPER)
+    specs = output_specs(max_detections=200)
+    assert {n: (v.dtype, [*v.shape[1:]]) for n, v in found.items()} == specs
     assert {v.shape[0] for v in found.values()} == {3}
 
 
@@ -148,5 +178,5 @@ def test_boxes_are_clipped_to_the_picture():
 def test_fewer_anchors_than_the_limits():
     anchors = _ANCHORS[:3]
     found = _detect(np.zeros((1, 3, 4)), np.zeros((1, 3, 4)), anchors)
-    assert found["detection_boxes"].shape == (1, MAX_DETECTIONS, 4)
+    assert found["detection_boxes"].shape == (1, 200, 4)
     assert 3 <= found["num_detections"][0] <= 9

@@ -83,6 +83,15 @@ def folder_of(arguments, tmp_path):
     return folder_of
 
 
+def test_the_detector_to_export_is_the_configured_one(arguments, tmp_path):
+    train = mock.patch.object(run.Job, "train", side_effect=Stopped)
+    with train as train, pytest.raises(Stopped):
+        run.run_fn(arguments(tmp_path / "work", "max_detections", 7))
+    _, served, _ = train.call_args.args
+    answer = served.detect(np.zeros((1, 32, 32, 3), np.float32))
+    assert answer["detection_scores"].shape == (1, 7)
+
+
 def test_settings_that_change_no_result_keep_the_folder(folder_of):
     first = folder_of()
     assert set(BOOKKEEPING) == {"log_every", "checkpoint_every", "keep_checkpoints"}

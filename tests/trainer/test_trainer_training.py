@@ -262,7 +262,7 @@ def _loss_when_served(network):
     """On the pictures that `_batches` trains with."""
     images, boxes, labels = _pictures(16, 32)
     outputs = network(images, training=False)
-    return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors))[0])
+    return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors), _config())[0])
 
 
 def test_averages_of_a_short_training_serve_as_well_as_the_last_weights(tmp_path):
@@ -285,6 +285,14 @@ def _losses_of_steps(config):
     step = make_step(network, optimizer, averages, anchor_boxes(TINY.anchors), config)
     losses = [[float(value) for value in step(*batch)] for batch in _batches(0).take(3)]
     return network, np.array(losses)
+
+
+def test_steps_match_and_mine_as_configured(plain_steps):
+    _, fewer = _losses_of_steps(_config(matching_iou=0.8))
+    _, harder = _losses_of_steps(_config(negatives_per_positive=1))
+    assert (fewer[:, 3] < plain_steps[:, 3]).all()
+    assert harder[0, 1] < plain_steps[0, 1]
+    np.testing.assert_array_equal(harder[:, 3], plain_steps[:, 3])
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def exported(tiny_detector, make, transformed_records, sample_classes, tmp_path_
     """A network and the folder it was exported to, as a pushed version."""
     network = _network(1, len(sample_classes))
     spec = detector_spec(CONFIG)
-    served = ServedDetector(network, spec.anchors, sample_classes, transformed_records)
+    served = ServedDetector(network, spec.anchors, sample_classes, transformed_records, CONFIG)
     folder = tmp_path_factory.mktemp("pushed") / "1700000000"
     picture = make.encode(make.smooth_picture(40, 40))
     export(served, folder, {"trainer": dataclasses.asdict(CONFIG)}, [picture])
