@@ -34,7 +34,7 @@ COPY --from=environment /opt/ssd/venv /opt/ssd/venv
 COPY --from=package /opt/ssd/code /opt/ssd/code
 # What NVIDIA's container runtime is to bring along where a GPU was asked for. Which GPUs those are,
 # it learns from the cluster: named here, the CPU's image would take GPUs of others.
-ENV PATH=/opt/ssd/venv/bin:$PATH \
+ENV PATH=/opt/ssd/venv/bin:/opt/ssd/code/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # A number, so that Kubernetes can tell that it is not root.
@@ -56,4 +56,4 @@ ENTRYPOINT ["/opt/apache/beam/boot"]
 
 
 FROM runtime AS pipeline
-CMD ["python", "-m", "local_runner", "--help"]
+CMD ["ssd", "--help"]

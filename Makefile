@@ -20,7 +20,7 @@ TFX_PYTHON ?= $(PYTHONS_$(TFX))
 .PHONY: run test flink spark lint lock clean
 
 run: $(VENV)/.ready
-	$(BIN)/python local_runner.py
+	$(BIN)/ssd run
 
 test: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -31,20 +31,22 @@ test: $(VENV)/.ready
 flink spark: $(VENV)/.ready
 	@$(BIN)/python -m engines.local $@
 
-# A new lock file means a new environment. Byte-compiling costs seconds once and saves 20 at
+# A new lock file means a new environment, in which the project is installed as it stands here, with
+# its `ssd` command. Byte-compiling costs seconds once and saves 20 at
 # every start of TFX.
 CHOICE := TFX $(TFX), Python $(TFX_PYTHON)
 ifneq ($(CHOICE),$(shell cat $(VENV)/.ready 2>/dev/null))
 .PHONY: $(VENV)/.ready
 OTHER := --clear
 endif
-$(VENV)/.ready: $(LOCK) | $(UV)
+$(VENV)/.ready: $(LOCK) pyproject.toml setup.py | $(UV)
 	@$(UV) venv --quiet $(or $(OTHER),--allow-existing) --python '$(TFX_PYTHON)' $(VENV) || \
 	  { echo "Python $(TFX_PYTHON) is missing. Get it with: $(UV) python install '$(TFX_PYTHON)'"; \
 	    exit 1; }
 	@echo "installing the environment from $(LOCK), about a minute ..."
 	@env -u PYTHONDONTWRITEBYTECODE $(UV) pip sync --quiet --python $(VENV) --require-hashes \
 	  --compile-bytecode $(LOCK)
+	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 	@echo '$(CHOICE)' > $@
 
 # uv from PATH if there is one, else its wheel from the package index, into the checkout.

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from data.beam_runner import add_arguments, arguments_of
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
-from data.errors import exit_status
 from data.fields import COMMON, HIKAPOK
 from pipeline.arguments import add_config_arguments, read_config
 
@@ -17,14 +17,12 @@ _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
 _FIELDS = {"common": COMMON, "hikapok": HIKAPOK}
 
 
-def main(arguments=None) -> int:
+@as_command
+def main(arguments: Arguments = None) -> int | None:
     """Runs the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
     quiet(options.verbose)
-    try:
-        return options.run(options) or 0
-    except Exception as error:
-        return exit_status(error)
+    return options.run(options)
 
 
 def _compile(options) -> None:
@@ -107,7 +105,7 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="The pipeline on Kubeflow Pipelines 2.")
+    parser = Parser(description="The pipeline on Kubeflow Pipelines 2.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compile(commands)
     _add_submit(commands)

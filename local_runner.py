@@ -5,19 +5,21 @@ import sys
 import webbrowser
 
 from data.beam_runner import add_arguments, arguments_of
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
-from data.errors import exit_status
+from data.interrupts import when_interrupted
 from data.paths import local_path
 from pipeline.arguments import add_config_arguments, read_local_config
 
 
-def main(arguments=None) -> int:
-    """Runs the command line; returns the exit status."""
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
     options = _parser().parse_args(arguments)
     quiet(options.verbose)
-    try:
-        config = read_local_config(options, options.data, options.output)
-        beam_args = arguments_of(options)
+    config = read_local_config(options, options.data, options.output)
+    beam_args = arguments_of(options)
+    with when_interrupted(lambda: "rerun the same command; finished components are not run again"):
         # TFX takes seconds to import; mistakes in the options are answered at once.
         from pipeline.local import run
 
@@ -28,15 +30,12 @@ def main(arguments=None) -> int:
             beam_args=beam_args,
             name=options.name,
         )
-        if options.open and report:
-            webbrowser.open(report.as_uri())
-    except Exception as error:
-        return exit_status(error)
-    return 0
+    if options.open and report:
+        webbrowser.open(report.as_uri())
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out.",
         epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
     )

@@ -1,7 +1,8 @@
-"""The installable package: what Beam workers and the container image install.
+"""The installable package: what `make`, Beam workers and the container image install.
 
-TFX and what comes with it are pinned in requirements.lock, not here, so that the package installs
-in any environment that has TFX.
+Name, version, dependencies and the `ssd` command are in pyproject.toml, the files are here. TFX and
+what comes with it are pinned in the lock files, so that the package installs in any environment
+that has TFX.
 """
 
 from setuptools import find_packages, setup
@@ -9,11 +10,6 @@ from setuptools import find_packages, setup
 ROOMS = ("components", "data", "metrics", "pipeline", "serving", "trainer")
 
 setup(
-    name="ssd-tfx",
-    version="0.1.0",
-    description="SSD object detection as a TFX pipeline: VOC folders in, a blessed model out",
-    license="Apache-2.0",
-    python_requires=">=3.10",
     packages=find_packages(include=[f"{room}*" for room in ROOMS]),
     package_data={
         "components.detection_report": ["*.html", "*.css", "*.js"],
@@ -26,17 +22,5 @@ setup(
             "tensorflow_serving/*",
         ],
     },
-    py_modules=["kubeflow_runner", "local_runner"],
-    install_requires=[
-        "aiohttp",
-        "defusedxml",
-        "grpcio-health-checking",
-        "imagehash",
-        "jinja2",
-        "markdown",
-        "orjson",
-        "pillow",
-        "pydantic>=2",
-        "rich",
-    ],
+    py_modules=["kubeflow_runner", "local_runner", "ssd"],
 )

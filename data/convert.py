@@ -26,6 +26,7 @@ from rich.console import Console
 
 from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
 from data.coco import CocoSource, select_coco
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.image_sets import SPLITS, Selection, select
@@ -156,7 +157,8 @@ def _write(
     return report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@as_command
+def main(arguments: Arguments = None) -> None:
     """Runs the command line and returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -168,24 +170,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--train, --eval and --test go with --voc. Write --coco-annotations SPLIT=FILE"
         )
     quiet(options.verbose)
-    try:
-        named = class_names(read_schema(options.schema)) if options.schema else None
-        common = {
-            "eval_fraction": options.eval_fraction,
-            "classes": options.classes or named,
-            "on_error": options.on_error,
-            "seed": options.seed,
-            "beam_options": arguments_of(options),
-            "console": Console(stderr=True),
-        }
-        if options.voc:
-            report = convert(options.voc, options.output, **lists, **common)
-        else:
-            sources = _coco_sources(options.coco_annotations, options.images)
-            report = convert_coco(sources, options.output, **common)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    named = class_names(read_schema(options.schema)) if options.schema else None
+    common = {
+        "eval_fraction": options.eval_fraction,
+        "classes": options.classes or named,
+        "on_error": options.on_error,
+        "seed": options.seed,
+        "beam_options": arguments_of(options),
+        "console": Console(stderr=True),
+    }
+    if options.voc:
+        report = convert(options.voc, options.output, **lists, **common)
+    else:
+        sources = _coco_sources(options.coco_annotations, options.images)
+        report = convert_coco(sources, options.output, **common)
     console = Console(highlight=False)
     for note in report.notes:
         console.print(note, markup=False, soft_wrap=True)
@@ -198,7 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             soft_wrap=True,
         )
     console.print(f"wrote {options.output}", markup=False, soft_wrap=True)
-    return 0
 
 
 def _coco_sources(annotations: Sequence[Path], images: Sequence[Path]) -> list[CocoSource]:
@@ -223,8 +220,7 @@ def _coco_sources(annotations: Sequence[Path], images: Sequence[Path]) -> list[C
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m data.convert",
+    parser = Parser(
         allow_abbrev=False,
         description="Converts Pascal VOC folders or COCO annotations to sharded, shuffled "
         "TFRecords.",

@@ -1,10 +1,9 @@
 """The error a user can act on."""
 
 import difflib
-import sys
 from collections.abc import Iterable
 
-# The exit status of a command that met one.
+# The exit status of a command that met bad input, as of argparse and click.
 BAD_INPUT = 2
 _MOST_NAMES = 30
 
@@ -12,7 +11,7 @@ _MOST_NAMES = 30
 class DataError(ValueError):
     """Bad input, said in one message: what was found, where (file, record, object), what to do.
 
-    Command lines print the message without a traceback and exit with `BAD_INPUT`.
+    Command lines print the message without a traceback (`data.command_line`).
     """
 
 
@@ -22,7 +21,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Of very many names it gives the first ones.
     """
     known = list(known)
-    if near := difflib.get_close_matches(name, known, n=3):
+    by_lower = {other.lower(): other for other in known}
+    matches = difflib.get_close_matches(name.lower(), by_lower, n=3)
+    if near := [by_lower[match] for match in matches]:
         return f"did you mean {', '.join(near[:-2] + [' or '.join(near[-2:])])}?"
     more = ", ..." if len(known) > _MOST_NAMES else ""
     return f"choose from {', '.join(known[:_MOST_NAMES])}{more}"
@@ -50,12 +51,3 @@ def find_data_error(error: BaseException) -> DataError | None:
 def reason_of(message: str) -> str:
     """The reason in TensorFlow's message, which begins with a node and ends with what was tried."""
     return message.rpartition("}} ")[2].partition("\n")[0]
-
-
-def exit_status(error: Exception) -> int:
-    """Prints the DataError behind an exception; one without, a mistake of ours, is raised again."""
-    found = find_data_error(error)
-    if found is None:
-        raise error
-    print(f"error: {found}", file=sys.stderr)
-    return BAD_INPUT

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data.errors import DataError
+from data.interrupts import when_interrupted
 
 # Locked in an unfinished folder for as long as it is written to.
 _LOCK = ".lock"
@@ -39,7 +40,7 @@ def whole_folder(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{output}: cannot write there ({error.strerror})") from error
     try:
-        with file:
+        with file, when_interrupted(lambda: f"{output} was not written; rerun the same command"):
             fcntl.flock(file, fcntl.LOCK_EX)
             yield folder
             lock.unlink()

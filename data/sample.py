@@ -5,7 +5,6 @@
 The pictures come in three lists that share none: train, val and test, 8 : 1 : 2.
 """
 
-import argparse
 import io
 import shlex
 import sys
@@ -16,6 +15,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 import numpy as np
 from PIL import Image
 
+from data.command_line import Arguments, Parser, as_command
 from data.errors import DataError
 from data.output import whole_folder
 from data.paths import local_path
@@ -58,29 +58,23 @@ def draw_sample(output: Path | str, *, images: int = DEFAULT_IMAGES, seed: int =
             (year / "ImageSets" / "Main" / f"{name}.txt").write_text(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@as_command
+def main(arguments: Arguments = None) -> None:
     """Runs the command line and returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data.sample", description="Draws a small VOC data set of six shapes."
-    )
+    parser = Parser(description="Draws a small VOC data set of six shapes.")
     parser.add_argument("--output", type=local_path, required=True, metavar="DIR")
     parser.add_argument(
         "--images", type=int, default=DEFAULT_IMAGES, metavar="N", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args(arguments)
-    try:
-        draw_sample(options.output, images=options.images, seed=options.seed)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    draw_sample(options.output, images=options.images, seed=options.seed)
     lists = " ".join(f"--{split} {name}" for split, (name,) in SPLIT_LISTS.items())
     print(f"wrote {options.images:,} pictures to {options.output / 'VOCdevkit' / 'VOC2007'}")
     print(
         f"convert them: python -m data.convert --voc {shlex.quote(str(options.output))} "
         f"--output RECORDS --schema data/schemas/sample.pbtxt {lists}"
     )
-    return 0
 
 
 def _divide(images: int) -> dict[str, range]:

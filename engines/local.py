@@ -4,21 +4,20 @@ Gets the jars (Maven, once), and starts the engine inside Beam's job server and 
 workers, all on loopback. Ctrl-C stops everything.
 """
 
-import argparse
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from data.beam_runner import DEFAULT_JOB_PORT, DEFAULT_POOL_PORT, python_path
-from data.errors import DataError, exit_status
+from data.command_line import Arguments, Parser, as_command
+from data.errors import DataError
 from data.flink_rest import PORTS
 
 _HERE = Path(__file__).resolve().parent
@@ -192,9 +191,10 @@ def _answers(port: int) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m engines.local", description=__doc__)
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
+    parser = Parser(description=__doc__)
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--fetch", action="store_true", help="get the jars and start nothing")
     parser.add_argument(
@@ -206,12 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     address = Address(options.job_port, options.pool_port)
     logs = _TOOLS / "run" / options.engine
-    # SIGTERM as Ctrl-C: the processes are stopped all the same.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         fetch(options.engine)
         if options.fetch:
-            return 0
+            return
         print(f"starting {options.engine} and a pool of Python workers ...", flush=True)
         with started(options.engine, logs, address):
             print(_ready(options.engine, address, logs), flush=True)
@@ -219,9 +217,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(3600)
     except KeyboardInterrupt:
         print("stopped", flush=True)
-        return 0
-    except DataError as error:
-        return exit_status(error)
 
 
 def _ready(engine: str, address: Address, logs: Path) -> str:

@@ -6,7 +6,6 @@ python -m metrics.voc_map --annotations DIR --image-set FILE --detections DIR
 Each line of a detection file is `id score xmin ymin xmax ymax`, in pixels counted from 1.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from data.errors import DataError
+from data.command_line import Arguments, Parser, as_command
 from metrics.detection_files import LINE, accumulate, file_name, read_folders
 from metrics.voc import ClassResult, VocResult, evaluate
 
@@ -99,10 +98,10 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def main() -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m metrics.voc_map",
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
+    parser = Parser(
         description="Average precision of any detector on Pascal VOC, from its "
         f"{file_name('CLASS')} files (lines of `{LINE}`, pixels counted from 1).",
     )
@@ -123,19 +122,14 @@ def main() -> int:
         help="the rule of AP: 2007 is 11-point (default), 2012 the area under the curve",
     )
     parser.add_argument("--json", action="store_true", help="print JSON at full precision")
-    args = parser.parse_args()
-    try:
-        result, warnings = evaluate_folders(args.annotations, args.image_set, args.detections)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    args = parser.parse_args(arguments)
+    result, warnings = evaluate_folders(args.annotations, args.image_set, args.detections)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if args.json:
         print(as_json(result, args.year, warnings))
     else:
         Console().print(as_table(result, args.year))
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ python -m pipeline.contact_sheet --data RECORDS --preset ssd300-voc --output she
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.paths import local_path
@@ -16,17 +16,13 @@ from data.splits import TRAIN
 from pipeline.arguments import add_config_arguments, read_local_config
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status."""
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
     options = _parser().parse_args(arguments)
     quiet(options.verbose)
-    try:
-        _draw(options)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    _draw(options)
     print(f"wrote {options.output}")
-    return 0
 
 
 def _draw(options: argparse.Namespace) -> None:
@@ -65,8 +61,7 @@ def _draw(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.contact_sheet",
+    parser = Parser(
         description="Draws training pictures as the network gets them: augmented, with the boxes "
         "of their objects (thick) and the anchors that answer for them (thin).",
     )

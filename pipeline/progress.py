@@ -54,8 +54,9 @@ def run_with_progress(
             started = time.perf_counter()
             try:
                 execution = super().launch()
-            except BaseException:
-                _log.info("%s failed after %.1f s", node, time.perf_counter() - started)
+            except BaseException as error:
+                what = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                _log.info("%s %s after %.1f s", node, what, time.perf_counter() - started)
                 raise
             finally:
                 with self._mlmd_connection as handle:

@@ -1,39 +1,31 @@
 """Command line: writes a finished run's report again, `python -m pipeline.report --run DIR`."""
 
-import argparse
 import json
 import sys
 import webbrowser
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from pipeline.runs.store import Run, runs_of
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.report",
-        description="Writes report.html into the output folder of a finished run.",
-    )
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
+    parser = Parser(description="Writes report.html into the output folder of a finished run.")
     parser.add_argument(
         "--run", type=Path, required=True, metavar="DIR", help="output folder of local_runner.py"
     )
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     options = parser.parse_args(arguments)
     quiet()
-    try:
-        path = write_report(options.run)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    path = write_report(options.run)
     print(path)
     if options.open:
         webbrowser.open(path.resolve().as_uri())
-    return 0
 
 
 def write_report(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from urllib.parse import SplitResult, quote, urlsplit
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import OUTPUTS
@@ -210,10 +211,10 @@ def _one_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def main() -> int:
+@as_command
+def main(arguments: Arguments = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.client",
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -227,16 +228,12 @@ def main() -> int:
     parser.add_argument("--label", help="of the version that is to answer, as stable or canary")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds for a request")
     parser.add_argument("--retries", type=int, default=4, help="if the server is busy or away")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     quiet()
-    try:
-        client = Client(
-            options.url, options.model, options.timeout, options.retries, label=options.label
-        )
-        return detect(options, client.predict, thresholds_of(options))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    client = Client(
+        options.url, options.model, options.timeout, options.retries, label=options.label
+    )
+    return detect(options, client.predict, thresholds_of(options))
 
 
 if __name__ == "__main__":

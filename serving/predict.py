@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
@@ -64,10 +65,10 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def main() -> int:
+@as_command
+def main(arguments: Arguments = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.predict",
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,14 +77,10 @@ def main() -> int:
         "--model", type=Path, required=True, help="a version folder, or the folder of all versions"
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     quiet(options.verbose)
-    try:
-        thresholds = thresholds_of(options, newest_version(options.model))
-        return detect(options, SavedModelDetector(options.model).detect, thresholds)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    thresholds = thresholds_of(options, newest_version(options.model))
+    return detect(options, SavedModelDetector(options.model).detect, thresholds)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.fields import COMMON
@@ -22,26 +23,24 @@ from data.saved_model import BOXES, CLASS_NAMES, CLASSES, SCORES
 _PICTURES = "image_bytes"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.request_examples",
+@as_command
+def main(arguments: Arguments = None) -> None:
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, help="of detections that are objects")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     quiet()
     try:
         count, skipped = convert(options.logs, options.output, options.score)
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        raise DataError(str(error)) from error
     for what in skipped:
         print(f"skipped: {what}", file=sys.stderr)
     print(f"{count} pictures in {options.output}")
-    return 0
 
 
 def convert(logs: list[Path], output: Path, score: float) -> tuple[int, list[str]]:

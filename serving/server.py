@@ -15,8 +15,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from serving.status import StatusError
@@ -49,10 +50,9 @@ _NO_EFFECT = (
 )
 
 
-def parse_flags(arguments: list[str]) -> argparse.Namespace:
+def parse_flags(arguments: Arguments) -> argparse.Namespace:
     """The command line; an unknown flag ends the program."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.server",
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -232,8 +232,9 @@ class Server:
         return servable
 
 
-def main() -> int:
-    flags = parse_flags(sys.argv[1:])
+@as_command
+def main(arguments: Arguments = None) -> int:
+    flags = parse_flags(arguments)
     quiet(flags.verbose)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -242,15 +243,21 @@ def main() -> int:
         gc.freeze()
         server.load_models()
         asyncio.run(server.serve())
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        raise DataError(str(error)) from error
     except StatusError as error:
         print(f"error: Failed to start server. {error}", file=sys.stderr)
         return _NO_MODEL
     return 0
 
 
+def run(arguments: Arguments = None) -> NoReturn:
+    """`main` as a process: a model that outlives the drain time does not keep it alive."""
+    status = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    # A model that outlives the drain time must not keep the process alive.
-    os._exit(main())
+    run()

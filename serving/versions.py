@@ -25,6 +25,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import IDENTITY, SAVED_MODEL_FILE
@@ -126,8 +127,7 @@ def _interval(score: Mapping[str, float | None] | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.versions",
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,19 +154,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> int:
+@as_command
+def main(arguments: Arguments = None) -> int:
     """The command line; returns the exit status."""
     parser = _parser()
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
         parser.error(f"{args.action} needs a number, 1 or more")
     quiet()
     args.model = args.model or args.base.resolve().name
-    try:
-        return _run(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return _run(args)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -16,8 +16,9 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from data.errors import DataError, reason_of
+from data.interrupts import when_interrupted
 from data.record_folder import read_records
-from trainer import devices, export, input_pipeline, reporting, selection
+from trainer import checkpoints, devices, export, input_pipeline, reporting, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network, detector_spec
@@ -71,7 +72,8 @@ def run_fn(fn_args) -> None:
         _warn(config, work_dir)
     served = job.new_detector()
     try:
-        losses, best = job.train(network, served, work_dir)
+        with when_interrupted(lambda: _how_to_resume(work_dir, config)):
+            losses, best = job.train(network, served, work_dir)
     except FloatingPointError as error:
         raise DataError(str(error)) from error
     if not devices.is_chief(job.strategy):
@@ -285,6 +287,17 @@ def _warn(config: TrainerConfig, work_dir: Path) -> None:
             len(others),
             work_dir.parent,
         )
+
+
+def _how_to_resume(work_dir: Path, config: TrainerConfig) -> str:
+    """What an interrupted user reads."""
+    kept = checkpoints.steps_on_disk(work_dir / "checkpoints")
+    if kept:
+        return f"rerun the same command to resume from step {kept[0][0]}"
+    return (
+        "rerun the same command to start the training again "
+        f"(the first checkpoint is written at step {config.checkpoint_every})"
+    )
 
 
 def _pictures(shards, records) -> list[bytes]:

@@ -10,15 +10,15 @@ A worker that is lost takes the others down: they end with status 138. Once all 
 again, training resumes from the last checkpoint.
 """
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
-from data.errors import DataError, exit_status
+from data.errors import DataError
 from trainer.reporting import with_reporting
 
 ARGUMENTS = (
@@ -85,9 +85,10 @@ def tf_config(workers: int, service: str, index: str | None) -> dict:
     return {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": int(index)}}
 
 
-def main(arguments=None) -> int:
+@as_command
+def main(arguments: Arguments = None) -> int:
     """Runs the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Trains, alone or as one of several workers.")
+    parser = Parser(description="Trains, alone or as one of several workers.")
     parser.add_argument("--config", type=Path, required=True, help="JSON of run_fn's arguments")
     parser.add_argument("--workers", type=int, metavar="N", help="of a Kubernetes Indexed Job")
     parser.add_argument("--service", metavar="NAME", help="of that Job and its headless Service")
@@ -96,26 +97,23 @@ def main(arguments=None) -> int:
     if (options.workers is None) != (options.service is None):
         parser.error("--workers and --service belong together")
     quiet(options.verbose)
+    fn_args = read_arguments(options.config)
+    if options.workers:
+        index = os.environ.get(COMPLETION_INDEX)
+        os.environ["TF_CONFIG"] = json.dumps(tf_config(options.workers, options.service, index))
+    import tensorflow as tf
+
+    from trainer.run import run_fn
+
     try:
-        fn_args = read_arguments(options.config)
-        if options.workers:
-            index = os.environ.get(COMPLETION_INDEX)
-            os.environ["TF_CONFIG"] = json.dumps(tf_config(options.workers, options.service, index))
-        import tensorflow as tf
-
-        from trainer.run import run_fn
-
-        try:
-            run_fn(fn_args)
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-            print(
-                "error: another worker was lost. Start all workers again to resume from the last "
-                f"checkpoint ({error.message.splitlines()[0]})",
-                file=sys.stderr,
-            )
-            return LOST_WORKER
-    except Exception as error:
-        return exit_status(error)
+        run_fn(fn_args)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        print(
+            "error: another worker was lost. Start all workers again to resume from the last "
+            f"checkpoint ({error.message.splitlines()[0]})",
+            file=sys.stderr,
+        )
+        return LOST_WORKER
     return 0
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from data.beam_runner import on_other_machines
+from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
-from data.errors import exit_status
 
 # Made by the compiler for the component that has to find its newest data: TFX does this in a hook
 # which only Vertex AI calls.
@@ -37,15 +37,12 @@ ARTIFACT_TYPES = {
 }
 
 
-def main(arguments=None) -> int:
-    """Runs an executor as the compiled pipeline says; returns the exit status."""
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs an executor as the compiled pipeline says."""
     options, beam_args = _parser().parse_known_args(arguments)
     quiet(options.verbose)
-    try:
-        _run(options, beam_args)
-    except Exception as error:
-        return exit_status(error)
-    return 0
+    _run(options, beam_args)
 
 
 def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
@@ -165,7 +162,7 @@ def _keep_metadata(executor_input: dict, found: dict) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Runs one component in its container.")
+    parser = Parser(description="Runs one component in its container.")
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args")

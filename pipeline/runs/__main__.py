@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from data.command_line import Arguments, Parser, as_command
 from data.errors import DataError
 from pipeline.runs import prune, questions, tables
 from pipeline.runs.home import output_of
@@ -16,30 +17,27 @@ _DEFAULT_OUTPUT = Path("output/sample")
 _PIPED_WIDTH = 10_000
 
 
-def main(arguments=None) -> int:
-    """Runs the command line; returns the exit status."""
+@as_command
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.metadata:
-            runs = read_runs(connect(options.metadata))
-        else:
-            runs = runs_of(_output_folder(options))
-        if options.command == "prune":
-            return _prune(options, runs)
-        answer, show = _answer(options, runs)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.metadata:
+        runs = read_runs(connect(options.metadata))
+    else:
+        runs = runs_of(_output_folder(options))
+    if options.command == "prune":
+        _prune(options, runs)
+        return
+    answer, show = _answer(options, runs)
     if options.json:
         print(json.dumps(answer, indent=1))
     else:
         # A table that another program reads must not be wrapped to the width of a terminal.
         wide = None if sys.stdout.isatty() else _PIPED_WIDTH
         show(Console(highlight=False, width=wide), answer)
-    return 0
 
 
-def _prune(options, runs) -> int:
+def _prune(options, runs) -> None:
     if options.metadata:
         raise DataError("--metadata: runs are pruned in their output folder; name it by --output")
     removals = prune.plan(runs, _output_folder(options).resolve(), options.keep)
@@ -55,7 +53,6 @@ def _prune(options, runs) -> int:
         print(json.dumps(answer, indent=1))
     else:
         tables.print_pruned(Console(highlight=False), answer)
-    return 0
 
 
 def _output_folder(options) -> Path:
@@ -81,8 +78,7 @@ def _answer(options, runs):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.runs",
+    parser = Parser(
         description="What ML Metadata knows of runs. Without a command, lists them; only prune "
         "changes anything. RUN is a number of the list, a run's name, or latest.",
     )

@@ -94,7 +94,7 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         },
         "code_versions": code_versions(run),
         "packages": facts["packages"],
-        "configuration": _flat({name: facts["model"][name] for name in ("preset", "trainer")}),
+        "configuration": _flat({"trainer": facts["model"]["trainer"]}),
         "base_weights": facts["model"]["trainer"]["backbone_weights"],
         "base_model": base_model.uri if base_model else facts["model"].get("base_model"),
         "starting_weights_sha256": facts["model"].get("starting_weights_sha256"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.errors import DataError, find_data_error
+from data.errors import DataError, did_you_mean, find_data_error
 
 
 def raised(action):
@@ -46,6 +46,25 @@ def outer():
 @pytest.mark.parametrize("action", [by_cause, by_context, by_beam, plain, outer])
 def test_found_wherever_it_hides(action):
     assert str(find_data_error(raised(action))) == "bad box"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("dgo", "did you mean dog?"),
+        ("DOG", "did you mean dog?"),
+        ("trainer", "did you mean Trainer?"),
+        ("catt", "did you mean cat or cart?"),
+        ("xyz", "choose from dog, cat, cart, Trainer"),
+    ],
+)
+def test_near_misses(name, hint):
+    assert did_you_mean(name, ["dog", "cat", "cart", "Trainer"]) == hint
+
+
+def test_of_many_names_the_first_are_named():
+    hint = did_you_mean("none", [f"class {number}" for number in range(1000)])
+    assert hint.startswith("choose from class 0, class 1, ") and hint.endswith("class 29, ...")
 
 
 def test_a_mistake_of_ours_is_none():

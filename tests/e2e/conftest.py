@@ -36,11 +36,15 @@ def run_python():
 
 @pytest.fixture(scope="session")
 def run(run_python):
-    """Runs local_runner.py for few steps; gives status, outputs and components by their state."""
+    """Runs local_runner.py; gives status, outputs and components by their state.
+
+    With an output folder it is for few steps, with None as the arguments alone say.
+    """
 
     def run(output, *arguments, settings=()):
         options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
-        process = run_python("local_runner.py", "--output", output, *options, *arguments)
+        words = () if output is None else ("--output", output, *options)
+        process = run_python("local_runner.py", *words, *arguments)
         assert "Traceback" not in process.stderr, process.stderr
         lines = _LINE.findall(process.stdout)
         return SimpleNamespace(

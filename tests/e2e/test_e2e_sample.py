@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -52,16 +53,20 @@ def test_the_run_says_what_it_made(first):
     assert first.stderr == ""
 
 
-def test_a_second_run_is_cached(first, run):
+def test_a_run_from_the_file_of_the_first_is_cached(first, run):
     versions = _versions(first.output)
-    found = run(first.output, settings=["evaluator.min_map=0"])
+    (config,) = (first.output / "runs").iterdir()
+    assert first.stdout.splitlines()[-1] == f"config:  {config}"
+    found = run(None, "--config", config)
     assert found.status == 0
     assert {name for name, state in found.states.items() if state != "cached"} == _BASELINES
     assert set(found.states) == set(first.states)
     assert found.seconds < 5
     assert _versions(first.output) == versions
     # It ends with the same words as the run that did the work.
-    assert found.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+    assert found.stdout.splitlines()[-4:-1] == first.stdout.splitlines()[-4:-1]
+    again = found.stdout.splitlines()[-1].removeprefix("config:  ")
+    assert Path(again).read_text() == config.read_text()
 
 
 def test_a_partial_run_runs_what_depends_on_the_component(first, run):

@@ -9,9 +9,11 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from data.errors import DataError
+from data.settings_file import write_settings
+from pipeline.config import load_config
 from pipeline.runs import questions
 from pipeline.runs.__main__ import main
-from pipeline.runs.home import Move, relocate
+from pipeline.runs.home import Move, relocate, run_file
 from pipeline.runs.liveness import is_running, marked_as_running
 from pipeline.runs.store import connect, find_run, mysql_config, read_runs
 from tests.pipeline.recorder import Recorder
@@ -135,7 +137,7 @@ def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted
         "train": {"pictures": 9, "objects": 12, "left_out": ["0007"], "fingerprint": "f1"}
     }
     assert trace["code_versions"] == {"Trainer": "code100", "Evaluator": "metric1"}
-    assert trace["configuration"]["steps"] == 100
+    assert trace["configuration"]["trainer.steps"] == 100
     assert (trace["base_weights"], trace["checkpoint"]) == ("vgg.h5", "step-100.npz")
     assert trace["base_model"] == "/serving/1"
     assert trace["starting_weights_sha256"] == "0123456789abcdef"
@@ -165,6 +167,21 @@ def test_two_runs_differ_in_settings_data_code_and_scores(runs):
     assert diff["AP"]["cat"] == {"values": [0.75, 0.5], "change": -0.25}
     same = questions.diff(runs[0], runs[0])
     assert (same["configuration"], same["data"], same["code"]) == ({}, {}, {})
+
+
+def test_two_local_runs_differ_in_any_setting(tmp_path):
+    recorder = Recorder(tmp_path)
+    for name, overrides in (("first", ()), ("second", ("serving.max_memory_mb=9", "data.path=x"))):
+        _record_run(recorder, name, 0.8, "f", 1, name)
+        write_settings(run_file(tmp_path, name), load_config("sample", overrides))
+    runs = read_runs(recorder.store, tmp_path)
+    assert questions.diff(*runs)["configuration"] == {
+        "data.path": ["", "x"],
+        "serving.max_memory_mb": [2000.0, 9.0],
+    }
+    # Without the file of one, what ML Metadata knows of both is compared.
+    run_file(tmp_path, "first").unlink()
+    assert "serving.max_memory_mb" not in questions.diff(*read_runs(recorder.store, tmp_path))
 
 
 def test_a_run_without_facts_can_be_compared(runs):

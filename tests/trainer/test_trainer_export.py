@@ -96,7 +96,8 @@ def test_the_saved_model_answers_as_the_network_does(served, answers, pictures):
     inputs = tf.image.resize(tf.cast(pictures, tf.float32), (128, 128))
     eager = {name: value.numpy() for name, value in served.detect(inputs).items()}
     _assert_same(answers, eager)
-    assert 20 < np.median(eager["num_detections"]) < MAX_DETECTIONS
+    counts = eager["num_detections"]
+    assert counts.max() == MAX_DETECTIONS > counts[counts > 20].min()
 
 
 def test_a_session_answers_as_the_functions_do(folder, answers, make, pictures):

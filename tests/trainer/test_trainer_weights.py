@@ -1,5 +1,7 @@
 """Weights from Keras files against the forward passes of Keras; files that do not fit."""
 
+import dataclasses
+import socket
 from pathlib import Path
 
 import h5py
@@ -10,6 +12,7 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from data.errors import DataError
 from tests.trainer.networks import assert_close, build
+from trainer import weights
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
 from trainer.weights import check_weights, keras_file, load_backbone_weights, locate_weights, vgg16
@@ -245,14 +248,47 @@ def test_failed_download_says_where_the_file_is(detector, monkeypatch):
     def offline(*_, **__):
         raise Exception("URL fetch failure on X: None -- no route")
 
+    monkeypatch.setattr(weights, "_check_reachable", lambda url: None)
     monkeypatch.setattr(keras.utils, "get_file", offline)
     spec = detector_spec(TrainerConfig(detector=detector))
     with pytest.raises(DataError, match=rf"no route.* {spec.pretrained.url}.*weights=PATH/.*\.h5"):
         locate_weights("imagenet", spec)
 
 
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_server_out_of_reach_is_told_before_keras_tries(answers, monkeypatch, tmp_path):
+    """One that takes connections and says nothing, and one that refuses them."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: pytest.fail("downloads"))
+    spec = detector_spec(TrainerConfig())
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/vgg16.h5"
+        spec = dataclasses.replace(spec, pretrained=dataclasses.replace(spec.pretrained, url=url))
+        reason = "no answer within 0.2 s|timed out" if answers else "refused"
+        with pytest.raises(DataError, match=rf"({reason}).*download {url}.*weights=PATH/vgg16.h5"):
+            locate_weights("imagenet", spec)
+
+
+def test_a_file_in_keras_cache_needs_no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(weights, "_check_reachable", lambda url: pytest.fail("asks the server"))
+    spec = detector_spec(TrainerConfig())
+    path = tmp_path / "models" / spec.pretrained.url.rsplit("/", 1)[-1]
+    path.parent.mkdir()
+    small_h5(path, (3, 64))
+    monkeypatch.setattr(
+        keras.utils, "get_file", lambda name, *_, cache_dir, **__: cache_dir / "models" / name
+    )
+    assert locate_weights("imagenet", spec) == path
+
+
 def test_downloaded_file_is_taken(monkeypatch, tmp_path):
     path = small_h5(tmp_path / "x.h5", (3, 64))
+    monkeypatch.setattr(weights, "_check_reachable", lambda url: None)
     monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: path)
     assert locate_weights("imagenet", detector_spec(TrainerConfig())) == Path(path)
 

@@ -3,7 +3,12 @@
 import dataclasses
 import functools
 import logging
+import os
+import queue
 import re
+import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import keras
@@ -15,6 +20,8 @@ from trainer.weights import keras_file, torch_file
 
 _log = logging.getLogger("ssd.trainer")
 
+# Seconds for a server to say that it has the published weights.
+_ANSWER_S = 10
 # Kinds of files: a PyTorch state dict, layers of a model of keras.applications, and what Keras 3
 # saves of a whole network.
 TORCH, LAYERS, WHOLE = "torch", "layers", "whole"
@@ -128,10 +135,17 @@ def _downloaded(pretrained) -> Path:
             f"use {NO_WEIGHTS}"
         )
     name = pretrained.url.rsplit("/", 1)[-1]
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
+        if not (cache / "models" / name).exists():
+            _check_reachable(pretrained.url)
         return Path(
             keras.utils.get_file(
-                name, pretrained.url, cache_subdir="models", file_hash=pretrained.md5
+                name,
+                pretrained.url,
+                cache_dir=cache,
+                cache_subdir="models",
+                file_hash=pretrained.md5,
             )
         )
     # Keras reports a failed download as a bare Exception.
@@ -140,6 +154,32 @@ def _downloaded(pretrained) -> Path:
             f"trainer.backbone_weights: {error}. Where there is a network, download "
             f"{pretrained.url}, then give its path: --set trainer.backbone_weights=PATH/{name}"
         ) from error
+
+
+def _check_reachable(url: str) -> None:
+    """OSError unless the server answers soon, where Keras would try for minutes in silence.
+
+    The time is for all addresses of the server together; urllib gives it to each.
+    """
+    answer: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=_ANSWER_S).close()
+            answer.put(None)
+        except urllib.error.HTTPError:
+            answer.put(None)  # it answers; what it has against this, Keras will say
+        except OSError as error:
+            answer.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answer.get(timeout=_ANSWER_S)
+    except queue.Empty:
+        error = TimeoutError(f"{url}: no answer within {_ANSWER_S} s")
+    if error:
+        raise error
 
 
 def _kind(path: Path, spec) -> str:

@@ -1,0 +1,101 @@
+"""What all command lines share: their parser, and how errors and interrupts end them."""
+
+import argparse
+import functools
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from data.errors import BAD_INPUT, did_you_mean, find_data_error
+from data.interrupts import how_to_go_on, interruptible, received
+
+Arguments = Sequence[str] | None
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that knows near misses, and the command it is run as."""
+
+    def __init__(self, **options):
+        options.setdefault("prog", _program())
+        super().__init__(**options)
+
+    def parse_args(self, args=None, namespace=None):
+        """As argparse, but a mistyped option is told before those that are missing."""
+        known = dict.fromkeys(_options(self))
+        for word in sys.argv[1:] if args is None else args:
+            name = word.partition("=")[0]
+            if name == "--":
+                break
+            if name.startswith("--") and not any(option.startswith(name) for option in known):
+                hint = _near_miss(name, known)
+                if hint:
+                    self.error(f"unknown option {name}{hint}")
+        return super().parse_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints usage, message and near misses; exits with status 2."""
+        if unknown := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
+            message += _near_miss(unknown[1], unknown[2].replace("'", "").split(", "))
+        super().error(message)
+
+
+def _near_miss(name: str, known: Iterable[str]) -> str:
+    hint = did_you_mean(name, known)
+    return f"; {hint}" if hint.startswith("did") else ""
+
+
+def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
+    """Makes the main function of a command line, which returns an exit status or None for 0.
+
+    A DataError becomes one line and status 2. Ctrl-C becomes one line that says how to go on and
+    status 130, SIGTERM the same and 143. Other exceptions are mistakes of ours and stay as they
+    are.
+    """
+
+    @functools.wraps(main)
+    def run(arguments: Arguments = None) -> int:
+        with interruptible():
+            try:
+                return main(arguments) or 0
+            except KeyboardInterrupt:
+                return _interrupted()
+            except Exception as error:
+                # Libraries wrap an interrupt that comes while they are loaded.
+                if received():
+                    return _interrupted()
+                found = find_data_error(error)
+                if found is None:
+                    raise
+                print(f"error: {found}", file=sys.stderr)
+                return BAD_INPUT
+
+    return run
+
+
+def _interrupted() -> int:
+    hint = how_to_go_on()
+    if sys.stderr.isatty():
+        print(file=sys.stderr)  # below the ^C of the terminal
+    # A line of its own, below the ^C of the terminal.
+    print(f"interrupted{f': {hint}' if hint else ''}", file=sys.stderr)
+    return 128 + (received() or signal.SIGINT)
+
+
+def _program() -> str:
+    """How this process was started: `ssd convert`, `python -m data.convert` or a file's name."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    return Path(sys.argv[0]).name
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """All options of a parser and of its subcommands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for subcommand in action.choices.values():
+                yield from _options(subcommand)

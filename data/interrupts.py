@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM: each ends a command as KeyboardInterrupt, wherever it arrives."""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Until Python has left the callback in which it dropped an interrupt.
+_AGAIN_S = 0.05
+
+_received: int | None = None
+_hints: list[Callable[[], str]] = []
+
+
+def received() -> int | None:
+    """The signal that interrupts the command; None while there was none."""
+    return _received
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, and are remembered.
+
+    What was there before is put back. A signal that the parent ignores stays ignored.
+    """
+    global _received
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    hook = sys.unraisablehook
+    _received = None
+    _hints.clear()
+    for number, handler in handlers.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    sys.unraisablehook = lambda dropped: _raise_again(dropped, hook)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+@contextmanager
+def when_interrupted(hint: Callable[[], str]) -> Iterator[None]:
+    """Where an interrupt comes within it, `hint()` is what the user reads of how to go on."""
+    _hints.append(hint)
+    try:
+        yield
+    finally:
+        if _received is None:
+            _hints.pop()
+
+
+def how_to_go_on() -> str:
+    """The hint of the innermost part of the program that was interrupted; "" where none has one."""
+    return _hints[-1]() if _hints else ""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _received
+    _received = number
+    raise KeyboardInterrupt
+
+
+def _raise_again(dropped: "sys.UnraisableHookArgs", hook: Callable) -> None:
+    """Python drops what is raised while a finaliser or a garbage collector's callback runs.
+
+    JAX has such a callback, so an interrupt that comes then would be lost.
+    """
+    if _received is None or not isinstance(dropped.exc_value, KeyboardInterrupt):
+        hook(dropped)
+        return
+    main = threading.main_thread().ident
+    again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, _received))
+    again.daemon = True
+    again.start()

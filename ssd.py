@@ -1,0 +1,81 @@
+"""The `ssd` command: all command lines of the project under one name.
+
+A subcommand is the `main` function of a module, which is imported when it is asked for. So
+`ssd convert` and `python -m data.convert` are the same.
+"""
+
+import importlib
+import sys
+from importlib.metadata import version
+
+import click
+
+from data.command_line import Arguments, as_command
+
+# Name, module (and function, where that is not main), what stands before the arguments there, and a
+# line of help.
+COMMANDS = (
+    ("run", "local_runner", (), "Run the pipeline on this machine."),
+    ("convert", "data.convert", (), "Convert VOC or COCO annotations to TFRecords."),
+    ("sample", "data.sample", (), "Draw the sample data set."),
+    ("contact-sheet", "pipeline.contact_sheet", (), "Draw augmented training pictures."),
+    ("predict", "serving.predict", (), "Detect objects in pictures with an exported model."),
+    ("client", "serving.client", (), "Detect objects in pictures with a model server."),
+    ("serve", "serving.server:run", (), "Serve models like TensorFlow Serving."),
+    ("request-examples", "serving.request_examples", (), "Turn logged requests into records."),
+    ("versions", "serving.versions", (), "List, label, switch and remove served versions."),
+    ("runs", "pipeline.runs.__main__", (), "List, show, trace and compare runs."),
+    ("report", "pipeline.report", (), "Write the report of a run again."),
+    ("voc-map", "metrics.voc_map", (), "Score files of detections by the VOC protocol."),
+    ("compile", "kubeflow_runner", ("compile",), "Compile the pipeline for Kubeflow Pipelines."),
+    ("submit", "kubeflow_runner", ("submit",), "Run a compiled pipeline on Kubeflow."),
+    ("status", "kubeflow_runner", ("status",), "Show what a run on Kubeflow has done."),
+    ("logs", "kubeflow_runner", ("logs",), "Print what a run's containers have logged."),
+    ("worker", "trainer.worker", (), "Train as one of several workers."),
+)
+
+
+class _Subcommand(click.Command):
+    """Leaves everything behind its name to a module's `main`."""
+
+    def __init__(self, name: str, target: str, before: tuple[str, ...], help: str):
+        super().__init__(name, help=help, short_help=help)
+        self.target = target
+        self.before = before
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = args
+        return args
+
+    def invoke(self, ctx: click.Context) -> click.Context:
+        return ctx
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@as_command
+def main(arguments: Arguments = None) -> int:
+    """Runs the command line; returns the exit status."""
+    commands = _Commands(
+        "ssd",
+        commands=[_Subcommand(*entry) for entry in COMMANDS],
+        help="SSD object detection as a TFX pipeline.",
+        epilog="ssd COMMAND --help says more.",
+    )
+    click.version_option(version("ssd-tfx"))(commands)
+    try:
+        chosen = commands.main(arguments, prog_name="ssd", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    if not isinstance(chosen, click.Context):
+        return chosen or 0
+    subcommand = chosen.command
+    # What argparse takes for the name of the program.
+    sys.argv[0] = "ssd" if subcommand.before else f"ssd {subcommand.name}"
+    module, _, function = subcommand.target.partition(":")
+    run = getattr(importlib.import_module(module), function or "main")
+    return run([*subcommand.before, *chosen.args])
