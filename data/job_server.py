@@ -33,7 +33,7 @@ from apache_beam.runners.portability.fn_api_runner.translations import PAR_DO_UR
 
 from data import flink_rest
 from data.engine_errors import job_error, no_job_server, not_a_job_server
-from data.errors import DataError
+from data.errors import DataError, did_you_mean
 from data.worker_code import sealed
 
 # For what is not there; a cluster further away answers much faster.
@@ -64,10 +64,12 @@ class JobServerRunner(portable_runner.PortableRunner):
         """Starts the job.
 
         Raises:
-            DataError: there is no job server, or it cannot take the job.
+            DataError: there is no job server, or neither it nor Beam has one of the options.
         """
         portable = options.view_as(PortableOptions)
-        on_flink = "flink_master" in _options_of(portable.job_endpoint)
+        servers_options = _options_of(portable.job_endpoint)
+        _check_known(options, servers_options)
+        on_flink = "flink_master" in servers_options
         _seal(pipeline)
         # Java knows no class of this name.
         options.view_as(StandardOptions).runner = None
@@ -194,6 +196,18 @@ def _seal(pipeline: beam_runner_api_pb2.Pipeline) -> None:
             if payload.do_fn.urn == python_urns.PICKLED_DOFN_INFO:
                 payload.do_fn.payload = sealed(payload.do_fn.payload)
                 transform.spec.payload = payload.SerializeToString()
+
+
+def _check_known(options: PipelineOptions, servers: set[str]) -> None:
+    """DataError for an option that neither Beam nor the job server has: it would be left out."""
+    known = {*options.get_all_options(), *servers}
+    for name in options.get_all_options(retain_unknown_options=True):
+        if name not in known:
+            endpoint = options.view_as(PortableOptions).job_endpoint
+            raise DataError(
+                f"--{name}: neither Beam nor the job server at {endpoint} has such an option; "
+                f"{did_you_mean(name, known)}"
+            )
 
 
 def _options_of(endpoint: str) -> set[str]:

@@ -64,7 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = parser.parse_args(arguments).port
     server = grpc.server(
         thread_pool_executor.shared_unbounded_instance(),
-        options=[("grpc.http2.max_pings_without_data", 0), ("grpc.http2.max_ping_strikes", 0)],
+        options=[
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.http2.max_ping_strikes", 0),
+            # Else a second pool would share the port, and engines would get workers of either.
+            ("grpc.so_reuseport", 0),
+        ],
     )
     pool = WorkerPool(use_process=True)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(pool, server)

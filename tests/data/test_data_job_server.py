@@ -175,6 +175,18 @@ def test_no_job_server():
         _run(f"localhost:{port}")
 
 
+def test_an_option_that_nobody_has(job_server):
+    job_server.options = ("parallelism",)
+    endpoint = f"--job_endpoint=localhost:{job_server.port}"
+    pipeline = _pipeline(endpoint, "--paralelism=8")
+    _ = pipeline | beam.Create([1])
+    with pytest.raises(DataError, match="--paralelism: neither Beam nor.*did you mean parallelism"):
+        pipeline.run()
+    pipeline = _pipeline(endpoint, "--parallelism=8")
+    _ = pipeline | beam.Create([1])
+    pipeline.run()
+
+
 def test_something_else_than_a_job_server():
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

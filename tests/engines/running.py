@@ -60,7 +60,7 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> object:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> object:
     """The first true answer of a condition."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,0 +1,84 @@
+"""The pool of workers: on loopback, and nothing is left when it stops."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc, endpoints_pb2
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LISTENING = "0A"
+
+
+@pytest.fixture
+def pool():
+    """A running pool: (process, port)."""
+    with socket.socket() as sock:
+        sock.bind(("localhost", 0))
+        port = sock.getsockname()[1]
+    command = [sys.executable, "-m", "data.worker_pool", f"--port={port}"]
+    process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == f"worker pool: waiting for engines on localhost:{port}\n"
+    yield process, port
+    process.kill()
+    process.wait()
+
+
+def _start_worker(port: int) -> None:
+    request = beam_fn_api_pb2.StartWorkerRequest(
+        worker_id="1-1",
+        # Nothing answers there, so the worker goes on trying.
+        control_endpoint=endpoints_pb2.ApiServiceDescriptor(url="localhost:9"),
+    )
+    with grpc.insecure_channel(f"localhost:{port}") as channel:
+        stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        assert not stub.StartWorker(request, timeout=20).error
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_pool(pool, number):
+    process, port = pool
+    _start_worker(port)
+    worker = int(process.stdout.readline().rpartition(" ")[2])
+    environment = Path(f"/proc/{worker}/environ").read_bytes().decode()
+    assert f"PYTHONPATH={_ROOT}" in environment.replace("::", ":")
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_only_this_machine_can_ask_for_workers(pool):
+    """Whoever can runs code as this user."""
+    _, port = pool
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    hosts = {
+        row[1].partition(":")[0]
+        for row in rows
+        if row[3] == _LISTENING and int(row[1].partition(":")[2], 16) == port
+    }
+    # ::1 and 127.0.0.1, also as an address of IPv6, as the kernel writes them.
+    assert hosts
+    loopback = ("00000000000000000000000001000000", "0000000000000000FFFF00000100007F", "0100007F")
+    assert hosts <= set(loopback)
+
+
+def test_a_port_that_is_taken_is_said(pool):
+    _, port = pool
+    command = [sys.executable, "-m", "data.worker_pool", f"--port={port}"]
+    second = subprocess.run(
+        command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert second.returncode == 2
+    assert f"port {port} is in use" in second.stdout
