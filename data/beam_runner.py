@@ -42,14 +42,14 @@ _JOB_SERVER = (
     f"--job_endpoint=localhost:{DEFAULT_JOB_PORT}",
     # One Python process for each node: it works on all the slots of the node.
     "--sdk_worker_parallelism=1",
-    # Between stages a worker is kept; else each stage starts one, which imports TensorFlow again.
-    "--environment_cache_millis=60000",
     # Beam would run `pip freeze`, and this environment has no pip.
     "--experiments=disable_logging_submission_environment",
 )
 _REMOTE = {
-    "flink": _JOB_SERVER,
-    "spark": _JOB_SERVER,
+    # Workers are kept between stages: else each stage starts its own, and each imports TensorFlow.
+    # A lost one is kept too: Flink's restart strategy has to wait for longer (engines/local.py).
+    "flink": (*_JOB_SERVER, "--environment_cache_millis=10000"),
+    "spark": (*_JOB_SERVER, "--environment_cache_millis=60000"),
     "dataflow": ("--runner=DataflowRunner",),
 }
 PRESETS = (DIRECT, MULTIPROCESS, *_REMOTE)

@@ -21,6 +21,10 @@ _PYTHON_ERROR = re.compile(
 )
 _JAVA_ERROR = re.compile(r"(?:[\w$]+\.)+[\w$]+(?:Exception|Error): ")
 _OLD_WORKER = re.compile(r"(?:No module named|Can't get attribute) .*(?:worker_code|'opened')")
+# A worker that is gone, and later tries to use it.
+_LOST_WORKER = re.compile(
+    r"CANCELLED: (?:client cancelled|call already cancelled)|call already closed"
+)
 
 
 def no_job_server(endpoint: str, reason: str) -> DataError:
@@ -37,6 +41,11 @@ def not_a_job_server(endpoint: str, status: str) -> DataError:
         f"--job_endpoint={endpoint}: what listens there is not a Beam job server ({status}). "
         f"Give the address of a job server (its default port is 8099); {_START_HERE}"
     )
+
+
+def is_hopeless(text: str) -> bool:
+    """Whether a failure, as Java tells of it, comes again whenever the engine tries again."""
+    return bool(_DATA_ERROR.search(text) or _OLD_WORKER.search(text) or _no_pool(text))
 
 
 def job_error(texts: Sequence[str], job: str, endpoint: str, pool: str) -> DataError:
@@ -68,7 +77,7 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
             "taskmanager.memory.network.min and .max: 256mb (512mb embedded) in Flink's "
             "configuration and restart it"
         )
-    if "WorkerPool" in everything and "UNAVAILABLE" in everything:
+    if _no_pool(everything):
         refused = re.search(r"Connection refused: (\S+?)/", everything)
         return (
             f"no pool of Python workers at {pool}, seen from the engine's nodes"
@@ -83,7 +92,17 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
     if found := _PYTHON_ERROR.search(everything):
         place = f"{found['file']}:{found['line']}"
         return f"a Beam worker failed: {' '.join(found['error'].split())} ({place})"
+    if _LOST_WORKER.search(everything):
+        return (
+            "a Beam worker was lost: killed, or out of memory (2 to 3 GB each). On Flink set "
+            "restart-strategy.type: fixed-delay, with a delay longer than "
+            "--environment_cache_millis, and another takes its place"
+        )
     # The root cause comes last; its class is often said twice.
     lines = texts[-1].strip().partition("\n\tat ")[0].splitlines()
     root = _JAVA_ERROR.sub("", " ".join(line.strip() for line in lines)).strip()
     return f"the engine failed: {root or texts[-1].strip().splitlines()[0]}"
+
+
+def _no_pool(text: str) -> bool:
+    return "WorkerPool" in text and "UNAVAILABLE" in text

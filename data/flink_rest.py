@@ -1,4 +1,8 @@
-"""Cancelling a job with Flink's REST API: a job server only forgets the job, and Flink runs on."""
+"""Flink's REST API, for what its job server does not do.
+
+Told to cancel a job, the job server only forgets it, and Flink runs on. And it says nothing of a
+failure until Flink has tried the job as often as its restart strategy allows.
+"""
 
 import json
 import time
@@ -59,8 +63,27 @@ def cancel(where: Iterable[str], name: str, seconds: float) -> str | None:
     return None
 
 
+def failure(where: Iterable[str], name: str) -> str | None:
+    """Java's traceback of the last failure that the job of that name had, restarted or not.
+
+    None if it has had none, or is found nowhere.
+    """
+    for address in where:
+        try:
+            if job := _find(address, name):
+                history = _get(f"http://{address}/jobs/{job['jid']}/exceptions")
+                entries = history.get("exceptionHistory", {}).get("entries", [])
+                return entries[0]["stacktrace"] if entries else None
+        except OSError:
+            continue
+    return None
+
+
 def _find(address: str, name: str) -> dict | None:
-    url = f"http://{address}/jobs/overview"
-    with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
-        jobs = json.load(answer)["jobs"]
+    jobs = _get(f"http://{address}/jobs/overview")["jobs"]
     return next((job for job in jobs if job["name"] == name), None)
+
+
+def _get(url: str) -> dict:
+    with urllib.request.urlopen(url, timeout=_ANSWER_SECONDS) as answer:
+        return json.load(answer)

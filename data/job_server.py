@@ -32,7 +32,7 @@ from apache_beam.runners.portability import portable_runner
 from apache_beam.runners.portability.fn_api_runner.translations import PAR_DO_URNS
 
 from data import flink_rest
-from data.engine_errors import job_error, no_job_server, not_a_job_server
+from data.engine_errors import is_hopeless, job_error, no_job_server, not_a_job_server
 from data.errors import DataError, did_you_mean
 from data.worker_code import sealed
 
@@ -40,6 +40,7 @@ from data.worker_code import sealed
 _CONNECT_SECONDS = 4
 _CANCEL_SECONDS = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_QUESTIONS = 1
 
 
 class JobServerRunner(portable_runner.PortableRunner):
@@ -98,7 +99,9 @@ class Job(portable_runner.PipelineResult):
         super().__init__(job_service, job_id, self._kept(message_stream), state_stream)
         self._texts: list[str] = []
         self._options = options
-        self._on_flink = on_flink
+        # Where Flink's REST API may be, and the job's name there.
+        self._flink = _flink_addresses(options) if on_flink else []
+        self._name = job_id.rpartition("_")[0]
 
     def wait_until_finish(self, duration: int | None = None) -> str:
         """The final state. SIGINT and SIGTERM cancel the job first.
@@ -117,18 +120,28 @@ class Job(portable_runner.PipelineResult):
         waiting = threading.Thread(target=wait, daemon=True)
         with _stops_kept() as stops:
             waiting.start()
+            looked = time.monotonic()
             while waiting.is_alive() and not stops:
                 waiting.join(_SECONDS_BETWEEN_LOOKS)
+                if self._flink and time.monotonic() - looked > _SECONDS_BETWEEN_QUESTIONS:
+                    self._end_if_hopeless()
+                    looked = time.monotonic()
         self.cancel_if(stops)
         state, error = outcome.get()
         if error:
-            raise job_error(
-                self._texts or [str(error)],
-                self._job_id,
-                self._options.job_endpoint,
-                self._options.environment_config,
-            ) from error
+            raise self._error(self._texts or [str(error)]) from error
         return state
+
+    def _end_if_hopeless(self) -> None:
+        """DataError for a failure that Flink would only meet again when it restarts the job."""
+        failure = flink_rest.failure(self._flink, self._name)
+        if failure and is_hopeless(failure):
+            flink_rest.cancel(self._flink, self._name, _CANCEL_SECONDS)
+            raise self._error([failure])
+
+    def _error(self, texts: Sequence[str]) -> DataError:
+        where = (self._options.job_endpoint, self._options.environment_config)
+        return job_error(texts, self._job_id, *where)
 
     def cancel_if(self, stops: Sequence[int]) -> None:
         """Cancels the job if there was a signal, and then does what the signal asks for."""
@@ -151,25 +164,23 @@ class Job(portable_runner.PipelineResult):
     def _cancel_and_say(self) -> None:
         _say(f"interrupted: cancelling job {self._job_id} on {self._options.job_endpoint} ...")
         try:
-            state = self._cancel_on_flink() if self._on_flink else None
+            state = self._cancel_on_flink() if self._flink else None
             self._job_service.Cancel(
                 beam_job_api_pb2.CancelJobRequest(job_id=self._job_id), timeout=_CANCEL_SECONDS
             )
-            if not self._on_flink:
+            if not self._flink:
                 state = self._await_end()
         except grpc.RpcError as error:
             state = f"not cancelled, the job server does not answer ({error.code().name})"
         _say(f"job {self._job_id}: {state}")
 
     def _cancel_on_flink(self) -> str:
-        where = flink_rest.addresses(
-            self._options.view_as(FlinkRunnerOptions).flink_master, self._options.job_endpoint
-        )
-        state = flink_rest.cancel(where, self._job_id.rpartition("_")[0], _CANCEL_SECONDS)
+        state = flink_rest.cancel(self._flink, self._name, _CANCEL_SECONDS)
         if state is None:
             return (
-                f"perhaps still running, there is no answer from Flink at {where[0]}. Cancel it in "
-                "Flink's web page, and give Flink's address the next time: --flink_master=HOST:8081"
+                f"perhaps still running, there is no answer from Flink at {self._flink[0]}. Cancel "
+                "it in Flink's web page, and give Flink's address the next time: "
+                "--flink_master=HOST:8081"
             )
         if state == "CANCELED":
             return "cancelled"
@@ -231,6 +242,11 @@ def _options_of(endpoint: str) -> set[str]:
         except grpc.RpcError as error:
             raise not_a_job_server(endpoint, error.code().name) from error
     return {option.name for option in answer.options}
+
+
+def _flink_addresses(options: PortableOptions) -> list[str]:
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    return flink_rest.addresses(master, options.job_endpoint)
 
 
 def _say(text: str) -> None:

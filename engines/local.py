@@ -46,10 +46,15 @@ taskmanager.memory.network.max: 512mb
 # Its REST API, by which an interrupted command cancels its job; each job's cluster takes one.
 rest.bind-address: localhost
 rest.bind-port: {first}-{last}
-# Without it the job ends with the first worker that is lost.
-restart-strategy.type: fixed-delay
-restart-strategy.fixed-delay.attempts: 3
-restart-strategy.fixed-delay.delay: 100 ms
+# Without it the job ends with the first worker that is lost. Every task that the worker had fails
+# then; this strategy counts those of a pause as one. The pause has to be longer than
+# --environment_cache_millis (10 s), for which Beam goes on using a worker that is gone.
+restart-strategy.type: exponential-delay
+restart-strategy.exponential-delay.initial-backoff: 12 s
+restart-strategy.exponential-delay.max-backoff: 15 s
+restart-strategy.exponential-delay.backoff-multiplier: 1.1
+restart-strategy.exponential-delay.jitter-factor: 0.0
+restart-strategy.exponential-delay.attempts-before-reset-backoff: 3
 """
 
 

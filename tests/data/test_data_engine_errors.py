@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.engine_errors import job_error
+from data.engine_errors import is_hopeless, job_error
 
 _POOL = "localhost:50000"
 
@@ -86,6 +86,26 @@ def test_a_missing_pool_is_named_with_its_address():
 def test_workers_that_are_too_old_to_compare_versions():
     error = "ModuleNotFoundError: No module named 'data.worker_code'"
     assert "older version" in _message(_texts(_PYTHON.format(error=error)))
+
+
+_LOST = "org.apache.beam.vendor.grpc.StatusRuntimeException: CANCELLED: client cancelled"
+
+
+def test_a_lost_worker_is_named_as_one():
+    message = _message(_texts(_LOST))
+    assert message.startswith("a Beam worker was lost: killed, or out of memory")
+    assert "restart-strategy.type: fixed-delay" in message
+    assert "\n" not in message
+
+
+def test_only_what_comes_again_is_hopeless():
+    """Another try helps after a lost worker, and where the cause is not known."""
+    bad_data = _JAVA.format(cause=_PYTHON.format(error="data.errors.DataError: a.xml: bad"))
+    no_pool = "startWorker(BeamFnExternalWorkerPoolGrpc.java:221)\nUNAVAILABLE: io exception"
+    assert is_hopeless(bad_data)
+    assert is_hopeless(no_pool)
+    assert not is_hopeless(_JAVA.format(cause=_LOST))
+    assert not is_hopeless(_JAVA.format(cause=_PYTHON.format(error="OSError: disk is full")))
 
 
 def test_what_is_not_known_is_said_whole():

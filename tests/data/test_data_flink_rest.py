@@ -13,6 +13,9 @@ class _Flink(BaseHTTPRequestHandler):
     """Two jobs; the one that is cancelled ends after it was asked for twice."""
 
     def do_GET(self):
+        if self.path == "/jobs/id-mine/exceptions":
+            self._answer({"exceptionHistory": {"entries": self.server.failures}})
+            return
         assert self.path == "/jobs/overview"
         states = self.server.states
         jobs = [{"jid": f"id-{name}", "name": name, "state": s[0]} for name, s in states.items()]
@@ -43,6 +46,7 @@ def flink():
     server = HTTPServer(("localhost", 0), _Flink)
     server.states = {"mine": ["RUNNING"], "other": ["RUNNING"]}
     server.cancelled = []
+    server.failures = []
     server.after = ["CANCELLING", "CANCELLING", "CANCELED"]
     server.address = f"localhost:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -66,6 +70,14 @@ def test_the_wait_is_bounded(flink):
 def test_a_job_that_is_found_nowhere(flink):
     assert flink_rest.cancel([flink.address, "localhost:9"], "another", 20) is None
     assert flink.cancelled == []
+
+
+def test_the_last_failure_of_the_job(flink):
+    assert flink_rest.failure([flink.address], "mine") is None
+    flink.failures = [{"stacktrace": "the last"}, {"stacktrace": "the first"}]
+    assert flink_rest.failure(["localhost:9", flink.address], "mine") == "the last"
+    assert flink_rest.failure([flink.address], "another") is None
+    assert flink_rest.failure(["localhost:9"], "mine") is None
 
 
 @pytest.mark.parametrize(

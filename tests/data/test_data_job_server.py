@@ -20,7 +20,8 @@ from apache_beam.portability.api import (
 )
 from tfx_bsl.public import tfxio
 
-from data import worker_code
+from data import flink_rest, worker_code
+from data import job_server as job_server_module
 from data.beam_runner import IN_PROCESS, beam_arguments
 from data.errors import DataError
 
@@ -154,6 +155,35 @@ def test_a_job_that_flink_may_go_on_with_is_not_called_cancelled(job_server, cap
     said = capsys.readouterr().err
     assert "perhaps still running, there is no answer from Flink at localhost:9" in said
     assert "--flink_master=" in said
+
+
+@pytest.mark.parametrize(
+    ("failure", "ends"),
+    [
+        ("Caused by: Error\ndata.errors.DataError: a.xml: bad. Fix it\n\tat X", True),
+        ("StatusRuntimeException: CANCELLED: client cancelled", False),
+    ],
+)
+def test_flink_does_not_retry_what_fails_again(job_server, monkeypatch, failure, ends):
+    job_server.options = ("flink_master",)
+    asked, cancelled = [], []
+
+    def last_failure(where, name):
+        asked.append(name)
+        if len(asked) == 2 and not ends:
+            job_server.cancelled.set()
+        return failure
+
+    monkeypatch.setattr(job_server_module, "_SECONDS_BETWEEN_QUESTIONS", 0.1)
+    monkeypatch.setattr(flink_rest, "failure", last_failure)
+    monkeypatch.setattr(flink_rest, "cancel", lambda where, name, _: cancelled.append(name))
+    pipeline = _pipeline(f"--job_endpoint=localhost:{job_server.port}", preset="flink")
+    _ = pipeline | beam.Create([1])
+    message = "^a.xml: bad. Fix it$" if ends else "job job-1_2 on"
+    with pytest.raises(DataError, match=message):
+        pipeline.run().wait_until_finish()
+    assert asked == ["job-1"] * (1 if ends else 2)
+    assert cancelled == ["job-1"] * ends
 
 
 def _run(endpoint):

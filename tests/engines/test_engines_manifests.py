@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from data.beam_runner import DEFAULT_JOB_PORT
+from data.beam_runner import DEFAULT_JOB_PORT, beam_arguments
 from data.worker_pool import main as worker_pool
 from engines import local
 
@@ -52,13 +52,26 @@ def test_the_configuration_carries_the_pipeline():
     assert properties["taskmanager.memory.network.min"] == "256mb"
     assert properties["taskmanager.memory.network.max"] == "256mb"
     assert properties["classloader.resolve-order"] == "parent-first"
-    assert properties["restart-strategy.type"] == "fixed-delay"
+    assert properties["restart-strategy.type"] == "exponential-delay"
     replicas = _one("Deployment", "ssd-flink-taskmanager")["spec"]["replicas"]
     slots = properties["taskmanager.numberOfTaskSlots"]
     assert properties["parallelism.default"] == replicas * slots
     # The same as for the engine on one machine, whose tests run it.
-    for line in ("taskmanager.network.sort-shuffle.min-buffers", "restart-strategy.type"):
-        assert f"{line}: {properties[line]}" in local._FLINK_CONF
+    for name in (
+        "taskmanager.network.sort-shuffle.min-buffers",
+        "restart-strategy.type",
+        "restart-strategy.exponential-delay.initial-backoff",
+    ):
+        assert f"{name}: {properties[name]}" in local._FLINK_CONF
+
+
+def test_a_restart_comes_after_a_lost_worker_is_forgotten():
+    options = dict(word.split("=", 1) for word in beam_arguments("flink"))
+    kept_seconds = int(options["--environment_cache_millis"]) / 1000
+    delay = re.fullmatch(
+        r"(\d+) s", _properties()["restart-strategy.exponential-delay.initial-backoff"]
+    )
+    assert int(delay[1]) > kept_seconds
 
 
 def test_java_17_is_opened_as_on_one_machine(tmp_path):
