@@ -94,9 +94,8 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
         return f"a Beam worker failed: {' '.join(found['error'].split())} ({place})"
     if _LOST_WORKER.search(everything):
         return (
-            "a Beam worker was lost: killed, or out of memory (2 to 3 GB each). On Flink set "
-            "restart-strategy.type: fixed-delay, with a delay longer than "
-            "--environment_cache_millis, and another takes its place"
+            "a Beam worker was lost: killed, or out of memory (2 to 3 GB each). Flink replaces it "
+            "with the restart strategy of engines/kubernetes/flink.yaml; on Spark run this again"
         )
     # The root cause comes last; its class is often said twice.
     lines = texts[-1].strip().partition("\n\tat ")[0].splitlines()
