@@ -86,8 +86,7 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
     found |= {
         "equal": differences.count(""),
         "detections": sum(map(len, answers)),
-        "p50_ms": round(float(np.percentile(latencies_ms, 50)), 1),
-        "p99_ms": round(float(np.percentile(latencies_ms, 99)), 1),
+        **percentiles(latencies_ms),
         "memory_mb": round(memory_mb),
     }
     unequal = [
@@ -101,6 +100,12 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
         )
     found["problems"] += broken_limits(found, limits)
     return found
+
+
+def percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:
+    """`p50_ms` and `p99_ms`: how long half and 99 % of the requests took at most."""
+    values = np.percentile(latencies_ms, (50, 99))
+    return {f"p{p}_ms": round(float(v), 1) for p, v in zip((50, 99), values, strict=True)}
 
 
 def find_difference(

@@ -261,7 +261,8 @@ def test_the_components_pass_clean_data(tmp_path):
 def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_path):
     splits = {
         "train": [*every_class("t"), record("copy", [("star", BOX)], jpeg(5, quality=50))],
-        "eval": [record("e", [("star", BOX)], jpeg(6))],
+        # Ids are of one split: this one is not the training record that is left out.
+        "eval": [record("copy", [("star", BOX)], jpeg(6))],
         "test": [*every_class("e"), record("original", [("star", BOX)], jpeg(5))],
     }
     artifact, report, _ = run_gate(tmp_path / "block", splits, SAMPLE_SCHEMA)

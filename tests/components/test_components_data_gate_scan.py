@@ -1,6 +1,7 @@
 """What the data gate's Beam pipeline finds in records."""
 
 import io
+import itertools
 
 import apache_beam as beam
 import pytest
@@ -68,6 +69,14 @@ def test_an_object_must_reach_the_matching_iou_with_an_anchor(tmp_path):
         for iou in (0.001, 0.5, 0.999)
     ]
     assert unmatchable == [0, 1, 2]
+
+
+@pytest.mark.parametrize("leak_distance", [-1, 40])
+def test_a_picture_in_three_splits_leaks_three_times(tmp_path, leak_distance):
+    splits = {name: [record(f"in {name}", encoded=jpeg(1))] for name in ("train", "eval", "test")}
+    pairs = itertools.combinations(["in train", "in eval", "in test"], 2)
+    found = leaks_of(scan_of(tmp_path, splits, leak_distance=leak_distance))
+    assert found == dict.fromkeys(map(frozenset, pairs))
 
 
 def test_bytes_only(tmp_path):

@@ -21,6 +21,7 @@ from components.serving_check.check import (
     broken_limits,
     check,
     find_difference,
+    percentiles,
 )
 from components.serving_check.component import ServingCheck
 from data.errors import DataError
@@ -293,6 +294,11 @@ def test_limits_are_broken_from_above_only():
     assert "30 ms" in latency and "max_latency_ms=29.9" in latency
     (memory,) = broken_limits(measured, Limits(30.0, 399.0, 0.0))
     assert "400 MB" in memory and "max_memory_mb=399" in memory
+
+
+def test_half_of_the_requests_are_faster_than_p50_and_one_in_a_hundred_slower_than_p99():
+    latencies = [10.0] * 60 + [20.0] * 38 + [500.0] * 2
+    assert percentiles(latencies) == {"p50_ms": 10.0, "p99_ms": 500.0}
 
 
 def pipeline_of(tmp_path, *overrides):

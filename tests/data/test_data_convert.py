@@ -122,6 +122,22 @@ def test_eval_is_held_out_by_content(tmp_path, voc_root, voc_year):
     assert held_out("half", half) == whole & {f"VOC2007/{image_id}" for image_id in half}
 
 
+def test_twins_are_held_out_together(tmp_path, voc_root, voc_year):
+    """The same picture under two names: apart, one of them would leak."""
+    pictures = voc_year.folder / "JPEGImages"
+    pairs = []
+    for number in range(10, 40):
+        first = voc_year.add(f"{number:06d}")
+        same = (pictures / f"{first}.jpg").read_bytes()
+        pairs.append((first, voc_year.add(f"{number + 500:06d}", jpeg=same)))
+    voc_year.write_list("trainval", [image_id for pair in pairs for image_id in pair])
+    convert(voc_root, tmp_path / "out", eval_fraction=0.5, classes=["dog"])
+    held_out = set(_sources(tmp_path / "out" / "eval"))
+    apart = [pair for pair in pairs if len({f"VOC2007/{i}" in held_out for i in pair}) == 2]
+    assert apart == []
+    assert 0 < len(held_out) < 2 * len(pairs)
+
+
 def test_no_eval_split_if_none_is_wanted(tmp_path, voc_root, voc_year):
     report = convert(voc_root, tmp_path / "out", eval_fraction=0, classes=["dog"])
     assert set(report.splits) == {"train", "test"}

@@ -96,6 +96,35 @@ def runs(output):
     return read_runs(connect(str(output / "metadata.sqlite")))
 
 
+def test_a_model_is_traced_by_the_last_run_that_it_came_out_of(tmp_path):
+    """A repeated run takes all from the cache, and here writes a new card."""
+    recorder = Recorder(tmp_path)
+    _record_run(recorder, "first", 0.75, "f1", 100, "1700000001")
+    artifacts = {
+        a.uri.removeprefix(f"{tmp_path}/first/"): a.id for a in recorder.store.get_artifacts()
+    }
+    recorder.run("again")
+    cached = {"state": mlmd.Execution.CACHED}
+    examples = {"examples": artifacts["examples"]}
+    recorder.step("ImportExampleGen", (), examples, input_base="/records", **cached)
+    model = {"model": artifacts["model"]}
+    recorder.step("Trainer", examples, model, code_version="code100", **cached)
+    folder = tmp_path / "again"
+    folder.mkdir()
+    facts = _facts(0.75, "f1", 100) | {"packages": {"keras": "of the second card"}}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    recorder.step("ModelCard", model, {"card": recorder.artifact("ModelCardFolder", folder)})
+    recorder.step("Pusher", model, {"pushed_model": artifacts["pushed"]}, **cached)
+    recorder.run("other")
+    runs = read_runs(connect(str(tmp_path / "metadata.sqlite")))
+    for wanted in ("1700000001", str(tmp_path / "first" / "model")):
+        trace = questions.trace(runs, wanted)
+        assert trace["run"]["number"] == 2
+        assert trace["packages"] == {"keras": "of the second card"}
+        assert trace["code_versions"] == {"Trainer": "code100"}
+        assert trace["pushed"] == f"{tmp_path}/serving/1700000001"
+
+
 def test_runs_are_listed_with_what_they_got_to(runs):
     first, second, third = map(questions.summary, runs)
     del first["started"]

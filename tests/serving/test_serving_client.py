@@ -98,6 +98,31 @@ def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol)
     assert out.splitlines()[1].startswith(f"{second}: no objects -> ")
 
 
+def test_every_batch_is_drawn_to_the_files_of_its_pictures(run, misbehaving, tmp_path):
+    answers, images = [], []
+    for number, color in enumerate(("red", "green", "blue", "white", "black")):
+        images.append(tmp_path / f"{color}.png")
+        Image.new("RGB", (64, 48), color).save(images[-1])
+        box = [0.0, 0.0, 0.1 * (number + 1), 1.0]
+        answers.append({**_GOOD, "num_detections": 1, "detection_boxes": [box],
+                        "detection_scores": [0.9], "detection_classes": [1],
+                        "detection_class_names": [color]})  # fmt: skip
+    batches = [answers[:2], answers[2:4], answers[4:]]
+    url, left = misbehaving([(200, {}, json.dumps({"predictions": b}).encode()) for b in batches])
+    output = tmp_path / "out"
+    options = ("--url", url, "--output", output, "--batch-size", 2, "--json")
+    status, out, err = run(*images, *options)
+    assert (status, err, left) == (0, "", [])
+    found = json.loads(out)
+    assert [Path(row["image"]) for row in found] == images
+    for row, image in zip(found, images, strict=True):
+        assert [d["name"] for d in row["detections"]] == [image.stem]
+        assert row["drawing"] == str(output / f"{image.stem}.detections.jpg")
+        # The corner that no box reaches has the picture's color still.
+        drawn = Image.open(row["drawing"]).getpixel((60, 40))
+        assert np.abs(np.subtract(drawn, Image.open(image).getpixel((60, 40)))).max() < 30
+
+
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol):
     port = server.port if protocol == "http" else server.grpc_port

@@ -71,6 +71,22 @@ def test_map_is_that_of_the_detections(split, first, second, none, wanted):
     assert split.mean_average_precision(_answers(found)) == pytest.approx(wanted)
 
 
+def test_it_is_the_11_point_map_as_the_evaluators(
+    make, transformed_records, sample_classes, tmp_path
+):
+    picture = make.encode(make.smooth_picture(16, 16))
+    records = [make.record(n, picture, [_BOX], sample_classes[:1]) for n in (0, 1)]
+    records.append(make.record(2, picture))
+    split = selection.EvalSplit(
+        make.write_shards(tmp_path, records), transformed_records, sample_classes
+    )
+    scores = {0: 0.9, 2: 0.8, 1: 0.7}  # right, wrong, right
+    found = {f"VOC2007/{n:06d}": [(_BOX, score, 1)] for n, score in scores.items()}
+    # Precision is 1 up to recall 0.5 and 2/3 beyond; the area under that is 0.8333.
+    wanted = (6 * 1 + 5 * 2 / 3) / 11
+    assert split.mean_average_precision(_answers(found)) == pytest.approx(wanted)
+
+
 def test_a_split_without_an_object_that_counts_is_an_error_at_once(
     make, transformed_records, sample_classes, tmp_path
 ):

@@ -8,6 +8,7 @@ from unittest import mock
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from tfx.components.trainer.executor import GenericExecutor
 from tfx.components.tuner.executor import Executor as TunerExecutor
 from tfx.dsl.components.base.base_executor import BaseExecutor
@@ -122,6 +123,16 @@ def _read(artifacts):
     (artifact,) = artifacts
     (path,) = Path(artifact.uri).iterdir()
     return json.loads(path.read_text())
+
+
+def test_a_trial_is_measured_once_when_its_steps_are_done(tuned):
+    (results,) = tuned["tuner_results"]
+    measured = []
+    for log in sorted(Path(results.uri).parent.glob("**/events*")):
+        for record in tf.data.TFRecordDataset(str(log)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            measured += [event.step for value in event.summary.value if value.tag == "eval/mAP"]
+    assert measured == [TUNER["steps"]] * TUNER["trials"]
 
 
 def test_trials_search_around_the_configured_values(tuned):

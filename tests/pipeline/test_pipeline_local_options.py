@@ -1,0 +1,89 @@
+"""What a local run makes of its options, up to where the first component would start."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from data.fields import COMMON
+from data.schema import SAMPLE_SCHEMA
+from pipeline import local
+from pipeline.config import load_config
+from pipeline.pipeline import Inputs
+from trainer import reporting
+
+
+class Stopped(Exception):
+    """Where the first component would start."""
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """The pipeline, the RunOptions and the environment that a run starts with."""
+
+    def started(*settings, **options):
+        found = {}
+
+        def run(pipeline, run_options, **_):
+            found.update(pipeline=pipeline, options=run_options, environment=dict(os.environ))
+            raise Stopped
+
+        inputs = Inputs(tmp_path, {"train": "t/*"}, COMMON, Path(SAMPLE_SCHEMA), ("star",))
+        monkeypatch.setattr(local, "prepare", lambda *_: inputs)
+        monkeypatch.setattr(local, "run_with_progress", run)
+        config = load_config("sample", list(settings))
+        with pytest.raises(Stopped):
+            local.run(config, data=None, output=tmp_path / "output", **options)
+        return found
+
+    return started
+
+
+def test_everything_of_a_run_lies_in_its_folder(started, tmp_path):
+    pipeline = started(beam_args=["--runner=X"])["pipeline"]
+    output = str(tmp_path / "output")
+    info = pipeline.pipeline_info
+    assert (info.pipeline_name, info.pipeline_root) == ("ssd-sample", f"{output}/pipeline")
+    told = {component.id: component.exec_properties for component in pipeline.components}
+    assert json.loads(told["Trainer"]["custom_config"])["work_dir"] == f"{output}/unfinished"
+    assert f'"{output}/serving/ssd"' in told["Pusher"]["push_destination"]
+    database = pipeline.metadata_connection_config.sqlite.filename_uri
+    assert database == f"{output}/metadata.sqlite"
+    assert pipeline.beam_pipeline_args == ["--runner=X"]
+
+
+def test_the_schema_is_imported_under_a_name_that_its_content_decides(started, tmp_path):
+    pipeline = started()["pipeline"]
+    (path,) = (
+        c.exec_properties["schema_file"] for c in pipeline.components if c.id == "ImportSchemaGen"
+    )
+    assert Path(path).is_relative_to(tmp_path / "output" / "schemas")
+    assert Path(path).read_bytes() == Path(SAMPLE_SCHEMA).read_bytes()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_cache_is_used_as_asked(started, enabled):
+    found = started(enable_cache=enabled)
+    assert found["pipeline"].enable_cache is enabled
+    assert found["options"] is None
+
+
+def test_what_runs_again_from_a_component_on_is_not_cached(started, monkeypatch):
+    monkeypatch.setattr(local, "_latest_with", lambda *_: SimpleNamespace(id="first"))
+    found = started(from_component="Trainer")
+    assert found["pipeline"].enable_cache is False
+    assert found["options"].from_nodes == ["Trainer", "latest_blessed_model"]
+
+
+def test_how_a_training_reports_is_in_the_environment_of_the_run_alone(started):
+    before = dict(os.environ)
+    settings = ("trainer.log_every=7", "trainer.checkpoint_every=8", "trainer.keep_checkpoints=9")
+    environment = started(*settings)["environment"]
+    assert json.loads(environment[reporting.VARIABLE]) == {
+        "log_every": 7,
+        "checkpoint_every": 8,
+        "keep_checkpoints": 9,
+    }
+    assert dict(os.environ) == before
