@@ -16,7 +16,7 @@ from data.errors import DataError
 from serving.model_config import ModelConfig
 from serving.servable import Servable
 from serving.status import StatusError, invalid
-from serving.versions import version_folders
+from serving.version_folders import version_folders
 
 _LOG = logging.getLogger(__name__)
 

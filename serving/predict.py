@@ -16,7 +16,7 @@ from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
 from serving.detecting import Refused
 from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
-from serving.versions import newest_version
+from serving.version_folders import newest_version
 
 
 class SavedModelDetector:

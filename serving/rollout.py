@@ -15,7 +15,8 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from data.errors import DataError
 from serving.model_config import read_config, write_config
-from serving.versions import STABLE, complete_versions
+from serving.version_folders import complete_versions
+from serving.versions import STABLE
 
 # Whether all servers have a version in service; it may wait for that, and raises DataError where
 # one never will. The second argument: the file has just changed, and servers may not know yet.

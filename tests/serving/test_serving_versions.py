@@ -15,7 +15,8 @@ from serving.client import Client
 from serving.model_config import read_models
 from serving.rollout import serve_latest
 from serving.server import parse_flags
-from serving.versions import keep, newest_version, version_folders
+from serving.version_folders import newest_version, version_folders
+from serving.versions import keep
 
 
 @pytest.fixture

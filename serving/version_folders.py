@@ -1,0 +1,42 @@
+"""The version folders of a model: `BASE/<number>/saved_model.pb`."""
+
+from pathlib import Path
+
+from data.errors import DataError
+from data.saved_model import SAVED_MODEL_FILE
+
+_HIGHEST = 2**63 - 1
+
+
+def version_folders(base: Path) -> dict[int, Path]:
+    """The version folders in a model's base folder by number, ascending.
+
+    Names that are not numbers are not versions (a push under a temporary name, for one). Raises
+    DataError where the base folder is missing.
+    """
+    if not base.is_dir():
+        raise DataError(f"{base}: no such folder. Give the folder that models are pushed to.")
+    numbered = (f for f in base.iterdir() if f.name.isascii() and f.name.isdigit() and f.is_dir())
+    return dict(sorted((int(f.name), f) for f in numbered if int(f.name) <= _HIGHEST))
+
+
+def complete_versions(base: Path) -> list[int]:
+    """The versions that have a SavedModel, ascending."""
+    folders = version_folders(base)
+    return [number for number, folder in folders.items() if (folder / SAVED_MODEL_FILE).is_file()]
+
+
+def newest_version(folder: Path) -> Path:
+    """The folder itself if it is a SavedModel, else its highest version that is one.
+
+    Raises DataError where there is no model.
+    """
+    if (folder / SAVED_MODEL_FILE).is_file():
+        return folder
+    complete = complete_versions(folder)
+    if not complete:
+        raise DataError(
+            f"{folder}: no model in it ({SAVED_MODEL_FILE}, or numbered folders that hold one). "
+            "Give the folder a pipeline pushed to."
+        )
+    return version_folders(folder)[complete[-1]]
