@@ -98,29 +98,27 @@ def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol)
     assert out.splitlines()[1].startswith(f"{second}: no objects -> ")
 
 
-def test_every_batch_is_drawn_to_the_files_of_its_pictures(run, misbehaving, tmp_path):
-    answers, images = [], []
-    for number, color in enumerate(("red", "green", "blue", "white", "black")):
-        images.append(tmp_path / f"{color}.png")
-        Image.new("RGB", (64, 48), color).save(images[-1])
-        box = [0.0, 0.0, 0.1 * (number + 1), 1.0]
-        answers.append({**_GOOD, "num_detections": 1, "detection_boxes": [box],
-                        "detection_scores": [0.9], "detection_classes": [1],
-                        "detection_class_names": [color]})  # fmt: skip
-    batches = [answers[:2], answers[2:4], answers[4:]]
-    url, left = misbehaving([(200, {}, json.dumps({"predictions": b}).encode()) for b in batches])
-    output = tmp_path / "out"
-    options = ("--url", url, "--output", output, "--batch-size", 2, "--json")
-    status, out, err = run(*images, *options)
-    assert (status, err, left) == (0, "", [])
-    found = json.loads(out)
-    assert [Path(row["image"]) for row in found] == images
-    for row, image in zip(found, images, strict=True):
-        assert [d["name"] for d in row["detections"]] == [image.stem]
-        assert row["drawing"] == str(output / f"{image.stem}.detections.jpg")
-        # The corner that no box reaches has the picture's color still.
-        drawn = Image.open(row["drawing"]).getpixel((60, 40))
-        assert np.abs(np.subtract(drawn, Image.open(image).getpixel((60, 40)))).max() < 30
+def test_every_batch_is_drawn_to_the_files_of_its_pictures(run, server, tmp_path):
+    images = []
+    for number, color in enumerate(["red", "green", "blue", "red", "green"]):
+        grey = 100 + 10 * number
+        picture = Image.new("RGB", (64, 48), (grey,) * 3)
+        strong = Image.new("RGB", (8 + 4 * number, 10), "lime" if color == "green" else color)
+        picture.paste(strong, (4, 4))
+        images.append((tmp_path / f"{number}-{color}.png", color, grey))
+        picture.save(images[-1][0])
+    options = ("--url", f"http://127.0.0.1:{server.port}", "--model", "blobs", "--batch-size", 2)
+    paths = [path for path, *_ in images]
+    status, out, err = run(*paths, *options, "--draw", tmp_path / "out", "--format", "json")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == len(images) == len(list((tmp_path / "out").iterdir()))
+    for line, (path, color, grey) in zip(lines, images, strict=True):
+        assert path.name in line
+        assert [found["name"] for found in json.loads(line)["detections"]] == [color]
+        drawn = Image.open(tmp_path / "out" / f"{path.stem}.detections.jpg")
+        corner = drawn.getpixel((drawn.width - 2, drawn.height - 2))
+        assert np.abs(np.subtract(corner, grey)).max() < 5
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
