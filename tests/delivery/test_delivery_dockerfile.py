@@ -82,7 +82,7 @@ def test_the_last_stage_is_the_image_of_the_pipeline(stages):
     name = list(stages)[-1]
     assert name == "pipeline"
     (words,) = stages[name].all("CMD")
-    assert "local_runner" in " ".join(words)
+    assert words == ["ssd", "--help"]
 
 
 def test_git_environment_and_output_stay_out(root, tmp_path):
