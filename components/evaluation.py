@@ -1,7 +1,7 @@
-"""Reading what an Evaluator wrote: scores with their intervals, and why a model fell short."""
+"""Reads an Evaluator's output: scores with their intervals, and the bounds that a model missed."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class Evaluation:
     """The scores of a candidate and its baseline by slice (`OVERALL`, `objects=2-4`) and metric.
 
     `changes` is candidate minus baseline. Without a baseline, it and `baseline` are empty.
-    `failures` says of each bound that is not reached what was found; a blessed model has none.
+    `failures` has a sentence for each bound that the candidate misses; a blessed model has none.
     """
 
     candidate: dict[str, dict[str, Score]]
@@ -63,7 +63,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             owner = changes if item.key.is_diff else owner
             owner.setdefault(name, {})[item.key.name.removesuffix("_diff")] = score
     if metric_names.MAP not in candidate.get(OVERALL, {}):
-        raise _damaged(folder, f"there is no {metric_names.MAP} of the whole split")
+        raise _damaged(folder, f"no {metric_names.MAP} of the whole split")
     return Evaluation(candidate, baseline, changes, tuple(_failures(validation, changes)))
 
 
@@ -84,13 +84,13 @@ def _read(folder: Path, pattern: str, message: type) -> list:
 
 def _damaged(path: Path, found: str) -> DataError:
     return DataError(
-        f"{path}: not a whole evaluation ({found}). Evaluate again: "
+        f"{path}: incomplete or damaged evaluation ({found}). Evaluate again: "
         "local_runner.py --from Evaluator"
     )
 
 
-def _score(item) -> Score | None:
-    """The number under a metric's key; None for curves and other things that are not numbers."""
+def _score(item: metrics_for_slice_pb2.MetricsForSlice.MetricKeyAndValue) -> Score | None:
+    """The number under a metric's key; None for curves and other values."""
     if not item.value.HasField("double_value"):
         return None
     value = item.value.double_value.value
@@ -111,7 +111,9 @@ def _slice_name(keys: Iterable) -> str:
     )
 
 
-def _failures(validation, changes: dict[str, dict[str, Score]]) -> Iterable[str]:
+def _failures(
+    validation: validation_result_pb2.ValidationResult, changes: dict[str, dict[str, Score]]
+) -> Iterator[str]:
     for proto in validation.metric_validations_per_slice:
         slice_name = _slice_name(proto.slice_key.single_slice_keys)
         for failure in proto.failures:
@@ -121,23 +123,24 @@ def _failures(validation, changes: dict[str, dict[str, Score]]) -> Iterable[str]
             threshold = failure.metric_threshold
             if threshold.HasField("change_threshold"):
                 change = changes[slice_name][metric_names.MAP]
-                chance = ", which chance explains" if change.value and not value else ""
+                notes = []
+                if not math.isnan(change.lower):
+                    notes.append(f"95 % interval {change.lower:+.4f} to {change.upper:+.4f}")
+                if change.value and not value:
+                    notes.append("not significant")
+                note = f" ({', '.join(notes)})" if notes else ""
                 yield (
-                    f"mAP{where} changed by {change.value:+.4f}{_interval(change)}{chance}, "
-                    f"at least {threshold.change_threshold.absolute.value:+g} is wanted"
+                    f"mAP{where} changed by {change.value:+.4f}{note}, "
+                    f"below the minimum of {threshold.change_threshold.absolute.value:+g}"
                 )
-            elif not failure.HasField("metric_value"):
-                yield f"{name}{where} was not measured"
+                continue
+            least = threshold.value_threshold.lower_bound.value
+            if not failure.HasField("metric_value"):
+                yield f"{name}{where} was not measured; the minimum is {least:g}"
+            elif math.isnan(value):
+                yield f"{name}{where} is undefined without objects; the minimum is {least:g}"
             else:
-                least = threshold.value_threshold.lower_bound.value
-                found = "is undefined, for it has no object to find" if math.isnan(value) else ""
-                yield f"{name}{where} {found or f'is {value:.4f}'}, at least {least:g} is wanted"
+                yield f"{name}{where} is {value:.4f}, below the minimum of {least:g}"
     for spec in validation.missing_slices:
         for name, value in spec.feature_values.items():
-            yield f"there is no picture with {name}={value}, which has a least mAP"
-
-
-def _interval(score: Score) -> str:
-    if math.isnan(score.lower):
-        return ""
-    return f" (95 % interval {score.lower:+.4f} to {score.upper:+.4f})"
+            yield f"no picture has {name}={value}, for which there is a minimum mAP"

@@ -1,4 +1,4 @@
-"""What the metrics are called in an evaluation, and what they hold where that is no number."""
+"""The names of the metrics in an evaluation, and the values of those that are no numbers."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ from metrics import coco, object_slices
 MAP = "mAP"  # VOC2007, 11-point
 MAP_AREA = "mAP_area"  # VOC2010 and later
 
-# Exists as a change only (TFMA stores it as mAP_significant_diff):
-# see `tfma_metric.significant_change`.
+# `tfma_metric.significant_change`; there is only this change, which TFMA calls
+# mAP_significant_diff.
 SIGNIFICANT = "mAP_significant"
 
 # COCO's twelve numbers by the field of `coco.CocoResult` that holds them.
@@ -27,31 +27,31 @@ CURVE_RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 def ap_name(class_name: str) -> str:
-    """Metric with the 11-point AP of a class; NaN without objects that are not difficult."""
+    """The 11-point AP of a class; NaN without objects that count."""
     return f"AP/{class_name}"
 
 
 def ap_area_name(class_name: str) -> str:
-    """Metric with the area AP of a class; NaN without objects that are not difficult."""
+    """The area AP of a class; NaN without objects that count."""
     return f"AP_area/{class_name}"
 
 
 def curve_name(class_name: str) -> str:
-    """Metric with the interpolated precision of a class, float64 [101], at `CURVE_RECALLS`."""
+    """The interpolated precision of a class at `CURVE_RECALLS`, float64 [101]."""
     return f"precision_at_recall/{class_name}"
 
 
 def coco_ap_name(class_name: str) -> str:
-    """Metric with COCO's AP of a class."""
+    """COCO's AP of a class."""
     return f"coco/ap/{class_name}"
 
 
 def slice_map_name(slice_name: str) -> str:
-    """Metric with the 11-point mAP of some of the objects, by a name of `slice_names`."""
+    """The 11-point mAP over a slice of the objects, by a name of `slice_names`."""
     return f"mAP/{slice_name}"
 
 
 def slice_names(fields: Fields) -> tuple[str, ...]:
-    """The slices of objects that records with these fields tell apart."""
+    """The slices of objects that records with these fields support."""
     known = ["size", *(flag for flag in ("truncated", "occluded") if getattr(fields, flag))]
     return tuple(name for name in object_slices.NAMES if name.split("=")[0] in known)

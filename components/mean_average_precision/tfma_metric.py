@@ -1,16 +1,14 @@
 """The detection metric for TensorFlow Model Analysis.
 
 Put `metric_config(...)` into a `MetricsSpec`, and bounds on the metrics of `metric_names` into its
-`per_slice_thresholds`. (Not into `MetricConfig.threshold`, which TFMA looks up under the name of
-the metric only, while this one reports many; and not into `thresholds`, which TFMA holds against
-every slice.)
+`per_slice_thresholds`. `MetricConfig.threshold` will not do: TFMA looks that up by the name of the
+metric, and this one reports many. Nor will `thresholds`, which TFMA applies to every slice.
 """
 
 import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow_model_analysis as tfma
@@ -37,11 +35,11 @@ def metric_config(
 ) -> config_pb2.MetricConfig:
     """Configures the metric.
 
-    class_names: every class that records and model can name, in the order of their ids 1..N.
+    class_names: every class in records and answers, in the order of their ids 1..N.
     fields: the names of the records' features.
-    with_coco: also reports COCO's, `metric_names.COCO_NAMES` and `coco_ap_name` of each class.
-    with_intervals: also says how much each metric varies over bootstrap samples of the pictures.
-        (TFMA's own options for that are to be left out.)
+    with_coco: adds COCO's metrics, `metric_names.COCO_NAMES` and each class's `coco_ap_name`.
+    with_intervals: adds the spread of each metric over bootstrap samples of the pictures. Leave out
+        TFMA's own options for that.
     """
     config = {
         "class_names": list(class_names),
@@ -57,17 +55,16 @@ def metric_config(
 class MeanAveragePrecision(metric_types.Metric):
     """mAP and AP of each class by the Pascal VOC rules (`voc.evaluate`), IoU above 0.5.
 
-    Ground truth comes from the features of the raw `tf.Example`, detections from the model's
-    answer: `detection_boxes` [n, 4], `detection_scores` [n], `detection_class_names` [n] and
-    `num_detections`, rows after which are padding. A record without object features is a picture
-    without objects; one without flags has no difficult, truncated, occluded or crowd objects.
+    Ground truth comes from the features of the raw `tf.Example` (`metrics.picture_reader`),
+    detections from the model's outputs (`data.saved_model`). A record without object features is a
+    picture without objects; one without flags has no difficult, truncated, occluded or crowd
+    objects.
 
-    A candidate that names an unknown class is an error. A baseline may come from data with other
-    classes: what it finds of classes unknown here is left out, and of those that it does not know
-    it finds nothing, so their AP is 0.
+    A candidate that names an unknown class is an error. A baseline may know other classes: its
+    detections of classes unknown here are dropped, and the classes that it does not know have AP 0.
 
-    Beside the metrics it makes TFMA's own confusion matrix plots, one for each class under its id
-    1..N, for `tfma.view.render_plot`. There is no true negative in detection: it is always 0.
+    Besides the metrics there are TFMA's confusion matrix plots, one per class under its id 1..N,
+    for `tfma.view.render_plot`. Detection has no true negatives: they are always 0.
     """
 
     def __init__(
@@ -91,21 +88,21 @@ class MeanAveragePrecision(metric_types.Metric):
 def confidence_interval(
     value: float, standard_error: float, degrees_of_freedom: int
 ) -> tuple[float, float]:
-    """Bounds of the 95 % interval around a number, from the spread of its bootstrap samples.
+    """Bounds of the 95 % interval around a value, from the spread of its bootstrap samples.
 
-    TFMA's own interval lies around the mean of the samples. With few pictures AP is higher in
-    samples that hold some twice, by as much as a standard error.
+    TFMA's own interval is centred on the mean of the samples. With few pictures, samples that hold
+    some of them twice have a higher AP, by as much as a standard error.
     """
     half = float(stats.t.ppf(0.975, degrees_of_freedom)) * standard_error
     return value - half, value + half
 
 
-def significant_change(change: Any) -> float:
-    """The change that counts: 0 where chance alone explains it, else the change itself.
+def significant_change(change: tfma.types.ValueWithTDistribution | float) -> float:
+    """The change if it is significant, else 0.
 
-    change: of a metric between candidate and baseline, both measured on the same pictures. With
-        confidence intervals it comes as TFMA's t distribution, and a change whose 95 % interval
-        holds 0 is one that chance explains; without them it is a number, and counts as it is.
+    change: of a metric from baseline to candidate, both measured on the same pictures. With
+        confidence intervals it is TFMA's t distribution, and not significant if its 95 % interval
+        holds 0. Without them it is a number, which always counts.
     """
     if not isinstance(change, tfma.types.ValueWithTDistribution):
         return float(change)
@@ -144,7 +141,7 @@ def _computations(
 
 
 def _add_intervals(metrics: metric_types.MetricsDict) -> metric_types.MetricsDict:
-    """Turns what `ScorePictures` made with intervals, and its differences, into TFMA's type."""
+    """Turns the arrays of `ScorePictures`, and their differences, into TFMA's type."""
     return {
         key: tfma.types.ValueWithTDistribution(
             sample_mean=values[1:].mean(axis=0),
@@ -157,13 +154,15 @@ def _add_intervals(metrics: metric_types.MetricsDict) -> metric_types.MetricsDic
     }
 
 
-def _add_significant_change(key: metric_types.MetricKey, metrics: metric_types.MetricsDict):
+def _add_significant_change(
+    key: metric_types.MetricKey, metrics: metric_types.MetricsDict
+) -> metric_types.MetricsDict:
     change = metrics[metric_key(metric_names.MAP, key.model_name).make_diff_key()]
     return {key: significant_change(change)}
 
 
 class _ReadPicture(metric_types.Preprocessor):
-    """Reads, checks and matches a picture once, before it goes to slices and bootstrap samples."""
+    """Reads, checks and matches a picture once, before it goes to its slices."""
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 from tensorflow_model_analysis.metrics import metric_types
 from tensorflow_model_analysis.metrics.binary_confusion_matrices import Matrices
 from tensorflow_model_analysis.metrics.confusion_matrix_plot import CONFUSION_MATRIX_PLOT_NAME
+from tensorflow_model_analysis.proto import metrics_for_slice_pb2
 
 from components.mean_average_precision import metric_names
 from metrics import bootstrap, coco, matched
@@ -26,20 +27,20 @@ _PICTURES_PER_PART = 500
 
 
 def metric_key(name: str, model_name: str) -> metric_types.MetricKey:
-    # TFMA finds the bounds of a MetricsSpec only under keys that leave it open whether examples
-    # are weighted.
+    # TFMA finds the bounds of a MetricsSpec only under keys that do not say whether examples are
+    # weighted.
     return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
 
 
 class MatchedPicture(NamedTuple):
-    """What a picture adds to the score of VOC, and to COCO's if that is wanted."""
+    """What a picture adds to the VOC score, and to COCO's if that is configured."""
 
     matched: Matched
     columns: Columns | None
 
 
 class _Accumulator(NamedTuple):
-    """Pictures of a slice; those for COCO with their boxes, for it matches in many ways."""
+    """Pictures of a slice. COCO needs their boxes, because it matches in many ways."""
 
     parts: list[Packed]
     single: list[Matched]  # pictures that are not packed yet
@@ -49,8 +50,8 @@ class _Accumulator(NamedTuple):
 class ScorePictures(beam.CombineFn):
     """Collects the pictures of a slice and scores them at the end.
 
-    With intervals each metric is an array: first that of all pictures, then those of the samples.
-    So TFMA takes differences between models sample by sample.
+    With intervals each metric is an array, [1 + samples]: of all pictures, then of each bootstrap
+    sample. So TFMA subtracts models sample by sample.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class ScorePictures(beam.CombineFn):
         return {metric_key(name, self._model_name): value for name, value in values.items()} | plots
 
     def _score(self, pictures: Matched, boxes: DetectionAccumulator) -> tuple[dict, dict]:
-        """Metrics by name, plots by key; `boxes` are of the same pictures, for COCO."""
+        """Metrics by name and plots by key; `boxes` holds the same pictures, for COCO."""
         results = score_classes(pictures, len(self._class_names), len(self._slices))
         rows = zip(self._class_names, results, strict=True)
         values, plots, precisions = {}, {}, []
@@ -173,8 +174,10 @@ def _plot_key(class_id: int, model_name: str) -> metric_types.PlotKey:
     )
 
 
-def _confusion_matrices(row: ClassResult):
-    """Counts of the detections above each score threshold, as TFMA's plots want them."""
+def _confusion_matrices(
+    row: ClassResult,
+) -> metrics_for_slice_pb2.ConfusionMatrixAtThresholds:
+    """Counts of the detections above each score threshold, in the form of TFMA's plots."""
     above = len(row.scores) - np.searchsorted(row.scores[::-1], _SCORE_THRESHOLDS, "right")
     found = np.append(0.0, np.cumsum(row.hits))[above]
     matrices = Matrices(

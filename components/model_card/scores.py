@@ -11,7 +11,7 @@ from tensorflow_model_analysis.proto import config_pb2
 from components.evaluation import OVERALL, Evaluation, Score, read_evaluation
 from components.mean_average_precision import metric_names
 
-_SIGNIFICANT_CHANGE = f"change of {metric_names.MAP}, 0 where chance explains it"
+_SIGNIFICANT_CHANGE = f"change of {metric_names.MAP}, 0 if not significant"
 
 
 def gather_scores(folder: str) -> dict:

@@ -153,9 +153,9 @@ def test_bounds_just_below_pass_and_just_above_fail(tmp_path, models):
     assert not tfma.load_validation_result(str(folder)).validation_ok
     dog, ghost, changed = sorted(read_evaluation(folder).failures)
     value = new.classes["dog"].ap_11_point
-    assert dog == f"AP/dog is {value:.4f}, at least {value + 1e-3:g} is wanted"
-    assert ghost == "AP/ghost is undefined, for it has no object to find, at least 0 is wanted"
-    assert changed == f"mAP changed by {change:+.4f}, at least {change + 1e-3:+g} is wanted"
+    assert dog == f"AP/dog is {value:.4f}, below the minimum of {value + 1e-3:g}"
+    assert ghost == "AP/ghost is undefined without objects; the minimum is 0"
+    assert changed == f"mAP changed by {change:+.4f}, below the minimum of {change + 1e-3:+g}"
 
 
 MANY = pictures(240)
