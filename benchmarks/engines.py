@@ -4,9 +4,9 @@
 
 Converts drawn pictures and runs the sample pipeline on them, with few training steps, once for each
 place where Beam can work. Of conversion, StatisticsGen, Transform and Evaluator: seconds, Python
-workers started, and the peak of the memory that the command, its workers and the engine's Java hold
-together. Flink and Spark are embedded in their job servers (`make flink` and `make spark` get the
-jars); their workers are counted from the pool.
+workers started, CPU seconds of each worker (even ones share the work), and the peak of the memory
+that the command, its workers and the engine's Java hold together. Flink and Spark are embedded in
+their job servers (`make flink` and `make spark` get the jars).
 """
 
 import argparse
@@ -44,14 +44,15 @@ class Process(NamedTuple):
     parent: int
     is_worker: bool
     memory_mb: float
+    cpu_seconds: float
 
 
 class Watch:
     """Looks at this process's descendants again and again, and keeps what it sees of them."""
 
     def __init__(self) -> None:
-        self._workers: set[int] = set()
-        self._told: set[int] = set()
+        self._cpu_seconds: dict[int, float] = {}  # of each worker so far
+        self._told: dict[int, float] = {}  # the same when it was last taken
         self._peak_mb = 0.0
         self._stop = threading.Event()
 
@@ -66,16 +67,23 @@ class Watch:
             self._stop.set()
             thread.join()
 
-    def take(self) -> tuple[int, float]:
-        """Workers seen for the first time, and peak memory in MB, both since the last call."""
-        started, peak = len(self._workers - self._told), self._peak_mb
-        self._told, self._peak_mb = set(self._workers), 0.0
-        return started, peak
+    def take(self) -> dict[str, object]:
+        """What was seen since the last call."""
+        now, before = dict(self._cpu_seconds), self._told
+        spent = sorted(round(seconds - before.get(pid, 0), 1) for pid, seconds in now.items())
+        row = {
+            "workers started": len(now.keys() - before.keys()),
+            "CPU s of workers": " ".join(f"{seconds:g}" for seconds in spent if seconds),
+            "peak MB": self._peak_mb,
+        }
+        self._told, self._peak_mb = now, 0.0
+        return row
 
     def _look_on(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             family = _descendants(os.getpid())
-            self._workers |= {process.pid for process in family if process.is_worker}
+            workers = {process.pid: process.cpu_seconds for process in family if process.is_worker}
+            self._cpu_seconds = {**self._cpu_seconds, **workers}
             self._peak_mb = max(self._peak_mb, sum(process.memory_mb for process in family))
 
 
@@ -84,6 +92,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     parser.add_argument("--pictures", type=int, default=1200, help="(default: %(default)s)")
     parser.add_argument("--places", nargs="+", choices=_PLACES, default=_PLACES)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="Python workers of an engine (default: %(default)s)"
+    )
     options = parser.parse_args()
     quiet()
     for engine in set(options.places) & set(local.ENGINES):
@@ -92,14 +103,16 @@ def main() -> int:
         folder = Path(name)
         voc = folder / "voc"
         draw_sample(voc, images=options.pictures)
-        measured = [_measure(place, voc, folder / place) for place in options.places]
+        measured = [
+            _measure(place, voc, folder / place, options.workers) for place in options.places
+        ]
     # By work, so that the places stand below each other.
     rows = [row for rows in zip(*measured, strict=True) for row in rows]
     return report(f"Beam, {options.pictures:,} drawn pictures", rows, [], options.json)
 
 
-def _measure(place: str, voc: Path, folder: Path) -> list[dict]:
-    """The rows of one place."""
+def _measure(place: str, voc: Path, folder: Path, workers: int) -> list[dict]:
+    """The rows of one place; `workers` are an engine's."""
     print(f"{place} ...", flush=True)
     folder.mkdir()
     engine = local.started(place, folder) if place in local.ENGINES else nullcontext()
@@ -112,17 +125,16 @@ def _measure(place: str, voc: Path, folder: Path) -> list[dict]:
     with engine, watch.watching():
         convert = ["-m", "data.convert", "--voc", voc, "--output", records, *lists, "--classes"]
         started = time.perf_counter()
-        list(_lines([*convert, *classes, "--beam", place]))
-        rows["conversion"] = (time.perf_counter() - started, *watch.take())
+        beam = ["--beam", place]
+        if place in local.ENGINES:
+            beam += ["--", f"--sdk_worker_parallelism={workers}"]
+        list(_lines([*convert, *classes, *beam]))
+        rows["conversion"] = {"seconds": time.perf_counter() - started, **watch.take()}
         run = ["local_runner.py", "--data", records, "--output", output, *settings]
-        for line in _lines([*run, "--beam", place]):
+        for line in _lines([*run, *beam]):
             if found := _DONE.match(line):
-                rows[found[1]] = (float(found[2]), *watch.take())
-    names = ("seconds", "workers started", "peak MB")
-    return [
-        {"what": work, "where": place, **dict(zip(names, rows[work], strict=True))}
-        for work in _WORK
-    ]
+                rows[found[1]] = {"seconds": float(found[2]), **watch.take()}
+    return [{"what": work, "where": place, **rows[work]} for work in _WORK]
 
 
 def _lines(arguments: list) -> Iterator[str]:
@@ -147,13 +159,15 @@ def _descendants(pid: int) -> list[Process]:
 
 def _read(path: Path) -> Process | None:
     try:
-        parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        fields = (path / "stat").read_text().rpartition(")")[2].split()
         command = (path / "cmdline").read_bytes().decode(errors="replace")
         pages = int((path / "statm").read_text().split()[1])
     except (OSError, ValueError):
         return None
     memory_mb = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return Process(int(path.name), parent, bool(_WORKER.search(command)), memory_mb)
+    cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    is_worker = bool(_WORKER.search(command))
+    return Process(int(path.name), int(fields[1]), is_worker, memory_mb, cpu_seconds)
 
 
 if __name__ == "__main__":
