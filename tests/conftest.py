@@ -14,7 +14,7 @@ quiet()
 def pytest_report_header() -> str:
     """Says why tests of Flink and Spark are left out."""
     if lack := engines_missing():
-        return f"tests/engines is left out: {lack} (`make flink` and `make spark` get the jars)"
+        return f"tests on Flink and Spark are left out: {lack} (make flink, make spark)"
     return ""
 
 
