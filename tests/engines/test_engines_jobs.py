@@ -41,11 +41,17 @@ def voc(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def converted(voc, tmp_path_factory) -> dict[str, bytes]:
-    """What a conversion in this process writes."""
+def records(voc, tmp_path_factory) -> Path:
+    """A folder that was converted in this process."""
     output = tmp_path_factory.mktemp("direct") / "records"
     convert(voc, output, classes=_CLASSES, **SPLIT_LISTS)
-    return _files(output)
+    return output
+
+
+@pytest.fixture(scope="module")
+def converted(records) -> dict[str, bytes]:
+    """What that conversion wrote."""
+    return _files(records)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -184,26 +190,27 @@ def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def direct_run(voc, tmp_path_factory) -> dict:
+def direct_run(records, tmp_path_factory) -> dict:
     """What the sample pipeline makes in one process."""
     output = tmp_path_factory.mktemp("run") / "output"
-    command = [sys.executable, "local_runner.py", *_run_arguments(voc, output)]
     root = Path(__file__).resolve().parents[2]
-    subprocess.run(command, cwd=root, check=True, capture_output=True)
+    command = [sys.executable, "local_runner.py", *_run_arguments(records, output)]
+    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     return _made(output)
 
 
-def test_the_pipeline_finds_the_same(engine, voc, direct_run, tmp_path):
+def test_the_pipeline_finds_the_same(engine, records, direct_run, tmp_path):
     output = tmp_path / "output"
-    process = engine.start("local_runner.py", *_run_arguments(voc, output), *engine.options())
+    process = engine.start("local_runner.py", *_run_arguments(records, output), *engine.options())
     stdout, stderr = process.communicate(timeout=1800)
     assert (process.returncode, stderr) == (0, ""), stdout
     assert _made(output) == direct_run
 
 
-def _run_arguments(voc: Path, output: Path) -> list[str]:
+def _run_arguments(records: Path, output: Path) -> list[str]:
     settings = [word for value in _QUICK for word in ("--set", value)]
-    return ["--data", str(voc), "--output", str(output), *settings]
+    return ["--data", str(records), "--output", str(output), *settings]
 
 
 def _made(output: Path) -> dict:
