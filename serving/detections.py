@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
-from data.saved_model import BOXES, CLASS_NAMES, COUNT
+from data.saved_model import BOXES, CLASS_NAMES, CLASSES, COUNT, SCORES
 from serving.drawing import draw_detections
 
 
@@ -57,8 +57,8 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
             found.append(
                 Detection(
                     name=name.decode() if isinstance(name, bytes) else str(name),
-                    class_id=int(outputs["detection_classes"][i]),
-                    score=float(outputs["detection_scores"][i]),
+                    class_id=int(outputs[CLASSES][i]),
+                    score=float(outputs[SCORES][i]),
                     box=(ymin, xmin, ymax, xmax),
                 )
             )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from data.saved_model import BOXES, CLASS_NAMES, CLASSES, COUNT, SCORES
 from trainer.boxes import decode
 from trainer.config import TrainerConfig
 
@@ -11,11 +12,11 @@ from trainer.config import TrainerConfig
 def output_specs(max_detections: int) -> dict[str, tuple[tf.DType, list[int]]]:
     """Type and shape, without the batch, of everything `detect` returns."""
     return {
-        "detection_boxes": (tf.float32, [max_detections, 4]),
-        "detection_scores": (tf.float32, [max_detections]),
-        "detection_classes": (tf.int64, [max_detections]),
-        "detection_class_names": (tf.string, [max_detections]),
-        "num_detections": (tf.int64, []),
+        BOXES: (tf.float32, [max_detections, 4]),
+        SCORES: (tf.float32, [max_detections]),
+        CLASSES: (tf.int64, [max_detections]),
+        CLASS_NAMES: (tf.string, [max_detections]),
+        COUNT: (tf.int64, []),
     }
 
 
@@ -58,9 +59,9 @@ def detect(
     valid = tf.sequence_mask(found.valid_detections, config.max_detections)
     classes = tf.where(valid, tf.cast(found.nmsed_classes, tf.int64) + 1, 0)
     return {
-        "detection_boxes": found.nmsed_boxes,
-        "detection_scores": found.nmsed_scores,
-        "detection_classes": classes,
-        "detection_class_names": tf.gather(tf.constant(["", *class_names]), classes),
-        "num_detections": tf.cast(found.valid_detections, tf.int64),
+        BOXES: found.nmsed_boxes,
+        SCORES: found.nmsed_scores,
+        CLASSES: classes,
+        CLASS_NAMES: tf.gather(tf.constant(["", *class_names]), classes),
+        COUNT: tf.cast(found.valid_detections, tf.int64),
     }

@@ -1,0 +1,33 @@
+"""What is in an exported model is said once: elsewhere its names are imported."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from data import saved_model
+
+_ROOT = Path(__file__).resolve().parents[2]
+_NAMES = {
+    value for name, value in vars(saved_model).items() if name.isupper() and isinstance(value, str)
+}
+
+
+def _repeated(source: str) -> list[str]:
+    """The names of the exported model that a source writes out again."""
+    constants = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return [node.value for node in constants if node.value in _NAMES]
+
+
+def test_no_module_repeats_a_name_of_the_exported_model():
+    packages = [path.parent for path in _ROOT.glob("*/__init__.py")]
+    files = [file for package in packages for file in package.rglob("*.py")]
+    files += _ROOT.glob("*.py")
+    found = {str(file.relative_to(_ROOT)): _repeated(file.read_text()) for file in files}
+    repeated = {file: names for file, names in found.items() if names}
+    assert repeated.keys() == {"data/saved_model.py"}, repeated
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "serving_examples", "num_detections"])
+def test_a_repeated_name_is_found(name):
+    assert _repeated(f"def f(x):\n    return x[{name!r}]") == [name]
