@@ -1,5 +1,6 @@
 """What a local run makes of its options, up to where the first component would start."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -34,8 +35,9 @@ def started(tmp_path, monkeypatch):
         monkeypatch.setattr(local, "prepare", lambda *_: inputs)
         monkeypatch.setattr(local, "run_with_progress", run)
         config = load_config("sample", list(settings))
+        config = dataclasses.replace(config, output=str(tmp_path / "output"))
         with pytest.raises(Stopped):
-            local.run(config, data=None, output=tmp_path / "output", **options)
+            local.run(config, **options)
         return found
 
     return started
