@@ -3,7 +3,9 @@
 import dataclasses
 import errno
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data.command_line import as_command
 from data.errors import DataError
 from tests.trainer.tiny import TINY
 from trainer import (
+    checkpoints,
     devices,
     export,
     reporting,
@@ -90,6 +94,33 @@ def test_the_detector_to_export_is_the_configured_one(arguments, tmp_path):
     _, served, _ = train.call_args.args
     answer = served.detect(np.zeros((1, 32, 32, 3), np.float32))
     assert answer["detection_scores"].shape == (1, 7)
+
+
+def test_ctrl_c_says_from_which_step_the_same_command_resumes(
+    arguments, tmp_path, monkeypatch, capsys, messages
+):
+    save = checkpoints.save
+
+    def interrupted_after(step_wanted):
+        def interrupted_save(folder, step, *rest):
+            save(folder, step, *rest)
+            if step == step_wanted:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(checkpoints, "save", interrupted_save)
+        given = arguments(tmp_path / "work", "checkpoint_every", 2)
+        return as_command(lambda _: run.run_fn(given))()
+
+    with mock.patch.object(run, "train", lambda *_: os.kill(os.getpid(), signal.SIGINT)):
+        assert interrupted_after(None) == 130
+    assert capsys.readouterr().err == (
+        "interrupted: rerun the same command to start the training again (the first checkpoint is "
+        "written at step 2)\n"
+    )
+    assert interrupted_after(4) == 130
+    assert capsys.readouterr().err == "interrupted: rerun the same command to resume from step 4\n"
+    assert interrupted_after(None) == 0
+    assert any("train resume step=4" in text for text in messages())
 
 
 def test_settings_that_change_no_result_keep_the_folder(folder_of):
