@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=local_path,
-        help="a VOC root, a folder of TFRecords, or spans as records/span-{SPAN}/version-{VERSION}",
+        help="a folder of annotated pictures (docs/annotations.md) or of TFRecords, or spans as "
+        "records/span-{SPAN}/version-{VERSION}",
     )
     parser.add_argument(
         "--output",

@@ -149,6 +149,7 @@ def _conversion(pictures: int, folder: Path) -> Callable[[], None]:
 
     from data import conversion  # noqa: F401  # imported before memory is measured
     from data.convert import convert
+    from data.options import ConversionOptions
 
     year = folder / "VOC2007"
     for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
@@ -164,7 +165,8 @@ def _conversion(pictures: int, folder: Path) -> Callable[[], None]:
     (year / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names) + "\n")
 
     def convert_all():
-        report = convert(folder, folder / "records", train=["VOC2007/trainval"], classes=["cat"])
+        options = ConversionOptions(train=("VOC2007/trainval",), classes=("cat",))
+        report = convert(folder, folder / "records", options)
         written = sum(split.total.images for split in report.splits.values())
         if written != pictures:
             raise SystemExit(f"error: {written:,} of {pictures:,} pictures were converted")

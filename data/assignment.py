@@ -1,12 +1,17 @@
 """Which pictures go to which split and shard, decided from a table of the hashes of all of them.
 
-A picture takes 29 bytes in it. As an element of one of Beam's groups it would be a few Python
-objects, ten times as large, of which a local runner holds several copies.
+A picture takes 29 bytes in it, 61 with its look. As an element of one of Beam's groups it would be
+a few Python objects, ten times as large, of which a local runner holds several copies.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from data.looks import LOOK_BYTES, same_looks
+from data.splits import SPLITS
 
 # A picture found in several splits stays in the one whose result it would spoil.
 KEEP_ORDER = ("test", "eval", "train")
@@ -20,6 +25,45 @@ TABLE = np.dtype(
         ("place", np.uint64),  # at random: decides the shard and the place in it
     ]
 )
+# Where the split depends on what a picture looks like; all zero if it has no look.
+TABLE_WITH_LOOKS = np.dtype([*TABLE.descr, ("look", np.uint8, (LOOK_BYTES,))])
+
+
+def split_by_content(table: np.ndarray, shares: Sequence[float]) -> np.ndarray:
+    """Sets the split of each row; pictures that look the same go to the same one.
+
+    A group's split depends on its contents alone, not on the other pictures, unless a split would
+    stay empty: it then takes the group that is nearest to it.
+
+    Args:
+        table: of TABLE_WITH_LOOKS.
+        shares: of train, eval and test, adding up to 1.
+
+    Returns:
+        int [rows], the number of each row's group.
+    """
+    rows = len(table)
+    order = np.argsort(table["sha256"], kind="stable")
+    same = table["sha256"][order][1:] == table["sha256"][order][:-1]
+    equal = np.stack([order[:-1][same], order[1:][same]], axis=1)
+    one, other = np.concatenate([equal, same_looks(table["look"])]).T
+    links = coo_array((np.ones(len(one), bool), (one, other)), (rows, rows))
+    _, group = connected_components(links, directed=False)
+    # The least hash of a group, as a number in [0, 1), decides where it goes.
+    _, first = np.unique(group[order], return_index=True)
+    least = table["sha256"][order][first]
+    place = np.array([int.from_bytes(h.ljust(8, b"\0")[:8], "big") / 2**64 for h in least])
+    ends = np.cumsum(shares)
+    split = np.searchsorted(ends / ends[-1], place, side="right")
+    for index, share in enumerate(shares):
+        if share and not (split == index).any():
+            distance = np.abs(place - (ends[index] - share / 2))
+            distance[np.bincount(split, minlength=len(SPLITS))[split] == 1] = np.inf
+            if np.isfinite(distance).any():
+                split[np.argmin(distance)] = index
+    order_of = np.array([KEEP_ORDER.index(name) for name in SPLITS], np.uint8)
+    table["split"] = order_of[split[group]]
+    return group
 
 
 def leaks(table: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,17 +1,24 @@
 """COCO annotation files: one JSON document holds the boxes of all pictures of a split.
 
-Boxes, category names and the crowd flag are read; segmentations, keypoints and supercategories are
-not. The pictures are checked later, like VOC's, by the workers that convert them.
+Boxes, category names and the crowd flag are read; segmentations and keypoints are not. The pictures
+are checked later, like VOC's, by the workers that convert them.
 """
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from data.errors import DataError
-from data.image_sets import SPLITS, Picture, Selection
+from data.image_sets import Picture, Selection
+from data.options import ConversionOptions
+from data.picture_files import inside
+from data.problems import Problem
+from data.splits import SPLITS
 from data.voc import Annotation, VocObject
 
 _LISTS = ("images", "annotations", "categories")
@@ -19,25 +26,45 @@ _LISTS = ("images", "annotations", "categories")
 _READ = frozenset(
     {
         *_LISTS,
-        *("id", "file_name", "width", "height", "name"),
+        *("id", "file_name", "width", "height", "name", "supercategory"),
         *("image_id", "category_id", "bbox", "iscrowd"),
     }
 )
+_WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
+_CROWD = {0: False, 1: True, "0": False, "1": True, "": False, None: False}
+
+Key = int | str
 
 
 @dataclass(frozen=True)
 class CocoSource:
-    """One annotation file, the folder of its pictures, and the split that they go to."""
+    """One annotation file, the folder of its pictures, and the split that they go to.
+
+    An empty split leaves that to the content of the pictures.
+    """
 
     split: str
     annotations: Path
     images: Path
 
 
-def select_coco(sources: Sequence[CocoSource]) -> tuple[Selection, tuple[str, ...]]:
+@dataclass
+class _Document:
+    """A file's entries, with checked ids."""
+
+    source: CocoSource
+    images: list[tuple[Key, PurePosixPath, int, int]]
+    annotations: list[dict[str, Any]]
+    names: dict[Key, str]
+    parents: dict[Key, str] = field(default_factory=dict)
+
+
+def select_coco(
+    sources: Sequence[CocoSource], options: ConversionOptions
+) -> tuple[Selection, tuple[str, ...]]:
     """Reads COCO's annotation files.
 
-    A box that is none does not end the reading: its picture carries the problem to the conversion,
+    A bad annotation does not end the reading: its picture carries the problem to the conversion,
     where `--on-error` decides.
 
     Returns:
@@ -47,36 +74,46 @@ def select_coco(sources: Sequence[CocoSource]) -> tuple[Selection, tuple[str, ..
         DataError: a file is missing or is not COCO's, two entries contradict each other, or no
             file is for training.
     """
-    if not any(source.split == "train" for source in sources):
+    by_content = options.shares is not None
+    if not by_content and not any(source.split in ("train", "") for source in sources):
         raise DataError("nothing to train on. Name a file by --coco-annotations train=FILE")
-    categories: dict[int, str] = {}
+    for name in SPLITS:
+        if getattr(options, name):
+            raise DataError(f"--{name} is for lists of VOC. Give --coco-annotations {name}=FILE")
+    documents = [_read(source) for source in sources]
+    categories, notes = _categories(documents)
     pictures: dict[str, Picture] = {}
-    notes = []
-    for source in sources:
-        if not source.images.is_dir():
-            raise DataError(f"{source.images}: no such folder. Give that of the pictures: --images")
-        document = _load(source.annotations)
-        _add_categories(source.annotations, document["categories"], categories)
+    loose: list[Problem] = []
+    for document in documents:
+        source = document.source
         crowds = 0
-        for picture in _pictures(source, document, categories):
+        for picture in _pictures(document, "" if by_content else source.split, categories, loose):
             if picture.source_id in pictures:
                 raise DataError(
                     f"{source.annotations}: {picture.source_id} is named twice, here or in another "
                     "file. Remove one, or give one of the folders of pictures another name"
                 )
             pictures[picture.source_id] = picture
-            crowds += sum(item.is_crowd for item in picture.annotation.objects)
+            crowds += sum(bool(item.is_crowd) for item in picture.annotation.objects)
         if crowds:
             notes.append(f"{source.annotations.name}: {crowds:,} crowds count as difficult")
     lists = {
         split: tuple(source.annotations.name for source in sources if source.split == split)
         for split in SPLITS
     }
-    names = tuple(categories[number] for number in sorted(categories))
-    return Selection(lists, tuple(pictures.values()), tuple(notes)), names
+    names = tuple(categories[key] for key in sorted(categories, key=_order))
+    chosen = Selection(
+        dict.fromkeys(SPLITS, ()) if by_content else lists,
+        tuple(pictures.values()),
+        tuple(notes),
+        options.shares,
+        tuple(loose),
+    )
+    return chosen, names
 
 
-def _load(path: Path) -> dict[str, list]:
+def load(path: Path) -> dict[str, list]:
+    """The lists of a file, with what is read of their entries; DataError if it is not COCO's."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             document = json.load(file, object_hook=_what_is_read)
@@ -100,127 +137,136 @@ def _what_is_read(entry: dict) -> dict:
     return {key: value for key, value in entry.items() if key in _READ}
 
 
-def _add_categories(path: Path, entries: list, categories: dict[int, str]) -> None:
-    """Adds what a file says to `categories`; all files have to mean the same by an id."""
-    for index, entry in enumerate(entries):
-        number, name = _values(path, "categories", index, entry, id=int, name=str)
-        if categories.get(number, name) != name:
+def _read(source: CocoSource) -> _Document:
+    """Loads a file and checks what a conversion cannot do without: ids and names."""
+    path = source.annotations
+    if not source.images.is_dir():
+        raise DataError(f"{source.images}: no such folder. Give that of the pictures: --images")
+    document = load(path)
+    names, parents = {}, {}
+    for index, entry in enumerate(document["categories"]):
+        where = f"{path}: categories[{index}]"
+        key, name = _id(where, entry, "id"), _name(where, entry, "name")
+        if names.get(key, name) != name:
+            raise DataError(f"{path}: category {key} is both {names[key]!r} and {name!r}")
+        names[key] = name
+        parents[key] = str(entry.get("supercategory") or "").strip()
+    images, seen = [], set()
+    for index, entry in enumerate(document["images"]):
+        where = f"{path}: images[{index}]"
+        key, name = _id(where, entry, "id"), _name(where, entry, "file_name")
+        if key in seen:
+            raise DataError(f"{path}: image {key} is there twice. Remove one of them")
+        seen.add(key)
+        # Tools write paths of their own machine; the last part is what is left of it here.
+        file = inside(name) or PurePosixPath(PureWindowsPath(name).name or "unnamed")
+        images.append((key, file, _side(entry.get("width")), _side(entry.get("height"))))
+    if not images:
+        raise DataError(f"{path}: there are no images, so {source.split} gets no picture from it")
+    for index, entry in enumerate(document["annotations"]):
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: annotations[{index}] is {entry!r:.40}. This is not COCO")
+    return _Document(source, images, document["annotations"], names, parents)
+
+
+def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[str]]:
+    """The names by id, which all files have to agree on, and notes on those that are left out."""
+    names: dict[Key, str] = {}
+    parents: set[str] = set()
+    used: Counter[Key | None] = Counter()
+    for document in documents:
+        for key, name in document.names.items():
+            if names.setdefault(key, name) != name:
+                raise DataError(
+                    f"{document.source.annotations}: category {key} is {name!r}, but "
+                    f"{names[key]!r} before. All files need the same categories"
+                )
+        used.update(_key(entry.get("category_id")) for entry in document.annotations)
+        parents |= {document.parents[key] for key in document.names}
+    notes = []
+    for key, name in list(names.items()):
+        # Roboflow begins its categories with one that groups the others.
+        if name in parents and not used[key] and len(names) > 1:
+            del names[key]
+            notes.append(f"category {key} ({name}) only groups others and is left out")
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            keys = [str(key) for key, known in names.items() if known == name]
             raise DataError(
-                f"{path}: category {number} is {name!r}, but {categories[number]!r} before. All "
-                "files need the same categories"
+                f"{documents[0].source.annotations}: categories {' and '.join(keys)} are both "
+                f"{name!r}. Rename one"
             )
-        others = [key for key, known in categories.items() if known == name and key != number]
-        if others:
-            raise DataError(
-                f"{path}: categories {others[0]} and {number} are both {name!r}. Rename one"
-            )
-        categories[number] = name
+    return names, notes
 
 
 def _pictures(
-    source: CocoSource, document: Mapping[str, list], categories: Mapping[int, str]
+    document: _Document, split: str, categories: Mapping[Key, str], loose: list[Problem]
 ) -> Iterator[Picture]:
-    path = source.annotations
-    images: dict[int | str, tuple] = {}
-    for index, entry in enumerate(document["images"]):
-        number, name = _values(path, "images", index, entry, id=(int, str), file_name=str)
-        inside = PurePosixPath(name)
-        if not inside.parts or inside.is_absolute() or ".." in inside.parts or "\\" in name:
-            raise DataError(
-                f"{path}: image {number}: file_name is {name!r}, which leads out of the folder of "
-                "pictures. Write it relative to that folder"
-            )
-        if number in images:
-            raise DataError(f"{path}: image {number} is there twice. Remove one of them")
-        sides = [entry.get(side) for side in ("width", "height")]
-        images[number] = (
-            inside,
-            *(int(side) if isinstance(side, int | float) else 0 for side in sides),
-        )
-    if not images:
-        raise DataError(f"{path}: there are no images, so {source.split} gets no picture from it")
-    objects: dict[int | str, list[VocObject]] = {number: [] for number in images}
-    problems: dict[int | str, list[str]] = {}
-    for index, entry in enumerate(document["annotations"]):
-        number, image, category, box = _values(
-            path, "annotations", index, entry, id=(int, str), image_id=(int, str), category_id=int,
-            bbox=list,
-        )  # fmt: skip
-        where = f"{path}: annotation {number}"
-        for kind, key, known in (("image", image, images), ("category", category, categories)):
-            if key not in known:
-                alike = [other for other in known if str(other) == str(key)]
-                if alike:
-                    raise DataError(
-                        f"{where}: {kind}_id is {key!r}, but the {kind}'s id is {alike[0]!r}. "
-                        "Write both as numbers, or both as text"
-                    )
-                raise DataError(f"{where}: there is no {kind} {key}. Remove the annotation")
-        crowd = entry.get("iscrowd", 0)
-        if crowd not in (0, 1):
-            raise DataError(f"{where}: iscrowd is {crowd!r}. Write 0 or 1")
-        name = categories[category]
-        problem = _box_problem(box, *images[image][1:])
-        if problem:
-            text = f"{where} ({name}) of {images[image][0]}: bbox {box} {problem}"
-            problems.setdefault(image, []).append(text)
+    """The pictures of a file; problems with annotations of no picture are added to `loose`."""
+    path = document.source.annotations
+    files = {key: file for key, file, *_ in document.images}
+    objects: dict[Key, list[VocObject]] = {}
+    problems: dict[Key, list[Problem]] = {}
+    for index, entry in enumerate(document.annotations):
+        where = f"{path}: annotation {entry.get('id', f'number {index + 1}')}"
+        image = _key(entry.get("image_id"))
+        if image not in files:
+            text = f"{where}: there is no image {entry.get('image_id')!r}"
+            loose.append(Problem("image", text, of_object=True))
+            continue
+        number = entry.get("id", index + 1)
+        found = _object(entry, number, categories)
+        if isinstance(found, VocObject):
+            objects.setdefault(image, []).append(found)
         else:
-            objects[image].append(_object(name, box, bool(crowd)))
-    for number, (file_name, width, height) in images.items():
+            kind, what = found
+            name = categories.get(_key(entry.get("category_id")))
+            text = f"{where}{f' ({name})' if name else ''} of {files[image]}: {what}"
+            problems.setdefault(image, []).append(Problem(kind, text, of_object=True))
+    for key, file, width, height in document.images:
         yield Picture(
-            source_id=f"{source.images.resolve().name}/{file_name}",
-            split=source.split,
-            folder=str(source.images),
+            source_id=f"{document.source.images.resolve().name}/{file}",
+            split=split,
+            folder=str(document.source.images),
             annotation=Annotation(
-                source=f"{path}: image {number} ({file_name})",
-                filename=file_name.name,
+                source=f"{path}: image {key} ({file})",
+                filename=file.name,
                 width=width,
                 height=height,
-                objects=tuple(objects[number]),
+                objects=tuple(objects.get(key, ())),
+                problems=tuple(problems.get(key, ())),
             ),
-            problems=tuple(problems.get(number, ())),
         )
 
 
-def _values(path: Path, kind: str, index: int, entry, **wanted) -> list:
-    """The values of the wanted keys, checked to be of their types."""
-    where = f"{path}: {kind}[{index}]"
-    if not isinstance(entry, dict):
-        raise DataError(f"{where} is {entry!r:.40}, not an object. This is not COCO")
-    for key, kinds in wanted.items():
-        value = entry.get(key)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            said = f"{key} is {value!r:.40}" if key in entry else f"has no {key}"
-            raise DataError(
-                f"{where} {said}. Give annotations of objects, such as instances_train2017.json"
-            )
-    return [entry[key] for key in wanted]
+def _object(
+    entry: dict, number: object, categories: Mapping[Key, str]
+) -> VocObject | tuple[str, str]:
+    """An annotation as an object, or the kind of its problem and what it is.
 
-
-def _box_problem(box: list, width: int, height: int) -> str | None:
-    """What keeps a box from being used: x, y, width, height in pixels, counted from 0."""
-    if len(box) != 4 or not all(
-        isinstance(value, int | float) and math.isfinite(value) for value in box
-    ):
-        return "is not four numbers. Write x, y, width, height in pixels"
-    x, y, box_width, box_height = box
-    if box_width <= 0 or box_height <= 0:
-        return "has no area. Remove it, or correct it"
-    if width <= 0 or height <= 0:
-        return "cannot be checked: the image has no width and height. Write them, in pixels"
-    # Rounding at the border is harmless; the record's box is clipped.
-    if min(x, y) <= -1 or x + box_width >= width + 1 or y + box_height >= height + 1:
-        return f"reaches out of the picture of {width} x {height} pixels. Correct it"
-    return None
-
-
-def _object(name: str, box: list, is_crowd: bool) -> VocObject:
-    """COCO's box, a corner and a size, as VOC's: from the first pixel to the last, counted from 1.
-
-    A crowd, a box around many objects, is difficult to all that know no crowds: nothing has to
-    find it, and what finds it is not wrong.
+    COCO's box, a corner and a size, becomes VOC's: from the first pixel to the last, counted from
+    1. A crowd, a box around many objects, is difficult to all that know no crowds: the metric
+    ignores it.
     """
-    x, y, width, height = map(float, box)
+    name = categories.get(_key(entry.get("category_id")))
+    if name is None:
+        return "category", f"there is no category {entry.get('category_id')!r}"
+    box = entry.get("bbox")
+    if not box:
+        return "box", "it has no bbox"
+    try:
+        x, y, width, height = sides = [float(value) for value in box]
+    except (TypeError, ValueError):
+        sides = [math.nan]
+    if not all(map(math.isfinite, sides)):
+        return "box", f"bbox {box!r:.60} is not x, y, width and height in pixels"
+    if width <= 0 or height <= 0:
+        return "box", f"bbox {box} has no area"
+    crowd = entry.get("iscrowd")
+    crowd = crowd.strip() if isinstance(crowd, str) else crowd
+    if isinstance(crowd, list | dict) or crowd not in _CROWD:
+        return "flag", f"iscrowd is {crowd!r}"
+    is_crowd = _CROWD[crowd]
     return VocObject(
         name=name,
         box_px=(x + 1, y + 1, x + width, y + height),
@@ -228,4 +274,51 @@ def _object(name: str, box: list, is_crowd: bool) -> VocObject:
         truncated=False,
         occluded=False,
         is_crowd=is_crowd,
+        number=number if isinstance(number, int | str) else str(number),
     )
+
+
+def _id(where: str, entry: object, key: str) -> Key:
+    found = _key(_entry(where, entry).get(key))
+    if found is None:
+        raise DataError(f"{where}: {key} is {entry.get(key)!r:.40}. Write a number")
+    return found
+
+
+def _name(where: str, entry: dict, key: str) -> str:
+    value = entry.get(key)
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise DataError(f"{where}: {key} is {value!r:.40}. Write a name")
+    return str(value).strip()
+
+
+def _entry(where: str, entry: object) -> dict:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {entry!r:.40}, not an object. This is not COCO")
+    return entry
+
+
+def _key(value: object) -> Key | None:
+    """An id: 1, 1.0, "1" and "1.0" are the same; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        text = value.strip()
+        whole = _WHOLE.fullmatch(text)
+        return int(whole[1]) if whole else text or None
+    return value if isinstance(value, int) else None
+
+
+def _order(key: Key) -> tuple[bool, Key]:
+    return isinstance(key, str), key
+
+
+def _side(value: object) -> int:
+    """A side in pixels; 0 where it is not stated, and the picture has to tell."""
+    try:
+        side = float(value)
+    except (TypeError, ValueError):
+        return 0
+    return round(side) if 0 < side < 2**31 else 0

@@ -8,6 +8,7 @@ is read once to check it and once more by the worker that writes the shard.
 import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -20,15 +21,18 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from data import assignment
-from data.assignment import KEEP_ORDER, TABLE
+from data.assignment import KEEP_ORDER, TABLE, TABLE_WITH_LOOKS
 from data.errors import DataError
-from data.image_sets import SPLITS, Picture
-from data.jpeg import read_header
+from data.image_sets import Picture
+from data.looks import LOOK_BYTES, look_of
+from data.options import FAIL, SKIP_OBJECT, ConversionOptions
 from data.picture_index import PictureIndex, write_index
+from data.problems import Problem
 from data.progress import Marks
-from data.record_builder import build_example, find_problems, find_voc_box_problems
+from data.record_builder import build_example
 from data.report import Count, SplitCount, count_split
-from data.voc import Annotation, read_annotation
+from data.settled import Settled, settle
+from data.splits import SPLITS
 
 # About 50 MB of VOC pictures a shard.
 _PICTURES_PER_SHARD = 500
@@ -36,8 +40,9 @@ _PICTURES_PER_SHARD = 500
 # Checked together: so many that what Beam adds does not count, so few that all workers get some.
 _PICTURES_PER_TABLE = 50
 
-# Of pictures that are not found as .jpg; "" of one that was listed with its extension.
-_OTHER_EXTENSIONS = (".JPG", ".jpeg", ".JPEG", ".png", ".PNG", "")
+# What is counted of all pictures: (what, which) to number.
+Facts = Counter[tuple[str, str]]
+CHANGES, CLASSES, STARTS, GROUPS = "changes", "classes", "starts", "groups"
 
 
 @dataclass(frozen=True)
@@ -47,34 +52,47 @@ class Plan:
     folder: Path  # where to write; the split folders exist
     marks: Path  # folder of the progress marks
     classes: tuple[str, ...]
+    options: ConversionOptions
     eval_fraction: float  # of the train pictures, held out for eval
-    strict: bool  # write nothing if any picture is rejected
+    shares: tuple[float, ...] | None  # of the splits, where content decides
     seed: int
     shards: Mapping[str, int]  # by split
+    only_check: bool = False  # nothing can be written anyway
+
+    @property
+    def strict(self) -> bool:
+        """Whether nothing is written if any picture or object is unusable."""
+        return self.options.on_error == FAIL
 
 
 class Checked(NamedTuple):
-    """Of a picture that can be written: the hash of its bytes and the split that it goes to."""
+    """Of a picture that can be written: hashes of its bytes and looks, and the split it goes to.
+
+    The look is None without one, and where no split depends on it.
+    """
 
     sha256: str
     split: str
+    look: bytes | None = None
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A picture that cannot be written, and why."""
+    """A picture that cannot be written, or is without some objects, and why."""
 
     source_id: str
     split: str
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    kept: bool = False  # the picture is written
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the pipeline did: the rejected pictures, and by split what was written."""
+    """What the pipeline did: what was rejected, by split what was written, and what was counted."""
 
     rejected: tuple[Rejected, ...]
     written: Mapping[str, SplitCount]
+    facts: Facts
 
 
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
@@ -82,92 +100,89 @@ def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) ->
     write_index(pictures, plan.marks)
     starts = range(0, len(pictures), _PICTURES_PER_TABLE)
     tables = [(start, min(start + _PICTURES_PER_TABLE, len(pictures))) for start in starts]
-    rejected_path, written_path = plan.marks / "rejected.jsonl", plan.marks / "written.jsonl"
+    paths = {name: plan.marks / f"{name}.jsonl" for name in ("rejected", "written", "facts")}
     options = PipelineOptions(list(beam_options))
     with beam.Pipeline(options=options) as pipeline:
-        checked, rejected = (
+        checked, rejected, facts = (
             pipeline
             | "Pictures" >> beam.Create(tables)
-            | "Check" >> beam.ParDo(_Check(plan)).with_outputs("rejected", main="ok")
+            | "Check" >> beam.ParDo(_Check(plan)).with_outputs("rejected", "facts", main="ok")
         )
-        shards, leaked = (
+        shards, leaked, groups = (
             checked
             | "AllPictures" >> beam.combiners.ToList()
-            | "Assign" >> beam.ParDo(_Assign(plan, len(pictures))).with_outputs("leaked", main="ok")
+            | "Assign"
+            >> beam.ParDo(_Assign(plan, len(pictures))).with_outputs("leaked", "facts", main="ok")
         )
         written = shards | "Spread" >> beam.Reshuffle() | "Write" >> beam.ParDo(_WriteShard(plan))
-        for name, rows, path in (
-            (
-                "Rejected",
-                (rejected, leaked)
-                | "AllRejected" >> beam.Flatten()
-                | "RejectedRow" >> beam.Map(_rejected_row),
-                rejected_path,
-            ),
-            ("Written", written | "WrittenRow" >> beam.MapTuple(_written_row), written_path),
-        ):
-            _ = rows | f"Save{name}" >> beam.io.WriteToText(str(path), shard_name_template="")
-    return _read_result(rejected_path, written_path)
+        rejected = (rejected, leaked) | "AllRejected" >> beam.Flatten()
+        facts = (facts, groups) | "AllFacts" >> beam.Flatten()
+        rows = {
+            "rejected": rejected | "RejectedRow" >> beam.Map(_rejected_row),
+            "written": written | "WrittenRow" >> beam.MapTuple(_written_row),
+            "facts": facts | "FactsRow" >> beam.Map(_facts_row),
+        }
+        for name, path in paths.items():
+            _ = rows[name] | f"Save {name}" >> beam.io.WriteToText(
+                str(path), shard_name_template=""
+            )
+    return _read_result(**paths)
 
 
-def shard_numbers(pictures: Iterable[Picture], eval_fraction: float) -> dict[str, int]:
+def shard_numbers(
+    pictures: Iterable[Picture], eval_fraction: float, shares: Sequence[float] | None
+) -> dict[str, int]:
     """Says how many shards each split gets, from the lengths of the lists."""
-    listed = dict.fromkeys(SPLITS, 0)
-    for picture in pictures:
-        listed[picture.split] += 1
-    held_out = round(listed["train"] * eval_fraction)
-    expected = {
-        **listed,
-        "train": listed["train"] - held_out,
-        "eval": listed["eval"] + held_out,
-    }
+    listed = Counter(picture.split for picture in pictures)
+    if shares:
+        expected = {
+            split: listed.total() * share for split, share in zip(SPLITS, shares, strict=True)
+        }
+    else:
+        held_out = round(listed["train"] * eval_fraction)
+        expected = {split: listed[split] for split in SPLITS}
+        expected["train"] -= held_out
+        expected["eval"] += held_out
     return {split: max(1, round(count / _PICTURES_PER_SHARD)) for split, count in expected.items()}
 
 
-def check_picture(picture: Picture, plan: Plan) -> Checked | Rejected:
-    """Reads annotation and JPEG and collects everything that is wrong with them."""
-    problems = list(picture.problems)
-    annotation, header = None, None
-    jpeg = b""
-    try:
-        annotation = _annotation(picture)
-    except DataError as error:
-        problems.append(str(error))
-    try:
-        jpeg = picture.jpeg_path.read_bytes()
-        header = read_header(jpeg)
-    except OSError as error:
-        problems.append(
-            f"{picture.jpeg_path}: cannot read the picture ({error.strerror}). "
-            f"{_nearby(picture.jpeg_path)}Copy it there, or take {picture.source_id} off the list"
-        )
-    except DataError as error:
-        problems.append(f"{picture.jpeg_path}: {error}")
-    if annotation and header:
-        problems += find_problems(annotation, header, plan.classes)
-        if not picture.annotation:
-            problems += find_voc_box_problems(annotation, header)
-    if problems:
-        return Rejected(picture.source_id, picture.split, tuple(problems))
-    sha256 = hashlib.sha256(jpeg).hexdigest()
+def check_picture(
+    picture: Picture, plan: Plan, class_ids: Mapping[str, int], facts: Facts
+) -> tuple[Checked | None, Rejected | None]:
+    """Reads a picture and says what goes where; a picture may be kept without some objects.
+
+    What was found is added to `facts`.
+    """
+    settled = settle(picture, plan.options, class_ids)
+    _count(settled, picture, plan.options, facts)
+    problems = list(settled.problems)
+    usable = settled.annotation is not None
+    look = None
+    if usable and plan.shares:
+        try:
+            look = look_of(settled.jpeg)
+        except DataError as error:
+            problems.append(Problem("damaged", f"{picture.source_id}: {error}"))
+            usable = False
+    if problems and not (plan.options.on_error == SKIP_OBJECT and usable):
+        return None, Rejected(picture.source_id, picture.split, tuple(problems))
+    facts.update((CHANGES, change) for change in settled.changes)
+    sha256 = hashlib.sha256(settled.jpeg).hexdigest()
     held_out = picture.split == "train" and _uniform("eval", sha256) < plan.eval_fraction
-    return Checked(sha256, "eval" if held_out else picture.split)
+    split = "eval" if held_out else picture.split
+    without = Rejected(picture.source_id, split, tuple(problems), kept=True) if problems else None
+    return Checked(sha256, split, look), without
 
 
-def _nearby(missing: Path) -> str:
-    """Says so where a picture has another extension, or was listed with it."""
-    for extension in _OTHER_EXTENSIONS:
-        found = missing.with_suffix(extension)
-        if found.is_file():
-            return (
-                f"There is {found.name}: ids are listed without extension, and the pictures are "
-                "JPEGs that end in .jpg. "
-            )
-    return ""
-
-
-def _annotation(picture: Picture) -> Annotation:
-    return picture.annotation or read_annotation(picture.annotation_path)
+def _count(settled: Settled, picture: Picture, options: ConversionOptions, facts: Facts) -> None:
+    """Counts what says of a whole data set how its files are meant."""
+    facts.update((CLASSES, item.name) for item in settled.found)
+    if picture.annotation is None:
+        first = options.pixels_from
+        for item in settled.found:
+            start = min(item.box_px[:2]) - (1 - first)
+            if 0 <= start < 1 or start == 1:
+                facts[STARTS, f"{start:.0f}" if start == 1 else "0"] += 1
 
 
 class _PictureFn(beam.DoFn):
@@ -180,6 +195,7 @@ class _PictureFn(beam.DoFn):
 
     def setup(self):
         self._pictures = PictureIndex(self._plan.marks)
+        self._class_ids = {name: number for number, name in enumerate(self._plan.classes, start=1)}
         self._marks = Marks(self._plan.marks, self.stage)
 
     def teardown(self):
@@ -194,17 +210,24 @@ class _Check(_PictureFn):
 
     def process(self, numbers: tuple[int, int]):
         rows = []
+        facts: Facts = Counter()
         for number in range(*numbers):
             picture = self._pictures[number]
-            outcome = check_picture(picture, self._plan)
+            checked, rejected = check_picture(picture, self._plan, self._class_ids, facts)
             self._marks.add()
-            if isinstance(outcome, Rejected):
-                yield beam.pvalue.TaggedOutput("rejected", outcome)
+            if rejected:
+                yield beam.pvalue.TaggedOutput("rejected", rejected)
+            if checked is None:
                 continue
-            sha256, split = outcome
+            sha256, split, look = checked
             place = int(_digest("shuffle", self._plan.seed, sha256, picture.source_id)[:16], 16)
-            rows.append((number, KEEP_ORDER.index(split), bytes.fromhex(sha256)[:16], place))
-        yield np.array(rows, TABLE).tobytes()
+            split_index = KEEP_ORDER.index(split) if split else 0
+            row = (number, split_index, bytes.fromhex(sha256)[:16], place)
+            if self._plan.shares:
+                row = (*row, np.frombuffer(look or bytes(LOOK_BYTES), np.uint8))
+            rows.append(row)
+        yield np.array(rows, TABLE_WITH_LOOKS if self._plan.shares else TABLE).tobytes()
+        yield beam.pvalue.TaggedOutput("facts", facts)
 
 
 class _Assign(beam.DoFn):
@@ -215,7 +238,16 @@ class _Assign(beam.DoFn):
         self._count = pictures
 
     def process(self, tables: list[bytes]):
-        table = np.frombuffer(b"".join(tables), TABLE)
+        shares = self._plan.shares
+        table = np.frombuffer(b"".join(tables), TABLE_WITH_LOOKS if shares else TABLE)
+        if shares:
+            table = table.copy()
+            groups = assignment.split_by_content(table, shares)
+            sizes = np.unique(groups, return_counts=True)[1]
+            several = sizes[sizes > 1]
+            facts = {"all": len(sizes), "of several": len(several), "pictures": several.sum()}
+            facts = Counter({(GROUPS, name): int(count) for name, count in facts.items()})
+            yield beam.pvalue.TaggedOutput("facts", facts)
         leaked = []
         with closing(PictureIndex(self._plan.marks)) as pictures:
             for same, leaking in assignment.leaks(table):
@@ -226,28 +258,21 @@ class _Assign(beam.DoFn):
                     yield beam.pvalue.TaggedOutput("leaked", leak)
                 leaked.extend(leaking)
         kept = np.delete(table, leaked)
-        if self._plan.strict and len(kept) < self._count:
+        if self._plan.only_check or (self._plan.strict and len(kept) < self._count):
             return
         for split, number, numbers in assignment.shards(kept, self._plan.shards):
             yield split, number, numbers.tobytes()
 
 
 def _leak(picture: Picture, split: str, other_split: str, other: str) -> Rejected:
-    problem = (
-        f"{picture.jpeg_path}: is for {split}, but {other_split} has the same picture as {other} "
-        "and has to measure on unseen ones. Take it off one of the lists"
-    )
-    return Rejected(picture.source_id, picture.split, (problem,))
+    text = f"{picture.source_id}: is for {split}, and {other_split} has the same picture as {other}"
+    return Rejected(picture.source_id, picture.split, (Problem("leak", text),))
 
 
 class _WriteShard(_PictureFn):
     """Writes one shard and yields its split and what it holds."""
 
     stage = "write"
-
-    def __init__(self, plan: Plan):
-        super().__init__(plan)
-        self._class_ids = {name: number for number, name in enumerate(plan.classes, start=1)}
 
     def process(self, shard: tuple[str, int, bytes]):
         split, number, numbers = shard
@@ -259,12 +284,12 @@ class _WriteShard(_PictureFn):
         objects = []
         with tf.io.TFRecordWriter(str(temporary), options) as writer:
             for picture in map(self._pictures.__getitem__, np.frombuffer(numbers, np.uint32)):
-                annotation, jpeg_path = _annotation(picture), picture.jpeg_path
-                objects.append([(found.name, found.difficult) for found in annotation.objects])
+                settled = settle(picture, self._plan.options, self._class_ids)
+                objects.append([(item.name, item.difficult) for item in settled.annotation.objects])
                 example = build_example(
-                    annotation,
-                    jpeg_path.read_bytes(),
-                    filename=jpeg_path.name,
+                    settled.annotation,
+                    settled.jpeg,
+                    filename=settled.filename,
                     source_id=picture.source_id,
                     class_ids=self._class_ids,
                 )
@@ -284,24 +309,33 @@ def _digest(*parts: object) -> str:
 
 
 def _rejected_row(rejected: Rejected) -> str:
-    return json.dumps([rejected.source_id, rejected.split, rejected.problems])
+    return json.dumps([rejected.source_id, rejected.split, rejected.problems, rejected.kept])
 
 
 def _written_row(split: str, count: SplitCount) -> str:
     return json.dumps([split, asdict(count)])
 
 
-def _read_result(rejected_path: Path, written_path: Path) -> Result:
-    rejected = [
-        Rejected(source_id, split, tuple(problems))
-        for source_id, split, problems in map(json.loads, rejected_path.open(encoding="utf-8"))
+def _facts_row(facts: Facts) -> str:
+    return json.dumps([[*key, count] for key, count in facts.items()])
+
+
+def _read_result(rejected: Path, written: Path, facts: Path) -> Result:
+    rejections = [
+        Rejected(source_id, split, tuple(Problem(*problem) for problem in problems), kept)
+        for source_id, split, problems, kept in map(json.loads, rejected.open(encoding="utf-8"))
     ]
-    written: dict[str, SplitCount] = {}
-    for split, count in map(json.loads, written_path.open(encoding="utf-8")):
+    counts: dict[str, SplitCount] = {}
+    for split, count in map(json.loads, written.open(encoding="utf-8")):
         classes = {name: Count(**of_class) for name, of_class in count["classes"].items()}
         shard = SplitCount(Count(**count["total"]), classes)
-        written[split] = written[split] + shard if split in written else shard
+        counts[split] = counts[split] + shard if split in counts else shard
+    counted: Facts = Counter()
+    for row in map(json.loads, facts.open(encoding="utf-8")):
+        for what, which, count in row:
+            counted[what, which] += count
     return Result(
-        tuple(sorted(rejected, key=lambda item: (item.source_id, item.split))),
-        {split: written[split] for split in SPLITS if split in written},
+        tuple(sorted(rejections, key=lambda item: (item.source_id, item.split))),
+        {split: counts[split] for split in SPLITS if split in counts},
+        counted,
     )

@@ -1,7 +1,7 @@
-"""Finding the image lists of a VOC root and deciding which pictures go to which split.
+"""Deciding which pictures of a VOC root go to which split.
 
-Only `ImageSets/Main` counts: the folders of VOC2012 hold thousands of pictures outside it that are
-annotated for people only, and copies of VOC2007 test pictures.
+Where there are lists in `ImageSets/Main`, only they count: the folders of VOC2012 hold thousands of
+pictures outside of them that are annotated for people only, and copies of VOC2007 test pictures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.errors import DataError
+from data.options import DEFAULT_SPLIT, ConversionOptions, shares_of
+from data.problems import Problem
 from data.splits import SPLITS
 from data.voc import Annotation, read_image_set
+from data.voc_folders import VocFolder, find_voc_folders
 
 # The "07+12" of the SSD paper. Of the names in a group the first that exists is taken: the second
 # spelling of the test list is SSD.TensorFlow's folder layout.
-_DEFAULT_LISTS = {
-    "train": (("VOC2007/trainval",), ("VOC2012/trainval",)),
-    "eval": (),
-    "test": (("VOC2007/test", "VOC2007TEST/test"),),
+_PAPERS_TRAIN = ("VOC2007/trainval", "VOC2012/trainval")
+_PAPERS_TEST = ("VOC2007/test", "VOC2007TEST/test")
+# What tools call the lists, or the folders, of a split.
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "eval": ("val", "valid", "validation", "eval", "dev"),
+    "test": ("test", "testing"),
 }
+_TRAIN_AND_EVAL = "trainval"
 
 
 class Picture(NamedTuple):
@@ -29,123 +36,174 @@ class Picture(NamedTuple):
     """
 
     source_id: str  # such as VOC2007/000012; ends in the picture's name
-    split: str
-    folder: str  # of the VOC year, or of COCO's pictures
+    split: str  # empty where the content decides
+    folder: str  # of the pictures
+    annotations: str = ""  # folder of VOC's annotations
     annotation: Annotation | None = None  # None of VOC, where it is a file to be read
-    problems: tuple[str, ...] = ()  # found when the annotation was read
 
     @property
-    def jpeg_path(self) -> Path:
-        """Where the picture has to be."""
-        if self.annotation:
-            return Path(self.folder, self._name)
-        return Path(self.folder, "JPEGImages", f"{self._name}.jpg")
+    def name(self) -> str:
+        """The id in VOC, the path of the file in COCO."""
+        return self.source_id.partition("/")[2]
 
     @property
     def annotation_path(self) -> Path:
         """Where the annotation of VOC has to be."""
-        return Path(self.folder, "Annotations", f"{self._name}.xml")
-
-    @property
-    def _name(self) -> str:
-        return self.source_id.partition("/")[2]
+        return Path(self.annotations, f"{self.name}.xml")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The lists taken for each split, their pictures, and what a user should know about both."""
+    """The lists taken for each split, their pictures, and what a user should know about both.
+
+    `shares` of train, eval and test are there where the content of a picture decides its split.
+    `loose` are problems of no picture.
+    """
 
     lists: Mapping[str, tuple[str, ...]]
     pictures: tuple[Picture, ...]
     notes: tuple[str, ...]
+    shares: tuple[float, ...] | None = None
+    loose: tuple[Problem, ...] = ()
 
 
-def select(
-    voc_root: Path,
-    *,
-    train: Sequence[str] = (),
-    eval: Sequence[str] = (),
-    test: Sequence[str] = (),
-) -> Selection:
-    """Reads the lists of each split; where none are named, the paper's 07+12 as far as it exists.
+def select(voc_root: Path, options: ConversionOptions) -> Selection:
+    """Reads the lists of each split, or all annotations where there are none.
 
-    A picture that several lists of a split name is taken once.
-
-    Args:
-        voc_root: a VOCdevkit or the folder above it.
-        train: lists such as `VOC2007/trainval`.
-        eval: likewise.
-        test: likewise.
+    Without named lists and shares these are the paper's 07+12 as far as it exists, else lists or
+    folders called train, val and test. A picture that several lists of a split name is taken once.
 
     Raises:
         DataError: no VOC data found, a named list is missing, or a list names no picture.
     """
-    devkit = _find_devkit(voc_root)
-    found = _find_lists(devkit)
-    named = {"train": tuple(train), "eval": tuple(eval), "test": tuple(test)}
-    notes = [f"found in {devkit}: {_describe(found)}"]
-    lists = {}
-    for split in SPLITS:
-        lists[split] = named[split] or _defaults(split, found, notes)
-        for name in lists[split]:
-            if name not in found:
-                raise DataError(
-                    f"--{split} {name}: {devkit} has no such list. It has: {_describe(found)}"
-                )
-    if not lists["train"]:
-        raise DataError(
-            f"{devkit}: nothing to train on: neither VOC2007/trainval nor VOC2012/trainval. It "
-            f"has: {_describe(found)}. Name a list, such as --train VOC2007/train"
-        )
-    pictures = []
-    for split in SPLITS:
-        listed = (picture for name in lists[split] for picture in _pictures(devkit, split, name))
-        pictures += {picture.source_id: picture for picture in listed}.values()
-    return Selection(lists, tuple(pictures), tuple(notes))
+    folders = find_folders(voc_root)
+    found = {name: path for folder in folders for name, path in folder.lists().items()}
+    named = {split: tuple(getattr(options, split)) for split in SPLITS}
+    if options.shares and any(named.values()):
+        raise DataError("--split decides on all pictures: give no --train, --eval and --test")
+    named = {
+        split: tuple(_full_name(split, name, found, folders, voc_root) for name in names)
+        for split, names in named.items()
+    }
+    notes = [f"found in {voc_root}: {_describe(found) or ', '.join(f.name for f in folders)}"]
+    lists = dict.fromkeys(SPLITS, ())
+    if not options.shares:
+        lists = {**_default_lists(found, folders, notes), **{s: n for s, n in named.items() if n}}
+        if any(lists.values()) and not lists["train"]:
+            raise DataError(
+                f"{voc_root}: nothing to train on: no list of VOC2007/trainval, VOC2012/trainval "
+                f"or train. It has: {_describe(found)}. Name a list, such as --train "
+                f"{folders[0].name}/train, or deal the pictures out with --split 80/10/10"
+            )
+    by_name = {folder.name: folder for folder in folders}
+    if lists["train"]:
+        pictures = []
+        for split in SPLITS:
+            listed = (p for name in lists[split] for p in _pictures(by_name, split, name, found))
+            pictures += {picture.source_id: picture for picture in listed}.values()
+        return Selection(lists, tuple(pictures), tuple(notes))
+    every = [_picture(folder, "", image_id) for folder in folders for image_id in _ids(folder)]
+    if not every:
+        raise DataError(f"{voc_root}: no annotation (*.xml) in {folders[0].annotations}")
+    shares = options.shares or shares_of(DEFAULT_SPLIT)
+    return Selection(lists, tuple(every), tuple(notes), shares)
 
 
-def _find_devkit(voc_root: Path) -> Path:
+def find_folders(voc_root: Path) -> list[VocFolder]:
+    """The VOC folders of a root; DataError if there are none."""
     if not voc_root.is_dir():
-        raise DataError(f"{voc_root}: no such folder. Give the folder that holds VOCdevkit")
-    if (voc_root / "ImageSets" / "Main").is_dir():
+        raise DataError(f"{voc_root}: no such folder. Give the folder of the data set")
+    folders = find_voc_folders(voc_root)
+    if not folders:
         raise DataError(
-            f"{voc_root}: this is the folder of one VOC year. Give the folder above it, "
-            f"{voc_root.resolve().parent}"
+            f"{voc_root}: no VOC data: neither XML files nor a folder YEAR/ImageSets/Main with "
+            "lists, also not in the folders below. Give a folder with Annotations and JPEGImages "
+            "(or images), or with pictures and XML files side by side; for VOC itself unpack "
+            "VOCtrainval_06-Nov-2007.tar and the other archives there"
         )
-    for devkit in (voc_root, voc_root / "VOCdevkit"):
-        if any(devkit.glob("*/ImageSets/Main/*.txt")):
-            return devkit
-    raise DataError(
-        f"{voc_root}: no VOC data: no folder YEAR/ImageSets/Main with lists in it, nor in "
-        "VOCdevkit. Unpack VOCtrainval_06-Nov-2007.tar and the other archives there; pictures of "
-        "your own need lists of their ids, such as VOC2007/ImageSets/Main/train.txt"
-    )
+    return folders
 
 
-def _find_lists(devkit: Path) -> dict[str, Path]:
-    paths = sorted(devkit.glob("*/ImageSets/Main/*.txt"))
-    return {f"{path.parents[2].name}/{path.stem}": path for path in paths}
+def split_of(name: str) -> str | None:
+    """The split that a list, a file or a folder of this name is for, if tools name it so."""
+    return next((split for split, names in _SPLIT_NAMES.items() if name.lower() in names), None)
 
 
-def _defaults(split: str, found: Mapping[str, Path], notes: list[str]) -> tuple[str, ...]:
-    chosen = []
-    for names in _DEFAULT_LISTS[split]:
-        existing = [name for name in names if name in found]
-        chosen += existing[:1]
-        if not existing:
-            notes.append(f"{split}: there is no {names[0]}, going on without it")
-    return tuple(chosen)
+def _full_name(
+    split: str, name: str, found: Mapping[str, Path], folders: Sequence[VocFolder], root: Path
+) -> str:
+    """The list that a user names, with its folder, which one folder alone does not need."""
+    for full in (name, f"{folders[0].name}/{name}"):
+        if full in found or full in {folder.name for folder in folders}:
+            return full
+    has = _describe(found) or ", ".join(folder.name for folder in folders)
+    raise DataError(f"--{split} {name}: {root} has no such list. It has: {has}")
 
 
-def _pictures(devkit: Path, split: str, name: str) -> Iterator[Picture]:
-    year, _, stem = name.partition("/")
-    path = devkit / year / "ImageSets" / "Main" / f"{stem}.txt"
-    ids = read_image_set(path)
-    if not ids:
-        raise DataError(f"{path}: the list is empty, so {split} gets no picture from it")
-    folder = str(devkit / year)
+def _default_lists(
+    found: Mapping[str, Path], folders: Sequence[VocFolder], notes: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """The lists of each split where none are named; none at all where the content decides."""
+    paper = tuple(name for name in _PAPERS_TRAIN if name in found)
+    if paper:
+        test = tuple(name for name in _PAPERS_TEST if name in found)[:1]
+        missing = [("train", name) for name in _PAPERS_TRAIN if name not in paper]
+        missing += [] if test else [("test", _PAPERS_TEST[0])]
+        notes += [f"{split}: there is no {name}, going on without it" for split, name in missing]
+        return {"train": paper, "eval": (), "test": test}
+    # Lists of the pictures, else folders named after a split.
+    names = list(found) if any(_of_split(name) for name in found) else [f.name for f in folders]
+    lists = {s: tuple(name for name in names if split_of(name.split("/")[-1]) == s) for s in SPLITS}
+    if not (lists["train"] and lists["eval"]):
+        both = tuple(name for name in names if name.endswith(f"/{_TRAIN_AND_EVAL}"))
+        lists["train"] = both or lists["train"]
+    if lists["train"] and lists["eval"] and not lists["test"]:
+        notes.append(
+            f"test: no list, so {', '.join(lists['eval'])} is for it and eval is held out of train"
+        )
+        lists = {"train": lists["train"], "eval": (), "test": lists["eval"]}
+    if found and not lists["train"] and not lists["test"]:
+        notes.append(f"no list is named after a split ({_describe(found)})")
+    return lists
+
+
+def _of_split(name: str) -> bool:
+    stem = name.split("/")[-1]
+    return bool(split_of(stem)) or stem == _TRAIN_AND_EVAL
+
+
+def _pictures(
+    folders: Mapping[str, VocFolder], split: str, name: str, found: Mapping[str, Path]
+) -> Iterator[Picture]:
+    """Those of a list, or of a whole folder."""
+    if name not in found:
+        folder = folders[name]
+        ids = folder.annotated_ids()
+    else:
+        folder = folders[name.split("/")[0]]
+        ids = _listed(folder, found[name])
+        if not ids:
+            raise DataError(f"{found[name]}: the list is empty, so {split} gets no picture from it")
     for image_id in ids:
-        yield Picture(f"{year}/{image_id}", split, folder)
+        yield _picture(folder, split, image_id)
+
+
+def _ids(folder: VocFolder) -> list[str]:
+    """Of all pictures that count: those of lists of pictures, else all that are annotated."""
+    lists = folder.lists()
+    paths = [path for name, path in lists.items() if _of_split(name)]
+    if not paths:
+        return folder.annotated_ids()
+    return sorted({image_id for path in paths for image_id in _listed(folder, path)})
+
+
+def _listed(folder: VocFolder, path: Path) -> list[str]:
+    return read_image_set(path, lambda image_id: (folder.annotations / f"{image_id}.xml").is_file())
+
+
+def _picture(folder: VocFolder, split: str, image_id: str) -> Picture:
+    source_id = f"{folder.name}/{image_id}"
+    return Picture(source_id, split, str(folder.pictures), str(folder.annotations))
 
 
 def _describe(found: Mapping[str, Path]) -> str:

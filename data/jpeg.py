@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 
-from data.errors import DataError
+from data.problems import Unusable
 
 _START = b"\xff\xd8"
 _END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
+_QUANTISATION = 0xDB
+_HUFFMAN = 0xC4
+_PROGRESSIVE = 0xC2
+_APP1 = 0xE1
+_EXIF = b"Exif\x00\x00"
+_ORIENTATION = 0x0112
+_TURNED = range(5, 9)  # orientations that swap the sides
 # Frame headers; C4, C8 and CC in this range are tables and extensions.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended sequential and progressive Huffman: what TensorFlow's decoder reads.
@@ -23,46 +30,76 @@ _OTHER_FORMATS = {
 
 @dataclass(frozen=True)
 class JpegHeader:
-    """Size in pixels, as stored (an EXIF rotation is not applied), and number of channels."""
+    """Size in pixels as stored, number of channels, and the EXIF orientation, 1 if upright."""
 
     width: int
     height: int
     channels: int  # 1 grey, 3 colour
+    orientation: int = 1
+
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether width and height change places where the orientation is applied."""
+        return self.orientation in _TURNED
 
 
 def read_header(jpeg: bytes) -> JpegHeader:
-    """Reads size and channels, and checks that every decoder will see the same picture.
+    """Reads size, channels and orientation, and checks that every decoder will see one picture.
 
     A picture that was cut short lacks the end marker behind its scan; what some cameras append
     after that marker is harmless.
 
     Raises:
-        DataError: not a JPEG, cut short, CMYK, or of a kind that TensorFlow does not decode.
+        Unusable: not a JPEG, cut short, without the tables that decoding needs, CMYK, or of a kind
+            that TensorFlow does not decode.
     """
     if not jpeg:
-        raise DataError("the file is empty. Copy the picture again")
+        raise Unusable("damaged", "the file is empty")
     if not jpeg.startswith(_START):
-        raise DataError(f"{_format_of(jpeg)}, not a JPEG. Save it as a JPEG")
-    header = None
+        raise _other_format(jpeg)
+    frame, marker, orientation = None, 0, 1
+    quantisation: set[int] = set()
+    has_huffman = False
     position = len(_START)
-    while True:
+    while marker != _START_OF_SCAN:
         marker, payload, position = _segment(jpeg, position)
         if marker in _FRAMES:
-            header = _frame(marker, payload)
-        if marker == _START_OF_SCAN:
-            break
-    if header is None:
-        raise DataError("the JPEG has no frame header. Save it again")
+            frame = marker, payload
+        elif marker == _QUANTISATION:
+            quantisation |= _table_numbers(payload)
+        elif marker == _HUFFMAN:
+            has_huffman = True
+        elif marker == _APP1 and orientation == 1 and payload.startswith(_EXIF):
+            orientation = _orientation(payload[len(_EXIF) :])
+    if frame is None:
+        raise Unusable("damaged", "the JPEG has no frame header")
+    width, height, channels = _size(*frame)
     # In the scan every FF byte of data is followed by 00, so this finds the real end.
     if jpeg.find(_END, position) < 0:
         raise _cut_short(jpeg)
-    return header
+    # Decoders know the usual Huffman tables of a picture that is not progressive.
+    needed = set(frame[1][8 : 6 + 3 * channels : 3])
+    if not needed <= quantisation or (frame[0] == _PROGRESSIVE and not has_huffman):
+        raise Unusable("damaged", "the JPEG lacks tables that decoding needs")
+    return JpegHeader(width, height, channels, orientation)
+
+
+def without_exif(jpeg: bytes) -> bytes:
+    """A JPEG that `read_header` accepts without its EXIF segments; its pixels stay the same."""
+    kept, position = [_START], len(_START)
+    while True:
+        start = position
+        marker, payload, position = _segment(jpeg, start)
+        if not (marker == _APP1 and payload.startswith(_EXIF)):
+            kept.append(jpeg[start:position])
+        if marker == _START_OF_SCAN:
+            return b"".join([*kept, jpeg[position:]])
 
 
 def _segment(jpeg: bytes, position: int) -> tuple[int, bytes, int]:
     """Returns marker, payload and the position behind the segment at `position`."""
     if jpeg[position : position + 1] not in (b"\xff", b""):
-        raise DataError(f"the JPEG header is damaged at byte {position}. Copy the picture again")
+        raise Unusable("damaged", f"the JPEG header is damaged at byte {position}")
     # Any number of FF bytes may stand before a marker.
     while jpeg[position : position + 1] == b"\xff":
         position += 1
@@ -73,36 +110,68 @@ def _segment(jpeg: bytes, position: int) -> tuple[int, bytes, int]:
     return jpeg[position], payload, position + 1 + length
 
 
-def _frame(marker: int, payload: bytes) -> JpegHeader:
-    if marker not in _DECODABLE_FRAMES or len(payload) < 6 or payload[0] != 8:
-        raise DataError(
-            "the JPEG is lossless, arithmetic-coded or not 8-bit, which TensorFlow does not "
-            "decode. Save it as an ordinary JPEG"
+def _size(marker: int, frame: bytes) -> tuple[int, int, int]:
+    """Width, height and channels of a frame header."""
+    if marker not in _DECODABLE_FRAMES or len(frame) < 6 or frame[0] != 8:
+        raise Unusable(
+            "format",
+            "the JPEG is lossless, arithmetic-coded or not 8-bit, which TensorFlow does not decode",
         )
     height, width, channels = (
-        int.from_bytes(payload[1:3], "big"),
-        int.from_bytes(payload[3:5], "big"),
-        payload[5],
+        int.from_bytes(frame[1:3], "big"),
+        int.from_bytes(frame[3:5], "big"),
+        frame[5],
     )
     if channels == 4:
-        raise DataError(
-            "the JPEG is CMYK, whose colours decoders turn into RGB differently. Save it as an "
-            "RGB JPEG"
+        raise Unusable(
+            "format", "the JPEG is CMYK, whose colours decoders turn into RGB differently"
         )
     if not (height and width and channels in (1, 3)):
-        raise DataError(
-            f"the JPEG header states {width} x {height} pixels and {channels} channels. "
-            "Save it again"
+        raise Unusable(
+            "damaged",
+            f"the JPEG header states {width} x {height} pixels and {channels} channels",
         )
-    return JpegHeader(width, height, channels)
+    return width, height, channels
 
 
-def _format_of(content: bytes) -> str:
+def _table_numbers(payload: bytes) -> set[int]:
+    """The numbers of the quantisation tables in a segment, of 64 values of 1 or 2 bytes each."""
+    numbers, position = set(), 0
+    while position < len(payload):
+        precision, number = divmod(payload[position], 16)
+        numbers.add(number)
+        position += 1 + 64 * (2 if precision else 1)
+    return numbers
+
+
+def _orientation(tiff: bytes) -> int:
+    """The orientation in EXIF data; 1, as viewers take it, where there is none or it is damaged."""
+    order = {b"II*\x00": "little", b"MM\x00*": "big"}.get(tiff[:4])
+    if order is None:
+        return 1
+
+    def number(start: int, size: int) -> int:
+        return int.from_bytes(tiff[start : start + size], order)
+
+    start = number(4, 4)
+    for entry in range(start + 2, start + 2 + 12 * number(start, 2), 12):
+        if entry + 12 > len(tiff):
+            break
+        if number(entry, 2) == _ORIENTATION:
+            size = {1: 1, 3: 2, 4: 4}.get(number(entry + 2, 2), 0)
+            value = number(entry + 8, size)
+            return value if 2 <= value <= 8 else 1
+    return 1
+
+
+def _other_format(content: bytes) -> Unusable:
+    if content[4:8] == b"ftyp":
+        return Unusable("unreadable", "the picture is HEIC or AVIF, which is not read")
     for start, name in _OTHER_FORMATS.items():
         if content.startswith(start):
-            return f"the picture is a {name}"
-    return "the file is no picture this project knows"
+            return Unusable("format", f"the picture is a {name}, not a JPEG")
+    return Unusable("unreadable", "not a picture of a known format")
 
 
-def _cut_short(jpeg: bytes) -> DataError:
-    return DataError(f"the JPEG is cut short ({len(jpeg):,} bytes). Copy the picture again")
+def _cut_short(jpeg: bytes) -> Unusable:
+    return Unusable("damaged", f"the JPEG is cut short ({len(jpeg):,} bytes)")

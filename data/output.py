@@ -13,17 +13,34 @@ from data.interrupts import when_interrupted
 
 # Locked in an unfinished folder for as long as it is written to.
 _LOCK = ".lock"
+# What the output that is being replaced is called for a moment.
+_EARLIER = ".earlier"
+# What a finished conversion has at its top.
+_MARKS = ("report.json", "schema.pbtxt")
 
 
 @contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
+def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write to; it becomes `output` if the block succeeds and else disappears.
 
+    Args:
+        output: does not exist or is an empty folder.
+        overwrite: whether it may be the output of an earlier conversion too, which then stays as it
+            is until the new one takes its place.
+
     Raises:
-        DataError: `output` exists and is not an empty folder, or cannot be created.
+        DataError: `output` exists and may not be replaced, or cannot be created.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise DataError(f"{output}: exists already. Remove it, or give another --output")
+        if not overwrite:
+            raise DataError(
+                f"{output}: exists already. Give another --output, or --overwrite to replace it"
+            )
+        if not all((output / name).is_file() for name in _MARKS):
+            raise DataError(
+                f"{output}: not the output of a conversion (no {' and '.join(_MARKS)} in it), so "
+                "--overwrite does not replace it. Give another --output"
+            )
     whole = output.resolve()
     if whole == Path.cwd() or whole.is_mount():
         raise DataError(
@@ -44,13 +61,21 @@ def whole_folder(output: Path) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield folder
             lock.unlink()
-            folder.rename(whole)
+            _replace(whole, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_abandoned(whole: Path) -> None:
-    """Removes what processes left that were killed while they wrote the same output."""
+    """Removes what processes left that were killed while they wrote the same output.
+
+    An output that was about to be replaced gets its name back.
+    """
+    for earlier in whole.parent.glob(f".{glob.escape(whole.name)}.*{_EARLIER}"):
+        if whole.exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            earlier.rename(whole)
     for folder in whole.parent.glob(f".{glob.escape(whole.name)}.*.partial"):
         pid = folder.name.removesuffix(".partial").rpartition(".")[2]
         # A process with our own number was one before us, in an earlier container.
@@ -80,3 +105,17 @@ def _is_locked(lock: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def _replace(whole: Path, folder: Path) -> None:
+    """Gives a folder the name of another, which disappears; on an error that one stays."""
+    earlier = folder.with_suffix(_EARLIER)
+    if whole.exists():
+        whole.rename(earlier)
+    try:
+        folder.rename(whole)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(whole)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)

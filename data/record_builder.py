@@ -1,61 +1,14 @@
-"""Building the record of one picture, and the checks it has to pass first."""
+"""Building the record of one picture."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from data.errors import did_you_mean
 from data.fields import COMMON
-from data.jpeg import JpegHeader, read_header
+from data.jpeg import read_header
 from data.voc import Annotation, relative_boxes
-
-
-def find_problems(annotation: Annotation, header: JpegHeader, classes: Sequence[str]) -> list[str]:
-    """Says what keeps an annotation from becoming a record; empty if nothing does.
-
-    The boxes are for the data set's own rule, such as `find_voc_box_problems`.
-    """
-    problems = []
-    width, height = header.width, header.height
-    if (annotation.width, annotation.height) != (width, height):
-        hint = (
-            " The sides are swapped: the picture may carry an EXIF rotation that the annotation "
-            "tool applied."
-            if (annotation.height, annotation.width) == (width, height)
-            else ""
-        )
-        problems.append(
-            f"{annotation.source}: the size is {annotation.width} x {annotation.height}, but the "
-            f"JPEG has {width} x {height} pixels.{hint} Correct the size, after a look at the boxes"
-        )
-    for number, item in enumerate(annotation.objects, start=1):
-        if item.name not in classes:
-            problems.append(
-                f"{annotation.source}: object {number} ({item.name}): not one of the "
-                f"{len(classes)} classes ({did_you_mean(item.name, classes)}). Correct it, or say "
-                "which classes there are: --classes NAME... or --schema FILE"
-            )
-    return problems
-
-
-def find_voc_box_problems(annotation: Annotation, header: JpegHeader) -> list[str]:
-    """Says what is wrong with the boxes of a VOC file; empty if nothing is.
-
-    A box may reach over the border by less than a pixel: the fractions in VOC2011 and later are
-    the annotators' rounding.
-    """
-    return [
-        problem
-        for number, item in enumerate(annotation.objects, start=1)
-        for problem in _box_problems(
-            f"{annotation.source}: object {number} ({item.name})",
-            item.box_px,
-            header.width,
-            header.height,
-        )
-    ]
 
 
 def build_example(
@@ -66,10 +19,10 @@ def build_example(
     source_id: str,
     class_ids: Mapping[str, int],
 ) -> tf.train.Example:
-    """Puts a checked annotation and its untouched JPEG into a record with the common names.
+    """Puts a checked annotation and its JPEG into a record with the common names.
 
     Args:
-        annotation: without problems according to `find_problems`.
+        annotation: without problems (`data.settled`).
         jpeg: the file's bytes; width and height come from its header.
         filename: of the picture.
         source_id: identifies the picture in the data set, such as VOC2007/000012.
@@ -103,24 +56,6 @@ def build_example(
     if any(item.is_crowd is not None for item in objects):
         features[COMMON.is_crowd] = _integers([bool(item.is_crowd) for item in objects])
     return tf.train.Example(features=tf.train.Features(feature=features))
-
-
-def _box_problems(
-    where: str, box_px: tuple[float, float, float, float], width: int, height: int
-) -> list[str]:
-    xmin, ymin, xmax, ymax = box_px
-    problems = [
-        f"{where}: the box has no area: {low} {start:g} >= {high} {end:g}. Correct or remove it"
-        for low, start, high, end in (("xmin", xmin, "xmax", xmax), ("ymin", ymin, "ymax", ymax))
-        if start >= end
-    ]
-    if min(xmin, ymin) <= 0 or xmax >= width + 1 or ymax >= height + 1:
-        problems.append(
-            f"{where}: the box reaches out of the picture: xmin {xmin:g}, ymin {ymin:g}, "
-            f"xmax {xmax:g}, ymax {ymax:g} in {width} x {height} pixels, which VOC counts from 1. "
-            "Correct it"
-        )
-    return problems
 
 
 def _bytes(values) -> tf.train.Feature:

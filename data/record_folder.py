@@ -33,9 +33,10 @@ def open_record_folder(path: Path) -> RecordFolder:
         if not any(path.glob(pattern)):
             raise DataError(
                 f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
-                f"{split}-*; nor is it a VOC root. Found: {_listing(path)}. Convert a VOC root "
-                "with `python -m data.convert --voc VOCROOT --output DIR`, naming lists for all of "
-                "train, eval and test"
+                f"{split}-*, and no annotations of pictures (VOC's XML or COCO's JSON). Found: "
+                f"{_listing(path)}. A run needs train, eval and test: of annotated pictures "
+                "without a list for each, deal them out with --set data.split=80/10/10. Other "
+                "layouts convert with `python -m data.convert`, which names each list or file"
             )
         patterns[split] = pattern
     found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}

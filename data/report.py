@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich import box
@@ -45,17 +45,36 @@ class SplitCount:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion read and wrote; `pictures` = written in all splits + `rejected`."""
+    """What a conversion read and wrote; `pictures` = written in all splits + `rejected`.
+
+    `settled` counts what was done to pictures and annotations, `left_out` the rejected pictures and
+    objects by kind of problem, which `summary` says in words, and `groups` the pictures that look
+    the same, where a split by content keeps them together.
+    """
 
     lists: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
     pictures: int
     rejected: int
     splits: Mapping[str, SplitCount]
+    settled: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    summary: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    def lines(self) -> list[str]:
+        """What was done to pictures and annotations, and what was left out, for the terminal."""
+        settled = [f"settled: {what}: {count:,}" for what, count in self.settled.items()]
+        if not self.left_out:
+            return settled
+        heading = f"{self.rejected:,} of {self.pictures:,} pictures were left out"
+        if self.rejected < sum(self.left_out.values()):
+            heading = f"left out: {self.rejected:,} of {self.pictures:,} pictures, and bad objects"
+        return [*settled, heading, *self.summary]
 
     def table(self) -> Table:
         """Lays out pictures and objects per class and split for the terminal."""

@@ -4,10 +4,12 @@ Light on purpose: evaluating a detector parses thousands of annotations, so noth
 imported here.
 """
 
+import codecs
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
@@ -15,8 +17,17 @@ from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import ArrayLike
 
 from data.errors import DataError
+from data.problems import Problem, Unusable
 
+FLAGS = ("difficult", "truncated", "occluded")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+# What tools write for a flag that nobody has set.
+_UNSET = frozenset(("", "unspecified", "unknown", "none", "null", "n/a"))
+_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0} | dict.fromkeys(_UNSET, 0.0)
+_DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
+# Windows writes the larger set of characters under the name of the smaller one.
+_LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+_LIST_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"))
 
 
 # With slots, for COCO's 860,000 objects are in memory at once.
@@ -30,6 +41,7 @@ class VocObject:
     truncated: bool
     occluded: bool
     is_crowd: bool | None = None  # None where the data set does not mark crowds
+    number: int | str = 0  # its place in a VOC file, counted from 1, or COCO's id of the annotation
 
 
 @dataclass(frozen=True)
@@ -40,44 +52,61 @@ class Annotation:
     filename: str
     width: int
     height: int
-    objects: tuple[VocObject, ...]
+    objects: tuple[VocObject, ...]  # without those that have problems
+    problems: tuple[Problem, ...] = ()
 
 
-def read_annotation(path: Path | str) -> Annotation:
+def read_annotation(
+    path: Path | str, *, pixels_from: int = 1, flags: Sequence[str] = FLAGS
+) -> Annotation:
     """Reads one VOC XML file; the parts of a person (`<part>`) are not objects.
 
+    Tags are read in any case. A bad object is a problem of the annotation and not an error.
+
+    Args:
+        path: of the file.
+        pixels_from: whether its pixels are counted from 1 or from 0; in the latter case `xmax` and
+            `ymax` are the edges behind the last pixel.
+        flags: those that are read; the others are False.
+
     Raises:
-        DataError: the file is missing, is not a VOC annotation, declares XML entities, names a
-            picture in another folder, or an object lacks its class or box.
+        Unusable: the file is missing, is not a VOC annotation, declares XML entities, or has boxes
+            outside of its objects.
     """
     path = Path(path)
     root = _parse(path)
-    filename = _text(root, "filename")
-    # The picture is found by its id, as the devkit does; such a name has no honest use.
-    if filename in (".", "..") or any(separator in filename for separator in "/\\"):
-        raise DataError(
-            f"{path}: <filename> is {filename!r}, which leads out of the folder of pictures. "
-            "Write the bare file name"
-        )
+    elements = root.findall("object")
+    _check_nesting(path, root, elements)
+    objects, problems = [], []
+    for number, element in enumerate(elements, start=1):
+        try:
+            objects.append(_object(number, element, pixels_from, flags))
+        except Unusable as error:
+            name = _text(element, "name")
+            where = f"{path}: object {number} ({name})" if name else f"{path}: object {number}"
+            problems.append(error.at(where)._replace(of_object=True))
     size = root.find("size")
     return Annotation(
         source=str(path),
-        filename=filename,
-        width=_side(path, size, "width"),
-        height=_side(path, size, "height"),
-        objects=tuple(
-            _object(path, number, element)
-            for number, element in enumerate(root.findall("object"), start=1)
-        ),
+        filename=_text(root, "filename"),
+        width=_side(size, "width"),
+        height=_side(size, "height"),
+        objects=tuple(objects),
+        problems=tuple(problems),
     )
 
 
-def read_image_set(path: Path | str) -> list[str]:
+def read_image_set(path: Path | str, exists: Callable[[str], bool] = lambda _: False) -> list[str]:
     """Reads the picture ids of a list such as `ImageSets/Main/trainval.txt`, in its order.
 
+    Args:
+        path: of the list.
+        exists: whether there is an annotation of this id: only then it may have spaces, and the
+            extension of a picture, which is left out otherwise.
+
     Raises:
-        DataError: the file is missing or not text, a line is not one plain id, or an id occurs
-            twice.
+        DataError: the file is missing or not text, a line is not one id inside the folder of
+            pictures, or an id occurs twice.
     """
     path = Path(path)
     try:
@@ -91,25 +120,9 @@ def read_image_set(path: Path | str) -> list[str]:
         ) from error
     first_lines: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words:
+        if not line.strip():
             continue
-        if len(words) > 1:
-            remedy = (
-                "This looks like the list of one class; give the list of all pictures, such as "
-                "trainval.txt"
-                if words[1] in ("-1", "0", "1")
-                else "Give each id a line; ids have no spaces, so rename files that do"
-            )
-            raise DataError(
-                f"{path}: line {number} is {line.strip()!r}, not one picture id. {remedy}"
-            )
-        image_id = words[0]
-        if image_id in (".", "..") or any(separator in image_id for separator in "/\\"):
-            raise DataError(
-                f"{path}: line {number}: id {image_id!r} leads out of the folder of pictures. "
-                "Write the file name without folder and extension"
-            )
+        image_id = _image_id(path, number, line.strip(), exists)
         if image_id in first_lines:
             raise DataError(
                 f"{path}: {image_id} is on line {first_lines[image_id]} and again on line "
@@ -117,6 +130,31 @@ def read_image_set(path: Path | str) -> list[str]:
             )
         first_lines[image_id] = number
     return list(first_lines)
+
+
+def _image_id(path: Path, number: int, line: str, exists: Callable[[str], bool]) -> str:
+    image_id, words = line, line.split()
+    if len(words) > 1:
+        # CVAT puts ids with spaces in quotation marks.
+        image_id = line[1:-1] if line[0] == line[-1] == '"' else line
+        if not exists(image_id):
+            remedy = (
+                "This looks like the list of one class; give the list of all pictures, such as "
+                "trainval.txt"
+                if words[-1] in ("-1", "0", "1")
+                else "Give each id a line; one with spaces needs an annotation of this name"
+            )
+            raise DataError(f"{path}: line {number} is {line!r}, not one picture id. {remedy}")
+    image_id = image_id.replace("\\", "/")
+    inside = PurePosixPath(image_id)
+    if inside.is_absolute() or ".." in inside.parts or not inside.parts or ":" in inside.parts[0]:
+        raise DataError(
+            f"{path}: line {number}: id {image_id!r} leads out of the folder of pictures. "
+            "Write the file name without extension, relative to that folder"
+        )
+    if inside.suffix.lower() in _LIST_EXTENSIONS and not exists(image_id):
+        return str(inside.with_suffix(""))
+    return str(inside)
 
 
 def pixel_edges(boxes_px: ArrayLike) -> np.ndarray:
@@ -149,65 +187,130 @@ def relative_boxes(
 
 
 def _parse(path: Path) -> Element:
+    """The root element, with all tags in lower case and without namespaces."""
     try:
-        root = ElementTree.parse(path).getroot()
+        root = _parse_bytes(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(f"{path}: the annotation does not exist") from error
+        raise Unusable("unannotated", f"{path}: the annotation does not exist") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation ({error.strerror})") from error
+        raise Unusable(
+            "annotation", f"{path}: cannot read the annotation ({error.strerror})"
+        ) from error
+    except DefusedXmlException as error:
+        raise Unusable(
+            "annotation",
+            f"{path}: declares XML entities (<!DOCTYPE>), which no VOC annotation needs and which "
+            "can blow up memory or read other files",
+        ) from error
     except (ParseError, LookupError, ValueError) as error:
-        if isinstance(error, DefusedXmlException):
-            raise DataError(
-                f"{path}: declares XML entities, which no VOC annotation does and which can blow "
-                "up memory or read other files. Remove the DOCTYPE"
-            ) from error
-        raise DataError(f"{path}: not XML ({error}). Write the file again") from error
+        raise Unusable("annotation", f"{path}: not XML ({error})") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2].lower()
     if root.tag != "annotation":
-        raise DataError(f"{path}: the root element is <{root.tag}>, a VOC file has <annotation>")
+        raise Unusable(
+            "annotation",
+            f"{path}: the root element is <{root.tag}>, a VOC file has <annotation>",
+        )
     return root
 
 
-def _object(path: Path, number: int, element: Element) -> VocObject:
+def _parse_bytes(content: bytes) -> Element:
+    try:
+        return ElementTree.fromstring(content)
+    except DefusedXmlException:
+        raise
+    except (ParseError, ValueError):
+        # The parser knows few encodings, Python many.
+        declared = _DECLARATION.match(content)
+        if not declared:
+            raise
+        encoding = codecs.lookup(declared[1].decode()).name
+        # These bytes were found to be ASCII, so they are not what .NET's writers declare.
+        encoding = "utf-8" if encoding.startswith(("utf-16", "utf-32")) else encoding
+        text = content[declared.end() :].decode(_LARGER.get(encoding, encoding))
+        return ElementTree.fromstring(text)
+
+
+def _check_nesting(path: Path, root: Element, objects: Sequence[Element]) -> None:
+    """Unusable where an object or a box is at a place where no reader of VOC would see it."""
+    for tag in ("object", "bndbox", "xmin"):
+        seen = sum(1 for element in objects for _ in element.iter(tag))
+        if sum(1 for _ in root.iter(tag)) == seen and (tag != "object" or seen == len(objects)):
+            continue
+        objects_own = {id(part) for element in objects for part in element.iter()}
+        for parent in root.iter():
+            at_its_place = parent is root if tag == "object" else id(parent) in objects_own
+            if not at_its_place and parent.find(tag) is not None:
+                raise Unusable("nesting", f"{path}: there is a <{tag}> in <{parent.tag}>")
+
+
+def _object(number: int, element: Element, pixels_from: int, flags: Sequence[str]) -> VocObject:
     name = _text(element, "name")
     if not name:
-        raise DataError(f"{path}: object {number} has no class. Add <name>")
-    where = f"{path}: object {number} ({name})"
-    box = element.find("bndbox")
-    if box is None:
-        raise DataError(f"{where} has no box. Add <bndbox>, or remove the object")
-    return VocObject(
-        name=name,
-        box_px=tuple(_edge(where, box, tag) for tag in _EDGES),
-        difficult=_flag(where, element, "difficult"),
-        truncated=_flag(where, element, "truncated"),
-        occluded=_flag(where, element, "occluded"),
-    )
+        raise Unusable("name", "there is no <name>")
+    boxes = element.findall("bndbox")
+    if len(boxes) != 1:
+        raise Unusable(
+            "box", f"it has {len(boxes)} boxes (<bndbox>)" if boxes else _no_box(element)
+        )
+    box = xmin, ymin, xmax, ymax = [_edge(boxes[0], tag) for tag in _EDGES]
+    if pixels_from == 0:
+        xmin, ymin = xmin + 1, ymin + 1
+    # As in the devkit, a box from a pixel to itself is one pixel wide.
+    for low, high in ((0, 2), (1, 3)):
+        if box[low] > box[high] or (pixels_from == 0 and box[low] == box[high]):
+            raise Unusable(
+                "box",
+                f"the box has no area: {_EDGES[low]} {box[low]:g} "
+                f"{'>' if box[low] > box[high] else '='} {_EDGES[high]} {box[high]:g}",
+            )
+    values = {flag: flag in flags and _flag(element, flag) for flag in FLAGS}
+    return VocObject(name=name, box_px=(xmin, ymin, xmax, ymax), number=number, **values)
 
 
-def _edge(where: str, box: Element, tag: str) -> float:
-    # VOC2011 and later have a few boxes with fractions of pixels.
+def _no_box(element: Element) -> str:
+    """What an object without a <bndbox> has instead."""
+    if element.find("robndbox") is not None:
+        return "it has a rotated box (<robndbox>), which VOC does not know"
+    for parent in element.iter():
+        if parent.find("xmin") is not None and parent.tag != "part":
+            return f"its box is in <{parent.tag}>, not in <bndbox>"
+    return "it has no box (<bndbox>)"
+
+
+def _edge(box: Element, tag: str) -> float:
+    # VOC2011 and later, and many tools, have boxes with fractions of pixels.
     text = _text(box, tag)
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise DataError(f"{where}: <{tag}> is {text!r}, not a number. Write it in pixels")
+        raise Unusable("box", f"<{tag}> is {text!r}, not a number of pixels")
     return value
 
 
-def _flag(where: str, element: Element, tag: str) -> bool:
-    text = _text(element, tag) or "0"
-    if text not in ("0", "1"):
-        raise DataError(f"{where}: <{tag}> is {text!r}. Write 0 or 1")
-    return text == "1"
+def _flag(element: Element, tag: str) -> bool:
+    text = _text(element, tag).lower()
+    value = _WORDS.get(text)
+    if value is None:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+    # Some tools tell how much of an object is cut off or hidden, as a fraction or a level.
+    if math.isnan(value) or (tag == "difficult" and value not in (0, 1)):
+        raise Unusable("flag", f"<{tag}> is {text!r}")
+    return value > 0
 
 
-def _side(path: Path, size: Element | None, tag: str) -> int:
-    text = "" if size is None else _text(size, tag)
-    if text and not text.isdecimal():
-        raise DataError(f"{path}: <{tag}> of the picture is {text!r}. Write it in whole pixels")
-    return int(text or 0)
+def _side(size: Element | None, tag: str) -> int:
+    """0 where the size is missing or no number: the picture knows it."""
+    try:
+        value = float("" if size is None else _text(size, tag))
+    except ValueError:
+        return 0
+    return round(value) if 0 < value < 2**31 else 0
 
 
 def _text(element: Element, tag: str) -> str:

@@ -118,15 +118,11 @@ def read_detections(folder: Path) -> dict[str, ClassDetections]:
 
 
 def _objects(path: Path) -> tuple[VocObject, ...]:
-    objects = read_annotation(path).objects
-    for number, item in enumerate(objects, start=1):
-        xmin, ymin, xmax, ymax = item.box_px
-        if xmin > xmax or ymin > ymax:
-            raise DataError(
-                f"{path}: object {number} ({item.name}): box from {xmin:g}, {ymin:g} to "
-                f"{xmax:g}, {ymax:g} is inverted. Fix the file"
-            )
-    return objects
+    # The other flags do not count here, so a bad one stops nothing.
+    annotation = read_annotation(path, flags=("difficult",))
+    if annotation.problems:
+        raise DataError(str(annotation.problems[0]))
+    return annotation.objects
 
 
 def _read_class(path: Path) -> ClassDetections:

@@ -12,23 +12,26 @@ from typing_extensions import Self
 
 from components.data_gate.config import DataGateConfig
 from data.errors import DataError, did_you_mean
+from data.options import ConversionOptions
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
 from data.settings_file import read_settings
 from pipeline.resources import ImageName, ObjectName, Resources
 from trainer.config import TrainerConfig
 
 INFER_SCHEMA = "infer"
+FIND_SCHEMA = "auto"
 
 
 @dataclass(frozen=True, config=CHECKED)
-class DataConfig(DataGateConfig):
-    """The data, its schema, and the limits of the data gate."""
+class DataConfig(DataGateConfig, ConversionOptions):
+    """The data, its schema, how annotations are converted, and the limits of the data gate."""
 
     path: str = ""
     """What `--data` names; empty draws the sample data set."""
-    schema: str = "voc"
-    """`voc`, `sample`, the path of a .pbtxt, or `infer`, which runs only the part of the pipeline
-    that writes a schema from the data, for review."""
+    schema: str = FIND_SCHEMA
+    """The path of a .pbtxt, `voc`, `sample`, or `infer`, which runs only the part of the pipeline
+    that writes a schema from the data, for review. `auto` takes `schema.pbtxt` beside the records,
+    as a conversion writes it, and VOC's where there is none."""
 
     @property
     def root(self) -> Path | None:

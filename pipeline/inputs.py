@@ -1,29 +1,29 @@
 """From what the user names with --data to records, schema and classes, before a component runs."""
 
+import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from data.beam_runner import IN_PROCESS
-from data.convert import convert
+from data.convert import SCHEMA_FILE
 from data.errors import DataError
 from data.fields import COMMON, HIKAPOK, Fields
+from data.options import ConversionOptions, as_settings
 from data.paths import check_no_wildcard
 from data.record_folder import open_record_folder
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, VOC_SCHEMA, class_names, read_schema
+from data.sources import Source, find_source
 from pipeline.code_version import code_version
-from pipeline.config import INFER_SCHEMA, Config
+from pipeline.config import FIND_SCHEMA, INFER_SCHEMA, PRESETS, Config
 from pipeline.pipeline import Inputs
 from pipeline.spans import find_spans
 
 _log = logging.getLogger("ssd")
-
-# Years of a VOCdevkit, or of the folder above it.
-_YEARS = ("*", "*/*")
 
 
 def prepare(
@@ -32,30 +32,35 @@ def prepare(
     """Finds, and where needed draws or converts, the records of a run and reads its schema.
 
     Args:
-      data: a VOC root, a folder of TFRecords or a pattern of `find_spans`; None draws the sample
-        data set.
+      data: a folder of annotated pictures (`data.sources`), a folder of TFRecords or a pattern of
+        `find_spans`; None draws the sample data set.
       output: folder of the run; drawn and converted data is kept under it for the next run.
       beam_args: for a conversion.
 
     Raises:
       DataError: the data is missing or unusable.
     """
-    if data is None:
+    drawn = data is None
+    if drawn:
         data = _sample(config, output)
+    picture = None
     if spans := find_spans(data):
         folder = open_record_folder(spans.newest)
         records = spans.base
         patterns = {split: f"{spans.pattern}/{rest}" for split, rest in folder.patterns.items()}
     elif data.is_dir():
-        folder = open_record_folder(_records(config, data, output, beam_args))
+        source = find_source(data)
+        converted = _converted(config, source, drawn, output, beam_args) if source else data
+        folder = open_record_folder(converted)
         records, patterns = folder.path, folder.patterns
+        picture = source and source.last_picture()
     else:
-        raise DataError(f"{data}: no such folder. Give a VOC root or a folder of TFRecords")
+        raise DataError(
+            f"{data}: no such folder. Give a folder of annotated pictures or of TFRecords"
+        )
     check_no_wildcard(records)
-    path = schema_path(config, folder.fields)
+    path = schema_path(config, folder.fields, None if drawn else folder.path)
     classes = () if path is None else class_names(read_schema(path))
-    # Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
-    picture = max(_voc_files(data, "JPEGImages"), default=None)
     return Inputs(records, patterns, folder.fields, path, classes, picture)
 
 
@@ -78,8 +83,8 @@ def _sample(config: Config, output: Path) -> Path:
     """The drawn sample data set, drawn on the first run."""
     if config.data.schema != "sample":
         raise DataError(
-            f"--data is needed with data.schema={config.data.schema}: a VOC root or a folder of "
-            "TFRecords. Only the schema of the preset `sample` has pictures drawn"
+            "--data is needed: a folder of annotated pictures or of TFRecords. Only the schema "
+            "`sample`, the preset sample's, has pictures drawn"
         )
     root = output / "sample" / code_version("data.sample")
     if not root.exists():
@@ -88,61 +93,73 @@ def _sample(config: Config, output: Path) -> Path:
     return root
 
 
-def _records(config: Config, data: Path, output: Path, beam_args: Sequence[str]) -> Path:
-    """`data` itself if it holds TFRecords, else the folder its VOC pictures are converted to."""
-    if not _is_voc_root(data):
-        return data
+def _converted(
+    config: Config, source: Source, drawn: bool, output: Path, beam_args: Sequence[str]
+) -> Path:
+    """The folder that annotated pictures are converted to, now or by an earlier run."""
     if config.data.schema == INFER_SCHEMA:
         raise DataError(
-            f"{data}: to infer a schema, convert first and give the TFRecords: "
-            "python -m data.convert --voc VOCROOT --output DIR --classes NAME [NAME ...]"
+            f"{source.root}: a schema is inferred from TFRecords alone, and a conversion writes "
+            "one. Leave data.schema out, and name the classes with --set data.classes=NAME,NAME, "
+            "or take those found with --set data.classes=auto"
         )
-    classes = class_names(read_schema(schema_path(config, COMMON)))
-    records = output / "records" / _fingerprint(data, classes)
+    options = _options(config, drawn)
+    records = output / "records" / _fingerprint(source, options)
     if not records.exists():
-        lists = SPLIT_LISTS if data.parent == output / "sample" else {}
-        report = convert(
-            data,
-            records,
-            classes=classes,
-            beam_options=beam_args,
-            console=Console(),
-            **lists,
-        )
-        for note in report.notes:
-            _log.info("  %s", note)
+        try:
+            report = source.convert(records, options, beam_options=beam_args, console=Console())
+        except DataError as error:
+            raise DataError(as_settings(str(error))) from error
+        for line in (*report.notes, *report.lines()):
+            _log.info("  %s", line)
+        if report.left_out:
+            _log.info("  see %s", records / "rejected.jsonl")
     return records
 
 
-def _is_voc_root(path: Path) -> bool:
-    # The folder of a year is none either, but the conversion has the better answer to it.
-    return any(any(path.glob(f"{above}/ImageSets/Main")) for above in (".", *_YEARS))
+def _options(config: Config, drawn: bool) -> ConversionOptions:
+    """What the configuration says of a conversion; classes may come from a schema."""
+    names = [field.name for field in dataclasses.fields(ConversionOptions)]
+    options = ConversionOptions(**{name: getattr(config.data, name) for name in names})
+    if drawn:
+        options = dataclasses.replace(options, **SPLIT_LISTS)
+    named = _names_schema(config)
+    if named and options.classes:
+        raise DataError("data.schema and data.classes both name the classes. Set one of them")
+    if options.classes or config.data.schema == FIND_SCHEMA:
+        return options
+    return dataclasses.replace(
+        options, classes=class_names(read_schema(schema_path(config, COMMON)))
+    )
 
 
-def _voc_files(root: Path, folder: str) -> Iterator[Path]:
-    """Files of a folder of every year."""
-    # By name instead of through the whole tree, which may have links and hold much else.
-    for above in _YEARS:
-        yield from root.glob(f"{above}/{folder}/*")
-
-
-def _fingerprint(voc_root: Path, classes: tuple[str, ...]) -> str:
-    """Changes with the converter, the classes, and the name, size or time of any VOC file."""
-    digest = hashlib.sha256(f"{code_version('data.convert')} {classes}".encode())
-    for folder in ("ImageSets/Main", "Annotations", "JPEGImages"):
-        for path in sorted(_voc_files(voc_root, folder)):
-            stat = path.stat()
-            line = f"{path.relative_to(voc_root)} {stat.st_size} {stat.st_mtime_ns}\n"
-            digest.update(line.encode())
+def _fingerprint(source: Source, options: ConversionOptions) -> str:
+    """Changes with the converter, its options, and the name, size or time of any file it reads."""
+    digest = hashlib.sha256(f"{code_version('data.convert')} {options}".encode())
+    for path in sorted(source.files()):
+        stat = path.stat()
+        line = f"{path.relative_to(source.root)} {stat.st_size} {stat.st_mtime_ns}\n"
+        digest.update(line.encode())
     return digest.hexdigest()[:16]
 
 
-def schema_path(config: Config, fields: Fields) -> Path | None:
-    """The schema's file; None when it is to be inferred."""
+def _names_schema(config: Config) -> bool:
+    """Whether the configuration names a schema that its preset does not."""
+    preset = PRESETS.get(config.preset)
+    return config.data.schema not in (FIND_SCHEMA, preset and preset.data.schema)
+
+
+def schema_path(config: Config, fields: Fields, records: Path | None = None) -> Path | None:
+    """The schema's file; None when it is to be inferred.
+
+    records: a folder in which a conversion's schema is found, unless another one is named.
+    """
     schema = config.data.schema
     if schema == INFER_SCHEMA:
         return None
-    if schema == "voc":
+    if records and not _names_schema(config) and (records / SCHEMA_FILE).is_file():
+        return records / SCHEMA_FILE
+    if schema in (FIND_SCHEMA, "voc"):
         return VOC_HIKAPOK_SCHEMA if fields == HIKAPOK else VOC_SCHEMA
     if schema == "sample":
         return SAMPLE_SCHEMA

@@ -29,7 +29,7 @@ from data.paths import check_no_wildcard
 from data.saved_model import IDENTITY
 from data.schema import class_names, read_schema
 from data.settings_file import write_settings
-from pipeline.config import Config
+from pipeline.config import FIND_SCHEMA, Config
 from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
 from pipeline.progress import evaluation_of, is_blessed, pushed_version, run_with_progress
@@ -152,7 +152,7 @@ def _check_training(config: Config) -> None:
     spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:
         # HiKapok's records have another VOC schema, with the same classes.
-        path = schema_path(config, COMMON)
+        path = None if config.data.schema == FIND_SCHEMA else schema_path(config, COMMON)
         classes = () if path is None else class_names(read_schema(path))
         network = build_network(spec, len(classes) or 1)
         check_weights(network, spec, classes, config.trainer.backbone_weights)

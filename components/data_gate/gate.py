@@ -24,7 +24,8 @@ _HEADINGS = {
     _SCHEMA: "the data does not fit its schema",
     _LEAKS: "a picture is in more than one split",
     "pictures": "a picture cannot be used",
-    "boxes": "a box is none",
+    "orientation": "an EXIF tag turns a picture, which training and serving ignore",
+    "boxes": "invalid box",
     "duplicates": "an object is there twice",
     "anchors": "objects that the detector's anchors cannot match",
     "classes": "a class is missing",
@@ -38,7 +39,10 @@ _REMEDIES = {
     _LEAKS: "Take one of each pair off its list and convert again. Or leave the training copies "
     "out with --set data.on_leak=drop_train, or, if they only look alike, lower data.leak_distance",
     "pictures": "Replace the files and convert again",
-    "boxes": "Mend the annotations and convert again",
+    "orientation": "If the boxes were drawn on upright pictures they are in the wrong place: "
+    "convert again with --exif upright. If they are in pixels as stored, convert with --exif "
+    "stored, or take orientation out of data.block_on",
+    "boxes": "Fix the annotations and convert again",
 }
 _REMEDY = "Mend the data and convert it again, or take {check} out of data.block_on"
 

@@ -13,7 +13,6 @@ import apache_beam as beam
 import numpy as np
 import tensorflow as tf
 
-from components.data_gate.looks import bands_of, look_of, near_pairs
 from components.data_gate.objects import (
     AnchorGrid,
     box_problems,
@@ -23,6 +22,7 @@ from components.data_gate.objects import (
 from data.errors import DataError
 from data.fields import Fields
 from data.jpeg import read_header
+from data.looks import bands_of, look_of, near_pairs
 from trainer.anchors import AnchorSpec
 
 
@@ -166,7 +166,9 @@ class _Look(beam.DoFn):
         try:
             # The look is of any picture; a training reads JPEGs alone.
             look = look_of(encoded)
-            read_header(encoded)
+            orientation = read_header(encoded).orientation
+            if orientation != 1:
+                found["orientation"] = [f"an EXIF tag turns it (orientation {orientation})"]
         except DataError as error:
             found["pictures"].append(str(error))
         # Lists of different lengths are an anomaly, which stops the run by itself.

@@ -83,9 +83,9 @@ def test_the_error_lists_everything_and_says_what_to_do():
     assert lines[5] == "  test x and train y: the same bytes"
     assert lines[6] == "  eval v and train w: the same to the eye (7 of 256 bits differ)"
     assert "data.on_leak=drop_train" in lines[7]
-    assert lines[8] == "a box is none, 25 found:"
+    assert lines[8] == "invalid box, 25 found:"
     assert lines[9] == "  train: r0: box has no area"
-    assert lines[29:31] == ["  and 5 more", "Mend the annotations and convert again"]
+    assert lines[29:31] == ["  and 5 more", "Fix the annotations and convert again"]
     assert lines[31:] == ["All findings: data_gate.json"]
 
 
@@ -131,7 +131,7 @@ def test_each_check_warns_or_blocks_as_configured(check):
     (finding,) = judge(**FINDINGS[check], block_on=(check,))
     assert (finding.check, finding.level) == (check, "error")
     assert finding.text.startswith(TEXTS.get(check, ""))
-    with pytest.raises(DataError, match=f"{check}|Mend|Replace"):
+    with pytest.raises(DataError, match=f"{check}|Fix|Mend|Replace"):
         gate.refuse_errors([finding], "report")
     (finding,) = judge(**FINDINGS[check], block_on=())
     assert finding.level == "warning"

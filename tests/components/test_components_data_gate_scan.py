@@ -118,11 +118,11 @@ def in_format(kind, mode="RGB"):
 @pytest.mark.parametrize(
     ("encoded", "text"),
     [
-        (in_format("PNG"), "the picture is a PNG, not a JPEG. Save it as a JPEG"),
-        (in_format("GIF"), "the picture is a GIF, not a JPEG. Save it as a JPEG"),
-        (in_format("BMP"), "the picture is a BMP, not a JPEG. Save it as a JPEG"),
-        (in_format("WebP"), "the picture is a WebP, not a JPEG. Save it as a JPEG"),
-        (in_format("TIFF"), "the picture is a TIFF, not a JPEG. Save it as a JPEG"),
+        (in_format("PNG"), "the picture is a PNG, not a JPEG. --reencode writes"),
+        (in_format("GIF"), "the picture is a GIF, not a JPEG. --reencode writes"),
+        (in_format("BMP"), "the picture is a BMP, not a JPEG. --reencode writes"),
+        (in_format("WebP"), "the picture is a WebP, not a JPEG. --reencode writes"),
+        (in_format("TIFF"), "the picture is a TIFF, not a JPEG. --reencode writes"),
         (in_format("JPEG", "CMYK"), "the JPEG is CMYK"),
     ],
     ids=["png", "gif", "bmp", "webp", "tiff", "cmyk"],
@@ -132,6 +132,17 @@ def test_what_the_trainer_cannot_read_is_a_problem_of_its_record(tmp_path, encod
     (problem,) = scan_of(tmp_path, splits).problems
     assert (problem.check, problem.split, problem.record_id) == ("pictures", "train", "b")
     assert problem.text.startswith(text)
+
+
+def test_a_picture_that_a_tag_turns_is_told(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(1))).save(file, "JPEG", exif=exif)
+    splits = {"train": [record("a", encoded=file.getvalue())], "test": [record("b")]}
+    (problem,) = scan_of(tmp_path, splits).problems
+    assert (problem.check, problem.record_id) == ("orientation", "a")
+    assert problem.text == "an EXIF tag turns it (orientation 6)"
 
 
 def test_a_grey_jpeg_is_none(tmp_path):

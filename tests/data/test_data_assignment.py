@@ -1,10 +1,14 @@
 """Splits and shards of a table of pictures, against plain loops over its rows."""
 
+import hashlib
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.assignment import KEEP_ORDER, TABLE, leaks, shards
+from data.assignment import KEEP_ORDER, TABLE, TABLE_WITH_LOOKS, leaks, shards, split_by_content
+from data.looks import LOOK_BYTES
 
 ROWS = st.lists(
     # Few hashes, so that there are twins; some end in a zero byte, or differ in one alone.
@@ -44,3 +48,56 @@ def test_each_picture_is_in_one_shard_in_its_place(rows, counts):
         for split, shard, numbers in shards(tabulate(rows), shards_of)
     }
     assert found == expected
+
+
+def _with_looks(looks, seeds=None):
+    table = np.zeros(len(looks), TABLE_WITH_LOOKS)
+    table["number"] = np.arange(len(looks))
+    table["look"] = looks
+    table["sha256"] = [
+        hashlib.sha256(str(seed).encode()).digest()[:16] for seed in seeds or range(len(looks))
+    ]
+    return table
+
+
+def _looks(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, LOOK_BYTES), np.uint8)
+
+
+def test_a_split_by_content_has_the_shares_and_ignores_the_other_pictures():
+    table = _with_looks(_looks(1000))
+    groups = split_by_content(table, (0.8, 0.1, 0.1))
+    assert len(set(groups)) == 1000
+    shares = {name: (table["split"] == n).mean() for n, name in enumerate(KEEP_ORDER)}
+    assert shares == pytest.approx({"train": 0.8, "eval": 0.1, "test": 0.1}, abs=0.03)
+    some = table[::2].copy()
+    some["split"] = 0
+    split_by_content(some[::-1], (0.8, 0.1, 0.1))
+    assert (some["split"] == table["split"][::2]).all()
+
+
+def test_pictures_that_look_the_same_share_a_split():
+    looks = _looks(300)
+    # Of each third of the set the next one differs in a few bits, in a chain; equal bytes too.
+    near = looks.copy()
+    near[:, :4] ^= 1
+    further = near.copy()
+    further[:, 4:8] ^= 1
+    table = _with_looks(np.concatenate([looks, near, further, looks]), [*range(900), *range(300)])
+    table["look"][900:] = 0  # of one colour: only the bytes tell
+    groups = split_by_content(table, (0.5, 0.25, 0.25))
+    for first in range(300):
+        same = [first, first + 300, first + 600, first + 900]
+        assert len({groups[row] for row in same}) == 1
+        assert len({table["split"][row] for row in same}) == 1
+    assert len(set(groups)) == 300
+
+
+def test_no_split_stays_empty_where_there_are_enough_pictures():
+    for count in range(3, 12):
+        table = _with_looks(_looks(count, count), [f"{count} {n}" for n in range(count)])
+        split_by_content(table, (0.8, 0.1, 0.1))
+        assert set(table["split"]) == {0, 1, 2}
+    table = _with_looks(_looks(5))
+    split_by_content(table, (0.9, 0.1, 0.0))
+    assert set(table["split"]) == {KEEP_ORDER.index("train"), KEEP_ORDER.index("eval")}

@@ -4,15 +4,29 @@ import json
 import pytest
 import tensorflow as tf
 
-from data.beam_runner import beam_arguments
-from data.convert import convert, main
+from data.beam_runner import IN_PROCESS, beam_arguments
+from data.convert import convert as convert_voc
+from data.convert import main
 from data.errors import DataError
 from data.fields import COMMON
+from data.options import ConversionOptions
 from data.report import Count
 from data.schema import class_names, read_schema
 from data.voc import read_annotation
 
 _LISTS = {"eval": ["VOC2007/val"], "classes": ["cat", "dog"]}
+
+
+def convert(voc_root, output, *, seed=0, beam_options=IN_PROCESS, overwrite=False, **options):
+    """`data.convert.convert` with the options as keywords."""
+    return convert_voc(
+        voc_root,
+        output,
+        ConversionOptions(**options),
+        seed=seed,
+        beam_options=beam_options,
+        overwrite=overwrite,
+    )
 
 
 def _read(folder):
@@ -153,17 +167,24 @@ def test_nothing_held_out_is_an_error(tmp_path, voc_root, voc_year):
 def _break_everything(year, make_jpeg, make_xml):
     """Adds one picture for each thing that can be wrong; returns what each error has to say."""
     png = b"\x89PNG\r\n\x1a\n"
+    dog = "<object><name>dog</name></object>"
     bomb = '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
     pictures = {
         "no_xml": ({"xml": None}, "no_xml.xml: the annotation does not exist"),
-        "no_jpeg": ({"jpeg": None}, "no_jpeg.jpg: cannot read the picture"),
+        "no_jpeg": ({"jpeg": None}, "no_jpeg.jpg: there is no such picture"),
         "not_xml": ({"xml": "hello"}, "not_xml.xml: not XML"),
         "bomb": ({"xml": bomb}, "bomb.xml: declares XML entities"),
-        "outside": ({"xml": make_xml(filename="../../x.jpg")}, "outside.xml: <filename> is"),
+        "nested": ({"xml": f"<annotation><objects>{dog}</objects></annotation>"}, "in <objects>"),
         "unknown": ({"xml": make_xml([("cow", (1, 1, 2, 2))])}, "object 1 (cow): not one of"),
-        "far_box": ({"xml": make_xml([("dog", (1, 1, 99, 9))])}, "object 1 (dog): the box reaches"),
-        "no_area": ({"xml": make_xml([("dog", (9, 1, 3, 9))])}, "object 1 (dog): the box has no"),
-        "size": ({"xml": make_xml(width=99)}, "size is 99 x 36, but the JPEG has 40 x 36"),
+        "far_box": (
+            {"xml": make_xml([("dog", (1, 1, 99, 9))])},
+            "object 1 (dog): xmin 1, ymin 1, xmax 99, ymax 9 in 40 x 36",
+        ),
+        "no_area": (
+            {"xml": make_xml([("dog", (9, 1, 3, 9))])},
+            "object 1 (dog): the box has no area: xmin 9 > xmax 3",
+        ),
+        "size": ({"xml": make_xml(width=99)}, "states 99 x 36 pixels, the picture has 40 x 36"),
         "cut": ({"jpeg": make_jpeg()[:-30]}, "cut.jpg: the JPEG is cut short"),
         "png": ({"jpeg": png}, "png.jpg: the picture is a PNG"),
         "cmyk": ({"jpeg": make_jpeg(mode="CMYK")}, "cmyk.jpg: the JPEG is CMYK"),
@@ -181,7 +202,8 @@ def test_fail_lists_every_problem_and_writes_nothing(
     before = set(tmp_path.iterdir())
     with pytest.raises(DataError, match=r"12 of 16 pictures cannot be used") as error:
         convert(voc_root, tmp_path / "out", **_LISTS)
-    for message in (*expected.values(), "--on-error=skip"):
+    # Of each kind there are at most two here, so all are examples.
+    for message in (*expected.values(), "--on-error=skip", "--reencode"):
         assert message in str(error.value)
     assert set(tmp_path.iterdir()) == before
 
@@ -197,6 +219,7 @@ def test_skip_writes_the_rest_and_lists_the_rejected(
         row["source_id"]: row for row in map(json.loads, (output / "rejected.jsonl").open())
     }
     assert rejected.keys() == expected.keys()
+    assert not any(row["kept"] for row in rejected.values())
     for source_id, message in expected.items():
         assert rejected[source_id]["split"] == "train"
         assert message in "\n".join(rejected[source_id]["problems"])
@@ -206,30 +229,32 @@ def test_skip_writes_the_rest_and_lists_the_rejected(
 
 
 @pytest.mark.parametrize(
-    ("listed", "name"), [("000001", "000001.JPG"), ("000001", "000001.png"), ("1.jpg", "1.jpg")]
+    ("listed", "name"), [("000001", "000001.JPG"), ("000001", "000001.jpeg"), ("000001.jpg", "")]
 )
-def test_pictures_by_nearly_the_right_name_are_pointed_out(
-    tmp_path, voc_root, voc_year, listed, name
-):
+def test_extensions_do_not_matter(tmp_path, voc_root, voc_year, listed, name):
     pictures = voc_year.folder / "JPEGImages"
-    (pictures / "000001.jpg").rename(pictures / name)
+    (pictures / "000001.jpg").rename(pictures / (name or "000001.jpg"))
     voc_year.write_list("trainval", [listed])
-    message = rf"{listed}\.jpg: cannot read .*There is {name}: ids are listed without extension"
-    with pytest.raises(DataError, match=message):
-        convert(voc_root, tmp_path / "out", **_LISTS)
+    convert(voc_root, tmp_path / "out", **_LISTS)
+    assert _sources(tmp_path / "out" / "train") == ["VOC2007/000001"]
 
 
-def test_long_lists_of_problems_are_cut(tmp_path, voc_root, voc_year):
-    voc_year.write_list("trainval", [voc_year.add(f"{n:06d}", xml=None) for n in range(10, 40)])
-    with pytest.raises(DataError, match="and 10 more problems") as error:
+def test_many_problems_of_a_kind_are_counted_with_two_examples(tmp_path, voc_root, voc_year):
+    lost = [voc_year.add(f"{n:06d}", xml=None) for n in range(10, 40)]
+    voc_year.write_list("trainval", [*lost, voc_year.add("000050", jpeg=b"no picture")])
+    with pytest.raises(DataError) as error:
         convert(voc_root, tmp_path / "out", **_LISTS)
-    assert str(error.value).count("does not exist") == 20
+    lines = str(error.value).splitlines()
+    assert lines[0] == "31 of 33 pictures cannot be used, so nothing was written:"
+    assert lines[1] == "  30 pictures: there is no annotation"
+    assert sum("does not exist" in line for line in lines) == 2
+    assert "  1 picture: the picture cannot be decoded" in lines[4:]
 
 
 def test_a_test_picture_under_another_name_is_kept_out_of_training(tmp_path, voc_root, voc_year):
     same = (voc_year.folder / "JPEGImages" / "000004.jpg").read_bytes()
     voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
-    leak = r"000005\.jpg: is for train, but test has the same picture as VOC2007/000004"
+    leak = "VOC2007/000005: is for train, and test has the same picture as VOC2007/000004"
     with pytest.raises(DataError, match=leak):
         convert(voc_root, tmp_path / "out", **_LISTS)
 
@@ -257,7 +282,9 @@ def test_existing_output_is_left_alone(tmp_path, voc_root, voc_year):
     output = tmp_path / "out"
     output.mkdir()
     (output / "precious").write_text("data")
-    with pytest.raises(DataError, match="out: exists already. Remove it"):
+    with pytest.raises(
+        DataError, match="out: exists already. Give another --output, or --overwrite"
+    ):
         convert(voc_root, output, **_LISTS)
     assert _files(output) == {"precious": b"data"}
 
@@ -285,9 +312,111 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path, voc_root, voc_year):
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
-def test_share_for_eval_is_checked(tmp_path, voc_root, voc_year, fraction):
-    with pytest.raises(DataError, match="--eval-fraction"):
-        convert(voc_root, tmp_path / "out", eval_fraction=fraction)
+def test_share_for_eval_is_checked(tmp_path, voc_root, fraction, capsys):
+    arguments = ["--voc", str(voc_root), "--output", str(tmp_path / "out")]
+    assert main([*arguments, f"--eval-fraction={fraction}"]) == 2
+    assert "error: --eval-fraction: " in capsys.readouterr().err
+
+
+def test_an_earlier_output_is_replaced_where_asked(tmp_path, voc_root, voc_year):
+    output = tmp_path / "out"
+    convert(voc_root, output, **_LISTS)
+    before = _files(output)
+    voc_year.add("000002", xml="broken")
+    with pytest.raises(DataError, match="1 of 4 pictures"):
+        convert(voc_root, output, overwrite=True, **_LISTS)
+    assert _files(output) == before
+    convert(voc_root, output, overwrite=True, on_error="skip", **_LISTS)
+    assert _sources(output / "train") == ["VOC2007/000001"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    (output / "schema.pbtxt").unlink()
+    with pytest.raises(DataError, match="not the output of a conversion"):
+        convert(voc_root, output, overwrite=True, on_error="skip", **_LISTS)
+    assert (output / "report.json").exists()
+
+
+def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, voc_year, make_xml):
+    far = ("dog", (1, 1, 99, 9))
+    voc_year.add("000001", make_xml([("dog", (1, 1, 9, 9)), far, ("cow", (1, 1, 9, 9)), far]))
+    with pytest.raises(DataError) as error:
+        convert(voc_root, tmp_path / "out", **_LISTS)
+    lines = str(error.value).splitlines()
+    assert lines[1] == "  1 object in 1 picture: the class is not in the list of classes"
+    assert "  2 objects in 1 picture: the box reaches out of the picture" in lines
+    assert lines[-1].startswith("Or leave only these objects out with --on-error=skip-object")
+
+    report = convert(voc_root, tmp_path / "out", on_error="skip-object", **_LISTS)
+    (row,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").open())
+    assert (row["source_id"], row["kept"], len(row["problems"])) == ("VOC2007/000001", True, 3)
+    assert report.rejected == 0
+    assert report.splits["train"].total == Count(2, 2, 0)
+    assert "  2 objects in 1 picture: the box reaches out of the picture" in report.lines()
+
+
+def test_what_was_settled_is_counted(tmp_path, voc_root, voc_year, make_xml, make_jpeg):
+    voc_year.add("000001", make_xml(width=41))
+    voc_year.add("000002", make_xml(width=0))
+    voc_year.add("000003", make_xml(width=80, height=72), make_jpeg(mode="CMYK"))
+    report = convert(voc_root, tmp_path / "out", rescale=True, reencode=True, **_LISTS)
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())["settled"]
+    assert saved == report.settled
+    assert sorted(saved.values()) == [1, 1, 1, 1]
+    for text in ("off by one", "not stated", "scaled", "CMYK"):
+        assert sum(text in change for change in saved) == 1
+
+
+def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, make_xml):
+    voc_year.add("000001", make_xml([("ant nest", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))] * 2))
+    with pytest.raises(DataError) as error:
+        convert(voc_root, tmp_path / "out", eval=["VOC2007/val"])
+    lines = str(error.value).splitlines()
+    assert "Classes found: dog (5), ant nest (2)" in lines
+    assert "  --classes 'ant nest' dog" in lines
+
+    convert(voc_root, tmp_path / "auto", eval=["VOC2007/val"], classes=["auto"])
+    assert class_names(read_schema(tmp_path / "auto" / "schema.pbtxt")) == ("ant nest", "dog")
+    report = convert(voc_root, tmp_path / "some", other_classes="ignore", **_LISTS)
+    assert report.splits["train"].total == Count(2, 3, 0)
+    assert report.settled == {"object of another class ignored": 2}
+
+
+@pytest.mark.parametrize("options", [{"on_error": "skip"}, {"other_classes": "ignore"}])
+def test_a_wrong_list_of_classes_says_so(tmp_path, voc_root, voc_year, options):
+    with pytest.raises(DataError) as error:
+        convert(voc_root, tmp_path / "out", classes=["emu"], **options)
+    assert "None of them is in the list of classes: emu" in str(error.value)
+    assert "Classes found: dog (3)" in str(error.value)
+    assert "--eval-fraction" not in str(error.value)
+
+
+def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, make_xml):
+    voc_year.add("000001", make_xml([("dog", (0, 4, 9, 9))] * 5))
+    hint = "5 boxes start at pixel 0 and none at pixel 1: this data set counts from 0"
+    with pytest.raises(DataError, match=hint):
+        convert(voc_root, tmp_path / "out", **_LISTS)
+    report = convert(voc_root, tmp_path / "out", on_error="skip", **_LISTS)
+    assert any(hint in note for note in report.notes)
+    report = convert(voc_root, tmp_path / "zero", pixels_from=0, **_LISTS)
+    assert not any("start at pixel" in note for note in report.notes)
+    # With some at 1, those at 0 are mistakes.
+    voc_year.add("000002", make_xml([("dog", (1, 4, 9, 9))]))
+    report = convert(voc_root, tmp_path / "mixed", on_error="skip", **_LISTS)
+    assert not any("start at pixel" in note for note in report.notes)
+
+
+def test_a_split_without_an_object_is_an_error(tmp_path, voc_root, voc_year, make_xml):
+    voc_year.add("000004", make_xml([]))
+    with pytest.raises(DataError, match="^test: no object in 1 picture, .*--allow-empty"):
+        convert(voc_root, tmp_path / "out", **_LISTS)
+    report = convert(voc_root, tmp_path / "out", allow_empty=True, **_LISTS)
+    assert report.splits["test"].total == Count(1, 0, 0)
+
+
+def test_few_pictures_for_eval_are_told(tmp_path, voc_root, voc_year):
+    ids = [voc_year.add(f"{n:06d}") for n in range(10, 60)]
+    voc_year.write_list("trainval", ids)
+    report = convert(voc_root, tmp_path / "out", eval_fraction=0.2, classes=["dog"])
+    assert any(note.startswith("warning: ") and "--eval-fraction" in note for note in report.notes)
 
 
 def test_command_line(tmp_path, voc_root, voc_year, capsys):

@@ -1,12 +1,14 @@
 import io
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import DataError
-from data.jpeg import read_header
+from data.jpeg import read_header, without_exif
 
 
 @settings(max_examples=50)
@@ -54,12 +56,12 @@ def _saved_as(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "WebP", "TIFF"])
 def test_other_formats_are_named(kind):
-    with pytest.raises(DataError, match=f"is a {kind}, not a JPEG. Save it as a JPEG"):
+    with pytest.raises(DataError, match=f"is a {kind}, not a JPEG. --reencode writes"):
         read_header(_saved_as(kind))
 
 
 def test_cmyk_is_refused(make_jpeg):
-    with pytest.raises(DataError, match="CMYK.*Save it as an RGB JPEG"):
+    with pytest.raises(DataError, match="CMYK.*--reencode writes"):
         read_header(make_jpeg(mode="CMYK"))
 
 
@@ -67,7 +69,7 @@ def test_cmyk_is_refused(make_jpeg):
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"<html>not found</html>", "no picture this project knows"),
+        (b"<html>not found</html>", "not a picture of a known format"),
         (b"\xff\xd8garbage", "damaged at byte 2"),
         (b"\xff\xd8\xff\xda\x00\x02\xff\xd9", "no frame header"),
     ],
@@ -100,6 +102,66 @@ def _with_frame(jpeg: bytes, marker: int | None = None, **changed: int) -> bytes
 def test_kinds_that_do_not_decode_are_refused(make_jpeg, change, message):
     with pytest.raises(DataError, match=message):
         read_header(_with_frame(make_jpeg(), **change))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("table", [0xDB, 0xC4])
+def test_tables_are_demanded_where_tensorflow_needs_them(make_jpeg, progressive, table):
+    jpeg = _without(make_jpeg(progressive=progressive), table)
+    try:
+        tf.io.decode_jpeg(jpeg)
+    except tf.errors.InvalidArgumentError:
+        with pytest.raises(DataError, match="lacks tables that decoding needs"):
+            read_header(jpeg)
+    else:
+        # The usual Huffman tables, which cameras leave out of their films.
+        assert (table, progressive) == (0xC4, False)
+        assert read_header(jpeg).height == 36
+
+
+def _without(jpeg: bytes, left_out: int) -> bytes:
+    """A JPEG without its segments of one kind before the scan."""
+    kept, position = jpeg[:2], 2
+    while True:
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        if jpeg[position + 1] != left_out:
+            kept += jpeg[position:end]
+        if jpeg[position + 1] == 0xDA:
+            return kept + jpeg[end:]
+        position = end
+
+
+def _exif(orientation, order="MM", kind=3) -> bytes:
+    """EXIF data with one entry."""
+    byte_order = "big" if order == "MM" else "little"
+    value = orientation.to_bytes(2 if kind == 3 else 4, byte_order).ljust(4, b"\0")
+    entry = b"".join(n.to_bytes(size, byte_order) for n, size in ((0x112, 2), (kind, 2), (1, 4)))
+    head = (42).to_bytes(2, byte_order) + (8).to_bytes(4, byte_order) + (1).to_bytes(2, byte_order)
+    return b"Exif\0\0" + order.encode() + head + entry + value + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["MM", "II"])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_orientation(make_jpeg, order, kind):
+    for orientation in range(1, 9):
+        header = read_header(make_jpeg(exif=_exif(orientation, order, kind)))
+        assert (header.width, header.height, header.orientation) == (40, 36, orientation)
+        assert header.swaps_sides == (orientation >= 5)
+
+
+@pytest.mark.parametrize(
+    "exif", [_exif(0), _exif(9), _exif(6)[:12], _exif(6)[:20], b"Exif\0\0", b"Exif\0\0rubbish"]
+)
+def test_a_damaged_orientation_counts_as_upright(make_jpeg, exif):
+    assert read_header(make_jpeg(exif=exif)).orientation == 1
+
+
+def test_the_tag_can_be_removed(make_jpeg):
+    jpeg = make_jpeg(exif=_exif(6), icc_profile=b"profile")
+    without = without_exif(jpeg)
+    assert read_header(without).orientation == 1
+    assert b"Exif" not in without and b"profile" in without
+    assert np.array_equal(tf.io.decode_jpeg(without), tf.io.decode_jpeg(jpeg))
 
 
 def test_real_pictures(voc_fixtures):

@@ -1,14 +1,10 @@
 import hashlib
-import re
 
 import pytest
 import tensorflow as tf
 
-from data.jpeg import JpegHeader
-from data.record_builder import build_example, find_problems, find_voc_box_problems
+from data.record_builder import build_example
 from data.voc import read_annotation
-
-_CLASSES = ("cat", "dog")
 
 
 @pytest.fixture
@@ -82,50 +78,3 @@ def test_fractions_at_the_border_are_clipped(build):
     _, values = build(("dog", (0.4, 0.6, 40.5, 36.9)))
     edges = [values[f"image/object/bbox/{edge}"][0] for edge in ("ymin", "xmin", "ymax", "xmax")]
     assert edges == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("box", [(1, 1, 40, 36), (0.4, 1, 40.5, 36.9), (1, 1, 2, 2)])
-def test_boxes_up_to_the_border_are_fine(annotate, box):
-    assert find_voc_box_problems(annotate(("dog", box)), JpegHeader(40, 36, 3)) == []
-
-
-@pytest.mark.parametrize(
-    ("box", "message"),
-    [
-        ((0, 1, 9, 9), "reaches out of the picture: xmin 0, .* in 40 x 36 pixels"),
-        ((1, -3, 9, 9), "reaches out of the picture"),
-        ((1, 1, 41, 9), "reaches out of the picture"),
-        ((1, 1, 9, 37), "reaches out of the picture"),
-        ((9, 1, 9, 9), "has no area: xmin 9 >= xmax 9"),
-        ((1, 9, 9, 8.5), "has no area: ymin 9 >= ymax 8.5"),
-    ],
-)
-def test_bad_boxes_name_file_object_and_class(annotate, box, message):
-    annotation = annotate(("cat", (1, 1, 9, 9)), ("dog", box))
-    (problem,) = find_voc_box_problems(annotation, JpegHeader(40, 36, 3))
-    assert problem.startswith(f"{annotation.source}: object 2 (dog): ")
-    assert re.search(message, problem)
-    assert "Correct" in problem
-
-
-def test_all_problems_are_listed(annotate):
-    annotation = annotate(("dgo", (1, 1, 9, 9)), ("dog", (30, 30, 90, 20)))
-    header = JpegHeader(36, 40, 3)
-    problems = [
-        *find_problems(annotation, header, _CLASSES),
-        *find_voc_box_problems(annotation, header),
-    ]
-    assert len(problems) == 4
-    assert (
-        "the size is 40 x 36, but the JPEG has 36 x 40 pixels. The sides are swapped" in problems[0]
-    )
-    assert "object 1 (dgo): not one of the 2 classes (did you mean dog?)" in problems[1]
-    assert "--classes" in problems[1]
-    assert "ymin 30 >= ymax 20" in problems[2]
-    assert "reaches out" in problems[3]
-
-
-def test_other_size_without_swap(annotate):
-    (problem,) = find_problems(annotate(width=0, height=0), JpegHeader(36, 40, 3), _CLASSES)
-    assert "the size is 0 x 0, but the JPEG has 36 x 40 pixels" in problem
-    assert "swapped" not in problem

@@ -7,6 +7,7 @@ import pytest
 from data import convert as command_line
 from data.convert import convert
 from data.errors import DataError
+from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample, main
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from data.shapes import draw_scene
@@ -65,7 +66,9 @@ def test_has_what_makes_detection_hard(sample):
 
 def test_converts_without_a_rejected_picture(tmp_path, sample):
     classes = class_names(read_schema(SAMPLE_SCHEMA))
-    report = convert(sample, tmp_path / "records", classes=classes, **SPLIT_LISTS)
+    report = convert(
+        sample, tmp_path / "records", ConversionOptions(classes=classes, **SPLIT_LISTS)
+    )
     assert {split: counts.total.images for split, counts in report.splits.items()} == {
         "train": 80,
         "eval": 10,

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import kubernetes_validate
@@ -12,7 +11,6 @@ import pytest
 import kubeflow_runner
 import local_runner
 from data import convert
-from data.voc import read_image_set
 from serving import server_status, versions
 from serving.rollout import promote, rollback
 
@@ -102,24 +100,6 @@ def test_the_pod_that_sees_the_models_is_one():
     (volume,) = spec["volumes"]
     deployment = (_ROOT / "serving" / "kubernetes" / "deployment.yaml").read_text()
     assert f"claimName: {volume['persistentVolumeClaim']['claimName']}," in deployment
-
-
-def test_ids_are_dealt_out_to_lists(tmp_path):
-    """The command for a folder that has no lists: each id in one of them, 8 : 1 : 1."""
-    (command,) = re.findall(r"\(cd MYROOT.*?\)$", _PAGES[0].read_text("utf-8"), re.M | re.S)
-    year = tmp_path / "VOC2007"
-    (year / "Annotations").mkdir(parents=True)
-    ids = {f"a.{number}" for number in range(50)}
-    for image_id in ids:
-        (year / "Annotations" / f"{image_id}.xml").touch()
-    subprocess.run(command.replace("MYROOT", "."), shell=True, check=True, cwd=tmp_path)
-    lists = {path.name: read_image_set(path) for path in (year / "ImageSets/Main").iterdir()}
-    assert {name: len(found) for name, found in lists.items()} == {
-        "train.txt": 40,
-        "val.txt": 5,
-        "test.txt": 5,
-    }
-    assert {image_id for found in lists.values() for image_id in found} == ids
 
 
 def test_manifests_and_pages_that_are_named_are_there():

@@ -204,7 +204,10 @@ def break_with(folders, what):
         ("no annotation folder", "xml: no such folder"),
         ("no annotation", "000002.xml: the annotation does not exist"),
         ("no objects", "xml: no object in the 2 pictures"),
-        ("inverted ground truth", "000002.xml: object 1 (cat): box from 10, 1 to 1, 10"),
+        (
+            "inverted ground truth",
+            "000002.xml: object 1 (cat): the box has no area: xmin 10 > xmax 1",
+        ),
         ("no list", "list.txt: cannot read the image list"),
         ("empty list", "list.txt: the list is empty"),
         ("not in the list", "comp4_det_test_cat.txt: a detection in picture 000002, which is not"),

@@ -14,6 +14,7 @@ from tfx.orchestration.pipeline import RunOptions
 
 from data.beam_runner import IN_PROCESS, beam_arguments
 from data.convert import convert
+from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from pipeline import inputs
@@ -33,7 +34,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("beam")
     draw_sample(folder / "voc", images=_PICTURES)
     classes = class_names(read_schema(SAMPLE_SCHEMA))
-    convert(folder / "voc", folder / "records", classes=classes, **SPLIT_LISTS)
+    convert(folder / "voc", folder / "records", ConversionOptions(classes=classes, **SPLIT_LISTS))
     return [
         _run(folder, "one", IN_PROCESS),
         _run(folder, "two", beam_arguments("multiprocess", ["--direct_num_workers=2"])),

@@ -252,7 +252,7 @@ def test_a_run_s_paths_are_absolute_and_keywords_stay(tmp_path, monkeypatch):
     assert named.trainer.backbone_weights == f"{tmp_path}/weights.h5"
     assert with_places(named) == named
     # A folder of this name is no schema.
-    assert with_places(load_config("ssd300-voc")).data.schema == "voc"
+    assert with_places(load_config("ssd300-voc", ["data.schema=voc"])).data.schema == "voc"
     warm = load_config("sample", ["trainer.warm_start=voc"])
     assert with_places(warm).trainer.warm_start == f"{tmp_path}/voc"
 

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from data.convert import convert
+from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from pipeline.contact_sheet import main
@@ -13,7 +14,9 @@ def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sheet")
     draw_sample(folder / "sample", images=11)
     classes = class_names(read_schema(SAMPLE_SCHEMA))
-    convert(folder / "sample", folder / "records", classes=classes, **SPLIT_LISTS)
+    convert(
+        folder / "sample", folder / "records", ConversionOptions(classes=classes, **SPLIT_LISTS)
+    )
     return folder / "records"
 
 

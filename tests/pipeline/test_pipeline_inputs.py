@@ -5,10 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 
+from data import sources
 from data.errors import DataError
 from data.fields import COMMON, HIKAPOK
-from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, VOC_SCHEMA, class_names, read_schema
+from data.options import ConversionOptions
+from data.schema import (
+    SAMPLE_SCHEMA,
+    VOC_HIKAPOK_SCHEMA,
+    VOC_SCHEMA,
+    class_names,
+    make_schema,
+    read_schema,
+)
 from pipeline import inputs
 from pipeline.config import load_config
 
@@ -34,12 +44,14 @@ def conversions(monkeypatch):
     """Replaces the conversion; lists the arguments of its calls."""
     calls = []
 
-    def convert(voc_root, output, **options):
-        calls.append(SimpleNamespace(voc_root=voc_root, **options))
+    def convert(voc_root, output, options, **_):
+        calls.append(SimpleNamespace(voc_root=voc_root, options=options))
         _write_records(output)
-        return SimpleNamespace(notes=())
+        schema = make_schema(options.classes or ("found",), with_crowds=False)
+        (output / "schema.pbtxt").write_text(text_format.MessageToString(schema))
+        return SimpleNamespace(notes=(), lines=list, left_out={})
 
-    monkeypatch.setattr(inputs, "convert", convert)
+    monkeypatch.setattr(sources, "convert", convert)
     return calls
 
 
@@ -96,7 +108,8 @@ def test_a_voc_root_is_converted_once(voc_root, conversions, tmp_path, above):
     assert inputs.prepare(_VOC, root, output).records == first.records
     (call,) = conversions
     assert call.voc_root == root
-    assert call.classes == class_names(read_schema(VOC_SCHEMA))
+    assert call.options == ConversionOptions()
+    assert first.classes == ("found",)
     assert first.records.parent == output / "records"
     assert first.picture.name == "000001.jpg"
 
@@ -124,7 +137,39 @@ def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, 
 def test_other_classes_are_converted_apart(voc_root, conversions, tmp_path):
     voc, sample = (inputs.prepare(config, voc_root, tmp_path) for config in (_VOC, _SAMPLE))
     assert voc.records != sample.records
-    assert [call.classes for call in conversions] == [voc.classes, sample.classes]
+    assert [call.options.classes for call in conversions] == [(), sample.classes]
+    config = load_config("ssd300-voc", ["data.classes=ant,bee", "data.pixels_from=0"])
+    assert inputs.prepare(config, voc_root, tmp_path).classes == ("ant", "bee")
+    assert conversions[-1].options == ConversionOptions(classes=("ant", "bee"), pixels_from=0)
+
+
+def test_a_schema_that_is_named_wins_over_the_one_beside_the_records(tmp_path):
+    records = _write_records(tmp_path / "records")
+    beside = records / "schema.pbtxt"
+    beside.write_text(SAMPLE_SCHEMA.read_text().replace('"ring"', '"rung"'))
+    for preset in ("ssd300-voc", "sample"):
+        assert inputs.prepare(load_config(preset), records, tmp_path).schema_path == beside
+    config = load_config("ssd300-voc", ["data.schema=voc"])
+    assert inputs.prepare(config, records, tmp_path).schema_path == VOC_SCHEMA
+
+
+def test_classes_have_one_source(voc_root, conversions, tmp_path):
+    own = tmp_path / "own.pbtxt"
+    own.write_text(SAMPLE_SCHEMA.read_text())
+    config = load_config("ssd300-voc", [f"data.schema={own}"])
+    assert "ring" in inputs.prepare(config, voc_root, tmp_path).classes
+    assert "ring" in conversions[0].options.classes
+    config = load_config("ssd300-voc", [f"data.schema={own}", "data.classes=auto"])
+    with pytest.raises(DataError, match="both name the classes"):
+        inputs.prepare(config, voc_root, tmp_path)
+
+
+def test_errors_of_a_conversion_name_settings(voc_root, tmp_path):
+    with pytest.raises(DataError) as error:
+        inputs.prepare(_VOC, voc_root, tmp_path / "output")
+    assert "--set data.on_error=skip" in str(error.value)
+    assert "--on-error" not in str(error.value)
+    assert not list((tmp_path / "output").rglob("records/*"))
 
 
 def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_path):
@@ -132,7 +177,9 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
 
     def draw(root):
         drawn.append(root)
-        (root / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main").mkdir(parents=True)
+        lists = root / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main"
+        lists.mkdir(parents=True)
+        (lists / "train.txt").write_text("000001")
 
     monkeypatch.setattr(inputs, "draw_sample", draw)
     for _ in range(2):
@@ -141,12 +188,12 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
     assert drawn == [conversions[0].voc_root]
     (call,) = conversions
     # The sample has an eval list of its own.
-    assert (call.train, call.eval) == (("VOC2007/train",), ("VOC2007/val",))
+    assert (call.options.train, call.options.eval) == (("VOC2007/train",), ("VOC2007/val",))
 
 
 @pytest.mark.parametrize("config", [_VOC, load_config("sample", ["data.schema=voc"])])
 def test_other_schemas_need_data(tmp_path, config):
-    with pytest.raises(DataError, match="--data is needed with data.schema=voc: a VOC root or"):
+    with pytest.raises(DataError, match="--data is needed: a folder of annotated pictures or"):
         inputs.prepare(config, None, tmp_path)
 
 
@@ -156,9 +203,9 @@ def test_records_that_patterns_would_not_find_are_refused(tmp_path):
         inputs.prepare(_VOC, records, tmp_path)
 
 
-def test_a_folder_of_one_year_is_told_apart(voc_root, tmp_path):
-    with pytest.raises(DataError, match="folder of one VOC year. Give the folder above it"):
-        inputs.prepare(_VOC, voc_root / "VOC2007", tmp_path)
+def test_a_folder_of_one_year_is_converted(voc_root, conversions, tmp_path):
+    inputs.prepare(_VOC, voc_root / "VOC2007", tmp_path)
+    assert conversions[0].voc_root == voc_root / "VOC2007"
 
 
 def test_missing_data_is_named(tmp_path):
@@ -174,7 +221,7 @@ def test_a_folder_of_neither_kind_is_refused(tmp_path):
 
 def test_a_schema_is_inferred_from_records_only(voc_root, tmp_path):
     config = load_config("ssd300-voc", ["data.schema=infer"])
-    with pytest.raises(DataError, match="convert first and give the TFRecords"):
+    with pytest.raises(DataError, match="inferred from TFRecords alone"):
         inputs.prepare(config, voc_root, tmp_path)
 
 

@@ -97,14 +97,22 @@ def test_a_picture_dropped_anywhere(page, picture, place):
     assert page.inner_text("#status").startswith("2 of 2")
 
 
-def test_a_picture_with_exif_rotation_is_shown_as_the_model_sees_it(page, picture, tmp_path):
+def test_a_picture_that_exif_turns_is_asked_with_and_shown_upright(page, picture, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    _show(page, tmp_path / "turned.jpg")
+    # Stored on its side, so that it is upright as the tag says.
+    stored = Image.open(picture).transpose(Image.Transpose.ROTATE_90)
+    stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert _show(page, tmp_path / "turned.jpg").startswith("2 of 2")
     pixels = _canvas(page)
     assert pixels.shape[:2] == (200, 400)
-    assert (pixels[60, 100, :3] > [200, -1, -1]).all(), "red where it is stored"
+    assert (pixels[60, 100, :3] > [200, -1, -1]).all(), "red where it is upright"
+    rows = page.locator("#found tbody tr").all_inner_texts()
+    boxes = {row.split()[0]: [float(n) for n in re.findall(r"\d\.\d{3}", row)[1:]] for row in rows}
+    _show(page, picture)
+    for row in page.locator("#found tbody tr").all_inner_texts():
+        expected = [float(n) for n in re.findall(r"\d\.\d{3}", row)[1:]]
+        assert boxes[row.split()[0]] == pytest.approx(expected, abs=0.03)
 
 
 def test_errors_are_shown(page, picture, tmp_path):

@@ -4,6 +4,7 @@ import keras
 import pytest
 
 from data.convert import convert
+from data.options import ConversionOptions
 from data.schema import VOC_SCHEMA, class_names, read_schema
 from data.voc import read_annotation, relative_boxes
 from trainer.anchors import anchor_boxes
@@ -57,7 +58,7 @@ def _is_plain(path) -> bool:
 
 
 def test_pictures_are_learnt_by_heart(tmp_path, voc_root):
-    convert(voc_root, tmp_path / "records", eval_fraction=0)
+    convert(voc_root, tmp_path / "records", ConversionOptions(eval_fraction=0))
     schema = read_schema(VOC_SCHEMA)
     classes, records = class_names(schema), SchemaRecords(schema)
     shards = list_shards([str(tmp_path / "records" / "train" / "*")])

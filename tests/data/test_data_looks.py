@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.data_gate.looks import bands_of, look_of, near_pairs
 from data.errors import DataError
+from data.looks import bands_of, look_of, near_pairs
 
 
 def scene(seed, width=320, height=240):

@@ -1,4 +1,4 @@
-"""Hashes of what a picture looks like, and the pictures of two splits that look the same."""
+"""Hashes of what a picture looks like, and pictures that look the same by them."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,10 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
+
+# Of 256 bits: re-encoded or resized photographs differ in up to 20, different ones in 80 and more.
+SAME_LOOK_DISTANCE = 40
+LOOK_BYTES = 32
 
 _HASH_SIDE = 16
 _LOW_SIDE = 8
@@ -68,6 +72,28 @@ def near_pairs(
                 for match in np.flatnonzero(distance <= max_distance):
                     other_id = by_split[other][match][0]
                     yield (split, record_id), (other, other_id), int(distance[match])
+
+
+def same_looks(looks: np.ndarray) -> np.ndarray:
+    """Pairs of pictures of one set that look the same, int [pairs, 2], as places in the set.
+
+    looks: uint8 [pictures, 32]; all zero where a picture has no look.
+    """
+    pairs = [np.empty((0, 2), np.int64)]
+    having = np.flatnonzero(looks.any(axis=1))
+    bits = np.unpackbits(looks[having], axis=1).reshape(-1, _HASH_SIDE, _HASH_SIDE)
+    low = bits[:, :_LOW_SIDE, :_LOW_SIDE].reshape(len(having), -1)
+    for part in np.array_split(low, _BANDS, axis=1):
+        keys = part @ (1 << np.arange(part.shape[1]))
+        order = np.argsort(keys, kind="stable")
+        bounds = np.flatnonzero(np.diff(keys[order])) + 1
+        for members in np.split(having[order], bounds):
+            for index, one in enumerate(members[:-1]):
+                others = members[index + 1 :]
+                distance = _ONES[looks[others] ^ looks[one]].sum(axis=1)
+                near = others[distance <= SAME_LOOK_DISTANCE]
+                pairs.append(np.stack([np.full_like(near, one), near], axis=1))
+    return np.concatenate(pairs)
 
 
 def _bits(look: bytes) -> np.ndarray:

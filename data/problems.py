@@ -1,0 +1,152 @@
+"""What can be wrong with a picture or an object: kinds with their remedies, and their summary."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from data.errors import DataError
+
+_WIDTH = 80
+_EXAMPLES = 2
+
+
+class Kind(NamedTuple):
+    """A heading for problems of one kind, and what to do about all of them."""
+
+    title: str
+    remedy: str
+
+
+KINDS = {
+    "unannotated": Kind(
+        "there is no annotation", "Add the annotations, or take the pictures off the list"
+    ),
+    "annotation": Kind(
+        "the annotation cannot be read",
+        "Fix the files, or export the annotations again as Pascal VOC",
+    ),
+    "nesting": Kind(
+        "boxes where a VOC file has none",
+        "Move each <object>, with its <bndbox>, directly into <annotation>",
+    ),
+    "missing": Kind(
+        "there is no such picture", "Copy the pictures there, or take them off the list"
+    ),
+    "damaged": Kind("the picture is damaged", "Copy the pictures again"),
+    "format": Kind(
+        "not a JPEG that every decoder reads alike",
+        "--reencode writes such pictures as RGB JPEGs of quality 95",
+    ),
+    "unreadable": Kind("the picture cannot be decoded", "Save the pictures as RGB JPEGs"),
+    "large": Kind("the picture is too large", "Scale picture and boxes down, or cut it into tiles"),
+    "exif": Kind(
+        "an EXIF tag turns the picture, and JPEG decoders ignore it",
+        "--exif upright if the boxes were drawn on the upright picture, as labelImg, CVAT and "
+        "browsers show it; --exif stored if they are in pixels as stored, as TensorFlow and most "
+        "scripts read them",
+    ),
+    "size": Kind(
+        "the stated size is not that of the picture",
+        "The boxes are in pixels of another picture: scale them. --rescale scales them from the "
+        "stated size to the picture's",
+    ),
+    "turned": Kind(
+        "width and height are swapped, and no EXIF tag turns the picture",
+        "The boxes are in pixels of a turned picture: to scale them does not help. Turn the "
+        "picture, or annotate it again; if only the two numbers are swapped, swap them back",
+    ),
+    "class": Kind(
+        "the class is not in the list of classes",
+        "Name all classes: --classes NAME..., or --classes auto for what is found. "
+        "--other-classes ignore keeps the pictures without these objects",
+    ),
+    "name": Kind("the object has no class", "Add <name>, or remove the object"),
+    "category": Kind("there is no such category", "Add it to the categories, or remove the object"),
+    "box": Kind("the object has no valid box", "Correct the box, or remove the object"),
+    "outside": Kind("the box reaches out of the picture", "Correct the box"),
+    "zero": Kind(
+        "the box starts at pixel 0, and VOC counts from 1",
+        "If the tool counts pixels from 0, as CVAT, make-sense, labelme and VoTT do: "
+        "--pixels-from 0",
+    ),
+    "flag": Kind("a flag is neither 0 nor 1", "Write 0 or 1"),
+    "image": Kind(
+        "the annotation is for an image that the file does not list",
+        "Add the image to the list of images, or remove the annotation",
+    ),
+    "leak": Kind("the picture is in another split too", "Take it off one of the lists"),
+}
+
+
+class Problem(NamedTuple):
+    """What is wrong and where, in one sentence without its end; the kind knows the remedy."""
+
+    kind: str
+    text: str
+    of_object: bool = False  # the picture can be used without it
+
+    def __str__(self) -> str:
+        return f"{self.text}. {KINDS[self.kind].remedy}"
+
+
+class Unusable(DataError):
+    """A problem where it ends the reading of a file."""
+
+    def __init__(self, kind: str, text: str):
+        self.problem = Problem(kind, text)
+        super().__init__(str(self.problem))
+
+    def at(self, where: object) -> Problem:
+        """The problem with the place where it was found."""
+        return self.problem._replace(text=f"{where}: {self.problem.text}")
+
+    def __reduce__(self):
+        return Unusable, self.problem[:2]
+
+
+def summarise(pictures: Iterable[Iterable[Problem]], *, briefly: bool = False) -> list[str]:
+    """Lines on the problems of pictures: by kind, most frequent first.
+
+    Each with two examples and the remedy, unless `briefly`.
+    """
+    objects: Counter[str] = Counter()
+    with_kind: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for problems in pictures:
+        for problem in problems:
+            objects[problem.kind] += problem.of_object
+            shown = examples.setdefault(problem.kind, [])
+            if len(shown) < _EXAMPLES:
+                shown.append(problem.text)
+        with_kind.update({problem.kind for problem in problems})
+    lines = []
+    for kind, count in sorted(with_kind.items(), key=lambda item: (-item[1], item[0])):
+        what = counted(count, "picture")
+        if objects[kind]:
+            what = f"{counted(objects[kind], 'object')} in {what}"
+        title, remedy = KINDS[kind]
+        lines += _wrapped(f"{what}: {title}", "  ", "    ")
+        if briefly:
+            continue
+        lines += [
+            *(f"    {text}" for text in examples[kind]),
+            *_wrapped(f"-> {remedy}", "    ", "       "),
+        ]
+    return lines
+
+
+def counted(count: int, noun: str) -> str:
+    """The number with its noun, as in 1 picture, 2,000 pictures."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
