@@ -17,15 +17,23 @@ PYTHONS_1.21 := >=3.11,<3.14
 LOCK := $(or $(LOCK_$(TFX)),$(error TFX=$(TFX): there are lock files for 1.16 and 1.21))
 TFX_PYTHON ?= $(PYTHONS_$(TFX))
 
-.PHONY: run test flink spark lint lock clean
+.PHONY: run check test flink spark lint lock clean
 
 run: $(VENV)/.ready
 	$(BIN)/ssd run
 
-test: $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+# Everything but whole pipelines, which take most of the time.
+check: lint
+	$(PYTEST) -m "not e2e"
+
+test: lint
+	$(PYTEST)
+
+lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 # An engine on this machine, to try `--beam flink` and `--beam spark` (docs/beam.md).
 flink spark: $(VENV)/.ready

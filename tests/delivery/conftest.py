@@ -2,12 +2,17 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from docker.utils.build import exclude_paths
 
 _ROOT = Path(__file__).resolve().parents[2]
+# The image has one Python; with another there is nothing of it to test.
+_PYTHON = (_ROOT / ".python-version").read_text().strip()
+if ".".join(map(str, sys.version_info[:2])) != _PYTHON:
+    collect_ignore = ["test_delivery_image.py", "test_delivery_gpu.py"]
 
 
 @pytest.fixture(scope="session")

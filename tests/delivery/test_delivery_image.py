@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(sys.version_info[:2] != (3, 10), reason="the image is for Python 3.10"),
-]
+pytestmark = pytest.mark.e2e
 
 _ROOMS = ("components", "data", "metrics", "pipeline", "serving", "trainer")
 # How packages are reached: indexes, proxies, authorities to trust, caches.

@@ -66,26 +66,6 @@ def test_a_tag_is_submitted_after_everything_else(workflow):
     assert set(jobs) == before("submit") | {"submit"}
 
 
-def test_make_targets_exist(root, workflow):
-    targets = re.findall(
-        r"^make (.+)$", "\n".join(s.get("run", "") for s in _steps(workflow)), re.M
-    )
-    assert {"test", ".venv/.ready"} == set(targets)
-    for target in set(targets):
-        subprocess.run(["make", "-n", target], cwd=root, capture_output=True, check=True)
-
-
-def test_images_are_built_from_stages_and_arguments_of_the_dockerfile(root, workflow):
-    text = (root / "Dockerfile").read_text(encoding="utf-8")
-    built = [step["with"] for step in _steps(workflow) if "build-push" in step.get("uses", "")]
-    assert [step["target"] for step in built] == ["check", "pipeline"]
-    for step in built:
-        assert f" AS {step['target']}\n" in text
-        name, _, value = step["build-args"].partition("=")
-        assert f"ARG {name}=" in text
-        assert value == "${{ matrix.variant }}"
-
-
 @pytest.fixture
 def arguments(workflow, tmp_path):
     """The arguments with which a job runs kubeflow_runner.py, as its shell would pass them."""
