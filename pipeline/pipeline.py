@@ -11,7 +11,6 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import (
-    Evaluator,
     ExampleValidator,
     InfraValidator,
     SchemaGen,
@@ -39,6 +38,7 @@ from components.data_gate.component import DataGate, DataVerdict
 from components.data_gate.config import DROP_TRAIN, DataGateConfig
 from components.data_gate.drop_leaks import DropLeaks
 from components.detection_report.component import DetectionReport
+from components.evaluator.component import Evaluator
 from components.example_gen import ShardExampleGen
 from components.model_card.component import ModelCard
 from components.serving_check.component import ServingCheck
@@ -229,6 +229,7 @@ def _model_components(
     report = DetectionReport(
         card=card.outputs["card"],
         model=model,
+        evaluation=evaluator.outputs["evaluation"],
         model_run=trainer.outputs["model_run"],
         examples=examples,
         statistics=statistics_gen.outputs["statistics"],

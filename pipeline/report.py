@@ -61,6 +61,7 @@ def _places(run: Run) -> dict[str, Any] | None:
     wanted = {
         "card": ("ModelCard", "card"),
         "model": ("Trainer", "model"),
+        "evaluation": ("Evaluator", "evaluation"),
         "model_run": ("Trainer", "model_run"),
         "examples": ("ImportExampleGen", "examples"),
         "statistics": ("StatisticsGen", "statistics"),
@@ -76,8 +77,7 @@ def _places(run: Run) -> dict[str, Any] | None:
         found[name] = artifact
     (split,) = json.loads(run.step("Evaluator").parameters["example_splits"])
     return {
-        **{name: artifact.uri for name, artifact in found.items()},
-        "model": f"{found['model'].uri}/Format-Serving",
+        **{name: artifact.uri for name, artifact in found.items() if name != "model"},
         "examples": f"{found['examples'].uri}/Split-{split}",
         "pushed": found["pushed"].properties.get("pushed_destination"),
         "artifacts": {f"{item.type} {item.id}": item.uri for item in found.values()},

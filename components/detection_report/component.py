@@ -3,7 +3,7 @@
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import io_utils, path_utils
+from tfx.utils import io_utils
 
 from components.artifacts import REPORT_FILE, DetectionReportFile, ModelCardFolder
 from components.detection_report.report import Sources, build_report
@@ -13,6 +13,7 @@ from components.detection_report.report import Sources, build_report
 def DetectionReport(
     card: InputArtifact[ModelCardFolder],
     model: InputArtifact[standard_artifacts.Model],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
     model_run: InputArtifact[standard_artifacts.ModelRun],
     examples: InputArtifact[standard_artifacts.Examples],
     statistics: InputArtifact[standard_artifacts.ExampleStatistics],
@@ -22,10 +23,19 @@ def DetectionReport(
     split: Parameter[str],
 ):
     """Writes the report of a run."""
-    inputs = (card, model, model_run, examples, statistics, infra_blessing, pushed_model)
+    inputs = (
+        card,
+        model,
+        evaluation,
+        model_run,
+        examples,
+        statistics,
+        infra_blessing,
+        pushed_model,
+    )
     sources = Sources(
         card=card.uri,
-        model=path_utils.serving_model_path(model.uri),
+        evaluation=evaluation.uri,
         model_run=model_run.uri,
         examples=artifact_utils.get_split_uri([examples], split),
         statistics=statistics.uri,

@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from components.artifacts import FACTS_FILE, SERVING_CHECK_FILE, read_json
-from components.detection_report import charts, detections, gallery, statistics
+from components.detection_report import charts, gallery, statistics
+from components.detection_report.pictures import encoded_pictures
 from components.detection_report.training_curves import read_curves
+from components.evaluator.answers import read_answers
 from components.mean_average_precision.metric_names import CURVE_RECALLS
 from data.settings_file import as_yaml
 from metrics import confusion, error_types, score_thresholds, voc
@@ -43,7 +45,7 @@ class Sources:
     """
 
     card: str
-    model: str
+    evaluation: str
     model_run: str
     examples: str
     statistics: str
@@ -60,7 +62,7 @@ def build_report(sources: Sources) -> str:
     """
     facts = read_json(f"{sources.card}/{FACTS_FILE}")
     shards = list_shards([f"{sources.examples}/*"])
-    accumulator = detections.detect_split(sources.model, shards, facts["model"]["classes"])
+    accumulator = read_answers(sources.evaluation, facts["model"]["classes"])
     found = analyse(accumulator)
     pictures = draw_galleries(accumulator, found, shards)
     return render(
@@ -115,10 +117,12 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
         "hits": gallery.typical_hits(columns, outcomes, _PICTURES),
     }
     wanted = {entry["picture"] for row in rows.values() for entry in row}
-    encoded = detections.encoded_pictures(shards, wanted)
+    # In numbers of the pictures, which the records know by their ids.
+    ids = {number: str(columns.image_ids[number]) for number in wanted}
+    encoded = encoded_pictures(shards, ids.values())
     drawn = {
-        number: gallery.draw(number, picture, columns, outcomes, accumulator.class_names)
-        for number, picture in encoded.items()
+        number: gallery.draw(number, encoded[image_id], columns, outcomes, accumulator.class_names)
+        for number, image_id in ids.items()
     }
     names = accumulator.class_names
 

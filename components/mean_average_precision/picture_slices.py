@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
 
+from components.evaluator.answers import answer_extractors
 from data.fields import Fields
 from metrics.picture_reader import read_ground_truth
 
@@ -38,7 +39,10 @@ def slice_values(features: Mapping[str, Any], fields: Fields) -> dict[str, str]:
 
 
 def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config) -> list:
-    """TFX's way in: TFMA's extractors, with the computed features before the slicing."""
+    """TFX's way in: TFMA's extractors, with the computed features before the slicing.
+
+    The Evaluator's own (`components.evaluator.answers`) come after them.
+    """
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,
         eval_config=eval_config,
@@ -51,7 +55,7 @@ def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config) -> 
         stages.index(SLICE_KEY_EXTRACTOR_STAGE_NAME),
         tfma.extractors.Extractor("AddPictureSlices", beam.Map(_add_features, fields)),
     )
-    return extractors
+    return [*extractors, *answer_extractors(fields)]
 
 
 def _add_features(extracts: tfma.types.Extracts, fields: Fields) -> tfma.types.Extracts:

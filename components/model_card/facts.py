@@ -5,8 +5,10 @@ from importlib import metadata
 import tensorflow as tf
 
 from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, read_json
+from components.evaluator.answers import read_answers
 from components.model_card.scores import gather_scores
 from data.saved_model import IDENTITY
+from metrics import score_thresholds, voc
 from trainer.files import BEST_FILE, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
 
@@ -24,7 +26,7 @@ def gather_facts(
       model_run, evaluation, blessing, gate: folders that Trainer, Evaluator and DataGate wrote.
 
     Returns:
-      `blessed`; `evaluation` as `gather_scores` returns it; `model`, the identity that the export
+      `blessed`; `evaluation` as `with_thresholds` returns it; `model`, the identity that the export
       carries; `training` with the last `losses` and the `checkpoint` that was exported; `data`,
       what the gate found, with the pictures `left_out` of training no longer among those of a
       split; `fingerprints` of the records of each split, whatever their order;
@@ -36,7 +38,7 @@ def gather_facts(
     summary = read_json(f"{model_run}/{SUMMARY}")
     return {
         "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
-        "evaluation": gather_scores(evaluation),
+        "evaluation": with_thresholds(gather_scores(evaluation), evaluation),
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
         "data": _data(read_json(f"{gate}/{DATA_GATE_FILE}")),
@@ -46,6 +48,21 @@ def gather_facts(
         },
         "packages": {name: metadata.version(name) for name in _PACKAGES},
     }
+
+
+def with_thresholds(scores: dict, evaluation: str) -> dict:
+    """Scores of `gather_scores` with each class's `score_threshold`, the one with the best F1.
+
+    It is None for a class without objects. It travels with the model, for those who use it.
+    """
+    names = [row["name"] for row in scores["classes"]]
+    counts = score_thresholds.explore(voc.evaluate(read_answers(evaluation, names)))
+    best = {name: score_thresholds.best_f1(counts[name]) for name in names}
+    rows = [
+        {**row, "score_threshold": best[row["name"]] and best[row["name"]]["threshold"]}
+        for row in scores["classes"]
+    ]
+    return {**scores, "classes": rows}
 
 
 def _data(gate: dict) -> dict:

@@ -13,8 +13,10 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from components.artifacts import SERVING_CHECK_FILE
 from components.detection_report.report import Sources
-from components.mean_average_precision import metric_names, tfma_metric
+from components.evaluator.answers import answers_kept_in
+from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from components.model_card.card import write_model_card
+from components.model_card.facts import with_thresholds
 from components.model_card.scores import gather_scores
 from data.fields import COMMON
 from tests.components import tfma_replay
@@ -44,7 +46,8 @@ def replayed(tmp_path_factory):
         baseline=True,
         slices=["size"],
     )
-    tfma_replay.run(folder, models, config)
+    with answers_kept_in(str(folder / "evaluation")):
+        tfma_replay.run(folder, models, config, extractors=picture_slices.custom_extractors)
     return folder
 
 
@@ -55,7 +58,9 @@ def model_facts(replayed):
     split = {"pictures": 24, "objects": 48, "objects_per_class": {"cat": 20, "dog": 28}}
     return {
         "blessed": False,
-        "evaluation": gather_scores(str(replayed / "evaluation")),
+        "evaluation": with_thresholds(
+            gather_scores(str(replayed / "evaluation")), str(replayed / "evaluation")
+        ),
         "model": {
             "preset": "replay",
             "trainer": {
@@ -104,7 +109,7 @@ def report_sources(replayed, model_facts, tmp_path_factory):
             tf.summary.scalar("learning_rate", 0.1, step)
     return Sources(
         card=str(folder / "card"),
-        model=str(replayed / "candidate"),
+        evaluation=str(replayed / "evaluation"),
         model_run=str(folder / "model_run"),
         examples=str(folder / "Split-test"),
         statistics=str(folder / "statistics"),

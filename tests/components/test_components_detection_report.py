@@ -10,10 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from components.detection_report import charts, detections, gallery
+from components.detection_report import charts, gallery
+from components.detection_report.pictures import encoded_pictures
 from components.detection_report.report import analyse
 from components.detection_report.statistics import read_split
 from components.detection_report.training_curves import read_curves
+from components.evaluator.answers import answer_extractors, answers_kept_in, read_answers
+from data.errors import DataError
+from data.fields import COMMON
 from metrics import confusion
 from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 from tests.metrics.cats_and_dogs import CAT, DOG, LEFT, RIGHT, collect
@@ -62,19 +66,35 @@ def test_a_drawn_picture_is_small_and_its_boxes_are_scaled_with_it():
     assert (hit["label"], hit["kind"], hit["x"]) == ("dog 0.80", "hit", 100)
 
 
-def test_detections_of_a_split_are_those_that_the_evaluator_measures(report_sources, model_facts):
-    shards = sorted(tf.io.gfile.glob(f"{report_sources.examples}/*"))
-    accumulator = detections.detect_split(report_sources.model, shards, list(CLASSES))
+def test_the_evaluation_keeps_what_the_evaluator_measures(report_sources, model_facts):
+    accumulator = read_answers(report_sources.evaluation, list(CLASSES))
     found, expected = accumulator.columns(), accumulate(PICTURES).columns()
     for name in ("image_ids", "gt_class", "gt_difficult", "gt_truncated", "det_class"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     np.testing.assert_allclose(found.det_box, expected.det_box, rtol=1e-6)
     reported = model_facts["evaluation"]["map"]["value"]
     assert analyse(accumulator)["map"] == pytest.approx(reported, abs=1e-9)
-    pictures = detections.encoded_pictures(shards, {0, 13})
-    assert list(pictures) == [0, 13]
-    assert all(Image.open(io.BytesIO(encoded)).size == (800, 240) for encoded in pictures.values())
-    assert detections.encoded_pictures(shards, set()) == {}
+
+
+def test_pictures_are_found_by_their_ids(report_sources):
+    shards = sorted(tf.io.gfile.glob(f"{report_sources.examples}/*"))
+    wanted = {PICTURES[0][0], PICTURES[-1][0]}
+    found = encoded_pictures(shards, wanted)
+    assert found.keys() == wanted
+    assert all(Image.open(io.BytesIO(encoded)).size == (800, 240) for encoded in found.values())
+    assert encoded_pictures(shards, set()) == {}
+
+
+def test_an_evaluation_without_answers_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}: holds no answers.*--from Evaluator"):
+        read_answers(str(tmp_path), ["cat"])
+
+
+def test_nothing_is_kept_where_nobody_asked_for_it():
+    assert answer_extractors(COMMON) == []
+    with answers_kept_in("/folder"):
+        assert len(answer_extractors(COMMON)) == 1
+    assert answer_extractors(COMMON) == []
 
 
 def test_training_curves_keep_the_last_value_of_a_step(tmp_path):

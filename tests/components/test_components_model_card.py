@@ -11,6 +11,7 @@ from components.model_card.facts import gather_facts
 from components.model_card.scores import gather_scores
 from data.errors import DataError
 from metrics import voc
+from metrics.score_thresholds import best_f1, counts_above
 from tests.components.conftest import write_records
 from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
 
@@ -86,6 +87,11 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
     folders["evaluation"] = str(replayed / "evaluation")
     facts = gather_facts(**folders, splits={"test": str(tmp_path / "records")})
     assert facts["blessed"] is True
+    thresholds = {row["name"]: row["score_threshold"] for row in facts["evaluation"]["classes"]}
+    rows = voc.evaluate(accumulate(PICTURES)).classes
+    assert thresholds.pop("ghost") is None, "it has no objects"
+    assert thresholds == {n: best_f1(counts_above(rows[n]))["threshold"] for n in thresholds}
+    assert len(set(thresholds.values())) > 1
     assert facts["training"]["checkpoint"].endswith("step-00000010.npz")
     assert facts["data"]["splits"] == {
         "train": {**counts, "pictures": 203, "left_out": ["0007"]},

@@ -55,7 +55,7 @@ def test_the_latest_finished_run_is_reported(tmp_path, sources, capsys):
     (given,) = sources
     second = tmp_path / "second"
     assert given.examples == str(second / "ImportExampleGen" / "Split-test")
-    assert given.model == str(second / "Trainer" / "Format-Serving")
+    assert given.evaluation == str(second / "Evaluator")
     assert given.model_run == str(second / "model_run")
     assert given.infra_blessing == str(second / "InfraValidator"), "of TensorFlow Serving"
     assert given.pushed == "/served/second"

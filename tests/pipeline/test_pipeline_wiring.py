@@ -54,6 +54,7 @@ _EDGES = {
     "Pusher.statistics": _STATISTICS,
     "DetectionReport.card": "ModelCard.card",
     "DetectionReport.model": _MODEL,
+    "DetectionReport.evaluation": "Evaluator.evaluation",
     "DetectionReport.model_run": "Trainer.model_run",
     "DetectionReport.examples": _EXAMPLES,
     "DetectionReport.statistics": _STATISTICS,

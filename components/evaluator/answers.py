@@ -1,0 +1,132 @@
+"""What the model answered for each evaluated picture, beside the metrics in an evaluation.
+
+A record holds the features of the picture's own record but the picture itself, and the model's
+outputs under their names in `data.saved_model`, without padding.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_analysis as tfma
+
+from data import fields
+from data.errors import DataError
+from data.fields import Fields
+from data.record_folder import read_records
+from data.saved_model import BOXES, COUNT, OUTPUTS
+from metrics.accumulator import DetectionAccumulator
+from metrics.picture_reader import as_columns, read_detections, read_ground_truth
+
+_FILES = "answers/pictures"
+_destination: contextvars.ContextVar[str | None] = contextvars.ContextVar("answers", default=None)
+
+
+@contextlib.contextmanager
+def answers_kept_in(evaluation: str) -> Iterator[None]:
+    """Evaluations that are set up in the block write their answers into the folder `evaluation`.
+
+    TFX hands no folder to a function that makes extractors.
+    """
+    token = _destination.set(evaluation)
+    try:
+        yield
+    finally:
+        _destination.reset(token)
+
+
+def answer_extractors(record: Fields) -> list[tfma.extractors.Extractor]:
+    """Extractors that write answers; none outside `answers_kept_in`."""
+    evaluation = _destination.get()
+    if evaluation is None:
+        return []
+    return [
+        tfma.extractors.Extractor("KeepAnswers", _KeepAnswers(f"{evaluation}/{_FILES}", record))
+    ]
+
+
+def read_answers(evaluation: str, class_names: list[str]) -> DetectionAccumulator:
+    """The evaluated pictures with their objects and detections, in the order of their ids.
+
+    Raises:
+      DataError: the evaluation kept no answers, or they are damaged.
+    """
+    files = sorted(tf.io.gfile.glob(f"{evaluation}/{_FILES}*"))
+    if not files:
+        raise DataError(
+            f"{evaluation}: holds no answers of the model. Run again with --from Evaluator"
+        )
+    accumulator = DetectionAccumulator(class_names)
+    pictures = []
+    for serialised in read_records(files).as_numpy_iterator():
+        features = read_features(serialised)
+        truth = read_ground_truth(features, fields.detect(features))
+        pictures.append((truth.image_id, truth, read_detections(features, truth)))
+    for _, truth, found in sorted(pictures, key=lambda picture: picture[0]):
+        accumulator.add_columns(as_columns(accumulator, truth, found))
+    return accumulator
+
+
+def read_features(serialised: bytes) -> dict[str, list]:
+    """The values of a `tf.Example` by feature name."""
+    found = {}
+    for name, feature in tf.train.Example.FromString(serialised).features.feature.items():
+        kind = feature.WhichOneof("kind")
+        found[name] = list(getattr(feature, kind).value) if kind else []
+    return found
+
+
+def to_record(extracts: Mapping[str, Any], record: Fields) -> bytes:
+    """The record of a picture that TFMA has evaluated."""
+    (serialised,) = np.ravel(extracts[tfma.INPUT_KEY])
+    example = tf.train.Example.FromString(serialised)
+    features = example.features.feature
+    # Also of a picture without objects, which may lack their features.
+    for name in filter(None, dataclasses.astuple(record)):
+        features[name].SetInParent()
+    features[record.encoded].Clear()
+    answers = extracts[tfma.PREDICTIONS_KEY]
+    # By model where there is a baseline.
+    outputs = answers if BOXES in answers else answers[tfma.CANDIDATE_KEY]
+    count = int(np.ravel(outputs[COUNT])[0])
+    for name in OUTPUTS:
+        values = np.asarray(outputs[name])
+        values = (
+            np.ravel(values) if name == COUNT else np.reshape(values, (-1, *_row(name)))[:count]
+        )
+        features[name].CopyFrom(_feature(values.ravel()))
+    return example.SerializeToString()
+
+
+def _row(output: str) -> tuple[int, ...]:
+    return (4,) if output == BOXES else ()
+
+
+def _feature(values: np.ndarray) -> tf.train.Feature:
+    if values.dtype.kind == "f":
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+    if values.dtype.kind in "iu":
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values.tolist()))
+
+
+class _KeepAnswers(beam.PTransform):
+    """Writes records beside what goes on to the metrics, which it leaves as it is."""
+
+    def __init__(self, prefix: str, record: Fields):
+        super().__init__()
+        self._prefix = prefix
+        self._record = record
+
+    def expand(self, extracts):
+        _ = (
+            extracts
+            | "ToRecord" >> beam.Map(to_record, self._record)
+            | "Write" >> beam.io.WriteToTFRecord(self._prefix, file_name_suffix=".gz")
+        )
+        return extracts

@@ -1,0 +1,25 @@
+"""TFX's Evaluator with the answers of the model in its evaluation."""
+
+from tfx.components.evaluator import component, executor
+from tfx.dsl.components.base import executor_spec
+from tfx.types import artifact_utils, standard_component_specs
+
+from components.evaluator.answers import answers_kept_in
+
+
+class Executor(executor.Executor):
+    """TFX's; the model's answers lie beside the metrics, so that later steps need not run it."""
+
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
+        """See TFX's Evaluator."""
+        evaluation = artifact_utils.get_single_uri(
+            output_dict[standard_component_specs.EVALUATION_KEY]
+        )
+        with answers_kept_in(evaluation):
+            super().Do(input_dict, output_dict, exec_properties)
+
+
+class Evaluator(component.Evaluator):
+    """Takes and gives what TFX's Evaluator does."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
