@@ -61,7 +61,7 @@ class JobServerRunner(portable_runner.PortableRunner):
 
     def run_portable_pipeline(
         self, pipeline: beam_runner_api_pb2.Pipeline, options: PipelineOptions
-    ) -> "Job":
+    ) -> "PortableJob":
         """Starts the job.
 
         Raises:
@@ -77,14 +77,14 @@ class JobServerRunner(portable_runner.PortableRunner):
         pipeline = self._optimize_pipeline(pipeline, options)
         handle = self.create_job_service(options)
         with _stops_kept() as stops:
-            job = Job(
+            job = PortableJob(
                 handle.job_service, *handle.submit(pipeline), options=portable, on_flink=on_flink
             )
         job.cancel_if(stops)
         return job
 
 
-class Job(portable_runner.PipelineResult):
+class PortableJob(portable_runner.PipelineResult):
     """A job on an engine, until it is done, failed or cancelled."""
 
     def __init__(
@@ -113,7 +113,7 @@ class Job(portable_runner.PipelineResult):
 
         def wait() -> None:
             try:
-                outcome.put((super(Job, self).wait_until_finish(duration), None))
+                outcome.put((super(PortableJob, self).wait_until_finish(duration), None))
             except Exception as error:
                 outcome.put((None, error))
 

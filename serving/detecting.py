@@ -16,7 +16,7 @@ from data.progress import show_progress
 from serving.detections import Prediction, detections_of, save_drawing
 from serving.drawing import open_picture
 from serving.formats import Write
-from serving.picture_files import Picture, PictureFile, read_picture
+from serving.picture_files import EncodedPicture, PictureFile, read_picture
 from serving.thresholds import ScoreThresholds
 
 # The outputs of a model for encoded pictures, one a picture.
@@ -58,20 +58,20 @@ def detect_all(
       DataError: the model cannot be asked, or results cannot be written.
     """
 
-    def read(file: PictureFile) -> Picture | DataError:
+    def read(file: PictureFile) -> EncodedPicture | DataError:
         try:
             return read_picture(file)
         except DataError as error:
             return error
 
     def answer(
-        batch: list[tuple[PictureFile, Picture | DataError]],
+        batch: list[tuple[PictureFile, EncodedPicture | DataError]],
     ) -> list[Prediction | DataError]:
-        pictures = [picture for _, picture in batch if isinstance(picture, Picture)]
+        pictures = [picture for _, picture in batch if isinstance(picture, EncodedPicture)]
         outputs = iter(_ask_for_each(ask, pictures))
         results: list[Prediction | DataError] = []
         for file, picture in batch:
-            found = next(outputs) if isinstance(picture, Picture) else picture
+            found = next(outputs) if isinstance(picture, EncodedPicture) else picture
             if isinstance(found, DataError):
                 results.append(found)
                 continue
@@ -122,7 +122,7 @@ def report_failures(failed: Sequence[PictureFile], total: int) -> int:
     return 1
 
 
-def _ask_for_each(ask: Ask, pictures: Sequence[Picture]) -> list[dict | DataError]:
+def _ask_for_each(ask: Ask, pictures: Sequence[EncodedPicture]) -> list[dict | DataError]:
     """Answers in one request; where that is refused, in one for each picture."""
     if not pictures:
         return []

@@ -27,7 +27,7 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedPicture:
     """A picture as a model gets it: encoded and upright, `width` and `height` in pixels."""
 
     file: PictureFile
@@ -49,7 +49,7 @@ def find_pictures(arguments: Sequence[str], lists: Sequence[Path] = ()) -> list[
     return [PictureFile(path, name) for path, name in zip(found, _unique(found), strict=True)]
 
 
-def read_picture(file: PictureFile) -> Picture:
+def read_picture(file: PictureFile) -> EncodedPicture:
     """Reads a picture, and turns and encodes it anew where a model would see it otherwise.
 
     Raises:
@@ -65,11 +65,11 @@ def read_picture(file: PictureFile) -> Picture:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         turned, known = True, False  # open_picture says what is wrong
     if known and not turned:
-        return Picture(file, encoded, width, height)
+        return EncodedPicture(file, encoded, width, height)
     upright = open_picture(file.path)
     buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=1)
-    return Picture(file, buffer.getvalue(), *upright.size)
+    return EncodedPicture(file, buffer.getvalue(), *upright.size)
 
 
 def _read(path: Path) -> bytes:

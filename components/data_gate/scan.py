@@ -27,7 +27,7 @@ from trainer.anchors import AnchorSpec
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
+class RecordProblem:
     """Something wrong with one record, found by the check of that name."""
 
     check: str
@@ -60,7 +60,7 @@ class SplitFacts:
 class Scan:
     """What was found in all splits."""
 
-    problems: tuple[Problem, ...]
+    problems: tuple[RecordProblem, ...]
     leaks: tuple[Leak, ...]
     splits: Mapping[str, SplitFacts]
 
@@ -71,7 +71,7 @@ class _Picture:
     record_id: str
     sha256: bytes
     look: bytes | None
-    problems: tuple[Problem, ...]
+    problems: tuple[RecordProblem, ...]
     facts: SplitFacts
 
 
@@ -184,7 +184,7 @@ class _Look(beam.DoFn):
             sha256=hashlib.sha256(encoded).digest(),
             look=look,
             problems=tuple(
-                Problem(check, self._split, record_id, text)
+                RecordProblem(check, self._split, record_id, text)
                 for check, texts in found.items()
                 for text in texts
             ),
@@ -236,7 +236,7 @@ def _read(path: str) -> Scan:
             found[kind].append(value)
     leaks = [Leak(tuple(first), tuple(second), bits) for first, second, bits in found["leak"]]
     return Scan(
-        problems=tuple(sorted(Problem(**value) for value in found["problem"])),
+        problems=tuple(sorted(RecordProblem(**value) for value in found["problem"])),
         leaks=tuple(sorted(leaks, key=lambda leak: (leak.first, leak.second))),
         splits={split: SplitFacts(**facts) for split, facts in found["facts"]},
     )

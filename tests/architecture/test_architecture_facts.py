@@ -1,6 +1,7 @@
-"""What is in an exported model is said once: elsewhere its names are imported."""
+"""What is said once: the names of what is in an exported model, and the name of each class."""
 
 import ast
+import collections
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,15 @@ def test_no_module_repeats_a_name_of_the_exported_model():
 @pytest.mark.parametrize("name", ["saved_model.pb", "serving_examples", "num_detections"])
 def test_a_repeated_name_is_found(name):
     assert _repeated(f"def f(x):\n    return x[{name!r}]") == [name]
+
+
+def test_every_class_has_a_name_of_its_own():
+    places = collections.defaultdict(list)
+    for package in _ROOT.glob("*/__init__.py"):
+        for file in package.parent.rglob("*.py"):
+            for node in ast.parse(file.read_text()).body:
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(file.relative_to(_ROOT)))
+    # TFX's own name for what a component runs.
+    del places["Executor"]
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

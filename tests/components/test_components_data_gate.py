@@ -15,7 +15,7 @@ from components.artifacts import DATA_GATE_FILE, DataGateReport
 from components.data_gate import component, gate
 from components.data_gate.config import DataGateConfig
 from components.data_gate.drop_leaks import DropLeaks
-from components.data_gate.scan import Leak, Problem, Scan, SplitFacts
+from components.data_gate.scan import Leak, RecordProblem, Scan, SplitFacts
 from components.data_gate.shift import Shift, measure_shifts
 from data.errors import DataError
 from data.fields import COMMON, HIKAPOK
@@ -64,7 +64,7 @@ def test_the_error_lists_everything_and_says_what_to_do():
             {"split": "test", "feature": "label", "problem": "unknown value: cow"},
             {"split": "eval", "feature": "", "problem": "too few examples"},
         ],
-        problems=[Problem("boxes", "train", f"r{n}", "box has no area") for n in range(25)],
+        problems=[RecordProblem("boxes", "train", f"r{n}", "box has no area") for n in range(25)],
         leaks=[
             Leak(("test", "x"), ("train", "y")),
             Leak(("eval", "v"), ("train", "w"), 7),
@@ -109,9 +109,9 @@ def test_dropping_training_copies_is_recorded_and_saves_no_other_split():
 
 
 FINDINGS = {
-    "pictures": {"problems": [Problem("pictures", "train", "r", "cannot be decoded")]},
-    "boxes": {"problems": [Problem("boxes", "train", "r", "no area")]},
-    "duplicates": {"problems": [Problem("duplicates", "train", "r", "IoU 1")]},
+    "pictures": {"problems": [RecordProblem("pictures", "train", "r", "cannot be decoded")]},
+    "boxes": {"problems": [RecordProblem("boxes", "train", "r", "no area")]},
+    "duplicates": {"problems": [RecordProblem("duplicates", "train", "r", "IoU 1")]},
     "anchors": {"facts": {"train": SplitFacts(100, 26)}},
     "classes": {"counts": {"test": {"pictures": 100, "objects_per_class": {"cat": 1}}}},
     "sizes": {"counts": {"test": {"pictures": 99, "objects_per_class": {"cat": 1, "dog": 1}}}},
