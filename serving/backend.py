@@ -1,4 +1,4 @@
-"""What REST and gRPC share: the models, the threads that run them, their limits and records."""
+"""What REST and gRPC share: the models, their threads, limits, metrics and logs."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ class Claim:
 
 @dataclass
 class Backend:
-    """The parts of a server that do not depend on how it is asked, and what may be asked of it."""
+    """The protocol-independent part of a server, and its limits."""
 
     manager: ModelManager
     metrics: Metrics
@@ -83,7 +83,7 @@ class Backend:
 
     @contextlib.contextmanager
     def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        """Counts what is done meanwhile as one request to the model, by how it ends."""
+        """Counts the block as one request to the model, with the status that it ends in."""
         start = time.perf_counter()
         code = "CANCELLED"
         try:

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     model_management_pb2,
     model_pb2,
@@ -28,7 +30,7 @@ _UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predic
 
 def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, health.HealthServicer]:
     """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
-    # Threads of their own wait for the models, so that health and status are answered under load.
+    # More threads than predictions may take, so that health and status are answered under load.
     most = backend.max_requests + _UNDER_LOAD
     server = grpc.server(
         ThreadPoolExecutor(most, "grpc"),
@@ -69,7 +71,9 @@ class _Services(
     def __init__(self, backend: Backend):
         self._backend = backend
 
-    def Predict(self, request, context):  # noqa: N802
+    def Predict(  # noqa: N802
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         name = request.model_spec.name
         with _answering(context), self._backend.timed(name, "Predict", "GRPC"):
             claim = self._backend.claim()
@@ -80,7 +84,7 @@ class _Services(
             finally:
                 claim.release()
 
-    def _predict(self, request) -> predict_pb2.PredictResponse:
+    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         spec, wanted = request.model_spec, list(request.output_filter)
         signature = spec.signature_name or DEFAULT_SIGNATURE
         with self._backend.manager.use(*_named(spec)) as (number, servable):
@@ -94,8 +98,8 @@ class _Services(
             response.outputs[name].CopyFrom(tf.make_tensor_proto(array))
         return response
 
-    def _array(self, name: str, proto) -> np.ndarray:
-        # A tensor of one value may claim any shape, and is then filled with it.
+    def _array(self, name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
+        # A tensor of one value may claim any shape, and is then filled with that value.
         size = math.prod(dim.size for dim in proto.tensor_shape.dim)
         try:
             if size < 0 or size > self._backend.max_body_bytes:
@@ -104,18 +108,24 @@ class _Services(
         except (ValueError, TypeError) as error:
             raise invalid(f"input {name} is not a tensor: {error}") from error
 
-    def GetModelMetadata(self, request, context):  # noqa: N802
+    def GetModelMetadata(  # noqa: N802
+        self, request: Message, context: grpc.ServicerContext
+    ) -> Message:
         with _answering(context):
             if list(request.metadata_field) != ["signature_def"]:
                 fields = ", ".join(request.metadata_field) or "none"
                 raise invalid(f"metadata_field must be signature_def, found: {fields}")
             return self._backend.metadata(*_named(request.model_spec))
 
-    def GetModelStatus(self, request, context):  # noqa: N802
+    def GetModelStatus(  # noqa: N802
+        self, request: Message, context: grpc.ServicerContext
+    ) -> Message:
         with _answering(context):
             return self._backend.status(*_named(request.model_spec)[:2])
 
-    def HandleReloadConfigRequest(self, request, context):  # noqa: N802
+    def HandleReloadConfigRequest(  # noqa: N802
+        self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
+    ) -> model_management_pb2.ReloadConfigResponse:
         with _answering(context):
             try:
                 self._backend.configure(models_of(request.config, "the request"))
@@ -125,7 +135,9 @@ class _Services(
             self._backend.manager.poll()
         return model_management_pb2.ReloadConfigResponse()
 
-    def Classify(self, request, context):  # noqa: N802
+    def Classify(  # noqa: N802
+        self, request: Message, context: grpc.ServicerContext
+    ) -> Message:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not supported by this server: use Predict")
 
     Regress = MultiInference = Classify

@@ -1,4 +1,4 @@
-"""HTTP connections on aiohttp: heads in bounded time, and an end that finishes what was begun."""
+"""HTTP connections on aiohttp: bounded time for request heads, and a graceful end."""
 
 import asyncio
 import functools
@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from serving.rest import RestApi
 
-# What a client sends that is not HTTP is the client's fault: answered with 400, and not logged.
+# Bytes that are not HTTP are the client's fault: they get 400, and are not logged.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 )
@@ -44,29 +44,31 @@ class HttpServer(web.Server):
     def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int):
         loop = asyncio.get_running_loop()
         limited = functools.partial(web.BaseRequest, loop=loop, client_max_size=max_body_bytes)
-        self._options = {"auto_decompress": False, "access_log": None, "loop": loop}
+        self._event_loop = loop
         super().__init__(self._handle, request_factory=limited)
         self._api = api
         self._timeout_s = timeout_s
-        # aiohttp waits for ever for the first head; between requests, it has a limit of its own.
+        # aiohttp has a limit for the time between requests, but none before the first.
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._in_flight = 0
         self._draining = False
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, **self._options)
+        return _Connection(self, loop=self._event_loop, auto_decompress=False, access_log=None)
 
-    def connection_made(self, handler, transport) -> None:
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         loop = asyncio.get_running_loop()
         self._awaited[handler] = loop.call_later(self._timeout_s, transport.close)
 
-    def connection_lost(self, handler, exc=None) -> None:
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
         self._stop_waiting(handler)
         super().connection_lost(handler, exc)
 
     async def drain(self, timeout_s: float) -> None:
-        """Waits until what is in flight is answered; connections close with their answers."""
+        """Waits for requests in flight; connections close with their answers."""
         self._draining = True
         deadline = time.monotonic() + timeout_s
         while self._in_flight and time.monotonic() < deadline:
@@ -83,7 +85,7 @@ class HttpServer(web.Server):
         finally:
             self._in_flight -= 1
 
-    def _stop_waiting(self, handler) -> None:
+    def _stop_waiting(self, handler: web.RequestHandler) -> None:
         timer = self._awaited.pop(handler, None)
         if timer:
             timer.cancel()

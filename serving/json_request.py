@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from itertools import chain
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +18,7 @@ InputTypes = Mapping[str, tf.DType]
 
 # The JSON values that a type takes, and the type they are read as: smaller integers wrap around.
 _FLOATS, _INTEGERS, _BOOLEANS = {int, float}, {int}, {bool}
-_NUMBERS = {
+_NUMBERS: dict[tf.DType, tuple[set[type], Any]] = {
     **dict.fromkeys((tf.float32, tf.float64), (_FLOATS, np.float64)),
     **dict.fromkeys((tf.int8, tf.uint8, tf.int16, tf.int32), (_INTEGERS, np.int32)),
     tf.int64: (_INTEGERS, np.int64),
@@ -81,7 +81,7 @@ def read_inputs(document: dict, types: InputTypes) -> tuple[Inputs, bool]:
     raise invalid("the request has neither instances nor inputs")
 
 
-def _columns(value: object, types: InputTypes) -> Inputs:
+def _columns(value: Any, types: InputTypes) -> Inputs:
     if not _is_object(value):
         if len(types) > 1:
             raise invalid(f"inputs must be an object with a value for {_names(types)}")
@@ -115,12 +115,12 @@ def _rows(instances: list, types: InputTypes) -> Inputs:
         raise invalid(error.message) from error
 
 
-def _tensor(name: str, value: object, dtype: tf.DType) -> np.ndarray:
+def _tensor(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
     """The tensor of an evenly nested list of fitting values."""
     shape = _shape(name, value)
     values = [value]
     for size in shape:
-        if any(type(item) is not list or len(item) != size for item in values):
+        if set(map(type, values)) != {list} or set(map(len, values)) != {size}:
             raise _uneven(name, shape)
         values = list(chain.from_iterable(values))
         if not values:
@@ -129,7 +129,7 @@ def _tensor(name: str, value: object, dtype: tf.DType) -> np.ndarray:
         array = np.empty(len(values), object)
         array[:] = [_string(name, item) for item in values]
         return array.reshape(shape)
-    taken, read_as = _NUMBERS.get(dtype, ((), np.float64))
+    taken, read_as = _NUMBERS.get(dtype, (set(), np.float64))
     if not set(map(type, values)).issubset(taken):
         _refuse(name, next(item for item in values if type(item) not in taken), dtype, shape)
     if taken is _INTEGERS and values:
@@ -143,7 +143,7 @@ def _tensor(name: str, value: object, dtype: tf.DType) -> np.ndarray:
         raise invalid(f"{name}: a number does not fit into {dtype.name}") from error
 
 
-def _shape(name: str, value: object) -> list[int]:
+def _shape(name: str, value: Any) -> list[int]:
     shape = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -153,7 +153,7 @@ def _shape(name: str, value: object) -> list[int]:
     return shape
 
 
-def _refuse(name: str, value: object, dtype: tf.DType, shape: list[int]) -> NoReturn:
+def _refuse(name: str, value: Any, dtype: tf.DType, shape: list[int]) -> NoReturn:
     """Raises for a value that is not of the type."""
     if isinstance(value, list):
         raise _uneven(name, shape)
@@ -166,7 +166,7 @@ def _uneven(name: str, shape: list[int]) -> StatusError:
     return invalid(f"{name}: the lists in it differ in length or depth (the first have {shape})")
 
 
-def _string(name: str, value: object) -> bytes:
+def _string(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     decoded = _base64(value["b64"]) if _is_base64(value) else None
@@ -191,11 +191,11 @@ def _base64(text: str) -> bytes | None:
     return decoded if len(decoded) == len(digits) * 3 // 4 else None
 
 
-def _is_base64(value: object) -> bool:
+def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
-def _is_object(value: object) -> bool:
+def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not _is_base64(value)
 
 
@@ -203,7 +203,7 @@ def _names(named: Mapping[str, object]) -> str:
     return ", ".join(sorted(named)) or "no names"
 
 
-def _shown(value: object) -> str:
+def _shown(value: Any) -> str:
     """A value for a message: JSON, shortened."""
     try:
         text = json.dumps(value)

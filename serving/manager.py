@@ -1,7 +1,7 @@
-"""Keeps the versions of models loaded that their folders and configurations ask for.
+"""Loads and unloads versions of models, as their folders and the configuration change.
 
-A version is loaded before an older one is unloaded; a version that fails to load leaves the older
-one in service, and is tried again after the retry interval, or at once when its files change.
+A version is loaded before an older one is unloaded. A version that fails to load leaves the older
+one in service; it is retried after the retry interval, or at once when its files change.
 """
 
 import contextlib
@@ -119,7 +119,7 @@ class ModelManager:
                 )
 
     def ready(self) -> bool:
-        """Whether each model has a version in service; StatusError where one cannot get there."""
+        """Whether each model has a version in service; StatusError where one never will."""
         unserved = self._unserved()
         for name, model in unserved.items():
             for version in model.versions.values():

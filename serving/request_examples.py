@@ -58,7 +58,8 @@ def convert(logs: list[Path], output: Path, score: float) -> tuple[int, list[str
     """
     import tensorflow as tf
 
-    count, skipped = 0, []
+    count = 0
+    skipped: list[str] = []
     with whole_folder(output) as folder:
         with tf.io.TFRecordWriter(str(folder / "serving-00000.tfrecord")) as writer:
             for log in logs:
@@ -105,7 +106,7 @@ def _example(picture: bytes, answer: dict, score: float, source: str):
     from PIL import Image
 
     with Image.open(io.BytesIO(picture)) as opened:
-        (width, height), kind = opened.size, opened.format.lower()
+        (width, height), kind = opened.size, str(opened.format).lower()
     example = tf.train.Example()
     feature = example.features.feature
     for name, value in (

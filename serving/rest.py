@@ -80,7 +80,7 @@ class RestApi:
             if number and (len(number) > 19 or int(number) >= 2**63):
                 raise invalid("")  # Answered without a body, as TensorFlow Serving does.
             name, label = (unquote(part or "") for part in (name, label))
-            model = name, number and int(number), label or None
+            model = name, int(number) if number else None, label or None
             if what == "predict":
                 with self._backend.timed(name, what, "REST"):
                     return await self._predict(request, model)

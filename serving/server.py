@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
@@ -64,7 +64,9 @@ def parse_flags(arguments: Arguments) -> argparse.Namespace:
     flag("--model_config_file_poll_wait_seconds", type=float, default=0, help="0: read it once")
     flag("--rest_api_port", type=int, default=0, help="0: no REST")
     flag("--port", type=int, default=0, help="for gRPC; 0: none")
-    flag("--rest_api_num_threads", type=int, default=4 * os.cpu_count(), help="runs at a time")
+    flag(
+        "--rest_api_num_threads", type=int, default=4 * (os.cpu_count() or 1), help="runs at a time"
+    )
     flag("--rest_api_timeout_in_ms", type=int, default=30_000)
     flag("--rest_api_enable_cors_support", **_SWITCH)
     flag("--monitoring_config_file", type=Path, help="turns the Prometheus metrics on")
@@ -103,7 +105,13 @@ def _switch(text: str) -> bool:
     return text.lower() in ("true", "1")
 
 
-_SWITCH = {"type": _switch, "nargs": "?", "const": True, "default": False, "metavar": "BOOL"}
+_SWITCH: dict[str, Any] = {
+    "type": _switch,
+    "nargs": "?",
+    "const": True,
+    "default": False,
+    "metavar": "BOOL",
+}
 
 
 class Server:

@@ -140,7 +140,8 @@ def _run(args: argparse.Namespace) -> int:
     from serving.rollout import labels_and_served
     from serving.server_status import available_versions
 
-    labels, wanted = {}, []
+    labels: dict[str, int] = {}
+    wanted: list[int] = []
     if args.config:
         labels, wanted = labels_and_served(args.base, args.config, args.model)
     found = set().union(*(available_versions(url, args.model) for url in args.url))
