@@ -31,7 +31,7 @@ def test_the_server_curl_and_the_client(commands, blob_model, picture, tmp_path)
         r"\bpython\b": shlex.quote(sys.executable),
         r"output/sample/serving/ssd": shlex.quote(str(blob_model)),
         r"\b8501\b": str(port),
-        r"IMAGE(\.\.\.)?": shlex.quote(str(picture)),
+        r"IMAGE(\.\.\.)?|PHOTOS_DIR": shlex.quote(str(picture)),
     }
     for pattern, value in replaced.items():
         commands = [re.sub(pattern, lambda _, v=value: v, command) for command in commands]
