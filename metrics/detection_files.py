@@ -1,4 +1,4 @@
-"""Reads a detector's output in Pascal VOC's format, and the annotations to score it against.
+"""A detector's output in Pascal VOC's format, and the annotations to score it against.
 
 A folder has one file `comp4_det_test_CLASS.txt` per class, with lines of `LINE` in pixels that are
 counted from 1.

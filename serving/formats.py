@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data.errors import DataError
+from metrics.detection_files import file_name
 from serving.detections import Detection, Prediction, summary
 
 Write = Callable[[Prediction], None]
@@ -148,9 +149,9 @@ def voc(folder: Path) -> Iterator[Write]:
 
 @contextmanager
 def comp4(folder: Path) -> Iterator[Write]:
-    """`comp4_det_test_CLASS.txt` with `id score xmin ymin xmax ymax`, pixels counted from 1."""
+    """The files that `metrics.detection_files` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    if next(folder.glob("comp4_det_test_*.txt"), None):
+    if next(folder.glob(file_name("*")), None):
         raise DataError(f"{folder}: holds detections already. Name another folder, or empty it")
     files: dict[str, TextIO] = {}
 
@@ -159,7 +160,7 @@ def comp4(folder: Path) -> Iterator[Write]:
             raise DataError(f"{result.path}: comp4 has no way to write a name with spaces")
         for detection in result.detections:
             if detection.name not in files:
-                path = folder / f"comp4_det_test_{detection.name}.txt"
+                path = folder / file_name(detection.name)
                 files[detection.name] = path.open("w", encoding="utf-8")
             ymin, xmin, ymax, xmax = _box_px(detection, result)
             box = f"{xmin + 1:.3f} {ymin + 1:.3f} {xmax:.3f} {ymax:.3f}"
