@@ -7,6 +7,7 @@ A subcommand is the `main` function of a module, which is imported when it is as
 import importlib
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import click
 
@@ -67,15 +68,16 @@ def main(arguments: Arguments = None) -> int:
     )
     click.version_option(version("ssd-tfx"))(commands)
     try:
-        chosen = commands.main(arguments, prog_name="ssd", standalone_mode=False)
+        chosen: Any = commands.main(arguments, prog_name="ssd", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     if not isinstance(chosen, click.Context):
         return chosen or 0
-    subcommand = chosen.command
+    subcommand: Any = chosen.command
     # What argparse takes for the name of the program.
     sys.argv[0] = "ssd" if subcommand.before else f"ssd {subcommand.name}"
     module, _, function = subcommand.target.partition(":")
     run = getattr(importlib.import_module(module), function or "main")
-    return run([*subcommand.before, *chosen.args])
+    status: int = run([*subcommand.before, *chosen.args]) or 0
+    return status

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from data.errors import BAD_INPUT, did_you_mean, find_data_error
 from data.interrupts import how_to_go_on, interruptible, received
@@ -18,11 +18,11 @@ Arguments = Sequence[str] | None
 class Parser(argparse.ArgumentParser):
     """An argument parser that knows near misses, and the command it is run as."""
 
-    def __init__(self, **options):
+    def __init__(self, **options: Any):
         options.setdefault("prog", _program())
         super().__init__(**options)
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Arguments = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse, but a mistyped option is told before those that are missing."""
         known = dict.fromkeys(_options(self))
         for word in sys.argv[1:] if args is None else args:

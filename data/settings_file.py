@@ -72,7 +72,9 @@ for _kind in (list, tuple):
 
 def as_yaml(settings: Any) -> str:
     """Settings, or plain values, as YAML that `read_settings` reads."""
-    values = dataclasses.asdict(settings) if dataclasses.is_dataclass(settings) else settings
+    values = settings
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        values = dataclasses.asdict(settings)
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
