@@ -34,6 +34,7 @@ test: lint
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # An engine on this machine, to try `--beam flink` and `--beam spark` (docs/beam.md).
 flink spark: $(VENV)/.ready
