@@ -188,7 +188,13 @@ class Cluster:
 
     def _workflow(self, run_id: str) -> Workflow:
         with explained(self._connection.host, f"run {run_id}"):
-            found = self._call(_WORKFLOW_PATH.format(run_id=run_id), "object")
+            try:
+                found = self._call(_WORKFLOW_PATH.format(run_id=run_id), "object")
+            except kfp_server_api.ApiException as error:
+                if error.status != 404:
+                    raise
+                run = self._client.get_run(run_id)
+                return Workflow.from_details(run.run_details and run.run_details.task_details or ())
         return Workflow(found.get("pipeline_runtime", {}).get("workflow_manifest", ""))
 
     def _call(self, path: str, response_type: str):

@@ -1,19 +1,26 @@
 """What the Argo Workflow behind a run tells of its components, their attempts and pods.
 
 Kubeflow's own details of a run name neither pods nor errors: toApiPipelineTaskDetail in
-backend/src/apiserver/server/api_converter.go of KFP 2.x leaves both out.
+backend/src/apiserver/server/api_converter.go of KFP 2.x leaves both out. They are what there is
+where a server does not tell of the workflow.
 """
 
 import base64
 import gzip
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Argo's name for one attempt of a step that has retries.
 _ATTEMPT = re.compile(r"\((\d+)\)$")
 # Of Kubeflow's pipeline around the components, which have the names of the pipeline's tasks.
 _ROOT, _DRIVER, _EXECUTOR = "root", "-driver", "executor"
+_AROUND = r"-driver$|^(executor|root|ssd-.*)$"
+# In the names of executors' pods, and what is known of one that is only a name.
+_POD = "-impl-"
+_UNKNOWN = {"displayName": _EXECUTOR, "type": "Pod", "phase": None, "startedAt": "", "children": ()}
 # Argo's phases that the API calls otherwise.
 _STATES = {"ERROR": "FAILED", "OMITTED": "SKIPPED"}
 _POD_NAMES = "workflows.argoproj.io/pod-name-format"
@@ -39,7 +46,32 @@ class Workflow:
         nodes = status.get("nodes") or {}
         if packed := status.get("compressedNodes"):
             nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
-        self._nodes = sorted(nodes.values(), key=lambda node: node.get("startedAt") or "")
+        self._nodes = list(nodes.values())
+
+    @classmethod
+    def from_details(cls, details: Sequence) -> "Workflow":
+        """The workflow as far as a run's details, V2beta1PipelineTaskDetail, tell of it."""
+        nodes = {node["id"]: node for node in map(_node, details)}
+        for node in list(nodes.values()):
+            for pod in node["children"]:
+                nodes.setdefault(pod, {**_UNKNOWN, "id": pod, "podName": pod})
+        root = {**_UNKNOWN, "id": _ROOT, "displayName": _ROOT}
+        components = [node for node in nodes.values() if _is_component(node["displayName"])]
+        for component in components:
+            component["boundaryID"] = root["id"]
+            pending = [component]
+            while pending:
+                outer = pending.pop()
+                children = [nodes[pod] for pod in outer["children"]]
+                inner = [n for n in children if _ATTEMPT.sub("", n["displayName"]) == _EXECUTOR]
+                for node in inner:
+                    node["boundaryID"] = component["id"]
+                if inner:
+                    outer["type"] = "DAG"  # Of a step with retries the pods are its attempts.
+                pending += inner
+        workflow = cls("")
+        workflow._nodes = [root, *nodes.values()]
+        return workflow
 
     def tasks(self) -> list[Task]:
         """The components, in the order in which they began."""
@@ -56,14 +88,12 @@ class Workflow:
 
     def _components(self) -> list[dict]:
         roots = [node["id"] for node in self._nodes if node["displayName"] == _ROOT]
-        return [
+        found = [
             node
             for node in self._nodes
-            if node.get("boundaryID") in roots
-            # Not an attempt, `NAME(0)`, nor a hook, `NAME.onExit`.
-            and re.fullmatch(r"[\w-]+", node["displayName"])
-            and not node["displayName"].endswith(_DRIVER)
+            if node.get("boundaryID") in roots and _is_component(node["displayName"])
         ]
+        return sorted(found, key=lambda node: node.get("startedAt") or "")
 
     def _task(self, node: dict) -> Task:
         attempts = self._executors(node)
@@ -102,10 +132,32 @@ class Workflow:
 
     def _pod_name(self, node: dict) -> str:
         """As Argo names pods (RetrievePodName in backend/src/common/util/workflow.go)."""
+        if "podName" in node:
+            return node["podName"]
         if self._metadata.get("annotations", {}).get(_POD_NAMES) == "v1":
             return node["id"]
         prefix, _, digest = node["id"].rpartition("-")
         return f"{self._metadata.get('name', prefix)}-{node['templateName']}-{digest}"
+
+
+def _is_component(name: str) -> bool:
+    # Not an attempt, `NAME(0)`, nor a hook, `NAME.onExit`, nor one of the steps around components.
+    return bool(re.fullmatch(r"[\w-]+", name)) and not re.search(_AROUND, name)
+
+
+def _node(detail: Any) -> dict:
+    """A detail as a node of Argo's."""
+    children = [child.pod_name for child in detail.child_tasks or () if child.pod_name]
+    return {
+        "id": detail.pod_name or detail.task_id or detail.display_name,
+        "podName": detail.pod_name,
+        "displayName": detail.display_name or "",
+        "type": "Pod" if _POD in (detail.pod_name or "") else "DAG",
+        "phase": detail.state,
+        "startedAt": str(detail.start_time or detail.create_time or ""),
+        "message": detail.error.message if detail.error else "",
+        "children": children,
+    }
 
 
 def _state(node: dict) -> str:

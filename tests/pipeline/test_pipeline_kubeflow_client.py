@@ -245,6 +245,42 @@ def test_a_large_workflow_is_packed(api, call):
     assert call("status", "r-7")[1] == "run r-7: RUNNING\n  Trainer running\n"
 
 
+def test_a_server_that_keeps_the_workflow_to_itself(api, call):
+    """What there is then is in the details of the run."""
+
+    def detail(name, pod=None, children=(), **more):
+        tasks = [{"pod_name": child} for child in children]
+        return {"display_name": name, "pod_name": pod, "child_tasks": tasks, **more}
+
+    details = [
+        detail("root"),
+        detail("Trainer-driver", "ssd-driver-1"),
+        detail("Trainer", "ssd-dag-1", ["ssd-driver-1", "ssd-impl-0"], state="RUNNING"),
+        detail("executor", "ssd-impl-0", ["ssd-impl-1", "ssd-impl-2"], state="RUNNING"),
+        detail("executor(1)", "ssd-impl-1", state="RUNNING", error={"message": "Pending"}),
+        detail("executor(0)", "ssd-impl-2", ["ssd-driver-2"], state="FAILED"),
+        detail("Pusher-driver", "ssd-driver-2", ["ssd-dag-2"]),
+        # What is in no detail of its own is known by its name.
+        detail("Pusher", "ssd-dag-2", ["ssd-impl-3"], state="PENDING"),
+    ]
+    run = {"run_id": "r-7", "state": "RUNNING", "run_details": {"task_details": details}}
+    plain = api.answer
+    api.answer = lambda method, path, query, body: (
+        (200, run)
+        if path == "/apis/v2beta1/runs/r-7"
+        else (404, {"message": "Not Found"})
+        if path.startswith("/apis/v1beta1/")
+        else plain(method, path, query, body)
+    )
+    api.logs = {"ssd-impl-1": "resume\n", "ssd-impl-2": "step=1\n", "ssd-impl-3": "pushed\n"}
+    out = call("status", "r-7")[1]
+    assert out == "run r-7: RUNNING\n  Trainer running, attempt 2: Pending\n  Pusher pending\n"
+    assert call("logs", "r-7")[1].splitlines() == [
+        *("==> Trainer (attempt 1)", "step=1", "==> Trainer (attempt 2)", "resume"),
+        *("==> Pusher", "pushed"),
+    ]
+
+
 def test_a_run_that_has_not_begun_has_no_components(api, call):
     api.runs["r-7"] = {"states": [{"run_id": "r-7", "state": "PENDING", "workflow": ""}]}
     assert call("status", "r-7")[1] == "run r-7: PENDING\n"
