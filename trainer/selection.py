@@ -3,11 +3,13 @@
 The metric is the one the Evaluator judges by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from data.errors import DataError
 from data.record_folder import read_records
@@ -16,6 +18,7 @@ from metrics import voc
 from metrics.accumulator import DetectionAccumulator
 from trainer import checkpoints
 from trainer.files import BEST_FILE
+from trainer.input_pipeline import TransformedRecords
 from trainer.preprocessing import RECORD_ID
 
 # Records given to the detector at a time.
@@ -32,12 +35,14 @@ class Best(NamedTuple):
 class EvalSplit:
     """The eval split, to measure a detector on while it is trained."""
 
-    def __init__(self, files: Sequence[str], records, class_names: Sequence[str]):
+    def __init__(
+        self, files: Sequence[str], records: TransformedRecords, class_names: Sequence[str]
+    ):
         """Reads the ground truth; pictures are read again each time.
 
         Args:
           files: TFRecord shards.
-          records: the TransformedRecords that read them.
+          records: how they are read.
           class_names: in the order of their ids 1..N.
 
         Raises:
@@ -52,11 +57,16 @@ class EvalSplit:
                 "checkpoint can be chosen by it. Set trainer.eval_every=0 to export the last one"
             )
 
-    def mean_average_precision(self, detect) -> float:
-        """VOC2007's 11-point mAP of `detect`, which answers as `ServedDetector.serving_examples`.
+    def mean_average_precision(
+        self, detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
+    ) -> float:
+        """VOC2007's 11-point mAP of a detector.
+
+        Args:
+          detect: from serialised examples, string [batch], to the outputs of `data.saved_model`.
 
         Raises:
-          DataError: a detection is not a box or its score not a number.
+          DataError: a box is invalid or a score is not a number.
         """
         accumulator = DetectionAccumulator(self._class_names)
         truths = iter(self._truth)
@@ -72,8 +82,10 @@ class EvalSplit:
         return float(voc.evaluate(accumulator).map_11_point)
 
 
-def _ground_truth(values):
-    """(id, boxes, classes from 0, difficult) of each picture, as an accumulator takes them."""
+def _ground_truth(
+    values: Mapping[str, tf.Tensor],
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """(id, boxes [n, 4], classes [n] from 0, difficult [n]) of each picture of a batch."""
     ids, boxes, labels, difficult = (
         values[name].numpy() for name in (RECORD_ID, "boxes", "labels", "difficult")
     )
@@ -82,11 +94,13 @@ def _ground_truth(values):
         yield record_id.decode(), boxes[row][real], labels[row][real] - 1, difficult[row][real]
 
 
-def keep_if_best(folder: Path, step: int, score: float, variables) -> bool:
-    """Keeps the weights after `step` steps unless better ones are kept; of equals the later.
+def keep_if_best(
+    folder: Path, step: int, score: float, variables: Sequence[keras.Variable]
+) -> bool:
+    """Keeps the weights after `step` steps unless better ones are kept; the later of equals.
 
-    Weights, step and score are one file, which is replaced whole: a killed run finds the old one
-    or the new one, and a step that is repeated after it meets its own result.
+    Weights, step and score are in one file that is replaced as a whole, so a killed run leaves the
+    old one or the new one. Repeating a step gives the same result.
     """
     best = _read(folder, [])
     if best and best[0].score > score:
@@ -96,10 +110,10 @@ def keep_if_best(folder: Path, step: int, score: float, variables) -> bool:
     return True
 
 
-def restore_best(folder: Path, variables) -> Best | None:
-    """Loads the best weights into `variables`; None, and nothing loaded, if there are none.
+def restore_best(folder: Path, variables: Sequence[keras.Variable]) -> Best | None:
+    """Loads the best weights into `variables`; without any, returns None and changes nothing.
 
-    A damaged file is named in a warning and counts as none.
+    A damaged file is named in a warning and ignored.
     """
     found = _read(folder, [checkpoints.key(i, v) for i, v in enumerate(variables)])
     if found is None:

@@ -34,7 +34,7 @@ def line_chart(
     x_low, x_high = x_range or _range([x for x, _ in points])
     y_low, y_high = y_range or _range([y for _, y in points])
 
-    def place(x, y):
+    def place(x: float, y: float) -> tuple[float, float]:
         right = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
         down = TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
         return round(right, 2), round(down, 2)
@@ -69,7 +69,7 @@ def interval_chart(rows: Sequence[tuple[str, dict]]) -> Markup:
     label_width, row_height = 120, 30
     width, height = 480, row_height * len(rows) + 24
 
-    def place(value):
+    def place(value: float) -> float:
         return round(label_width + value * (width - label_width - 12), 2)
 
     bottom = row_height * len(rows)

@@ -46,7 +46,7 @@ def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
     """
     num_pictures = len(columns.image_ids)
 
-    def count(rows, of):
+    def count(rows: np.ndarray, of: np.ndarray) -> np.ndarray:
         return np.bincount(of[rows], minlength=num_pictures)
 
     objects = count(outcomes.countable, columns.gt_image)

@@ -59,7 +59,7 @@ def gather_scores(folder: str) -> dict:
 def _compared(scores: Evaluation, metric: str, slice_name: str = OVERALL) -> dict:
     """A metric of the candidate beside its baseline and the change."""
 
-    def find(part):
+    def find(part: dict[str, dict[str, Score]]) -> dict | None:
         return _plain(part.get(slice_name, {}).get(metric))
 
     measured = find(scores.candidate) or {"value": None, "low": None, "high": None}
@@ -120,7 +120,9 @@ def _thresholds(config: config_pb2.EvalConfig, scores: Evaluation) -> Iterator[d
                     yield from _bounds(metric, where, entry.threshold, scores)
 
 
-def _bounds(metric: str, where: str, threshold, scores: Evaluation) -> Iterator[dict]:
+def _bounds(
+    metric: str, where: str, threshold: config_pb2.MetricThreshold, scores: Evaluation
+) -> Iterator[dict]:
     if threshold.HasField("value_threshold"):
         least = threshold.value_threshold.lower_bound.value
         found = _plain(scores.candidate.get(where, {}).get(metric))
@@ -137,7 +139,9 @@ def _bounds(metric: str, where: str, threshold, scores: Evaluation) -> Iterator[
         yield bound
 
 
-def _threshold(metric, where, bound, found: dict | None, least, missing) -> dict:
+def _threshold(
+    metric: str, where: str, bound: str, found: dict | None, least: float, missing: str
+) -> dict:
     value = found["value"] if found else None
     return {
         "metric": metric,
