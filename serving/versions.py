@@ -1,15 +1,19 @@
 """Versions of a model: `BASE/<number>/saved_model.pb`, the highest number being the newest.
 
-python -m serving.versions BASE                                             list them
-python -m serving.versions BASE rollback --config models.config --url URL   stable: one version back
-python -m serving.versions BASE promote 7 --config models.config --url URL  stable names version 7
+python -m serving.versions BASE
+python -m serving.versions BASE rollback --config models.config --url URL
+python -m serving.versions BASE promote 7 --config models.config --url URL
 python -m serving.versions BASE promote 8 --label canary --config models.config --url URL
-python -m serving.versions BASE latest --config models.config               serve the newest again
-python -m serving.versions BASE keep 3 --config models.config               delete older ones
+python -m serving.versions BASE latest --config models.config
+python -m serving.versions BASE keep 3 --config models.config
 
-The server must poll models.config (--model_config_file_poll_wait_seconds). A label moves when the
+list (the default) shows the versions. rollback moves the label stable one version back, promote to
+the version named. latest drops the labels and serves the newest again. keep deletes all but the
+newest, and those served.
+
+Servers must poll models.config (--model_config_file_poll_wait_seconds). A label moves when the
 servers at --url (give it once for each) have the new version in service. Without --url the first
-call has it loaded; repeat it with --loaded when all servers have it.
+call has them load it; repeat it with --loaded when all have it.
 
 A request without a label gets the highest version served. Promoting keeps the version before, so
 rolling back is immediate; rolling back drops the version above. A canary above stable also gets the
@@ -184,8 +188,8 @@ def _move(args: argparse.Namespace) -> int:
         now = f"still names {labels[label]}" if label in labels else "names no version yet"
         again = f"promote {version} --label {label} --config {config} --model {model} --loaded"
         print(
-            f"{model}: the configuration now has version {version} loaded; {label} {now}.\n"
-            f"When all servers have version {version} in service, run\n"
+            f"{model}: servers that read {config} now load version {version}; {label} {now}.\n"
+            f"When all of them have version {version} in service, run\n"
             f"  python -m serving.versions {base} {again}\n"
             "or let --url http://HOST:8501 wait for that."
         )

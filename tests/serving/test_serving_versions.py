@@ -196,7 +196,7 @@ def test_the_command_line(run, base, config):
     assert status == 1
     lines = out.splitlines()
     assert lines[0] == (
-        "ssd: the configuration now has version 7 loaded; stable names no version yet."
+        f"ssd: servers that read {config} now load version 7; stable names no version yet."
     )
     # The command that it names is one that works.
     words = lines[2].split()
