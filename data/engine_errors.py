@@ -90,8 +90,9 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
             "checkout to the same version and restart their pool"
         )
     if found := _PYTHON_ERROR.search(everything):
-        place = f"{found['file']}:{found['line']}"
-        return f"a Beam worker failed: {' '.join(found['error'].split())} ({place})"
+        error = " ".join(found["error"].split())
+        hint = ". Workers have to see the same paths as this machine" * ("FileNotFound" in error)
+        return f"a Beam worker failed: {error} ({found['file']}:{found['line']}){hint}"
     if _LOST_WORKER.search(everything):
         return (
             "a Beam worker was lost: killed, or out of memory (2 to 3 GB each). Flink replaces it "

@@ -56,7 +56,15 @@ def test_another_exception_is_named_with_its_place():
     message = _message(_texts(_PYTHON.format(error="KeyError: 'dog'")))
     assert message.startswith("a Beam worker failed: KeyError: 'dog' (/work/data/conversion.py:16)")
     assert "job BeamApp-1 on localhost:8099" in message
+    assert "same paths" not in message
     assert "\n" not in message
+
+
+def test_a_volume_that_workers_do_not_have():
+    error = "FileNotFoundError: [Errno 2] No such file or directory: '/mnt/ssd/pictures.pickles'"
+    message = _message(_texts(_PYTHON.format(error=error)))
+    assert "/mnt/ssd/pictures.pickles" in message
+    assert "Workers have to see the same paths as this machine" in message
 
 
 def test_too_few_network_buffers_name_the_two_settings():
