@@ -10,7 +10,6 @@ from data.beam_runner import add_arguments, arguments_of
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.fields import COMMON, HIKAPOK
-from pipeline.arguments import add_config_arguments, read_config
 
 # How the files of a split are found: as `python -m data.convert` and as SSD.TensorFlow name them.
 _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
@@ -26,6 +25,8 @@ def main(arguments: Arguments = None) -> int | None:
 
 
 def _compile(options) -> None:
+    from pipeline.arguments import read_config
+
     config = read_config(options)
     beam_args = arguments_of(options, image=options.image)
     # TFX takes seconds to import; mistakes in the options are answered at once.
@@ -129,6 +130,8 @@ def _add_compile(commands) -> None:
         epilog="Options after -- go to Beam, as in: --beam flink -- --job_endpoint=flink:8099",
     )
     parser.set_defaults(run=_compile)
+    from pipeline.arguments import add_config_arguments  # takes long to import
+
     add_config_arguments(parser, "resources.Trainer.gpu_count=2")
     parser.add_argument("--image", required=True, help="container image with this project")
     parser.add_argument(

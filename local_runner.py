@@ -9,13 +9,17 @@ from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.interrupts import when_interrupted
 from data.paths import local_path
-from pipeline.arguments import add_config_arguments, read_local_config
 
 
 @as_command
 def main(arguments: Arguments = None) -> None:
     """Runs the command line."""
-    options = _parser().parse_args(arguments)
+    # Imports that take long are here: an interrupt that comes meanwhile ends the command too.
+    from pipeline.arguments import add_config_arguments, read_local_config
+
+    parser = _parser()
+    add_config_arguments(parser, "trainer.batch_size=16")
+    options = parser.parse_args(arguments)
     quiet(options.verbose)
     config = read_local_config(options, options.data, options.output)
     beam_args = arguments_of(options)
@@ -39,7 +43,6 @@ def _parser() -> argparse.ArgumentParser:
         description="VOC folders or TFRecords in, an evaluated, blessed and pushed SSD model out.",
         epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
     )
-    add_config_arguments(parser, "trainer.batch_size=16")
     parser.add_argument(
         "--data",
         type=local_path,
