@@ -1,12 +1,14 @@
 """What all command lines share: their parser, and how errors and interrupts end them."""
 
 import argparse
+import datetime  # noqa: F401 (loaded by pydantic, an interrupt there prints a panic of Rust)
 import functools
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from data.errors import BAD_INPUT, did_you_mean, find_data_error
@@ -60,11 +62,11 @@ def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
         with interruptible():
             try:
                 return main(arguments) or 0
-            except KeyboardInterrupt:
-                return _interrupted()
-            except Exception as error:
-                # Libraries wrap an interrupt that comes while they are loaded.
-                if received():
+            except SystemExit:
+                raise
+            except BaseException as error:
+                # Libraries that are being loaded make other errors of an interrupt, Rust's a panic.
+                if received() or isinstance(error, KeyboardInterrupt):
                     return _interrupted()
                 found = find_data_error(error)
                 if found is None:
@@ -73,6 +75,18 @@ def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
                 return BAD_INPUT
 
     return run
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What Python prints of an exception; an interrupt before `main` began is one line, too."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+# While modules are loaded no command has begun. Python then ends by the signal, in a shell 130.
+sys.excepthook = _uncaught
 
 
 def _interrupted() -> int:

@@ -13,6 +13,7 @@ _AGAIN_S = 0.05
 
 _received: int | None = None
 _hints: list[Callable[[], str]] = []
+_timers: list[threading.Timer] = []
 
 
 def received() -> int | None:
@@ -41,6 +42,9 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in _timers:
+            timer.cancel()
+        _timers.clear()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         sys.unraisablehook = hook
@@ -79,4 +83,5 @@ def _raise_again(dropped: "sys.UnraisableHookArgs", hook: Callable) -> None:
     main = threading.main_thread().ident
     again = threading.Timer(_AGAIN_S, signal.pthread_kill, (main, _received))
     again.daemon = True
+    _timers.append(again)
     again.start()

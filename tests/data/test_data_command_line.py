@@ -104,12 +104,17 @@ def test_the_innermost_hint_that_was_interrupted_is_told(capsys):
     assert capsys.readouterr().err == "interrupted: resume from step 100\n"
 
 
-def test_what_a_library_makes_of_an_interrupt_is_one(capsys):
+class Panic(BaseException):
+    """As Rust's, which is no Exception."""
+
+
+@pytest.mark.parametrize("kind", [ImportError, Panic])
+def test_what_a_library_makes_of_an_interrupt_is_one(kind, capsys):
     def work():
         try:
             _interrupt()
         except KeyboardInterrupt as error:
-            raise ImportError("cannot import the module") from error
+            raise kind("cannot import the module") from error
 
     assert _command(work)() == 130
     assert capsys.readouterr().err == "interrupted\n"
