@@ -145,12 +145,11 @@ class Cluster:
 
     def status(self, run_id: str) -> tuple[str, list[Task]]:
         """The state of a run and of its components, in the order in which they began."""
-        with explained(self._connection.host, f"run {run_id}"):
-            run = self._client.get_run(run_id)
+        run = self._run(run_id)
         state = run.state or "PENDING"
         if run.error and run.error.message:
             state = f"{state}: {run.error.message}"
-        return state, self._workflow(run_id).tasks()
+        return state, self._workflow(run_id, run).tasks()
 
     def wait(self, run_id: str, on_change: Callable[[Task], None]) -> str:
         """Follows a run to its end and returns its state.
@@ -172,7 +171,7 @@ class Cluster:
 
     def logs(self, run_id: str, component: str | None = None) -> Iterator[tuple[str, str]]:
         """Components and what their containers have printed, as far as their logs still exist."""
-        workflow = self._workflow(run_id)
+        workflow = self._workflow(run_id, self._run(run_id))
         names = [task.name for task in workflow.tasks()]
         if component and component not in names:
             raise DataError(
@@ -186,14 +185,17 @@ class Cluster:
                     self._log(run_id, pod),
                 )
 
-    def _workflow(self, run_id: str) -> Workflow:
+    def _run(self, run_id: str) -> kfp_server_api.V2beta1Run:
+        with explained(self._connection.host, f"run {run_id}"):
+            return self._client.get_run(run_id)
+
+    def _workflow(self, run_id: str, run: kfp_server_api.V2beta1Run) -> Workflow:
         with explained(self._connection.host, f"run {run_id}"):
             try:
                 found = self._call(_WORKFLOW_PATH.format(run_id=run_id), "object")
             except kfp_server_api.ApiException as error:
                 if error.status != 404:
                     raise
-                run = self._client.get_run(run_id)
                 return Workflow.from_details(run.run_details and run.run_details.task_details or ())
         return Workflow(found.get("pipeline_runtime", {}).get("workflow_manifest", ""))
 
