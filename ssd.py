@@ -26,6 +26,7 @@ COMMANDS = (
     ("request-examples", "serving.request_examples", (), "Turn logged requests into records."),
     ("versions", "serving.versions", (), "List, label, switch and remove served versions."),
     ("runs", "pipeline.runs.__main__", (), "List, show, trace and compare runs."),
+    ("evaluate", "pipeline.evaluate", (), "Measure an exported model on labelled data."),
     ("report", "pipeline.report", (), "Write the report of a run again."),
     ("voc-map", "metrics.voc_map", (), "Score files of detections by the VOC protocol."),
     ("compile", "kubeflow_runner", ("compile",), "Compile the pipeline for Kubeflow Pipelines."),

@@ -43,6 +43,27 @@ class VocData(NamedTuple):
     warnings: list[str]  # for the user
 
 
+def write_detections(accumulator: DetectionAccumulator, folder: Path) -> None:
+    """Writes all detections into a new folder, a file for each class.
+
+    Raises:
+        DataError: the id of a picture has spaces, which the format cannot tell.
+    """
+    columns = accumulator.columns()
+    spaced = next((name for name in columns.image_ids.tolist() if len(name.split()) != 1), None)
+    if spaced is not None:
+        raise DataError(f"{spaced!r}: comp4 has no way to write an id with spaces")
+    folder.mkdir(parents=True)
+    for number, name in enumerate(accumulator.class_names):
+        lines = []
+        for row in np.flatnonzero(columns.det_class == number):
+            ymin, xmin, ymax, xmax = columns.det_box[row]
+            box = f"{xmin + 1:.6f} {ymin + 1:.6f} {xmax:.6f} {ymax:.6f}"
+            image_id = columns.image_ids[columns.det_image[row]]
+            lines.append(f"{image_id} {columns.det_score[row]:.9g} {box}\n")
+        (folder / file_name(name)).write_text("".join(lines), encoding="utf-8")
+
+
 def read_folders(annotations: Path, image_set: Path, detections: Path) -> VocData:
     """Reads detection files and the annotations of the listed pictures.
 

@@ -162,7 +162,8 @@ def render(
     )
     compared = [("this model", evaluation["map"])]
     if evaluation["map"]["baseline"]:
-        compared.append(("blessed before", evaluation["map"]["baseline"]))
+        before = "baseline" if facts["blessed"] is None else "blessed before"
+        compared.append((before, evaluation["map"]["baseline"]))
     return (
         _environment()
         .get_template("report.html")

@@ -12,7 +12,7 @@ from metrics import score_thresholds, voc
 from trainer.files import BEST_FILE, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
 
-_PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
+PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 
 def gather_facts(
@@ -46,7 +46,7 @@ def gather_facts(
             split: count_records(list_shards([f"{folder}/*"]))[1]
             for split, folder in splits.items()
         },
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": {name: metadata.version(name) for name in PACKAGES},
     }
 
 

@@ -96,6 +96,23 @@ def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
     assert any(name in text for name in _CLASSES)
 
 
+def test_evaluating_the_pushed_model_gives_what_the_run_measured(
+    first, run_python, records, tmp_path
+):
+    model, output = first.output / "serving" / "ssd", tmp_path / "evaluated"
+    found = run_python(
+        *("-m", "pipeline.evaluate", "--model", model, "--data", records, "--output", output)
+    )
+    assert found.returncode == 0, found.stderr
+    (card,) = (first.output / "pipeline/ModelCard/card").glob("*/facts.json")
+    own, again = (json.loads(p.read_text())["evaluation"] for p in (card, output / "facts.json"))
+    assert again["map"]["value"] == pytest.approx(own["map"]["value"], abs=1e-6)
+    assert again["map"]["low"] == pytest.approx(own["map"]["low"], abs=1e-6)
+    assert [row["score_threshold"] for row in again["classes"]] == [
+        row["score_threshold"] for row in own["classes"]
+    ]
+
+
 # HiKapok's records are read with the VOC schema, so the sample's shapes get names of VOC classes.
 _AS_VOC = dict(zip(_CLASSES, ("bird", "boat", "bus", "car", "cat", "cow"), strict=True))
 

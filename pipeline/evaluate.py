@@ -1,0 +1,151 @@
+"""Evaluates a model on labelled data: `python -m pipeline.evaluate --model DIR --data DIR`.
+
+The metric, its intervals, slices and thresholds, and the report are those of a pipeline run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
+from data.command_line import Arguments, Parser, as_command
+from data.console import quiet
+from data.errors import DataError
+from data.paths import local_path
+from pipeline.config import Config, load_config
+
+_ALL = "all"
+COMP4 = "comp4"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where an evaluation is, and its facts as `components.model_card.facts` has them."""
+
+    folder: Path
+    facts: dict
+
+
+@as_command
+def main(arguments: Arguments = None) -> int:
+    """Runs the command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    quiet(options.verbose)
+    config = load_config(None, options.set)
+    beam_args = arguments_of(options)
+    output = (
+        options.output or Path("evaluations") / f"{options.data.resolve().name}-{options.split}"
+    )
+    # TFX takes seconds to import, too long for an error message to wait.
+    from pipeline.evaluation_report import print_outcome, write_comp4
+
+    outcome = evaluate(
+        options.model,
+        options.data,
+        output,
+        split=options.split,
+        baseline=options.baseline,
+        config=config,
+        beam_args=beam_args,
+    )
+    print_outcome(outcome.facts)
+    if options.format == COMP4:
+        print(f"detections: {write_comp4(outcome.folder, outcome.facts)}")
+    print(f"report:     {outcome.folder / 'report.html'}")
+    return 0
+
+
+def evaluate(
+    model: Path,
+    data: Path,
+    output: Path,
+    *,
+    split: str = "test",
+    baseline: Path | None = None,
+    config: Config,
+    beam_args: Sequence[str] = IN_PROCESS,
+) -> Outcome:
+    """Writes `evaluation/`, `facts.json` and `report.html` into a new folder.
+
+    Args:
+      model, baseline: a version folder, or the folder of all versions.
+      data: TFRecords, or annotated pictures, which are converted into `output` first.
+      split: `train`, `eval`, `test`, or `all` for all of them.
+      config: its parts `data` (for a conversion) and `evaluator` count.
+
+    Raises:
+      DataError: the model, the data or the folder cannot be used.
+    """
+    from components.evaluator.standalone import evaluate_model, model_folder
+    from pipeline.evaluation_data import find_records
+    from pipeline.evaluation_report import gather, write_report
+
+    model_dir = model_folder(model)
+    baseline_dir = model_folder(baseline) if baseline else None
+    if output.exists() and any(output.iterdir()):
+        raise DataError(f"{output}: is not empty. Name another folder with --output")
+    output.mkdir(parents=True, exist_ok=True)
+    records = find_records(data, split, model_dir, output, config, beam_args)
+    evaluate_model(
+        model_dir,
+        records.files,
+        records.eval_config(config),
+        output / "evaluation",
+        baseline=baseline_dir,
+        beam_args=beam_args,
+    )
+    facts = gather(model_dir, baseline_dir, records, output / "evaluation")
+    (output / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_report(facts, records, output)
+    return Outcome(output, facts)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        description="Measures an exported model on labelled data, as a pipeline run does.",
+        epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
+    )
+    parser.add_argument(
+        "--model", type=local_path, required=True, help="a version folder, or that of all versions"
+    )
+    parser.add_argument(
+        "--data",
+        type=local_path,
+        required=True,
+        help="a folder of TFRecords or of annotated pictures (VOC, COCO)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "eval", "test", _ALL),
+        default="test",
+        help="the part of the data to evaluate on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--baseline", type=local_path, help="another model to compare with, on the same pictures"
+    )
+    parser.add_argument(
+        "--output",
+        type=local_path,
+        help="a new folder for the results (default: evaluations/DATA-SPLIT)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=(COMP4,),
+        help="also write the detections, as files that voc_map scores",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PART.FIELD=VALUE",
+        help="a setting of data or evaluator, as in evaluator.slices=objects or "
+        "data.pixels_from=0; repeatable",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
+    add_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

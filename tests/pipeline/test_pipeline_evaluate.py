@@ -1,0 +1,112 @@
+"""An exported model, evaluated outside of a run."""
+
+import json
+
+import pytest
+
+from metrics import voc
+from metrics.detection_files import file_name
+from pipeline import evaluate
+from tests.components import tfma_replay
+from tests.components.conftest import write_records
+from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Two models, the second in a folder of versions, and records of two splits."""
+    folder = tmp_path_factory.mktemp("places")
+    tfma_replay.save_model(folder / "good")
+    tfma_replay.save_model(folder / "weak" / "7", WEAK)
+    for model in ("good", "weak/7"):
+        extra = folder / model / "assets.extra"
+        extra.mkdir(exist_ok=True)
+        identity = {
+            "classes": list(CLASSES),
+            "preset": "replay",
+            "code_version": "c0de",
+            "anchors_hash": "abcd",
+            "trainer": {
+                "detector": "none",
+                "anchors": "paper",
+                "backbone_weights": "none",
+                "steps": 10,
+            },
+        }
+        (extra / "model.json").write_text(json.dumps(identity))
+    (folder / "records").mkdir()
+    for split in ("train", "test"):
+        write_records(folder / "records" / split)
+    (folder / "records" / "train" / "data_tfrecord-00001-of-00002.gz").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(places):
+    """Runs the command line with a baseline; the folder of its results."""
+    output = places / "results"
+    arguments = ("--model", places / "good", "--baseline", places / "weak")
+    status = evaluate.main(
+        [
+            *map(str, arguments),
+            *("--data", str(places / "records"), "--output", str(output)),
+            *("--format", "comp4", "--set", "evaluator.confidence_intervals=false"),
+        ]
+    )
+    assert status == 0
+    return output
+
+
+def test_scores_are_those_of_the_metric(evaluated):
+    facts = json.loads((evaluated / "facts.json").read_text())
+    new, old = (voc.evaluate(accumulate(PICTURES, bound)) for bound in (0.0, WEAK))
+    total = facts["evaluation"]["map"]
+    assert total["value"] == pytest.approx(new.map_11_point, abs=1e-6)
+    assert total["baseline"]["value"] == pytest.approx(old.map_11_point, abs=1e-6)
+    (counts,) = facts["data"]["splits"].values()
+    assert counts["pictures"] == len(PICTURES)
+    assert counts["objects"] == sum(counts["objects_per_class"].values())
+
+
+def test_the_report_is_that_of_a_run_without_a_verdict(evaluated):
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    assert "Evaluated on records, test" in page
+    assert "lessed" not in page.replace("blessed before", "")
+    assert "not pushed" not in page
+
+
+def test_detections_are_written_for_voc_map(evaluated):
+    lines = (evaluated / "detections" / file_name("cat")).read_text().splitlines()
+    columns = accumulate(PICTURES).columns()
+    cats = columns.det_class == CLASSES.index("cat")
+    assert len(lines) == cats.sum()
+    image_id, score, *edges = lines[0].split()
+    row = next(r for r in cats.nonzero()[0] if columns.image_ids[columns.det_image[r]] == image_id)
+    ymin, xmin, ymax, xmax = columns.det_box[row]
+    assert float(score) == pytest.approx(columns.det_score[row])
+    assert list(map(float, edges)) == pytest.approx([xmin + 1, ymin + 1, xmax, ymax], abs=1e-3)
+
+
+def test_one_split_or_all(places, capsys):
+    for split, pictures in (("train", len(PICTURES) // 2), ("all", 3 * len(PICTURES) // 2)):
+        output = places / split
+        arguments = ["--model", places / "good", "--data", places / "records", "--split", split]
+        fast = ["--set", "evaluator.confidence_intervals=false"]
+        assert evaluate.main([*map(str, arguments), "--output", str(output), *fast]) == 0
+        assert f"AP on records, {split}: {pictures} pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--data": "nowhere"}, "nowhere: no such folder"),
+        ({"--model": "nowhere"}, "nowhere: no such folder"),
+        ({"--split": "eval"}, "no TFRecords of the split 'eval', looked for eval/"),
+        ({"--output": "records"}, "records: is not empty. Name another folder with --output"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told(places, capsys, monkeypatch, change, message):
+    monkeypatch.chdir(places)
+    given = {"--model": "good", "--data": "records", "--output": "new", **change}
+    assert evaluate.main([word for pair in given.items() for word in pair]) == 2
+    assert message in capsys.readouterr().err
