@@ -133,7 +133,7 @@ class Cluster:
                 "job_name": run_name or f"{spec['pipelineInfo']['name']} {now}",
                 "params": values,
                 # The API server does not read the document's defaultPipelineRoot.
-                "pipeline_root": spec["defaultPipelineRoot"],
+                "pipeline_root": spec.get("defaultPipelineRoot"),
                 **source,
             }
             if not cron:
@@ -262,7 +262,6 @@ def _read(package: Path) -> dict:
     try:
         spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
         spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
-        spec["defaultPipelineRoot"]
     except OSError as error:
         raise DataError(f"{package}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:

@@ -106,8 +106,7 @@ class Workflow:
             ):
                 # Without its inputs a component is left out, and the driver knows why.
                 state, errors = "FAILED", [f"its driver failed: {_message(driver) or 'no message'}"]
-        if not attempts:
-            errors.append(_message(node))
+        errors.append(_message(node))
         return Task(
             node["displayName"],
             state,
