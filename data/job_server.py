@@ -147,7 +147,10 @@ class PortableJob(portable_runner.PipelineResult):
         """Cancels the job if there was a signal, and then does what the signal asks for."""
         if stops:
             self._cancel_and_say()
-            raise KeyboardInterrupt if stops[0] == signal.SIGINT else SystemExit(128 + stops[0])
+            # Who handles it, as data.interrupts does, decides how the command ends.
+            if callable(signal.getsignal(stops[0])):
+                signal.raise_signal(stops[0])
+            raise SystemExit(128 + stops[0])
 
     def _kept(
         self, messages: Iterator[beam_job_api_pb2.JobMessagesResponse]
@@ -162,7 +165,7 @@ class PortableJob(portable_runner.PipelineResult):
             yield message
 
     def _cancel_and_say(self) -> None:
-        _say(f"interrupted: cancelling job {self._job_id} on {self._options.job_endpoint} ...")
+        _say(f"cancelling job {self._job_id} on {self._options.job_endpoint} ...")
         try:
             state = self._cancel_on_flink() if self._flink else None
             self._job_service.Cancel(
@@ -267,6 +270,8 @@ def _stops_kept() -> Iterator[list[int]]:
     before = {
         number: signal.signal(number, lambda number, _: stops.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
+        # What the parent ignores stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield stops

@@ -138,7 +138,7 @@ def test_a_signal_cancels_the_job(job_server, capsys, number, error):
     assert job_server.cancelled.is_set()
     assert signal.getsignal(number) == before
     assert capsys.readouterr().err.splitlines() == [
-        f"interrupted: cancelling job job-1_2 on localhost:{job_server.port} ...",
+        f"cancelling job job-1_2 on localhost:{job_server.port} ...",
         "job job-1_2: cancelled",
     ]
 

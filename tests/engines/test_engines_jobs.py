@@ -120,18 +120,16 @@ def test_a_lost_worker_changes_no_byte(engine, voc, converted, tmp_path, stage):
     assert len(written) == len(converted) - 1
 
 
-@pytest.mark.parametrize(
-    ("number", "statuses"), [(signal.SIGINT, (130, -signal.SIGINT)), (signal.SIGTERM, (143,))]
-)
-def test_an_interruption_cancels_the_job(engine, voc, tmp_path, number, statuses):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_cancels_the_job(engine, voc, tmp_path, number, status):
     linked = _linked(voc, tmp_path)
     with _blocking(_picture(linked)) as picture:
         process = _convert(engine, linked, tmp_path / "records")
         wait_for(picture.is_read)
         process.send_signal(number)
         found, stderr = _finished(process)
-    assert found in statuses
-    assert re.search(r"^interrupted: cancelling job \S+ on localhost:\d+ \.\.\.$", stderr, re.M)
+    assert found == status
+    assert re.search(r"^cancelling job \S+ on localhost:\d+ \.\.\.$", stderr, re.M)
     assert re.search(r"^job \S+: cancelled$", stderr, re.M)
     assert [path.name for path in tmp_path.iterdir()] == ["voc"]
 
