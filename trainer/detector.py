@@ -8,9 +8,16 @@ import keras
 from keras import layers
 
 from trainer.anchors import AnchorSpec
-from trainer.backbones import Pretrained, mobilenet, resnet50, small, vgg16
+from trainer.backbones import Pretrained, efficientnet_lite, mobilenet, resnet50, small, vgg16
 from trainer.config import TrainerConfig
 from trainer.model_zoo import DETECTORS, anchor_spec
+
+
+def dense_head(x, outputs: int, name: str):
+    """[batch, height, width, outputs] by a 3x3 convolution, the paper's head."""
+    return layers.Conv2D(
+        outputs, 3, padding="same", kernel_initializer="glorot_uniform", name=name
+    )(x)
 
 
 @dataclass(frozen=True)
@@ -20,11 +27,16 @@ class DetectorSpec:
     feature_maps: Callable
     anchors: AnchorSpec
     pretrained: Pretrained | None = None
+    head: Callable = dense_head
 
 
-# By the name of the module, as the rows of `trainer.model_zoo` have it.
+# By the names that the rows of `trainer.model_zoo` have.
 _BACKBONES = {
-    module.__name__.rpartition(".")[2]: module for module in (mobilenet, resnet50, small, vgg16)
+    "efficientnet_lite0": efficientnet_lite.LITE0,
+    "mobilenet": mobilenet,
+    "resnet50": resnet50,
+    "small": small,
+    "vgg16": vgg16,
 }
 
 
@@ -36,7 +48,12 @@ def detector_spec(config: TrainerConfig) -> DetectorSpec:
     """
     anchors = anchor_spec(config.detector, config.anchors)
     backbone = _BACKBONES[DETECTORS[config.detector].backbone]
-    return DetectorSpec(backbone.feature_maps, anchors, getattr(backbone, "PRETRAINED", None))
+    return DetectorSpec(
+        backbone.feature_maps,
+        anchors,
+        getattr(backbone, "PRETRAINED", None),
+        getattr(backbone, "head", dense_head),
+    )
 
 
 def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float32") -> keras.Model:
@@ -73,9 +90,12 @@ def _build(spec: DetectorSpec, num_classes: int) -> keras.Model:
         )
     codes, logits = [], []
     for level, x in enumerate(maps):
-        per_cell = spec.anchors.per_cell(level)
-        codes.append(_head(x, per_cell, 4, f"box_head{level}"))
-        logits.append(_head(x, per_cell, num_classes + 1, f"class_head{level}"))
+        for values, name, results in (
+            (4, f"box_head{level}", codes),
+            (num_classes + 1, f"class_head{level}", logits),
+        ):
+            head = spec.head(x, spec.anchors.per_cell(level) * values, name)
+            results.append(layers.Reshape((-1, values), name=f"{name}_per_anchor")(head))
     concatenate = {"axis": 1, "dtype": "float32"}
     return keras.Model(
         images,
@@ -85,10 +105,3 @@ def _build(spec: DetectorSpec, num_classes: int) -> keras.Model:
         ],
         name="ssd",
     )
-
-
-def _head(x, per_cell: int, values: int, name: str):
-    x = layers.Conv2D(
-        per_cell * values, 3, padding="same", kernel_initializer="glorot_uniform", name=name
-    )(x)
-    return layers.Reshape((-1, values), name=f"{name}_per_anchor")(x)

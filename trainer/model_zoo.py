@@ -13,7 +13,7 @@ from trainer.anchors import AnchorSpec
 
 @dataclass(frozen=True)
 class Detector:
-    """`backbone` is a module of `trainer.backbones`; `anchors` are the layouts by style."""
+    """`backbone` is a name in `trainer.detector`; `anchors` are the layouts by style."""
 
     backbone: str
     anchors: Mapping[str, AnchorSpec]
@@ -31,6 +31,7 @@ DETECTORS = {
     "ssd512-vgg16": Detector("vgg16", {"paper": anchors.SSD512}),
     "ssd300-mobilenet": Detector("mobilenet", {"paper": anchors.SSD300_COARSE}),
     "ssd300-resnet50": Detector("resnet50", {"paper": anchors.SSD300}),
+    "ssd300-lite0": Detector("efficientnet_lite0", {"paper": anchors.SSD300}),
     "ssd128-small": Detector("small", {"paper": anchors.SSD128}),
 }
 

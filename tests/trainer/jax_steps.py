@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from trainer.anchors import AnchorSpec, anchor_boxes
-from trainer.backbones import vgg16
+from trainer.backbones import efficientnet_lite, vgg16
 from trainer.config import TrainerConfig
 from trainer.detector import DetectorSpec, build_network, detector_spec
 from trainer.moving_averages import MovingAverages
@@ -27,9 +27,18 @@ CONFIG = TrainerConfig(
 
 
 def build(size: int):
-    """(network, anchor boxes): the small detector for 128 px, VGG-16 without extras for 64 px."""
+    """(network, anchor boxes), by the side of the pictures.
+
+    The small detector for 128 px, EfficientNet-Lite with few blocks, which XLA compiles sooner, for
+    96, and VGG-16 without extras for 64 px.
+    """
     if size == 128:
         spec = detector_spec(CONFIG)
+    elif size == 96:
+        sides = (12, 24, 48, 96)
+        maps = AnchorSpec(size, (12, 6, 3, 1), (8, 16, 32, 96), sides, sides, ((2,),) * 4)
+        lite = efficientnet_lite.Variant("", width=0.25, depth=0.3)
+        spec = DetectorSpec(lite.feature_maps, maps, head=lite.head)
     else:
         vgg16._EXTRAS[size] = ()
         maps = AnchorSpec(size, (8, 4), (8, 16), (10, 30), (30, 60), ((2,), (2,)))

@@ -42,8 +42,13 @@ def tensorflow_steps(images):
     return start, losses, network.get_weights(), [np.array(v) for v in averages.variables]
 
 
-@pytest.mark.parametrize("size", [128, 64], ids=["small", "vgg16"])
-def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size):
+# The pyramid's last map has one cell: normalised over three pictures, rounding errors grow.
+@pytest.mark.parametrize(
+    ("size", "tolerance"),
+    [(128, 1e-4), (96, 1e-3), (64, 1e-4)],
+    ids=["small", "lite0", "vgg16"],
+)
+def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size, tolerance):
     images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)
     start, losses, weights, averages = tensorflow_steps(images)
     given = {"images": images, "boxes": BOXES, "labels": LABELS, "steps": STEPS}
@@ -66,7 +71,7 @@ def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size):
     assert losses[-1][0] < total
     np.testing.assert_allclose(found["losses"][0], losses[0], rtol=1e-5)
     # The second loss depends on the whole update of the first step.
-    np.testing.assert_allclose(found["losses"], losses, rtol=1e-4)
+    np.testing.assert_allclose(found["losses"], losses, rtol=tolerance)
     for name, values in (("weight", weights), ("average", averages)):
         for index, (before, after) in enumerate(zip(start, values, strict=True)):
             # Single values may differ more: rounding decides on which side of a ReLU they are.

@@ -16,11 +16,13 @@ MEAN_RGB = (123.68, 116.779, 103.939)
 class Pretrained:
     """Where a backbone's ImageNet weights are published, and how files become its layers.
 
-    `from_keras` turns the (name, weights) pairs of a Keras file into {layer of ours: weights};
-    `from_torch`, where there is one, does so for a PyTorch state dict and the names of the classes.
+    They are either downloaded from `url` or a file of an installed `package`. `from_keras` turns
+    the (name, weights) pairs of a Keras file into {layer of ours: weights}; `from_torch` does so
+    for a PyTorch state dict and the names of the classes. A backbone may have only one of the two.
     """
 
-    url: str
-    md5: str
-    from_keras: Callable
+    url: str = ""
+    md5: str = ""
+    package: str = ""
+    from_keras: Callable | None = None
     from_torch: Callable | None = None

