@@ -16,7 +16,7 @@ from data.options import ConversionOptions
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
 from data.settings_file import read_settings
 from pipeline.resources import ImageName, ObjectName, Resources
-from trainer.config import TrainerConfig
+from trainer.config import IMAGENET_WEIGHTS, TrainerConfig, only_the_given
 
 INFER_SCHEMA = "infer"
 FIND_SCHEMA = "auto"
@@ -66,7 +66,8 @@ _Bound = Annotated[str, AfterValidator(_check_bound)]
 class EvaluatorConfig(Settings):
     """What is measured on the test split, and what a model must reach to be blessed."""
 
-    min_map: Fraction = 0.7
+    min_map: Fraction = 0.0
+    """mAP that a model must reach. 0 accepts any: what is good depends on the data."""
     min_class_ap: tuple[_Bound, ...] = ()
     """AP that classes must reach: `dog:0.6,cat:0.5`."""
     min_slice_map: tuple[_Bound, ...] = ()
@@ -209,6 +210,32 @@ PRESETS = {
             evaluator=EvaluatorConfig(min_map=0.8),
             serving=ServingConfig(max_latency_ms=2_000.0, max_memory_mb=2_000.0),
         ),
+        Config(
+            preset="light",
+            trainer=TrainerConfig(
+                detector="ssd300-lite0",
+                backbone_weights=IMAGENET_WEIGHTS,
+                frozen_stages=3,
+                augmentation="light",
+                batch_size=16,
+                steps=None,
+                epochs=50,
+                learning_rate=0.06,
+                backbone_rate=0.05,
+                schedule="cosine",
+                warmup_steps=None,
+                warmup_fraction=0.1,
+                warmup_learning_rate=0.0006,
+                weight_decay=4e-5,
+                clip_norm=10.0,
+                log_every=20,
+                checkpoint_every=200,
+                eval_every=None,
+                eval_every_epochs=2,
+            ),
+            tuner=TunerConfig(steps=200),
+            serving=ServingConfig(max_latency_ms=4_000.0, max_memory_mb=2_000.0),
+        ),
         _VOC,
         _voc("ssd512-voc", "ssd512-vgg16"),
         _voc("ssd300-mobilenet", "ssd300-mobilenet"),
@@ -242,16 +269,25 @@ def load_config(
     if preset not in PRESETS:
         raise DataError(f"{where}: unknown preset; {did_you_mean(preset, PRESETS)}")
     values = _merge(dataclasses.asdict(PRESETS[preset]), given)
+    _drop_other_lengths(values, origins)
     for override in overrides:
         names, text = _split(override)
         _put(values, names, text)
         origins[names] = "--set "
+    _drop_other_lengths(values, [_split(override)[0] for override in overrides])
 
     def source(names: Names) -> str:
         below = [origins[path] for path in origins if path[: len(names)] == names]
         return below[-1] if below else ""
 
     return parse(Config, values, source)
+
+
+def _drop_other_lengths(values: dict[str, Any], given: Iterable[Names]) -> None:
+    """Where `steps` is given, a preset's or file's `epochs` does not count, and so on."""
+    fields = {names[1] for names in given if len(names) == 2 and names[0] == "trainer"}
+    if isinstance(values["trainer"], dict):
+        only_the_given(values["trainer"], fields)
 
 
 def with_places(config: Config, data: Path | None = None, output: Path | None = None) -> Config:

@@ -228,6 +228,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
         console.print(note)
     if is_blessed(outputs["Evaluator"]):
         console.print("blessed: yes")
+        if not config.evaluator.min_map:
+            console.print(_how_to_bound(scores[metric_names.MAP]))
     else:
         console.print("blessed: no")
         for failure in evaluation.failures:
@@ -248,6 +250,13 @@ def _cells(score: Score) -> tuple[str, str]:
         return f"{score.value:.4f}", ""
     # The interval is symmetric and can reach beyond what an AP can be.
     return f"{score.value:.4f}", f"{max(score.lower, 0):.4f} - {min(score.upper, 1):.4f}"
+
+
+def _how_to_bound(score: Score) -> str:
+    """What to set so that worse models than this one are not blessed."""
+    expected = score.value if math.isnan(score.lower) else score.lower
+    least = math.floor(100 * max(expected, 0)) / 100
+    return f"bound:   none; to refuse worse models, --set evaluator.min_map={least:.2f}"
 
 
 def _change(evaluation: Evaluation) -> str:

@@ -1,6 +1,8 @@
 """What the Trainer needs to know, with the paper's values as defaults. Imports nothing heavy."""
 
-from typing import Annotated
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
@@ -15,6 +17,12 @@ MIXED_FLOAT16 = "mixed_float16"
 PRECISIONS = ("float32", "mixed_bfloat16", MIXED_FLOAT16)
 LATEST = "latest"
 NO_WEIGHTS = "none"
+# Pairs of fields of which one is set: in steps, or relative to the data or the training.
+ALTERNATIVES = (
+    ("steps", "epochs"),
+    ("warmup_steps", "warmup_fraction"),
+    ("eval_every", "eval_every_epochs"),
+)
 # Fields that say what a training writes on its way; they do not change what it ends with.
 BOOKKEEPING = ("log_every", "checkpoint_every", "keep_checkpoints")
 # numpy's seeds have 32 bits, and no data set has that many records.
@@ -35,13 +43,21 @@ class TrainerConfig(Settings):
     use_difficult: bool = True
     batch_size: int = Field(32, ge=1)
     """Pictures a step on all devices together, a multiple of their number."""
-    steps: int = Field(120_000, ge=1)
-    """Optimiser steps, each on one batch."""
+    steps: int | None = Field(120_000, ge=1)
+    """Optimiser steps, each on one batch. Either `steps` or `epochs` is set."""
+    epochs: float | None = Field(None, gt=0)
+    """Times that each picture is trained with."""
     learning_rate: float = Field(1e-3, gt=0)
     """For the whole batch, so the number of devices does not change it."""
+    backbone_rate: float = Field(1.0, gt=0)
+    """Factor of the learning rate for the backbone: weights that have learned already want smaller
+    steps than new ones."""
     schedule: Annotated[str, one_of(SCHEDULES)] = "steps"
     """How the rate falls after the warm-up: in `steps`, or along half a `cosine` to 0."""
-    warmup_steps: int = Field(500, ge=0)
+    warmup_steps: int | None = Field(500, ge=0)
+    """Steps over which the rate rises from `warmup_learning_rate`. Or it is `warmup_fraction`."""
+    warmup_fraction: float | None = Field(None, ge=0, lt=1)
+    """The warm-up as a share of the training."""
     warmup_learning_rate: float = Field(1e-4, gt=0)
     learning_rate_steps: tuple[float, ...] = (2 / 3, 5 / 6)
     """Fractions of `steps` after which the schedule `steps` divides the rate by ten. The paper's
@@ -80,9 +96,16 @@ class TrainerConfig(Settings):
     log_every: int = Field(10, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
-    eval_every: int = Field(0, ge=0)
+    eval_every: int | None = Field(0, ge=0)
     """Steps between measurements of the mAP on the eval split, which is also measured at the end.
-    The best weights are exported; with 0 nothing is measured and the last ones are."""
+    The best weights are exported; with 0 nothing is measured and the last ones are. Or the time
+    between them is `eval_every_epochs`."""
+    eval_every_epochs: float | None = Field(None, ge=0)
+    patience: int = Field(0, ge=0)
+    """Stop after so many measurements in a row without a new best mAP; 0 trains to the end."""
+    frozen_stages: int = Field(0, ge=0)
+    """Stages of the backbone, from the picture on, whose weights stay as they are. What they see
+    in pictures is general; freezing them saves most of their time."""
     warm_start: str = ""
     """A model to start from: the path of an exported one (`trainer.weights.saved_model`), `latest`
     for the latest blessed one, or empty. While there is none yet, `backbone_weights` counts."""
@@ -95,10 +118,67 @@ class TrainerConfig(Settings):
         return fractions
 
     @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        for steps, relative in ALTERNATIVES:
+            if (getattr(self, steps) is None) == (getattr(self, relative) is None):
+                raise ValueError(f"set either {steps} or {relative}, not both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _can_stop_and_freeze(self) -> Self:
+        if self.patience and not (self.eval_every or self.eval_every_epochs):
+            raise ValueError("patience: needs eval_every or eval_every_epochs above 0")
+        if self.frozen_stages and self.backbone_weights == NO_WEIGHTS and not self.warm_start:
+            raise ValueError(
+                f"frozen_stages: {self.frozen_stages} stages of random weights would never learn. "
+                "Set backbone_weights=imagenet, or frozen_stages=0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _cosine_has_steps(self) -> Self:
+        if self.steps is None or self.warmup_steps is None:
+            return self
         if self.schedule == "cosine" and self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps}) with "
                 "the cosine schedule, which starts after the warm-up"
             )
         return self
+
+
+def only_the_given(values: dict[str, Any], given: Collection[str]) -> None:
+    """Of each pair of ALTERNATIVES drops the one that a preset has where the other is given.
+
+    Args:
+      values: fields of a TrainerConfig, changed in place.
+      given: names of the fields that a user has set.
+    """
+    for pair in ALTERNATIVES:
+        for field, other in (pair, pair[::-1]):
+            if field in given and other not in given and values.get(other) is not None:
+                values[other] = None
+
+
+def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> TrainerConfig:
+    """The configuration with all lengths in steps.
+
+    Args:
+      count_pictures: how many there are to train with; called only if lengths are in epochs.
+
+    Raises:
+      ValueError: the schedule `cosine` has no step left after the warm-up.
+    """
+    values: dict[str, Any] = {}
+    steps = config.steps
+    if config.epochs or config.eval_every_epochs:
+        steps_per_epoch = count_pictures() / config.batch_size
+    if config.epochs is not None:
+        steps = max(1, round(config.epochs * steps_per_epoch))
+        values |= {"steps": steps, "epochs": None}
+    if config.warmup_fraction is not None:
+        values |= {"warmup_steps": int(config.warmup_fraction * steps), "warmup_fraction": None}
+    if (epochs := config.eval_every_epochs) is not None:
+        every = max(1, round(epochs * steps_per_epoch)) if epochs else 0
+        values |= {"eval_every": every, "eval_every_epochs": None}
+    return dataclasses.replace(config, **values)

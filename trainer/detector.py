@@ -1,5 +1,6 @@
 """The SSD network: a backbone, its anchors and a pair of heads on every feature map."""
 
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import keras
 from keras import layers
 
+from data.errors import DataError
 from trainer.anchors import AnchorSpec
 from trainer.backbones import Pretrained, efficientnet_lite, mobilenet, resnet50, small, vgg16
 from trainer.config import TrainerConfig
@@ -28,6 +30,8 @@ class DetectorSpec:
     anchors: AnchorSpec
     pretrained: Pretrained | None = None
     head: Callable = dense_head
+    stages: tuple[str, ...] = ()
+    """What the names of the backbone's layers match, stage by stage from the picture on."""
 
 
 # By the names that the rows of `trainer.model_zoo` have.
@@ -53,7 +57,25 @@ def detector_spec(config: TrainerConfig) -> DetectorSpec:
         anchors,
         getattr(backbone, "PRETRAINED", None),
         getattr(backbone, "head", dense_head),
+        getattr(backbone, "STAGES", ()),
     )
+
+
+def freeze_stages(network: keras.Model, spec: DetectorSpec, count: int) -> None:
+    """Makes the first stages of the backbone untrainable; batch normalisation keeps its statistics.
+
+    Raises:
+      DataError: the backbone does not have so many stages.
+    """
+    if count > len(spec.stages):
+        raise DataError(
+            f"trainer.frozen_stages: {count}, but this detector's backbone has "
+            f"{len(spec.stages) or 'no'} stages to freeze"
+        )
+    for pattern in spec.stages[:count]:
+        for layer in network.layers:
+            if re.match(pattern, layer.name):
+                layer.trainable = False
 
 
 def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float32") -> keras.Model:

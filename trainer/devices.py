@@ -140,9 +140,18 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 def same_everywhere(strategy: tf.distribute.Strategy, value: int) -> bool:
     """Whether all workers have the same whole number. All have to ask."""
+    return len(set(_of_all(strategy, value))) == 1
+
+
+def largest(strategy: tf.distribute.Strategy, value: int) -> int:
+    """The largest of the workers' whole numbers. All have to ask."""
+    return max(_of_all(strategy, value))
+
+
+def _of_all(strategy: tf.distribute.Strategy, value: int) -> list[int]:
     if strategy.num_replicas_in_sync == 1:
-        return True
+        return [value]
     values = strategy.experimental_distribute_values_from_function(
         lambda _: tf.constant([value], tf.int64)
     )
-    return len(set(strategy.gather(values, axis=0).numpy().tolist())) == 1
+    return strategy.gather(values, axis=0).numpy().tolist()

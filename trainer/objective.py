@@ -1,11 +1,13 @@
 """What a training step minimises and with what, on any Keras backend."""
 
+import re
 from collections.abc import Callable
 
 import keras
 from keras import ops
 
 from trainer.config import MIXED_FLOAT16, TrainerConfig
+from trainer.detector import detector_spec
 from trainer.loss import multibox_loss, multibox_sums
 from trainer.matching import match
 from trainer.schedule import LearningRate
@@ -25,7 +27,7 @@ class CaffeSGD(keras.optimizers.SGD):
 
     Clipped gradients get their weight decay, which the momentum sees too. Decay is on kernels
     alone, not on biases and normalisation parameters; biases learn at twice the rate if configured
-    (the SSD release's `lr_mult`).
+    (the SSD release's `lr_mult`), and the backbone at its own.
 
     On several replicas `apply` wants gradients that are summed over all of them already. Keras
     would add them up only after clipping, so what is clipped would depend on their number.
@@ -44,6 +46,9 @@ class CaffeSGD(keras.optimizers.SGD):
         super().build(variables)
         self.kernels = [len(variable.shape) > 1 for variable in variables]
         self.biases = [variable.name == "bias" for variable in variables]
+        backbone = "|".join(detector_spec(self.config).stages)
+        layers = [variable.path.split("/")[0] for variable in variables]
+        self.backbone = [bool(backbone and re.match(backbone, layer)) for layer in layers]
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -51,6 +56,8 @@ class CaffeSGD(keras.optimizers.SGD):
             gradient = gradient + self.config.weight_decay * ops.convert_to_tensor(variable)
         if self.config.double_bias_rate and self.biases[index]:
             learning_rate = 2.0 * learning_rate
+        if self.backbone[index]:
+            learning_rate = self.config.backbone_rate * learning_rate
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self):

@@ -20,8 +20,8 @@ from data.interrupts import when_interrupted
 from data.record_folder import read_records
 from trainer import checkpoints, devices, export, input_pipeline, reporting, selection
 from trainer.anchors import anchor_boxes
-from trainer.config import BOOKKEEPING, TrainerConfig
-from trainer.detector import build_network, detector_spec
+from trainer.config import BOOKKEEPING, TrainerConfig, in_steps
+from trainer.detector import build_network, detector_spec, freeze_stages
 from trainer.files import SUMMARY
 from trainer.preprocessing import ENCODED
 from trainer.training import StepLosses, train
@@ -100,7 +100,7 @@ def run_fn(fn_args) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A configuration and the data to train with it."""
+    """A configuration, whose lengths are all in steps, and the data to train with it."""
 
     config: TrainerConfig
     classes: tuple[str, ...]
@@ -119,6 +119,11 @@ class Job:
         fields = reporting.with_reporting(facts["trainer"])
         config = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
         devices.check_fit(config, strategy)
+        shards = input_pipeline.list_shards(fn_args.train_files)
+        try:
+            config = in_steps(config, lambda: input_pipeline.count_records(shards)[0])
+        except ValueError as error:
+            raise DataError(f"trainer: {error}") from error
         return cls(
             config=config,
             strategy=strategy,
@@ -126,7 +131,7 @@ class Job:
             records=input_pipeline.TransformedRecords(
                 tft.TFTransformOutput(fn_args.transform_graph_path)
             ),
-            shards=input_pipeline.list_shards(fn_args.train_files),
+            shards=shards,
             eval_shards=input_pipeline.list_shards(fn_args.eval_files),
             base_model=fn_args.base_model,
         )
@@ -161,6 +166,7 @@ class Job:
                 load_backbone_weights(
                     network, self.spec, self.classes, self.config.backbone_weights
                 )
+        freeze_stages(network, self.spec, self.config.frozen_stages)
         devices.synchronise_normalisation(network, self.strategy)
         return network
 
@@ -190,6 +196,14 @@ class Job:
         evaluate = None
         if config.eval_every and devices.is_chief(self.strategy):
             split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
+            if split.num_pictures < selection.FEW_PICTURES:
+                _log.warning(
+                    "  the eval split has %d pictures: with fewer than %d, which checkpoint is "
+                    "best is mostly noise. Move pictures to it, or export the last checkpoint with "
+                    "trainer.eval_every=0",
+                    split.num_pictures,
+                    selection.FEW_PICTURES,
+                )
 
             def evaluate(step):
                 served.network.set_weights(network.get_weights())

@@ -21,6 +21,8 @@ from trainer.files import BEST_FILE
 from trainer.input_pipeline import TransformedRecords
 from trainer.preprocessing import RECORD_ID
 
+# With fewer pictures, which of two checkpoints has the better mAP says little.
+FEW_PICTURES = 30
 # Records given to the detector at a time.
 _BATCH = 64
 
@@ -56,6 +58,11 @@ class EvalSplit:
                 f"{Path(files[0]).parent}: the eval split has no object that counts, so no "
                 "checkpoint can be chosen by it. Set trainer.eval_every=0 to export the last one"
             )
+
+    @property
+    def num_pictures(self) -> int:
+        """How many pictures the mAP is measured on."""
+        return len(self._truth)
 
     def mean_average_precision(
         self, detect: Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
@@ -108,6 +115,12 @@ def keep_if_best(
     arrays = checkpoints.as_arrays(variables)
     checkpoints.write(folder / BEST_FILE, {**arrays, "step": step, "score": score})
     return True
+
+
+def best_in(folder: Path) -> Best | None:
+    """Which step's weights are kept as the best; None where there are none."""
+    found = _read(folder, [])
+    return found[0] if found else None
 
 
 def restore_best(folder: Path, variables: Sequence[keras.Variable]) -> Best | None:

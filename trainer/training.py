@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data.errors import DataError, reason_of
-from trainer import checkpoints, devices
+from trainer import checkpoints, devices, selection
 from trainer.config import TrainerConfig
 from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer, objective
@@ -86,6 +87,8 @@ def train(
 ) -> StepLosses | None:
     """Trains to `config.steps`, going on from the newest checkpoint in `checkpoint_dir`.
 
+    It ends sooner when `config.patience` measurements in a row have brought no new best mAP.
+
     It trains on the devices of the strategy in whose scope it is called and the network was built.
     Of several workers the chief alone writes; the others need to see its `checkpoint_dir`. At the
     end the network has the weights that it is exported with.
@@ -130,7 +133,9 @@ def train(
     if is_chief:
         with _written_to(log_dir):
             writer = tf.summary.create_file_writer(str(log_dir))
+    best = selection.best_in(checkpoint_dir) if evaluate else None
     window = _Window()
+    pace = _Pace(first_step, config.steps)
     losses = None
     for step in range(first_step + 1, config.steps + 1):
         waited_from = time.perf_counter()
@@ -139,13 +144,14 @@ def train(
         losses = step_fn(*batch)
         window.add(waited, config.batch_size)
         checkpoint_due = step % config.checkpoint_every == 0 or step == config.steps
-        evaluation_due = evaluate and (step % config.eval_every == 0 or step == config.steps)
+        measured = config.eval_every and (step % config.eval_every == 0 or step == config.steps)
+        evaluation_due = measured and evaluate
         if step % config.log_every == 0 or checkpoint_due or evaluation_due:
             losses = StepLosses(*(float(value) for value in losses))
             _check_finite(step, losses)
             if is_chief:
                 with _written_to(log_dir):
-                    _report(step, losses, window, config, writer)
+                    _report(step, losses, window, pace.left(step), config, writer)
             window = _Window()
         if checkpoint_due or evaluation_due:
             _check_state(step, state)
@@ -155,13 +161,42 @@ def train(
                 score = evaluate(step)
             with _written_to(log_dir), writer.as_default(step=step):
                 tf.summary.scalar("eval/mAP", score)
+            # As `selection.keep_if_best`: of equals the later.
+            if best is None or score >= best.score:
+                best = selection.Best(step, score)
             window = _Window()
         if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
+        if config.patience and measured:
+            # The chief alone measures; 0 is what the others know.
+            lasting = step - best.step if best else 0
+            if devices.largest(strategy, lasting) >= config.patience * config.eval_every:
+                if is_chief:
+                    _log.info(
+                        "  stopped step=%d: the last %d measurements brought no better mAP than "
+                        "that of step %d (trainer.patience)",
+                        step,
+                        config.patience,
+                        best.step,
+                    )
+                break
     with _written_to(log_dir):
         writer.close()
     averages.put_into_network()
     return losses
+
+
+class _Pace:
+    """How long the rest of a training takes, by the steps so far with all that happened between."""
+
+    def __init__(self, first_step: int, last_step: int):
+        self._first, self._last = first_step, last_step
+        self._started = time.perf_counter()
+
+    def left(self, step: int) -> str:
+        """The time to the end, as in `1:02:30`."""
+        per_step = (time.perf_counter() - self._started) / (step - self._first)
+        return str(timedelta(seconds=round(per_step * (self._last - step))))
 
 
 class _Window:
@@ -212,11 +247,12 @@ def _written_to(log_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:
+def _report(step, losses: StepLosses, window: _Window, left: str, config, writer) -> None:
     images_per_second, waiting = window.rates()
     rate = float(LearningRate(config)(step - 1))
     _log.info(
-        "  step=%d/%d loss=%.3f class=%.3f box=%.3f positives=%d lr=%.2g images/s=%.1f wait=%.0f%%",
+        "  step=%d/%d loss=%.3f class=%.3f box=%.3f positives=%d lr=%.2g images/s=%.1f wait=%.0f%% "
+        "left=%s",
         step,
         config.steps,
         losses.total,
@@ -226,6 +262,7 @@ def _report(step, losses: StepLosses, window: _Window, config, writer) -> None:
         rate,
         images_per_second,
         100 * waiting,
+        left,
     )
     with writer.as_default(step=step):
         tf.summary.scalar("loss/total", losses.total)

@@ -140,10 +140,12 @@ def _import_records(spec: dict) -> None:
 def _add_parameters(spec: dict, config: Config) -> None:
     for parameter in PARAMETERS:
         task = spec["root"]["dag"]["tasks"].get(parameter.component)
-        if task is None:
+        value = parameter.default(config)
+        # Of steps and epochs, the configuration has one.
+        if task is None or value is None:
             continue
         kind = {"parameterType": parameter.type}
-        default = {"defaultValue": parameter.default(config)}
+        default = {"defaultValue": value}
         spec["root"]["inputDefinitions"]["parameters"][parameter.name] = kind | default
         task["inputs"]["parameters"][parameter.name] = {"componentInputParameter": parameter.name}
         component = spec["components"][parameter.component]

@@ -20,7 +20,7 @@ from components.mean_average_precision import metric_names
 from data.errors import DataError
 from data.settings import Names, parse
 from pipeline.config import Config, EvaluatorConfig
-from trainer.config import TrainerConfig
+from trainer.config import TrainerConfig, only_the_given
 
 INTEGER, DOUBLE = "NUMBER_INTEGER", "NUMBER_DOUBLE"
 
@@ -29,7 +29,8 @@ INTEGER, DOUBLE = "NUMBER_INTEGER", "NUMBER_DOUBLE"
 class RunParameter:
     """`write` puts a value into the parameters of `component`, a dict that it changes.
 
-    `type` is that of Kubeflow's pipeline specification.
+    `type` is that of Kubeflow's pipeline specification. A run has no parameter whose `default` is
+    None.
     """
 
     name: str
@@ -52,6 +53,7 @@ def _write_steps(parameters: dict, steps: float) -> None:
 def _write_trainer(parameters: dict, field: str, value) -> None:
     settings = json.loads(parameters[CUSTOM_CONFIG_KEY])
     settings["trainer"][field] = value
+    only_the_given(settings["trainer"], {field})
     parse(TrainerConfig, settings["trainer"], _of_run)
     parameters[CUSTOM_CONFIG_KEY] = json.dumps(settings)
 
@@ -82,6 +84,13 @@ def _overall_threshold(parameters: dict, metric: str):
 
 PARAMETERS = (
     RunParameter("steps", "Trainer", INTEGER, lambda c: c.trainer.steps, _write_steps),
+    RunParameter(
+        "epochs",
+        "Trainer",
+        DOUBLE,
+        lambda config: config.trainer.epochs,
+        lambda parameters, value: _write_trainer(parameters, "epochs", value),
+    ),
     RunParameter(
         "learning_rate",
         "Trainer",

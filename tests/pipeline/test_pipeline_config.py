@@ -48,6 +48,49 @@ def test_the_voc_preset_is_the_papers_recipe():
     assert (trainer.momentum, trainer.weight_decay, trainer.learning_rate) == (0.9, 5e-4, 1e-3)
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"sample"}))
+def test_presets_for_unknown_data_accept_any_map(preset):
+    assert load_config(preset).evaluator.min_map == 0
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "field", "value", "dropped"),
+    [
+        ("light", "steps", "steps", 70, "epochs"),
+        ("light", "warmup_steps", "warmup_steps", 0, "warmup_fraction"),
+        ("light", "eval_every", "eval_every", 0, "eval_every_epochs"),
+        ("ssd300-voc", "epochs", "epochs", 30.0, "steps"),
+        ("sample", "warmup_fraction", "warmup_fraction", 0.1, "warmup_steps"),
+        ("ssd300-voc", "eval_every_epochs", "eval_every_epochs", 2.0, "eval_every"),
+    ],
+)
+def test_a_length_takes_the_place_of_the_presets(preset, given, field, value, dropped):
+    assert getattr(load_config(preset).trainer, dropped) is not None
+    trainer = load_config(preset, [f"trainer.{given}={value}"]).trainer
+    assert getattr(trainer, field) == value
+    assert getattr(trainer, dropped) is None
+
+
+def test_both_of_two_lengths_are_refused():
+    both = ["trainer.steps=70", "trainer.epochs=3"]
+    with pytest.raises(DataError, match="trainer: set either steps or epochs, not both"):
+        load_config("light", both)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("backbone_weights=none", "3 stages of random weights would never learn"),
+        ("eval_every=0", "patience: needs eval_every"),
+    ],
+)
+def test_settings_that_need_each_other(override, message):
+    settings = ["trainer.patience=3", f"trainer.{override}"]
+    with pytest.raises(DataError, match=message):
+        load_config("light", settings)
+    load_config("light", [*settings, "trainer.frozen_stages=0", "trainer.patience=0"])
+
+
 @pytest.mark.parametrize(
     ("override", "part", "field", "value"),
     [
@@ -150,7 +193,7 @@ def test_values_that_do_not_fit_together_name_their_part():
     ("preset", "message"),
     [
         ("ssd300-vco", "--preset ssd300-vco: unknown preset; did you mean ssd300-voc"),
-        ("xyz", "choose from sample, ssd300-"),
+        ("xyz", "choose from sample, light, ssd300-"),
     ],
 )
 def test_unknown_presets(preset, message):

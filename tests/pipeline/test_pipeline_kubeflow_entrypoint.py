@@ -139,6 +139,13 @@ def test_a_runs_bounds_are_those_of_an_evaluator_configured_so():
     assert after == config(min_map=0.25, min_map_change=0.125)
 
 
+def test_a_runs_epochs_take_the_place_of_the_steps():
+    custom = {"trainer": {"steps": 10, "epochs": None}, "classes": ["a"]}
+    found = _translated(custom_config=json.dumps(custom), epochs=2.5)
+    expected = {"trainer": {"steps": None, "epochs": 2.5}, "classes": ["a"]}
+    assert json.loads(found["custom_config"]) == expected
+
+
 @pytest.mark.parametrize(
     "parameters", [{"steps": 0.0}, {"learning_rate": -1.0}, {"min_map": 1.5}, {"min_map_change": 2}]
 )

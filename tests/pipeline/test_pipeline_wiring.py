@@ -211,6 +211,7 @@ _TRAINER = {
     "batch_size": 6,
     "steps": 999,
     "learning_rate": 0.03,
+    "backbone_rate": 0.5,
     "schedule": "cosine",
     "warmup_steps": 11,
     "warmup_learning_rate": 0.003,
@@ -231,8 +232,12 @@ _TRAINER = {
     "seed": 5,
     "shuffle_buffer": 99,
     "eval_every": 30,
+    "patience": 4,
+    "frozen_stages": 2,
     "warm_start": "/models/7",
 }
+# What takes the place of three of them.
+_RELATIVE = {"epochs": 3.5, "warmup_fraction": 0.25, "eval_every_epochs": 1.5}
 _REPORTING = {"log_every": 3, "checkpoint_every": 4, "keep_checkpoints": 5}
 _GATE = {
     "on_leak": "drop_train",
@@ -267,14 +272,19 @@ def _as_json(value):
 
 def test_every_setting_of_a_training_reaches_it(told):
     expected = {name: _as_json(value) for name, value in _TRAINER.items()}
+    expected |= dict.fromkeys(_RELATIVE)
     for component in ("Trainer", "Tuner"):
         plain = json.loads(told(component, "tuner.enabled=true")["custom_config"])["trainer"]
         # A setting that is new has to be added above.
-        assert plain.keys() == _TRAINER.keys()
+        assert plain.keys() == expected.keys()
         settings = [*_settings("trainer", _TRAINER), "tuner.enabled=true"]
         custom = json.loads(told(component, *settings)["custom_config"])
         assert custom["trainer"] == expected
-        assert not [name for name, value in plain.items() if value == expected[name]]
+        assert not [name for name in _TRAINER if plain[name] == expected[name]]
+        relative = told(component, *_settings("trainer", _RELATIVE), "tuner.enabled=true")
+        found = json.loads(relative["custom_config"])["trainer"]
+        changed = {name: value for name, value in found.items() if value != plain[name]}
+        assert changed == {**_RELATIVE, "steps": None, "warmup_steps": None, "eval_every": None}
         assert custom["preset"] == "sample"
         assert custom["classes"] == ["star", "cross"]
         assert custom["work_dir"] == "/volume/unfinished"

@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import DataError
 from data.settings import parse
-from trainer.config import TrainerConfig
+from trainer.config import TrainerConfig, in_steps
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,32 @@ def test_the_largest_seed_is_one():
 
 def test_a_whole_number_is_a_number():
     assert TrainerConfig(learning_rate=1, clip_norm=10).learning_rate == 1
+
+
+def test_lengths_in_epochs_and_shares_become_steps():
+    config = TrainerConfig(
+        batch_size=16,
+        steps=None,
+        epochs=2.5,
+        warmup_steps=None,
+        warmup_fraction=0.1,
+        eval_every=None,
+        eval_every_epochs=0.5,
+    )
+    found = in_steps(config, lambda: 205)
+    # 205 / 16 is 12.8 steps an epoch.
+    assert (found.steps, found.warmup_steps, found.eval_every) == (32, 3, 6)
+    assert (found.epochs, found.warmup_fraction, found.eval_every_epochs) == (None, None, None)
+    tiny = in_steps(config, lambda: 1)
+    assert (tiny.steps, tiny.warmup_steps, tiny.eval_every) == (1, 0, 1)
+
+
+def test_lengths_in_steps_need_no_count_of_the_pictures():
+    config = TrainerConfig(warmup_steps=None, warmup_fraction=0.5)
+    found = in_steps(config, lambda: pytest.fail("counted"))
+    assert (found.steps, found.warmup_steps) == (120_000, 60_000)
+
+
+def test_neither_of_two_lengths_is_refused():
+    with pytest.raises(ValueError, match="set either steps or epochs, not both or neither"):
+        TrainerConfig(steps=None)

@@ -13,6 +13,7 @@ from trainer.anchors import anchor_boxes
 from trainer.backbones import efficientnet_lite
 from trainer.backbones.frozen_norm import FrozenNormConv2D, folded
 from trainer.config import TrainerConfig
+from trainer.detector import freeze_stages
 from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
 from trainer.training import make_step
@@ -59,7 +60,7 @@ def test_backbone_has_the_published_weights_and_the_rest_is_new(detector, publis
     backbone = {layer.name for layer in network.layers if isinstance(layer, FrozenNormConv2D)}
     assert backbone == set(efficientnet_lite.from_torch(published))
     assert len(backbone) == 1 + 2 + 15 * 3
-    line = messages()
+    line = "\n".join(messages())
     assert "loaded=48 layers (stem to block15_project)" in line
     assert "random=54 layers (box_head, class_head, extra, lateral)" in line
     stem = network.get_layer("stem")
@@ -136,3 +137,31 @@ def test_another_state_dict_is_refused(published):
     without = {name: value for name, value in published.items() if "blocks.3._bn2" not in name}
     with pytest.raises(DataError, match=r"_blocks\.3\._bn2\.weight.*not an EfficientNet-Lite"):
         efficientnet_lite.from_torch(without)
+
+
+def test_frozen_stages_do_not_train(detector):
+    _, spec = detector
+    network = build("ssd300-lite0", classes=3)[0]
+    freeze_stages(network, spec, 3)
+    frozen = {layer.name for layer in network.layers if layer.weights and not layer.trainable}
+    blocks = {f"block{n}_{part}" for n in (1, 2) for part in ("expand", "depthwise", "project")}
+    assert frozen == {"stem", "block0_depthwise", "block0_project", *blocks}
+    freeze_stages(network, spec, 8)
+    backbone = {x.name for x in network.layers if isinstance(x, FrozenNormConv2D)}
+    assert backbone == {x.name for x in network.layers if x.weights and not x.trainable}
+    with pytest.raises(DataError, match="frozen_stages: 9, but this detector's backbone has 8"):
+        freeze_stages(network, spec, 9)
+
+
+@pytest.mark.parametrize(("name", "stages"), [("ssd300-vgg16", 5), ("ssd300-resnet50", 5)])
+def test_stages_of_other_backbones_cover_what_is_published(name, stages):
+    network, spec = build(name, classes=3)
+    assert len(spec.stages) == stages
+    freeze_stages(network, spec, 2)
+    frozen = {x.name.split("_")[0] for x in network.layers if x.weights and not x.trainable}
+    assert frozen == {"conv1", "conv2"}
+    freeze_stages(network, spec, stages)
+    trained = {x.name for x in network.layers if x.weights and x.trainable}
+    heads = tuple(f"{kind}_head" for kind in ("box", "class"))
+    others = ("extra", "fc", "conv8", "conv9", "conv10", "conv11", "conv4_3_norm")
+    assert all(name.startswith((*heads, *others)) for name in trained)

@@ -105,3 +105,19 @@ def test_a_step_that_overflows_is_left_out_and_the_scale_halved(bad):
 def test_other_precisions_do_not_scale():
     for precision in ("float32", "mixed_bfloat16"):
         assert float(make_optimizer(_config(precision=precision)).scale_loss(3.0)) == 3.0
+
+
+def test_the_backbone_has_a_rate_of_its_own():
+    config = _config(
+        detector="ssd300-lite0", backbone_rate=0.1, weight_decay=0.0, warmup_steps=0, momentum=0.0
+    )
+    layers = [keras.layers.Dense(1, name=name) for name in ("stem", "block12_project", "lateral0")]
+    for layer in layers:
+        layer.build((2,))
+    kernels = [layer.kernel for layer in layers]
+    before = [np.array(kernel) for kernel in kernels]
+    optimizer = make_optimizer(config)
+    optimizer.build(kernels)
+    optimizer.apply([np.ones((2, 1), np.float32)] * 3, kernels)
+    moved = [float(np.mean(b - np.array(k))) for b, k in zip(before, kernels, strict=True)]
+    np.testing.assert_allclose(moved, [0.01, 0.01, 0.1], rtol=1e-4)

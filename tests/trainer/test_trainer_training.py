@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from data.errors import DataError
 from tests.trainer.tiny import TINY
-from trainer import training
+from trainer import selection, training
 from trainer.anchors import SSD128, anchor_boxes
 from trainer.backbones import small
 from trainer.config import TrainerConfig
@@ -290,7 +290,8 @@ def _losses_of_steps(config):
 def test_steps_match_and_mine_as_configured(plain_steps):
     _, fewer = _losses_of_steps(_config(matching_iou=0.8))
     _, harder = _losses_of_steps(_config(negatives_per_positive=1))
-    assert (fewer[:, 3] < plain_steps[:, 3]).all()
+    # Every object keeps its best anchor; in the last batch, it has no other.
+    assert (fewer[:2, 3] < plain_steps[:2, 3]).all()
     assert harder[0, 1] < plain_steps[0, 1]
     np.testing.assert_array_equal(harder[:, 3], plain_steps[:, 3])
 
@@ -358,3 +359,37 @@ def test_clipping_bounds_the_step():
     changes = [c for name, c in _one_step(config, network).items() if name in trained]
     norm = math.sqrt(sum(float((change.astype(float) ** 2).sum()) for change in changes))
     assert norm == pytest.approx(0.01, rel=1e-2)
+
+
+@pytest.mark.parametrize("killed_at", [None, 8])
+def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages, killed_at):
+    scores = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.4}
+    measured = []
+
+    def evaluate(step):
+        measured.append(step)
+        if len(measured) == 4 and step == killed_at:
+            raise KeyboardInterrupt
+        selection.keep_if_best(tmp_path / "ckpt", step, scores[step], [])
+        return scores[step]
+
+    def run():
+        folders = tmp_path / "ckpt", tmp_path / "logs"
+        config = _config(steps=12, eval_every=2, patience=2)
+        train(_network(), anchor_boxes(TINY.anchors), _batches, config, *folders, evaluate)
+
+    if killed_at:
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    run()
+    # Killed at step 8 it goes on from step 6 and still knows the best of step 4.
+    assert measured == [2, 4, 6, 8] + [8] * bool(killed_at)
+    assert "stopped step=8" in "\n".join(messages())
+
+
+def test_the_time_left_is_what_the_steps_so_far_take_on_average(monkeypatch):
+    now = iter([100.0, 130.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(now))
+    pace = training._Pace(first_step=40, last_step=190)
+    # 30 s for 5 steps.
+    assert pace.left(45) == "0:14:30"

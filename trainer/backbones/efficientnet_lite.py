@@ -120,7 +120,7 @@ def layer_weights(state: dict[str, np.ndarray], convolution: str, norm: str) -> 
 
 
 class Variant:
-    """A size of the network. As a backbone's module does, it has `feature_maps` and `PRETRAINED`.
+    """A size of the network, with the names that the module of another backbone has.
 
     Args:
       package: whose file has the ImageNet weights.
@@ -132,6 +132,10 @@ class Variant:
     def __init__(self, package: str, width: float = 1.0, depth: float = 1.0):
         self.PRETRAINED = Pretrained(package=package, from_torch=from_torch)
         self._width, self._depth = width, depth
+        numbers: list[list[str]] = [[] for _ in _STAGES]
+        for number, block in enumerate(blocks(width, depth)):
+            numbers[block.stage - 1].append(str(number))
+        self.STAGES = ("stem$", *(f"block({'|'.join(stage)})_" for stage in numbers))
 
     def feature_maps(self, images) -> list:
         """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""

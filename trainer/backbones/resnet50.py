@@ -23,6 +23,8 @@ def feature_maps(images):
     return maps + extra_maps(maps[-1], _EXTRAS)
 
 
+STAGES = ("conv1_", "conv2_block", "conv3_block", "conv4_block", "conv5_block")
+
 PRETRAINED = Pretrained(
     url="https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",

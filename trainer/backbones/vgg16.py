@@ -81,6 +81,8 @@ def feature_maps(images):
     return maps
 
 
+STAGES = ("conv1_", "conv2_", "conv3_", r"conv4_\d$", "conv5_")
+
 PRETRAINED = Pretrained(
     # With the dense layers, which become fc6 and fc7.
     url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
