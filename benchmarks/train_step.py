@@ -1,12 +1,18 @@
-"""What a training step of SSD300-VGG16 costs on the CPU: the network, and all the rest.
+"""What a training step costs on the CPU: the network, and all the rest.
 
-    python -m benchmarks.train_step [--batch 8] [--rounds N] [--json FILE]
+    python -m benchmarks.train_step [--preset ssd300-voc] [--batch 8] [--rounds N] [--json FILE]
 
-The rest is matching, hard negative mining, loss with its gradients, and the optimiser.
+The rest is matching, hard negative mining, loss with its gradients, and the optimiser. With
+`--preset light --batch 16`, and TORCH_PYTHON naming a Python that has torch and numpy, the whole
+step is also timed against the same one written plainly in PyTorch (`benchmarks/torch_light.py`).
 """
 
 import argparse
+import dataclasses
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.drawn import training_batch
@@ -14,20 +20,27 @@ from benchmarks.report import Bound, report
 from benchmarks.side_by_side import Task, measure, ratio
 
 _CLASSES = 20
+_VGG, _LIGHT = "ssd300-voc", "light"
+_TORCH = "the same step in PyTorch"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step")
+    parser.add_argument("--preset", default=_VGG, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8, help="pictures (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
     options = parser.parse_args()
     tasks = {
-        "whole step": Task(_whole, (options.batch,)),
-        "matching, mining and loss": Task(_objective, (options.batch,)),
-        "optimiser": Task(_optimiser),
+        "whole step": Task(_whole, (options.preset, options.batch)),
+        "matching, mining and loss": Task(_objective, (options.preset, options.batch)),
+        "optimiser": Task(_optimiser, (options.preset,)),
     }
+    torch = os.environ.get("TORCH_PYTHON") if options.preset == _LIGHT else None
+    if torch:
+        tasks[_TORCH] = Task(_in_torch, (options.preset, options.batch, torch))
     measured = measure(tasks, options.rounds)
+    in_torch = measured.pop(_TORCH, None)
     step = measured["whole step"]
     shares = {name: ratio(found, step) for name, found in measured.items()}
     rest = sum(share for name, share in shares.items() if name != "whole step")
@@ -48,26 +61,69 @@ def main() -> int:
     }
     rows.append({**network, "share of the step": 1 - rest, "peak memory MiB": ""})
     bounds = [Bound("all but the network, share of the step", rest, most=0.1)]
-    return report(f"training step, batch {options.batch}", rows, bounds, options.json)
+    if in_torch:
+        # Its work is done in a process of its own, whose CPU time is not seen here.
+        seconds = {"what": _TORCH, "seconds": in_torch.median, "CPU seconds": ""}
+        rows.append({**seconds, "share of the step": "", "peak memory MiB": ""})
+        speed = ratio(in_torch, step)
+        bounds.append(Bound("pictures/s against PyTorch", speed, least=1.0))
+    title = f"training step of {options.preset}, batch {options.batch}"
+    return report(title, rows, bounds, options.json)
 
 
-def _parts():
-    """(configuration, layout, network) of SSD300 on VGG-16 with random weights."""
-    from trainer.config import TrainerConfig
-    from trainer.detector import build_network, detector_spec
+def _parts(preset: str):
+    """(configuration, layout, network) of a preset, with random weights."""
+    from pipeline.config import PRESETS
+    from trainer.detector import build_network, detector_spec, freeze_stages
 
-    config = TrainerConfig()
+    config = PRESETS[preset].trainer
+    if config.steps is None:
+        config = dataclasses.replace(config, steps=1000, epochs=None)
+    if config.warmup_steps is None:
+        config = dataclasses.replace(config, warmup_steps=100, warmup_fraction=None)
     spec = detector_spec(config)
-    return config, spec, build_network(spec, _CLASSES)
+    network = build_network(spec, _CLASSES)
+    freeze_stages(network, spec, config.frozen_stages)
+    return config, spec, network
 
 
-def _whole(pictures: int):
+def _in_torch(preset: str, pictures: int, python: str):
+    import numpy as np
+
+    from pipeline.config import PRESETS
+    from trainer.anchors import anchor_boxes
+    from trainer.detector import detector_spec
+
+    spec = detector_spec(PRESETS[preset].trainer).anchors
+    names = ("images", "boxes", "labels")
+    batch = dict(zip(names, training_batch(pictures, spec.image_size, _CLASSES), strict=True))
+    with tempfile.NamedTemporaryFile(suffix=".npz", delete=False) as file:
+        np.savez(file, **batch, anchors=anchor_boxes(spec))
+    script = Path(__file__).with_name("torch_light.py")
+    process = subprocess.Popen(
+        [python, str(script), file.name, str(_CLASSES)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def step():
+        print(file=process.stdin, flush=True)
+        answer = process.stdout.readline()
+        # It has been read by now.
+        Path(file.name).unlink(missing_ok=True)
+        return answer
+
+    return step
+
+
+def _whole(preset: str, pictures: int):
     from trainer.anchors import anchor_boxes
     from trainer.moving_averages import MovingAverages
     from trainer.objective import make_optimizer
     from trainer.training import make_step
 
-    config, spec, network = _parts()
+    config, spec, network = _parts(preset)
     optimizer = make_optimizer(config)
     optimizer.build(network.trainable_variables)
     averages = MovingAverages(network, config.ema)
@@ -76,16 +132,18 @@ def _whole(pictures: int):
     return lambda: [float(value) for value in step(*batch)]
 
 
-def _objective(pictures: int):
+def _objective(preset: str, pictures: int):
     import tensorflow as tf
 
-    from trainer.anchors import SSD300, anchor_boxes
-    from trainer.config import TrainerConfig
+    from pipeline.config import PRESETS
+    from trainer.anchors import anchor_boxes
+    from trainer.detector import detector_spec
     from trainer.objective import objective
 
-    config = TrainerConfig()
-    anchors = anchor_boxes(SSD300)
-    _, boxes, labels = training_batch(pictures, SSD300.image_size, _CLASSES)
+    config = PRESETS[preset].trainer
+    spec = detector_spec(config).anchors
+    anchors = anchor_boxes(spec)
+    _, boxes, labels = training_batch(pictures, spec.image_size, _CLASSES)
     codes = tf.random.normal([pictures, len(anchors), 4], seed=0)
     logits = tf.random.normal([pictures, len(anchors), 1 + _CLASSES], seed=1)
 
@@ -101,12 +159,12 @@ def _objective(pictures: int):
     return lambda: float(loss_and_gradients(codes, logits, boxes, labels)[0])
 
 
-def _optimiser():
+def _optimiser(preset: str):
     import tensorflow as tf
 
     from trainer.objective import make_optimizer
 
-    config, _, network = _parts()
+    config, _, network = _parts(preset)
     variables = network.trainable_variables
     optimizer = make_optimizer(config)
     optimizer.build(variables)
