@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from data.problems import Problem, Unusable
 from data.voc import Annotation, VocObject
@@ -43,7 +43,7 @@ def settle_size(
 
 
 def find_object_problems(
-    annotation: Annotation, size: Size, classes: Sequence[str] | None, *, counts_from_1: bool
+    annotation: Annotation, size: Size, classes: Collection[str] | None, *, counts_from_1: bool
 ) -> Iterator[tuple[VocObject, Problem]]:
     """The objects that cannot be used, with what is wrong.
 
@@ -56,17 +56,13 @@ def find_object_problems(
         classes: names that an object may have; None for any.
         counts_from_1: whether the file's own pixels are counted so, as VOC's are.
     """
-    width, height = (
-        max(real, stated if abs(stated - real) <= 1 else 0)
-        for real, stated in zip(size, (annotation.width, annotation.height), strict=True)
-    )
+    # This runs twice for each object of a data set: words are made where there is a problem alone.
+    width, height = size
+    if abs(annotation.width - width) <= 1 and abs(annotation.height - height) <= 1:
+        width, height = max(width, annotation.width), max(height, annotation.height)
     for item in annotation.objects:
-        where = f"{annotation.source}: object {item.number} ({item.name})"
         if classes is not None and item.name not in classes:
-            near = difflib.get_close_matches(item.name, classes, n=1)
-            hint = f", the nearest is {near[0]}" if near else ""
-            text = f"{where}: not one of the {len(classes)} classes{hint}"
-            yield item, Problem("class", text, of_object=True)
+            yield item, _class_problem(annotation, item, classes)
         xmin, ymin, xmax, ymax = item.box_px
         within = min(xmin, ymin) > 0 and xmax < width + 1 and ymax < height + 1
         # Something has to be left once it is clipped.
@@ -74,10 +70,21 @@ def find_object_problems(
             continue
         offset = 0 if counts_from_1 else 1
         said = f"xmin {xmin - offset:g}, ymin {ymin - offset:g}, xmax {xmax:g}, ymax {ymax:g}"
-        text = f"{where}: {said} in {size[0]} x {size[1]} pixels"
+        text = f"{_where(annotation, item)}: {said} in {size[0]} x {size[1]} pixels"
         fits_from_0 = min(xmin, ymin) == 0 and xmax <= width and ymax <= height
         kind = "zero" if counts_from_1 and fits_from_0 else "outside"
         yield item, Problem(kind, text, of_object=True)
+
+
+def _class_problem(annotation: Annotation, item: VocObject, classes: Collection[str]) -> Problem:
+    near = difflib.get_close_matches(item.name, classes, n=1)
+    hint = f", the nearest is {near[0]}" if near else ""
+    text = f"{_where(annotation, item)}: not one of the {len(classes)} classes{hint}"
+    return Problem("class", text, of_object=True)
+
+
+def _where(annotation: Annotation, item: VocObject) -> str:
+    return f"{annotation.source}: object {item.number} ({item.name})"
 
 
 def _near(one: Size, other: Size) -> bool:

@@ -289,6 +289,7 @@ class _WriteShard(_PictureFn):
                 example = build_example(
                     settled.annotation,
                     settled.jpeg,
+                    settled.header,
                     filename=settled.filename,
                     source_id=picture.source_id,
                     class_ids=self._class_ids,

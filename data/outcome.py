@@ -8,7 +8,7 @@ from data.conversion import CHANGES, CLASSES, GROUPS, STARTS, Plan, Rejected, Re
 from data.errors import DataError
 from data.image_sets import Selection
 from data.options import AUTO
-from data.problems import counted, summarise
+from data.problems import counted, summarise, wrapped
 from data.report import Report
 from data.splits import SPLITS
 
@@ -76,7 +76,7 @@ def _failure(selection: Selection, rejected: list[Rejected], hints: list[str]) -
             f"{what} cannot be used, so nothing was written:",
             *summarise(item.problems for item in rejected),
             *hints,
-            f"{remedy}; rejected.jsonl then lists them",
+            *wrapped(f"{remedy}; rejected.jsonl then lists them"),
         ]
     )
 
@@ -130,9 +130,8 @@ def _notes(selection: Selection, plan: Plan, result: Result) -> list[str]:
         groups = _of(result, GROUPS)
         shares = "/".join(f"{100 * share:g}" for share in plan.shares)
         notes.append(
-            f"split {shares} by content: {counted(groups['all'], 'group')} of pictures; "
-            f"{groups['of several']:,} of them hold {counted(groups['pictures'], 'picture')} that "
-            "look the same, each in one split"
+            f"split {shares} by content: {counted(groups['all'], 'group')} of pictures that look "
+            f"the same; {counted(groups['pictures'], 'picture')} share one with others"
         )
     if plan.eval_fraction:
         held_out = result.written["eval"].total.images

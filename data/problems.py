@@ -126,12 +126,12 @@ def summarise(pictures: Iterable[Iterable[Problem]], *, briefly: bool = False) -
         if objects[kind]:
             what = f"{counted(objects[kind], 'object')} in {what}"
         title, remedy = KINDS[kind]
-        lines += _wrapped(f"{what}: {title}", "  ", "    ")
+        lines += wrapped(f"{what}: {title}", "  ", "    ")
         if briefly:
             continue
         lines += [
             *(f"    {text}" for text in examples[kind]),
-            *_wrapped(f"-> {remedy}", "    ", "       "),
+            *wrapped(f"-> {remedy}", "    ", "       "),
         ]
     return lines
 
@@ -141,7 +141,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def _wrapped(text: str, first: str, rest: str) -> list[str]:
+def wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
+    """Lines of a terminal's width; options stay whole."""
     return textwrap.wrap(
         text,
         _WIDTH,

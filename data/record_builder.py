@@ -7,13 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from data.fields import COMMON
-from data.jpeg import read_header
+from data.jpeg import JpegHeader
 from data.voc import Annotation, relative_boxes
 
 
 def build_example(
     annotation: Annotation,
     jpeg: bytes,
+    header: JpegHeader,
     *,
     filename: str,
     source_id: str,
@@ -23,15 +24,12 @@ def build_example(
 
     Args:
         annotation: without problems (`data.settled`).
-        jpeg: the file's bytes; width and height come from its header.
+        jpeg: the encoded picture.
+        header: of the picture, which knows its width and height.
         filename: of the picture.
         source_id: identifies the picture in the data set, such as VOC2007/000012.
         class_ids: name to id, 1..N.
-
-    Raises:
-        DataError: the JPEG is unusable.
     """
-    header = read_header(jpeg)
     objects = annotation.objects
     boxes = relative_boxes([item.box_px for item in objects], header.width, header.height)
     ymin, xmin, ymax, xmax = np.clip(boxes, 0.0, 1.0).T

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data.boxes_px import find_object_problems, settle_size
 from data.image_sets import Picture
+from data.jpeg import JpegHeader
 from data.options import IGNORE, ConversionOptions
 from data.picture_files import find_file, find_voc_picture, same_stem
 from data.pictures import settle_picture
@@ -17,12 +18,13 @@ from data.voc import Annotation, VocObject, read_annotation
 class Settled(NamedTuple):
     """What was read, its problems, and what was done to it, in words that a report counts.
 
-    `annotation` has the objects without problems. It and `jpeg` are empty where a problem of the
-    picture ended the reading; such a problem is not `of_object`.
+    `annotation` has the objects without problems. It, `jpeg` and `header` are empty where a problem
+    of the picture ended the reading; such a problem is not `of_object`.
     """
 
     annotation: Annotation | None
     jpeg: bytes
+    header: JpegHeader | None
     filename: str
     problems: tuple[Problem, ...]
     changes: tuple[str, ...]
@@ -55,14 +57,14 @@ def settle(
         problems.append(error.problem if path is None else error.at(path))
     found = annotation.objects if annotation else ()
     if annotation is None or settled is None:
-        return Settled(None, b"", "", tuple(problems), (), found)
+        return Settled(None, b"", None, "", tuple(problems), (), found)
     size = settled.header.width, settled.header.height
     try:
         annotation, change = settle_size(
             annotation, size, swapped_sides=settled.swapped_sides, rescale=options.rescale
         )
     except Unusable as error:
-        return Settled(None, b"", "", (*problems, error.problem), (), found)
+        return Settled(None, b"", None, "", (*problems, error.problem), (), found)
     changes = [*settled.changes, *([change] if change else [])]
     left_out = set()
     if options.other_classes == IGNORE and classes is not None:
@@ -75,15 +77,18 @@ def settle(
         if id(item) not in left_out or problem.kind != "class":
             problems.append(problem)
             left_out.add(id(item))
-    objects = tuple(item for item in annotation.objects if id(item) not in left_out)
-    annotation = dataclasses.replace(annotation, objects=objects)
-    return Settled(annotation, settled.jpeg, path.name, tuple(problems), tuple(changes), found)
+    if left_out:
+        objects = tuple(item for item in annotation.objects if id(item) not in left_out)
+        annotation = dataclasses.replace(annotation, objects=objects)
+    return Settled(
+        *(annotation, settled.jpeg, settled.header, path.name, tuple(problems), tuple(changes)),
+        found,
+    )
 
 
 def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]:
     """The picture's file and what is in it."""
-    folder = Path(picture.folder)
-    path = folder / (picture.name if picture.annotation else f"{picture.name}.jpg")
+    path = Path(picture.folder, picture.name if picture.annotation else f"{picture.name}.jpg")
     try:
         return path, path.read_bytes()
     except FileNotFoundError:
@@ -91,7 +96,7 @@ def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]
     except OSError as error:
         raise Unusable("missing", f"{path}: cannot read the picture ({error.strerror})") from error
     if found is None:
-        other = same_stem(folder, picture.name) if picture.annotation else None
+        other = same_stem(Path(picture.folder), picture.name) if picture.annotation else None
         hint = f", but {other}, which is not what the annotations name" if other else ""
         raise Unusable("missing", f"{path}: there is no such picture{hint}")
     return found, found.read_bytes()

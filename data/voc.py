@@ -21,9 +21,13 @@ from data.problems import Problem, Unusable
 
 FLAGS = ("difficult", "truncated", "occluded")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+# Tags that mean an object or a box, wherever they are.
+_PLACES = ("object", "bndbox", "xmin")
 # What tools write for a flag that nobody has set.
 _UNSET = frozenset(("", "unspecified", "unknown", "none", "null", "n/a"))
-_WORDS = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0} | dict.fromkeys(_UNSET, 0.0)
+_WORDS = {"1": 1.0, "0": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0} | dict.fromkeys(
+    _UNSET, 0.0
+)
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
 # Windows writes the larger set of characters under the name of the smaller one.
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
@@ -74,9 +78,8 @@ def read_annotation(
             outside of its objects.
     """
     path = Path(path)
-    root = _parse(path)
+    root, places = _parse(path)
     elements = root.findall("object")
-    _check_nesting(path, root, elements)
     objects, problems = [], []
     for number, element in enumerate(elements, start=1):
         try:
@@ -85,6 +88,9 @@ def read_annotation(
             name = _text(element, "name")
             where = f"{path}: object {number} ({name})" if name else f"{path}: object {number}"
             problems.append(error.at(where)._replace(of_object=True))
+    # A good object has one of each, and then there are none elsewhere.
+    if problems or places != len(_PLACES) * len(elements):
+        _check_nesting(path, root, elements)
     size = root.find("size")
     return Annotation(
         source=str(path),
@@ -186,8 +192,8 @@ def relative_boxes(
     return (pixel_edges(boxes_px) / (height, width, height, width)).astype(np.float32)
 
 
-def _parse(path: Path) -> Element:
-    """The root element, with all tags in lower case and without namespaces."""
+def _parse(path: Path) -> tuple[Element, int]:
+    """The root element, with all tags in lower case and without namespaces, and `_PLACES` in it."""
     try:
         root = _parse_bytes(path.read_bytes())
     except FileNotFoundError as error:
@@ -204,14 +210,17 @@ def _parse(path: Path) -> Element:
         ) from error
     except (ParseError, LookupError, ValueError) as error:
         raise Unusable("annotation", f"{path}: not XML ({error})") from error
+    places = 0
     for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2].lower()
+        tag = element.tag = element.tag.rpartition("}")[2].lower()
+        if tag in _PLACES:
+            places += 1
     if root.tag != "annotation":
         raise Unusable(
             "annotation",
             f"{path}: the root element is <{root.tag}>, a VOC file has <annotation>",
         )
-    return root
+    return root, places
 
 
 def _parse_bytes(content: bytes) -> Element:
@@ -233,7 +242,7 @@ def _parse_bytes(content: bytes) -> Element:
 
 def _check_nesting(path: Path, root: Element, objects: Sequence[Element]) -> None:
     """Unusable where an object or a box is at a place where no reader of VOC would see it."""
-    for tag in ("object", "bndbox", "xmin"):
+    for tag in _PLACES:
         seen = sum(1 for element in objects for _ in element.iter(tag))
         if sum(1 for _ in root.iter(tag)) == seen and (tag != "object" or seen == len(objects)):
             continue

@@ -3,6 +3,7 @@ import hashlib
 import pytest
 import tensorflow as tf
 
+from data.jpeg import read_header
 from data.record_builder import build_example
 from data.voc import read_annotation
 
@@ -31,6 +32,7 @@ def build(annotate, make_jpeg):
         example = build_example(
             annotate(*objects),
             jpeg,
+            read_header(jpeg),
             filename="a.jpg",
             source_id="VOC2007/a",
             class_ids={"cat": 1, "dog": 2},
