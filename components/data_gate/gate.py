@@ -36,9 +36,9 @@ _HEADINGS = {
 _REMEDIES = {
     _SCHEMA: "Mend the data and convert it again, or, if the data is right, change the schema and "
     "give its path with --set data.schema=PATH",
-    _LEAKS: "Take one of each pair off its list and convert again. Or leave the training copies "
-    "out with --set data.on_leak=drop_train, or, if they only look alike, lower data.leak_distance. "
-    "--set data.split=80/10/10 deals annotated pictures out with each pair in one split",
+    _LEAKS: "Take one of each pair off its list and convert again, or convert with --set "
+    "data.split=80/10/10, which keeps pairs in one split. Or leave the training copies out with "
+    "--set data.on_leak=drop_train, or, if they only look alike, lower data.leak_distance",
     "pictures": "Replace the files and convert again",
     "orientation": "If the boxes were drawn on upright pictures they are in the wrong place: "
     "convert again with --exif upright. If they are in pixels as stored, convert with --exif "
