@@ -1,6 +1,7 @@
 """TensorFlow Serving's REST API on aiohttp: predict, status and metadata, metrics, and the page."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import zlib
@@ -13,10 +14,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from data.errors import DataError
 from serving.backend import Backend, Claim
 from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
 from serving.status import StatusError, invalid
+from serving.thresholds import ScoreThresholds, recommended
 
 Model = tuple[str, int | None, str | None]  # name, version, label
 
@@ -30,6 +33,8 @@ _PATHS = {
     "GET": rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?",
     "POST": rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<what>classify|regress|predict)",
 }
+# What the page wants to know beyond TensorFlow Serving's API, outside its paths.
+_OF_PAGE = re.compile(r"/page/models/(?P<name>[^/]+)/versions/(?P<number>\d{1,18})")
 _ORIGIN = re.compile("https?://")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -62,6 +67,8 @@ class RestApi:
             names = json.dumps(self._backend.manager.model_names).replace("<", "\\u003c")
             page = self._page.replace("/*MODELS*/[]", names)
             return web.Response(text=page, content_type="text/html")
+        if self._page and request.method == "GET" and (version := _OF_PAGE.fullmatch(path)):
+            return await self._thresholds(unquote(version["name"]), int(version["number"]))
         if not path.lower().startswith("/v1/"):
             return _html_error(HTTPStatus.NOT_FOUND)
         if request.method == "OPTIONS":
@@ -72,6 +79,17 @@ class RestApi:
         except StatusError as error:
             body = _json({"error": error.message}) if error.message else b""
             return self._response(error.http_status, body)
+
+    async def _thresholds(self, model: str, version: int) -> web.Response:
+        """What a version's report recommends; without a report the default for all classes."""
+        try:
+            folder = self._backend.manager.statuses(model, version)[0].folder
+            found = await asyncio.to_thread(recommended, folder)
+        except StatusError as error:
+            return self._response(error.http_status, _json({"error": error.message}))
+        except DataError:  # Not every model comes from this pipeline.
+            found = ScoreThresholds()
+        return self._response(200, _json(dataclasses.asdict(found)))
 
     async def _answer(self, request: web.BaseRequest, path: str) -> bytes:
         match = re.fullmatch(_PATHS.get(request.method, "(?!)"), path, _FLAGS)

@@ -1,6 +1,7 @@
 """The page in headless Chromium."""
 
 import io
+import json
 import re
 import shutil
 
@@ -64,19 +65,93 @@ def test_a_chosen_picture_shows_boxes_names_and_latency(page, picture):
     assert np.abs(edge - class_colour("blue")).max() <= 2
 
 
-def test_the_slider_hides_what_scores_less_without_asking_again(page, picture, tmp_path):
-    half = np.array(Image.open(picture))
-    half[10:50:2, 10:60] = 90  # half of red's pixels: the model scores it 0.5
-    Image.fromarray(half).save(tmp_path / "half.png")
+def test_the_slider_hides_what_scores_less_without_asking_again(page, half_red):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
-    assert _show(page, tmp_path / "half.png").startswith("2 of 2")
+    assert _show(page, half_red).startswith("2 of 2")
     page.fill("#threshold", "0.75")
     assert page.inner_text("#threshold-value") == "0.75"
     assert page.inner_text("#status").startswith("1 of 2 objects shown")
     page.fill("#threshold", "0.2")
     assert page.inner_text("#status").startswith("2 of 2 objects shown")
     assert len([url for url in requests if url.endswith(":predict")]) == 1
+
+
+@pytest.fixture
+def half_red(picture, tmp_path):
+    """Path of the picture with half of red's pixels grey: the model scores red 0.5, and blue 1."""
+    half = np.array(Image.open(picture))
+    half[10:50:2, 10:60] = 90
+    Image.fromarray(half).save(tmp_path / "half.png")
+    return tmp_path / "half.png"
+
+
+@pytest.fixture
+def recommend(blob_model):
+    """Sets the thresholds that the newest version's report recommends."""
+    facts = blob_model / "20" / "assets.extra" / "facts.json"
+    facts.parent.mkdir(exist_ok=True)
+
+    def write(**by_class):
+        classes = [{"name": name, "score_threshold": by_class[name]} for name in by_class]
+        facts.write_text(json.dumps({"evaluation": {"classes": classes}}))
+
+    yield write
+    facts.unlink()
+
+
+def test_the_model_that_answers_and_its_version(page):
+    page.wait_for_function("document.getElementById('served').textContent")
+    assert page.inner_text("#served") == "blobs, version 20"
+    assert page.locator("#recommended-choice").is_hidden(), "no report, nothing to recommend"
+    page.select_option("#model", "adder")
+    page.wait_for_function("/adder/.test(document.getElementById('served').textContent)")
+    assert page.inner_text("#served") == "adder, version 2"
+
+
+def test_recommended_thresholds_hold_until_the_slider_moves(page, half_red, recommend):
+    # Blue's 1.0 is shown by the default, although red's threshold is above its score.
+    recommend(red=0.6, blue=None)
+    page.reload()
+    page.wait_for_selector("#recommended:checked")
+    assert page.get_attribute("#recommended-choice", "title") == "red 0.60"
+    assert _show(page, half_red).startswith("1 of 2")
+    assert page.locator("#found tbody tr").inner_text().split()[0] == "blue"
+    page.fill("#threshold", "0.2")
+    assert not page.is_checked("#recommended")
+    assert page.inner_text("#status").startswith("2 of 2")
+    page.check("#recommended")
+    assert page.inner_text("#status").startswith("1 of 2")
+    page.select_option("#model", "sleeper")
+    page.wait_for_selector("#recommended-choice", state="hidden")
+    assert page.inner_text("#status").startswith("2 of 2"), "the slider's again"
+
+
+def test_a_version_that_comes_later_brings_its_thresholds(page, picture, half_red, recommend):
+    page.wait_for_function("document.getElementById('served').textContent")
+    recommend(red=0.6)
+    _show(page, picture)
+    assert page.locator("#recommended-choice").is_hidden(), "asked once for a version"
+    state = {"version": "21", "state": "AVAILABLE"}
+    body = json.dumps({"model_version_status": [state]})
+    page.route("**/v1/models/blobs", lambda route: route.fulfill(body=body))
+    page.route(
+        "**/versions/21",
+        lambda route: route.fulfill(body='{"default": 0.5, "by_class": {"red": 0.6}}'),
+    )
+    _show(page, half_red)
+    page.wait_for_selector("#recommended:checked")
+    assert page.inner_text("#served") == "blobs, version 21"
+    assert page.inner_text("#status").startswith("1 of 2")
+
+
+def test_a_server_that_recommends_nothing_leaves_it_to_the_slider(page, half_red, recommend):
+    recommend(red=0.6)  # TensorFlow Serving does not know the page's paths
+    page.route("**/page/**", lambda route: route.fulfill(status=404, body="<h1>Not Found</h1>"))
+    page.reload()
+    assert _show(page, half_red).startswith("2 of 2")
+    assert page.inner_text("#served") == "blobs, version 20"
+    assert page.locator("#recommended-choice").is_hidden()
 
 
 @pytest.mark.parametrize("place", ["#drop", "h1", "body"])

@@ -387,6 +387,14 @@ def test_the_page_is_for_browsers_only(server):
     assert server.request("GET", "/")[0] == 404
 
 
+def test_the_page_asks_for_recommended_thresholds_outside_the_api(server):
+    status, headers, body = server.request("GET", "/page/models/blobs/versions/20")
+    assert (status, headers.get_content_type()) == (200, "application/json")
+    assert json.loads(body) == {"default": 0.5, "by_class": {}}, "a model without a report"
+    for path in ("blobs/versions/21", "none/versions/1", "..%2Fblobs/versions/20"):
+        assert server.request("GET", f"/page/models/{path}")[0] == 404, path
+
+
 def test_nothing_unexpected_was_logged(server):
     assert "Traceback" not in server.log.read_text()
     assert server.process.poll() is None
