@@ -1,5 +1,6 @@
 """Commands in the documentation, as a reader would type them."""
 
+import argparse
 import json
 import re
 import shlex
@@ -10,7 +11,10 @@ import pytest
 
 import kubeflow_runner
 import local_runner
+import ssd
 from data import convert
+from pipeline import evaluate
+from pipeline.arguments import add_config_arguments
 from serving import server_status, versions
 from serving.rollout import promote, rollback
 
@@ -32,14 +36,20 @@ def _commands(start: str) -> list:
     return found
 
 
-_COMPILED = [p for p in _commands("python kubeflow_runner.py") if p.values[0][0] == "compile"]
-_LOCAL = _commands("python local_runner.py")
+_COMPILED = _commands("ssd compile")
+_LOCAL = _commands("ssd run")
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = local_runner._parser()
+    add_config_arguments(parser, "")  # as local_runner.main does
+    return parser
 
 
 @pytest.mark.parametrize("words", _COMPILED)
 def test_what_is_compiled_compiles(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert kubeflow_runner.main(words) == 0
+    assert kubeflow_runner.main(["compile", *words]) == 0
     (written,) = tmp_path.iterdir()
     assert written.name in words
 
@@ -47,13 +57,32 @@ def test_what_is_compiled_compiles(words, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("parser", "words"),
     [
-        *((kubeflow_runner._parser, p.values[0]) for p in _commands("python kubeflow_runner.py")),
-        *((local_runner._parser, p.values[0]) for p in _LOCAL),
-        *((convert._parser, p.values[0]) for p in _commands("python -m data.convert")),
+        *((kubeflow_runner._parser, ["compile", *p.values[0]]) for p in _COMPILED),
+        *((kubeflow_runner._parser, ["submit", *p.values[0]]) for p in _commands("ssd submit")),
+        *((_run_parser, p.values[0]) for p in _LOCAL),
+        *((convert._parser, p.values[0]) for p in _commands("ssd convert")),
+        *((evaluate._parser, p.values[0]) for p in _commands("ssd evaluate")),
     ],
 )
 def test_options_exist(parser, words):
     parser().parse_args(words)
+
+
+def test_commands_go_by_their_ssd_names():
+    """docs/commands.md alone says that they are modules too."""
+    named = {name for name, *_ in ssd.COMMANDS}
+    modules = {target.partition(":")[0].removesuffix(".__main__") for _, target, *_ in ssd.COMMANDS}
+    # Pods run it by its module.
+    modules -= {"trainer.worker"}
+    for page in _PAGES:
+        text = page.read_text("utf-8")
+        used = set(re.findall(r"^ *ssd ([a-z][a-z-]*)", text, re.M))
+        used |= set(re.findall(r"`ssd ([a-z][a-z-]*)", text))
+        assert used <= named, page.name
+        if page.name != "commands.md":
+            assert not modules & set(re.findall(r"python (?:-m )?([\w.]+?)(?:\.py)?[ `]", text)), (
+                page
+            )
 
 
 @pytest.mark.parametrize("words", [*_LOCAL, *_COMPILED])
@@ -62,7 +91,7 @@ def test_a_first_run_has_weights_to_start_from(words):
         assert "trainer.backbone_weights=imagenet" in words
 
 
-@pytest.mark.parametrize("words", _commands("python -m serving.versions"))
+@pytest.mark.parametrize("words", _commands("ssd versions"))
 def test_versions_are_moved_with_the_configuration_that_is_shipped(
     words, tmp_path, monkeypatch, capsys
 ):

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[2]
+# The `ssd` command of this checkout, whatever is installed.
+_SSD = "import sys, ssd; sys.exit(ssd.main())"
 
 
 @pytest.fixture(scope="module")
 def commands() -> list[str]:
     """The commands of the block that starts the embedded server."""
     blocks = re.findall(r"^```\n(.*?)^```", (_ROOT / "README.md").read_text(), re.M | re.S)
-    (block,) = [block for block in blocks if "-m serving.server" in block]
+    (block,) = [block for block in blocks if block.startswith("ssd serve ")]
     return re.sub(r"(\\|\|)\n\s*", r"\1 ", block).replace("\\ ", " ").splitlines()
 
 
@@ -28,7 +30,7 @@ def test_the_server_curl_and_the_client(commands, blob_model, picture, tmp_path)
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     replaced = {
-        r"\bpython\b": shlex.quote(sys.executable),
+        r"^ssd ": f"{shlex.quote(sys.executable)} -c {shlex.quote(_SSD)} ",
         r"output/sample/serving/ssd": shlex.quote(str(blob_model)),
         r"\b8501\b": str(port),
         r"IMAGE(\.\.\.)?|PHOTOS_DIR": shlex.quote(str(picture)),
