@@ -15,6 +15,7 @@ from data.errors import DataError, did_you_mean
 from data.options import ConversionOptions
 from data.settings import CHECKED, Fraction, Names, Settings, field_types, one_of, parse
 from data.settings_file import read_settings
+from data.splits import SPLITS, TEST
 from pipeline.resources import ImageName, ObjectName, Resources
 from trainer.config import IMAGENET_WEIGHTS, TrainerConfig, only_the_given
 
@@ -101,6 +102,14 @@ class TunerConfig(Settings):
     """Of each trial."""
 
 
+@dataclass(frozen=True, config=CHECKED)
+class BulkInferrerConfig(Settings):
+    """Detections of the blessed model on whole splits, by TFX's BulkInferrer; off by default."""
+
+    enabled: bool = False
+    splits: tuple[Annotated[str, one_of(SPLITS)], ...] = Field((TEST,), min_length=1)
+
+
 INFRA_VALIDATORS = ("", "docker", "kubernetes")
 
 
@@ -158,6 +167,7 @@ class Config(Settings):
     tuner: TunerConfig = Field(default_factory=TunerConfig)
     evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
+    bulk_inferrer: BulkInferrerConfig = Field(default_factory=BulkInferrerConfig)
     training_job: TrainingJob = Field(default_factory=TrainingJob)
     resources: Mapping[str, Resources] = Field(default_factory=dict)
     """What is asked of a cluster, by component or for `all`; a run on one machine ignores it."""

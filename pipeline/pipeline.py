@@ -11,6 +11,7 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import (
+    BulkInferrer,
     ExampleValidator,
     InfraValidator,
     SchemaGen,
@@ -24,6 +25,7 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.dsl.components.common.importer import Importer
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import (
+    bulk_inferrer_pb2,
     example_gen_pb2,
     infra_validator_pb2,
     pusher_pb2,
@@ -237,10 +239,21 @@ def _model_components(
         pushed_model=pusher.outputs["pushed_model"],
         split=TEST,
     )
-    return [
+    components = [
         *(transform, *before, trainer, baseline, evaluator),
         *(card, serving_check, pusher, report),
     ]
+    if config.bulk_inferrer.enabled:
+        components.append(
+            BulkInferrer(
+                examples=examples,
+                model=model,
+                model_blessing=evaluator.outputs["blessing"],
+                data_spec=bulk_inferrer_pb2.DataSpec(example_splits=config.bulk_inferrer.splits),
+                model_spec=bulk_inferrer_pb2.ModelSpec(model_signature_name=[EXAMPLES_SIGNATURE]),
+            )
+        )
+    return components
 
 
 def _training_components(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from data.errors import DataError
 from data.progress import show_progress
-from serving.detections import Prediction, detections_of, save_drawing
+from serving.detections import Detection, Prediction, detections_of, save_drawing
 from serving.drawing import open_picture
 from serving.formats import Write
 from serving.picture_files import EncodedPicture, PictureFile, read_picture
@@ -68,18 +68,14 @@ def detect_all(
         batch: list[tuple[PictureFile, EncodedPicture | DataError]],
     ) -> list[Prediction | DataError]:
         pictures = [picture for _, picture in batch if isinstance(picture, EncodedPicture)]
-        outputs = iter(_ask_for_each(ask, pictures))
+        outputs = iter(ask_for_each(ask, pictures))
         results: list[Prediction | DataError] = []
         for file, picture in batch:
             found = next(outputs) if isinstance(picture, EncodedPicture) else picture
             if isinstance(found, DataError):
                 results.append(found)
                 continue
-            detections = [
-                detection
-                for detection in detections_of(found, 0.0)
-                if thresholds.keeps(detection.name, detection.score)
-            ]
+            detections = shown_detections(found, thresholds)
             drawing = None
             if drawings is not None:
                 drawing = drawings / f"{file.name}.detections.jpg"
@@ -122,7 +118,16 @@ def report_failures(failed: Sequence[PictureFile], total: int) -> int:
     return 1
 
 
-def _ask_for_each(ask: Ask, pictures: Sequence[EncodedPicture]) -> list[dict | DataError]:
+def shown_detections(outputs: dict, thresholds: ScoreThresholds) -> list[Detection]:
+    """The detections of one picture's outputs that reach their thresholds, best first."""
+    return [
+        detection
+        for detection in detections_of(outputs, 0.0)
+        if thresholds.keeps(detection.name, detection.score)
+    ]
+
+
+def ask_for_each(ask: Ask, pictures: Sequence[EncodedPicture]) -> list[dict | DataError]:
     """Answers in one request; where that is refused, in one for each picture."""
     if not pictures:
         return []
@@ -131,7 +136,7 @@ def _ask_for_each(ask: Ask, pictures: Sequence[EncodedPicture]) -> list[dict | D
     except Refused as error:
         if len(pictures) == 1:
             return [DataError(f"{pictures[0].file.path}: {error}")]
-    return [answer for picture in pictures for answer in _ask_for_each(ask, [picture])]
+    return [answer for picture in pictures for answer in ask_for_each(ask, [picture])]
 
 
 def _batches(items: Iterable[_Given], size: int) -> Iterator[list[_Given]]:

@@ -1,6 +1,7 @@
 """Detections drawn on a picture: boxes, and labels that stay readable and inside the picture."""
 
 import colorsys
+import io
 import math
 import warnings
 import zlib
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError
 
@@ -16,25 +17,30 @@ from data.errors import DataError
 _SMALLEST_DRAWING_PX = 300
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path, encoded: bytes | None = None) -> Image.Image:
     """Opens a picture as RGB and turns it upright, as its EXIF orientation says.
+
+    `encoded` is its content where that is not to be read from the path, which then only names it.
 
     TensorFlow's decoders ignore the orientation, so a turned picture has to be encoded anew before
     a model is asked (`serving.picture_files.read_picture`). Raises DataError where there is no
     picture.
     """
-    if not path.is_file():
+    if encoded is None and not path.is_file():
         raise DataError(f"{path}: no such picture. Check the path.")
+    source = path if encoded is None else io.BytesIO(encoded)
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(source) as picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             upright = ImageOps.exif_transpose(picture)
             if upright.mode.startswith("I"):
                 return Image.fromarray((np.asarray(upright) // 256).astype(np.uint8)).convert("RGB")
             return upright.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
+        # Pillow's text names the object that it read from.
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{path}: not a readable picture ({error}). Give a JPEG or PNG file that is complete."
+            f"{path}: not a readable picture ({reason}). Give a JPEG or PNG file that is complete."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: too large to draw ({error}). Scale the picture down.") from error

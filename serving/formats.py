@@ -36,26 +36,31 @@ def json_lines(file: TextIO) -> Iterator[Write]:
     """A JSON object a picture and line, with boxes relative to the picture and in pixels."""
 
     def write(result: Prediction) -> None:
-        detections = [
-            {
-                "name": detection.name,
-                "class": detection.class_id,
-                "score": round(detection.score, 6),
-                "box": _by_side(detection.box, 6),
-                "box_px": _by_side(_box_px(detection, result), 2),
-            }
-            for detection in result.detections
-        ]
-        entry = {
-            "image": str(result.path),
-            "width": result.width,
-            "height": result.height,
-            "drawing": str(result.drawing) if result.drawing else None,
-            "detections": detections,
-        }
-        _print(file, json.dumps(entry, ensure_ascii=False))
+        _print(file, json_line(result))
 
     yield write
+
+
+def json_line(result: Prediction) -> str:
+    """One line of `json_lines`, without its end."""
+    detections = [
+        {
+            "name": detection.name,
+            "class": detection.class_id,
+            "score": round(detection.score, 6),
+            "box": _by_side(detection.box, 6),
+            "box_px": _by_side(_box_px(detection, result), 2),
+        }
+        for detection in result.detections
+    ]
+    entry = {
+        "image": str(result.path),
+        "width": result.width,
+        "height": result.height,
+        "drawing": str(result.drawing) if result.drawing else None,
+        "detections": detections,
+    }
+    return json.dumps(entry, ensure_ascii=False)
 
 
 @contextmanager

@@ -55,7 +55,11 @@ def read_picture(file: PictureFile) -> EncodedPicture:
     Raises:
         DataError: it is missing, broken or too large.
     """
-    encoded = _read(file.path)
+    return prepare_picture(file, _read(file.path))
+
+
+def prepare_picture(file: PictureFile, encoded: bytes) -> EncodedPicture:
+    """As `read_picture`, for content that has been read already."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             # PngImageFile's own decodes the whole picture.
@@ -66,7 +70,7 @@ def read_picture(file: PictureFile) -> EncodedPicture:
         turned, known = True, False  # open_picture says what is wrong
     if known and not turned:
         return EncodedPicture(file, encoded, width, height)
-    upright = open_picture(file.path)
+    upright = open_picture(file.path, encoded)
     buffer = io.BytesIO()
     upright.save(buffer, "PNG", compress_level=1)
     return EncodedPicture(file, buffer.getvalue(), *upright.size)

@@ -1,6 +1,8 @@
 """Detects objects in pictures with a pushed model, in this process, without a server.
 
 python -m serving.predict PICTURE... --model DIR [--format FORMAT] [--draw DIR]
+python -m serving.predict PICTURE... --model DIR --beam multiprocess --output DIR
+python -m serving.predict --records TFRECORDS --model DIR --beam multiprocess --output DIR
 """
 
 import argparse
@@ -10,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from data.beam_runner import PRESETS, beam_arguments
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
 from serving.detecting import Refused
 from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
+from serving.picture_files import find_pictures
+from serving.thresholds import ScoreThresholds
 from serving.version_folders import newest_version
 
 
@@ -61,6 +66,10 @@ class SavedModelDetector:
         return [{name: array[i] for name, array in arrays.items()} for i in range(len(pictures))]
 
 
+# Shown on the standard error; all of them are in the output.
+_MOST_FAILURES = 10
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
@@ -76,11 +85,75 @@ def main(arguments: Arguments = None) -> int:
     parser.add_argument(
         "--model", type=Path, required=True, help="a version folder, or the folder of all versions"
     )
+    many = parser.add_argument_group("many pictures, as a Beam pipeline")
+    many.add_argument(
+        "--beam",
+        choices=PRESETS,
+        help="where Beam works: direct (in this process), multiprocess (a process a CPU core), or "
+        "on a cluster; Beam's options follow after -- (docs/beam.md). Writes JSON lines to several "
+        "files in the folder --output",
+    )
+    many.add_argument(
+        "--records",
+        action="append",
+        default=[],
+        metavar="TFRECORDS",
+        help="pictures in TFRecords: files, folders and patterns; repeatable; with --beam",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
-    options = parser.parse_args(arguments)
+    words, beam_options = _split(sys.argv[1:] if arguments is None else list(arguments))
+    options = parser.parse_args(words)
+    if options.records and not options.beam:
+        parser.error("--records goes with --beam, as in --beam direct")
+    if options.beam:
+        if not options.output:
+            parser.error("--beam needs --output, a new folder")
+        if options.format not in ("text", "json"):
+            parser.error(f"--beam writes JSON lines: leave out --format {options.format}")
+        if options.draw not in (None, parser.get_default("draw")):
+            parser.error("--beam draws nothing: leave out --draw")
     quiet(options.verbose)
     thresholds = thresholds_of(options, newest_version(options.model))
+    if options.beam:
+        return _predict_on_beam(options, thresholds, beam_options)
     return detect(options, SavedModelDetector(options.model).detect, thresholds)
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The command's own words, and with --beam those after `--`."""
+    end = words.index("--") if "--" in words else len(words)
+    if any(word.partition("=")[0] == "--beam" for word in words[:end]):
+        return words[:end], words[end + 1 :]
+    return words, []
+
+
+def _predict_on_beam(
+    options: argparse.Namespace, thresholds: ScoreThresholds, beam_options: Sequence[str]
+) -> int:
+    beam_args = beam_arguments(options.beam, beam_options)
+    if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
+        raise DataError(f"{options.output}: exists already. Give another --output")
+    pictures = find_pictures(options.images, options.list)
+    model = SavedModelDetector(options.model).folder  # fails here rather than in a worker
+    from serving.batch_prediction import FAILURES, find_records, predict_on_beam
+
+    sources = [*pictures, *find_records(options.records)]
+    if not sources:
+        raise DataError("no pictures. Name files, folders or patterns, a --list or --records")
+    written = predict_on_beam(
+        sources,
+        model,
+        options.output,
+        thresholds=thresholds,
+        batch_size=options.batch_size,
+        beam_options=beam_args,
+    )
+    print(f"wrote {options.output}: {written.pictures:,} pictures in {written.shards:,} files")
+    for failure in written.failures[:_MOST_FAILURES]:
+        print(f"error: {failure.error}", file=sys.stderr)
+    if written.failures:
+        print(f"{len(written.failures):,} failed: see {options.output / FAILURES}", file=sys.stderr)
+    return 1 if written.failures else 0
 
 
 if __name__ == "__main__":

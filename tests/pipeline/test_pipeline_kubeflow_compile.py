@@ -313,6 +313,28 @@ def test_beam_works_where_it_is_told_to(tmp_path, preset, options, expected):
     assert elsewhere == (set() if preset == "multiprocess" else by_beam)
 
 
+def test_bulk_inferrer_is_compiled_when_asked_for(tmp_path, documents):
+    assert "BulkInferrer" not in _containers(documents[0])
+    settings = (_VOLUMES, "bulk_inferrer.enabled=true", "resources.BulkInferrer.cpu=3")
+    text = _compile(tmp_path, *_VOC, "--data", "/volume/records", settings=settings).read_text()
+    spec = next(yaml.safe_load_all(text))
+    container = _containers(spec)["BulkInferrer"]["container"]
+    assert container["args"][1] == "tfx.components.bulk_inferrer.executor.Executor"
+    assert container["resources"]["cpuLimit"] == 3.0
+    inputs = spec["root"]["dag"]["tasks"]["BulkInferrer"]["inputs"]
+    producers = {
+        name: source["taskOutputArtifact"]["producerTask"]
+        for name, source in inputs["artifacts"].items()
+    }
+    assert producers == {
+        "examples": "ImportExampleGen",
+        "model": "Trainer",
+        "model_blessing": "Evaluator",
+    }
+    data = json.loads(inputs["parameters"]["data_spec"]["runtimeValue"]["constant"])
+    assert data == {"example_splits": ["test"]}
+
+
 def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
     where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records")
     place = ("--serving-dir", "gs://b/serving", "--work-dir", "gs://b/work")

@@ -76,6 +76,11 @@ _LATEST = {
     "base_model.transform_graph": "Transform.transform_graph",
     "Trainer.base_model": "base_model.model",
 }
+_INFERRED = {
+    "BulkInferrer.examples": _EXAMPLES,
+    "BulkInferrer.model": _MODEL,
+    "BulkInferrer.model_blessing": "Evaluator.blessing",
+}
 _ALL = {
     **_TUNED,
     **_KEPT,
@@ -103,6 +108,7 @@ def _edges(pipeline):
         ((), {}),
         (("data.on_leak=drop_train",), _KEPT),
         (("tuner.enabled=true",), _TUNED),
+        (("bulk_inferrer.enabled=true",), _INFERRED),
         (("trainer.warm_start=latest",), _LATEST),
         (("trainer.warm_start=/models/7",), {"Trainer.base_model": "base_model.result"}),
         (("data.on_leak=drop_train", "tuner.enabled=true", "trainer.warm_start=latest"), _ALL),
