@@ -1,4 +1,4 @@
-"""The pipeline on Kubeflow Pipelines 2: `python kubeflow_runner.py compile`, `submit` and more."""
+"""The pipeline on Kubeflow Pipelines 2: `ssd compile`, `submit` and more."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.fields import COMMON, HIKAPOK
 
-# How the files of a split are found: as `python -m data.convert` and as SSD.TensorFlow name them.
+# How the files of a split are found: as `ssd convert` and as SSD.TensorFlow name them.
 _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
 _FIELDS = {"common": COMMON, "hikapok": HIKAPOK}
 
@@ -148,7 +148,7 @@ def _add_compile(commands) -> None:
         "--fields",
         choices=_FIELDS,
         default="common",
-        help="how records name their fields: as data.convert writes them or as SSD.TensorFlow did",
+        help="how records name their fields: as `ssd convert` writes them or as SSD.TensorFlow did",
     )
     parser.add_argument(
         "--pattern",
@@ -165,7 +165,7 @@ def _add_compile(commands) -> None:
         "--work-dir",
         default="/tmp/unfinished",
         metavar="PATH",
-        help="checkpoints of unfinished trainings; on a volume a retried training goes on from "
+        help="checkpoints of unfinished trainings; on a volume a retried training resumes from "
         "them (default: %(default)s)",
     )
     parser.add_argument("--vertex", action="store_true", help="for Vertex AI, as JSON")

@@ -1,4 +1,4 @@
-"""Runs the pipeline on this machine: `python local_runner.py`."""
+"""Runs the pipeline on this machine: `ssd run`."""
 
 import argparse
 import sys

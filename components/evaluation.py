@@ -85,7 +85,7 @@ def _read(folder: Path, pattern: str, message: type) -> list:
 def _damaged(path: Path, found: str) -> DataError:
     return DataError(
         f"{path}: incomplete or damaged evaluation ({found}). Evaluate again: "
-        "local_runner.py --from Evaluator"
+        "ssd run --from Evaluator"
     )
 
 

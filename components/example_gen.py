@@ -96,5 +96,5 @@ def _check(records: tf.data.Dataset, source: str) -> None:
     except tf.errors.OpError as error:
         raise DataError(
             f"{source}: damaged after {count} records ({error.message}). Write it again, or "
-            "convert the data again with `python -m data.convert`"
+            "convert the data again with `ssd convert`"
         ) from error

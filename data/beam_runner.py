@@ -104,11 +104,11 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
     if preset == "dataflow" and not image:
         raise DataError(
             "--beam dataflow: its workers see no folder of this machine. Compile the pipeline for "
-            "Kubeflow or Vertex AI instead: python kubeflow_runner.py compile --beam dataflow ..."
+            "Kubeflow or Vertex AI instead: ssd compile --beam dataflow ..."
         )
     for word in options:
         if not word.startswith("--"):
-            raise DataError(f"{word}: is no option. Beam options go after --, as --name=value")
+            raise DataError(f"{word}: not an option. Beam options go after --, as --name=value")
     given = {name: value for name, _, value in (word[2:].partition("=") for word in options)}
     demanded = _DEMANDED.get(preset, {}) | (_DEMANDED_IN_IMAGE.get(preset, {}) if image else {})
     missing = {name: example for name, example in demanded.items() if name not in given}

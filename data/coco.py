@@ -156,7 +156,7 @@ def _read(source: CocoSource) -> _Document:
         where = f"{path}: images[{index}]"
         key, name = _id(where, entry, "id"), _name(where, entry, "file_name")
         if key in seen:
-            raise DataError(f"{path}: image {key} is there twice. Remove one of them")
+            raise DataError(f"{path}: duplicate image {key}. Remove one of them")
         seen.add(key)
         # Tools write paths of their own machine; the last part is what is left of it here.
         file = inside(name) or PurePosixPath(PureWindowsPath(name).name or "unnamed")

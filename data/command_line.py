@@ -18,7 +18,7 @@ Arguments = Sequence[str] | None
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that knows near misses, and the command it is run as."""
+    """An argument parser that suggests near misses and knows the command it is run as."""
 
     def __init__(self, **options: Any):
         options.setdefault("prog", _program())
@@ -52,7 +52,7 @@ def _near_miss(name: str, known: Iterable[str]) -> str:
 def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
     """Makes the main function of a command line, which returns an exit status or None for 0.
 
-    A DataError becomes one line and status 2. Ctrl-C becomes one line that says how to go on and
+    A DataError becomes one line and status 2. Ctrl-C becomes one line that says how to resume and
     status 130, SIGTERM the same and 143. Other exceptions are mistakes of ours and stay as they
     are.
     """

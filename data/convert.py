@@ -1,7 +1,7 @@
 """Command line: VOC folders or COCO annotations in, sharded and shuffled TFRecords out.
 
-    python -m data.convert --voc VOCROOT --output DIR
-    python -m data.convert --output DIR \
+    ssd convert --voc VOCROOT --output DIR
+    ssd convert --output DIR \
       --coco-annotations train=instances_train2017.json --images train2017 \
       --coco-annotations test=instances_val2017.json --images val2017
 

@@ -100,5 +100,5 @@ def detect(feature_names: Iterable[str]) -> Fields:
     lacks = "; ".join(f"for the {kind} names: {', '.join(lost)}" for kind, lost in missing.items())
     raise DataError(
         f"these TFRecords are not annotated pictures. Fields found: {found}. Missing {lacks}. "
-        "Write them with `python -m data.convert`"
+        "Write them with `ssd convert`"
     )

@@ -93,7 +93,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
             raise DataError(
                 f"{voc_root}: nothing to train on: no list of VOC2007/trainval, VOC2012/trainval "
                 f"or train. It has: {_describe(found)}. Name a list, such as --train "
-                f"{folders[0].name}/train, or deal the pictures out with --split 80/10/10"
+                f"{folders[0].name}/train, or split all pictures with --split 80/10/10"
             )
     by_name = {folder.name: folder for folder in folders}
     if lists["train"]:
@@ -149,7 +149,7 @@ def _default_lists(
         test = tuple(name for name in _PAPERS_TEST if name in found)[:1]
         missing = [("train", name) for name in _PAPERS_TRAIN if name not in paper]
         missing += [] if test else [("test", _PAPERS_TEST[0])]
-        notes += [f"{split}: there is no {name}, going on without it" for split, name in missing]
+        notes += [f"{split}: there is no {name}, continuing without it" for split, name in missing]
         return {"train": paper, "eval": (), "test": test}
     # Lists of the pictures, else folders named after a split.
     names = list(found) if any(_of_split(name) for name in found) else [f.name for f in folders]

@@ -52,7 +52,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def when_interrupted(hint: Callable[[], str]) -> Iterator[None]:
-    """Where an interrupt comes within it, `hint()` is what the user reads of how to go on."""
+    """Where an interrupt comes within it, `hint()` tells the user how to resume."""
     _hints.append(hint)
     try:
         yield

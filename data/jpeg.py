@@ -174,4 +174,4 @@ def _other_format(content: bytes) -> Unusable:
 
 
 def _cut_short(jpeg: bytes) -> Unusable:
-    return Unusable("damaged", f"the JPEG is cut short ({len(jpeg):,} bytes)")
+    return Unusable("damaged", f"the JPEG is truncated ({len(jpeg):,} bytes)")

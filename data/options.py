@@ -1,6 +1,6 @@
 """What a conversion decides on where annotations leave it open: options with one source.
 
-`python -m data.convert` takes them as `--pixels-from 0`, a run as `--set data.pixels_from=0`.
+`ssd convert` takes them as `--pixels-from 0`, a run as `--set data.pixels_from=0`.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def local_path(text: str) -> Path:
     if "://" in text:
         raise argparse.ArgumentTypeError(
             f"{text} is a URL. Give a path of this machine, and copy to or from there; on Kubeflow "
-            "the pipeline reads object stores (python kubeflow_runner.py compile --data URL)"
+            "the pipeline reads object stores (ssd compile --data URL)"
         )
     return Path(text)
 

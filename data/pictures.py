@@ -57,7 +57,7 @@ def settle_picture(content: bytes, exif: str | None, reencode: bool) -> SettledP
     Args:
         content: an encoded picture.
         exif: `upright` or `stored` of `ConversionOptions`.
-        reencode: whether other formats than plain JPEGs are written anew.
+        reencode: whether formats other than plain JPEG are re-encoded.
 
     Raises:
         Unusable: the picture is damaged, of another format, or turned by a tag, without a decision.

@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "unannotated": Kind(
-        "there is no annotation", "Add the annotations, or take the pictures off the list"
+        "there is no annotation", "Add the annotations, or remove the pictures from the list"
     ),
     "annotation": Kind(
         "the annotation cannot be read",
@@ -31,7 +31,7 @@ KINDS = {
         "Move each <object>, with its <bndbox>, directly into <annotation>",
     ),
     "missing": Kind(
-        "there is no such picture", "Copy the pictures there, or take them off the list"
+        "there is no such picture", "Copy the pictures there, or remove them from the list"
     ),
     "damaged": Kind("the picture is damaged", "Copy the pictures again"),
     "format": Kind(
@@ -53,7 +53,7 @@ KINDS = {
     ),
     "turned": Kind(
         "width and height are swapped, and no EXIF tag turns the picture",
-        "The boxes are in pixels of a turned picture: to scale them does not help. Turn the "
+        "The boxes are in pixels of a turned picture: scaling them does not help. Turn the "
         "picture, or annotate it again; if only the two numbers are swapped, swap them back",
     ),
     "class": Kind(
@@ -64,7 +64,7 @@ KINDS = {
     "name": Kind("the object has no class", "Add <name>, or remove the object"),
     "category": Kind("there is no such category", "Add it to the categories, or remove the object"),
     "box": Kind("the object has no valid box", "Correct the box, or remove the object"),
-    "outside": Kind("the box reaches out of the picture", "Correct the box"),
+    "outside": Kind("the box reaches outside the picture", "Correct the box"),
     "zero": Kind(
         "the box starts at pixel 0, and VOC counts from 1",
         "If the tool counts pixels from 0, as CVAT, make-sense, labelme and VoTT do: "
@@ -75,7 +75,7 @@ KINDS = {
         "the annotation is for an image that the file does not list",
         "Add the image to the list of images, or remove the annotation",
     ),
-    "leak": Kind("the picture is in another split too", "Take it off one of the lists"),
+    "leak": Kind("the picture is in another split too", "Remove it from one of the lists"),
 }
 
 

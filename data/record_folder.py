@@ -35,8 +35,8 @@ def open_record_folder(path: Path) -> RecordFolder:
                 f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
                 f"{split}-*, and no annotations of pictures (VOC's XML or COCO's JSON). Found: "
                 f"{_listing(path)}. A run needs train, eval and test: of annotated pictures "
-                "without a list for each, deal them out with --set data.split=80/10/10. Other "
-                "layouts convert with `python -m data.convert`, which names each list or file"
+                "without a list for each, split them with --set data.split=80/10/10. Other "
+                "layouts convert with `ssd convert`, which names each list or file"
             )
         patterns[split] = pattern
     found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}
@@ -65,7 +65,7 @@ def _first_record_fields(files: list[Path]) -> fields.Fields:
             raise DataError(f"{file}: not a TFRecord file ({error.message})") from error
         except DecodeError as error:
             raise DataError(
-                f"{file}: its records are not tf.Examples. Write them with `python -m data.convert`"
+                f"{file}: its records are not tf.Examples. Write them with `ssd convert`"
             ) from error
         except DataError as error:
             raise DataError(f"{file}: {error}") from error

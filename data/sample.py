@@ -1,6 +1,6 @@
 """Command line: draws a small VOC data set of shapes, the same for the same seed.
 
-    python -m data.sample --output DIR
+    ssd sample --output DIR
 
 The pictures come in three lists that share none: train, val and test, 8 : 1 : 2.
 """
@@ -72,7 +72,7 @@ def main(arguments: Arguments = None) -> None:
     lists = " ".join(f"--{split} {name}" for split, (name,) in SPLIT_LISTS.items())
     print(f"wrote {options.images:,} pictures to {options.output / 'VOCdevkit' / 'VOC2007'}")
     print(
-        f"convert them: python -m data.convert --voc {shlex.quote(str(options.output))} "
+        f"convert them: ssd convert --voc {shlex.quote(str(options.output))} "
         f"--output RECORDS --schema data/schemas/sample.pbtxt {lists}"
     )
 

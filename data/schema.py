@@ -80,6 +80,6 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
     if any(value != value.strip() or not value for value in names):
         raise DataError(
             f"the classes ({name}) are {', '.join(map(repr, names))}: a name is empty, or has a "
-            "space at its end, which annotations are read without. Correct it"
+            "space at its end, which annotations are read without. Fix it"
         )
     return names

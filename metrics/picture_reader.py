@@ -45,13 +45,13 @@ def read_ground_truth(features: Mapping[str, Any], fields: Fields) -> GroundTrut
     if image_id is None:
         raise DataError(
             f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}, which rank "
-            "detections of equal score. Convert the data with `python -m data.convert`"
+            "detections of equal score. Convert the data with `ssd convert`"
         )
     size = [_values(features, name) for name in (fields.height, fields.width)]
     if not all(len(values) == 1 and values[0] > 0 for values in size):
         raise DataError(
             f"{image_id}: {fields.height} is {size[0]} and {fields.width} is {size[1]}; expected "
-            "one number of pixels each. Convert the data with `python -m data.convert`"
+            "one number of pixels each. Convert the data with `ssd convert`"
         )
     height, width = size[0][0], size[1][0]
     classes = _values(features, fields.text)

@@ -1,6 +1,6 @@
 """Average precision of any detector on Pascal VOC, from its comp4_det_test_CLASS.txt files.
 
-python -m metrics.voc_map --annotations DIR --image-set FILE --detections DIR
+ssd voc-map --annotations DIR --image-set FILE --detections DIR
     [--year 2007|2012] [--json]
 
 Each line of a detection file is `id score xmin ymin xmax ymax`, in pixels counted from 1.

@@ -1,6 +1,6 @@
 """Command line: a picture of the augmented training pictures, with objects and matched anchors.
 
-python -m pipeline.contact_sheet --data RECORDS --preset ssd300-voc --output sheet.png
+ssd contact-sheet --data RECORDS --preset ssd300-voc --output sheet.png
 """
 
 import argparse

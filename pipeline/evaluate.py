@@ -1,4 +1,4 @@
-"""Evaluates a model on labelled data: `python -m pipeline.evaluate --model DIR --data DIR`.
+"""Evaluates a model on labelled data: `ssd evaluate --model DIR --data DIR`.
 
 The metric, its intervals, slices and thresholds, and the report are those of a pipeline run.
 """

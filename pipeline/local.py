@@ -146,7 +146,7 @@ def _check_training(config: Config) -> None:
         if (workers := devices.cluster_size()) > 1:
             raise DataError(
                 f"TF_CONFIG: names {workers} workers, and a pipeline runs in one process. Unset "
-                "it, or train on each host with python -m trainer.worker --config FILE"
+                "it, or train on each host with ssd worker --config FILE"
             )
         devices.check_fit(config.trainer, devices.choose_strategy())
     spec = detector_spec(config.trainer)
@@ -269,7 +269,7 @@ def _change(evaluation: Evaluation) -> str:
         return text
     text += f", 95 % interval {change.lower:+.4f} to {change.upper:+.4f}"
     counted = evaluation.changes[OVERALL][metric_names.SIGNIFICANT]
-    return text if counted.value else f"{text}: chance, it counts as 0"
+    return text if counted.value else f"{text}: not significant, treated as 0"
 
 
 def _other_classes(outputs: dict, classes: Sequence[str]) -> str:
@@ -279,8 +279,8 @@ def _other_classes(outputs: dict, classes: Sequence[str]) -> str:
     known = read_json(f"{path_utils.serving_model_path(baseline)}/{IDENTITY}")["classes"]
     new = [name for name in classes if name not in known]
     gone = [name for name in known if name not in classes]
-    notes = [f"it finds no {', '.join(new)}, which it was not trained for"] if new else []
-    notes += [f"what it calls {', '.join(gone)} is left out"] if gone else []
+    notes = [f"it was not trained for {', '.join(new)} and finds none"] if new else []
+    notes += [f"its detections of {', '.join(gone)} are ignored"] if gone else []
     return f"         {'; '.join(notes)}" if notes else ""
 
 

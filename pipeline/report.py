@@ -1,4 +1,4 @@
-"""Command line: writes a finished run's report again, `python -m pipeline.report --run DIR`."""
+"""Command line: writes a finished run's report again, `ssd report --run DIR`."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ def main(arguments: Arguments = None) -> None:
     """Runs the command line."""
     parser = Parser(description="Writes report.html into the output folder of a finished run.")
     parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="output folder of local_runner.py"
+        "--run", type=Path, required=True, metavar="DIR", help="output folder of `ssd run`"
     )
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     options = parser.parse_args(arguments)
@@ -39,7 +39,7 @@ def write_report(folder: Path) -> Path:
     if places is None:
         raise DataError(
             f"{folder}: no run here got as far as the Pusher, so there is nothing to report. "
-            "Finish one with `python local_runner.py`"
+            "Finish one with `ssd run`"
         )
     # TensorFlow takes seconds to import, too long for an error message to wait.
     from components.artifacts import REPORT_FILE

@@ -1,8 +1,8 @@
 """Asks a model server for the objects on pictures: ours or TensorFlow Serving, REST or gRPC.
 
-python -m serving.client PICTURE... --url http://localhost:8501 --model ssd
-python -m serving.client PICTURE... --url grpc://localhost:8500 --model ssd --format json
-python -m serving.client PICTURE... --label canary
+ssd client PICTURE... --url http://localhost:8501 --model ssd
+ssd client PICTURE... --url grpc://localhost:8500 --model ssd --format json
+ssd client PICTURE... --label canary
 """
 
 import argparse

@@ -46,7 +46,7 @@ def detect_all(
     """Writes the result of each picture, in their order, as soon as it is there.
 
     A picture that cannot be read or that the model refuses is reported on the standard error, and
-    the others go on. Memory does not grow with the number of pictures.
+    the rest continues. Memory does not grow with the number of pictures.
 
     Args:
       drawings: folder of the drawings; None draws nothing.

@@ -22,7 +22,7 @@ def open_picture(path: Path, encoded: bytes | None = None) -> Image.Image:
 
     `encoded` is its content where that is not to be read from the path, which then only names it.
 
-    TensorFlow's decoders ignore the orientation, so a turned picture has to be encoded anew before
+    TensorFlow's decoders ignore the orientation, so a turned picture must be re-encoded before
     a model is asked (`serving.picture_files.read_picture`). Raises DataError where there is no
     picture.
     """

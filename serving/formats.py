@@ -1,4 +1,4 @@
-"""Detections as text, JSON, CSV, COCO, VOC XML or the VOC devkit's comp4 files, as they come."""
+"""Detections as text, JSON, CSV, COCO, VOC XML or comp4 files, written picture by picture."""
 
 import csv
 import json

@@ -151,4 +151,4 @@ def _read(path: Path, message: _Message) -> _Message:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
     except (text_format.ParseError, UnicodeDecodeError) as error:
         kind = type(message).DESCRIPTOR.name
-        raise DataError(f"{path}: not a {kind} in text format ({error}). Correct it.") from error
+        raise DataError(f"{path}: not a {kind} in text format ({error}). Fix it.") from error

@@ -50,7 +50,7 @@ def find_pictures(arguments: Sequence[str], lists: Sequence[Path] = ()) -> list[
 
 
 def read_picture(file: PictureFile) -> EncodedPicture:
-    """Reads a picture, and turns and encodes it anew where a model would see it otherwise.
+    """Reads a picture, and turns and re-encodes it where a model would see it otherwise.
 
     Raises:
         DataError: it is missing, broken or too large.

@@ -1,8 +1,8 @@
 """Detects objects in pictures with a pushed model, in this process, without a server.
 
-python -m serving.predict PICTURE... --model DIR [--format FORMAT] [--draw DIR]
-python -m serving.predict PICTURE... --model DIR --beam multiprocess --output DIR
-python -m serving.predict --records TFRECORDS --model DIR --beam multiprocess --output DIR
+ssd predict PICTURE... --model DIR [--format FORMAT] [--draw DIR]
+ssd predict PICTURE... --model DIR --beam multiprocess --output DIR
+ssd predict --records TFRECORDS --model DIR --beam multiprocess --output DIR
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Turns logged requests into records as the pipeline reads them, with detections as objects.
 
-    python -m serving.request_examples LOG.tfrecord... --output DIR
+    ssd request-examples LOG.tfrecord... --output DIR
 
 StatisticsGen and TensorFlow Data Validation then compare what is asked in production with what the
 model was trained on.

@@ -1,6 +1,6 @@
 """Serves SavedModels over REST and gRPC as TensorFlow Serving does, where that is not installed.
 
-python -m serving.server --model_name ssd --model_base_path DIR --rest_api_port 8501
+ssd serve --model_name ssd --model_base_path DIR --rest_api_port 8501
 
 The flags are TensorFlow Serving's own; those without an effect here are accepted with a warning.
 """

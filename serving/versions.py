@@ -1,11 +1,11 @@
 """Versions of a model: `BASE/<number>/saved_model.pb`, the highest number being the newest.
 
-python -m serving.versions BASE
-python -m serving.versions BASE rollback --config models.config --url URL
-python -m serving.versions BASE promote 7 --config models.config --url URL
-python -m serving.versions BASE promote 8 --label canary --config models.config --url URL
-python -m serving.versions BASE latest --config models.config
-python -m serving.versions BASE keep 3 --config models.config
+ssd versions BASE
+ssd versions BASE rollback --config models.config --url URL
+ssd versions BASE promote 7 --config models.config --url URL
+ssd versions BASE promote 8 --label canary --config models.config --url URL
+ssd versions BASE latest --config models.config
+ssd versions BASE keep 3 --config models.config
 
 list (the default) shows the versions. rollback moves the label stable one version back, promote to
 the version named. latest drops the labels and serves the newest again. keep deletes all but the
@@ -190,7 +190,7 @@ def _move(args: argparse.Namespace) -> int:
         print(
             f"{model}: servers that read {config} now load version {version}; {label} {now}.\n"
             f"When all of them have version {version} in service, run\n"
-            f"  python -m serving.versions {base} {again}\n"
+            f"  ssd versions {base} {again}\n"
             "or let --url http://HOST:8501 wait for that."
         )
         return _NOT_DONE
@@ -217,12 +217,12 @@ To choose versions, write models.config:
 
 start the server with it:
 
-  python -m serving.server --rest_api_port 8501 \\
+  ssd serve --rest_api_port 8501 \\
     --model_config_file models.config --model_config_file_poll_wait_seconds 10
 
 and run:
 
-  python -m serving.versions {args.base} {args.action}{number} \\
+  ssd versions {args.base} {args.action}{number} \\
     --config models.config --url http://localhost:8501"""
 
 

@@ -1,4 +1,4 @@
-"""Training state on disk: one file a step, complete or absent, so that a killed run can go on."""
+"""Training state on disk: one file per step, complete or absent, so a killed run can resume."""
 
 import contextlib
 import logging
@@ -93,8 +93,8 @@ def write(path: Path, arrays: dict) -> None:
         temporary.rename(path)
     except OSError as error:
         raise DataError(
-            f"{path}: the checkpoint cannot be written ({error.strerror or error}). Make room and "
-            "run again: the training goes on from the checkpoint before"
+            f"{path}: the checkpoint cannot be written ({error.strerror or error}). Free disk "
+            "space and rerun: training resumes from the previous checkpoint"
         ) from error
     finally:
         with contextlib.suppress(OSError):

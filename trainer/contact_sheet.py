@@ -66,7 +66,7 @@ def draw_contact_sheet(
     except tf.errors.OpError as error:
         raise DataError(
             f"{Path(shards[0]).parent}: a picture cannot be read ({reason_of(error.message)}). "
-            "`python local_runner.py` with the same --data says which, before it trains"
+            "`ssd run` with the same --data says which, before it trains"
         ) from error
     if not any(labels.size for _, _, labels in shown):
         _log.warning(

@@ -96,13 +96,13 @@ def _is_address(value) -> bool:
 
 
 def check_fit(config: TrainerConfig, strategy: tf.distribute.Strategy) -> None:
-    """Raises DataError unless a training can be dealt out to the strategy's devices."""
+    """Raises DataError unless a training can be split over the strategy's devices."""
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         lower = config.batch_size // replicas * replicas
         near = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
         raise DataError(
-            f"trainer.batch_size: {config.batch_size} pictures cannot be dealt out evenly to "
+            f"trainer.batch_size: {config.batch_size} pictures cannot be split evenly over "
             f"{replicas} devices. Set it to a multiple, such as {near}, or hide devices with "
             "CUDA_VISIBLE_DEVICES"
         )

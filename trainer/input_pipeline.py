@@ -40,7 +40,7 @@ def list_shards(patterns: Sequence[str]) -> list[str]:
     if not files:
         raise DataError(
             f"no TFRecord shards match {', '.join(patterns)}. Convert the data again with "
-            "`python -m data.convert` and see that each split has pictures"
+            "`ssd convert` and see that each split has pictures"
         )
     return files
 

@@ -37,7 +37,7 @@ def run_fn(fn_args) -> None:
     `fn_args.custom_config` holds `trainer`, the fields of a TrainerConfig; `classes`, the names in
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
     checkpoints of unfinished runs wait (`work_folder`). A run with the same configuration, data and
-    code goes on from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's
+    code resumes from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's
     logs.
     `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` is
     what a Tuner has found, whose values take the place of the configured ones.
@@ -182,7 +182,7 @@ class Job:
     ) -> tuple[StepLosses | None, selection.Best | None]:
         """Trains `network` and gives `served` the weights to export.
 
-        It goes on from what `work_dir` holds. Of several workers only the chief's `served` has the
+        It resumes from what `work_dir` holds. Of several workers only the chief's `served` has the
         best weights.
 
         Returns:
@@ -266,8 +266,8 @@ def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
         # Several files' errors are one, of (from, to, reason) each.
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
         raise DataError(
-            f"{folder}: what was trained cannot be written ({reason_of(reason)}). Make room "
-            f"and run again: the training goes on from its last checkpoint, kept in {work_dir}"
+            f"{folder}: what was trained cannot be written ({reason_of(reason)}). Free disk "
+            f"space and rerun: training resumes from the last checkpoint, in {work_dir}"
         ) from error
 
 
@@ -296,8 +296,8 @@ def _warn(config: TrainerConfig, work_dir: Path) -> None:
     others = [path for path in work_dir.parent.glob("*/checkpoints") if path.parent != work_dir]
     if others and not work_dir.exists():
         _log.info(
-            "  starting anew; unfinished with other settings, data or code: %d in %s (the same "
-            "settings go on from them)",
+            "  new training; unfinished with other settings, data or code: %d in %s (rerun with "
+            "those settings to resume)",
             len(others),
             work_dir.parent,
         )

@@ -85,7 +85,7 @@ def train(
     log_dir: Path,
     evaluate: Callable[[int], float] | None = None,
 ) -> StepLosses | None:
-    """Trains to `config.steps`, going on from the newest checkpoint in `checkpoint_dir`.
+    """Trains to `config.steps`, resuming from the newest checkpoint in `checkpoint_dir`.
 
     It ends sooner when `config.patience` measurements in a row have brought no new best mAP.
 
@@ -243,7 +243,7 @@ def _written_to(log_dir: Path) -> Iterator[None]:
     except tf.errors.OpError as error:
         raise DataError(
             f"{log_dir}: TensorBoard's logs cannot be written ({reason_of(error.message)}). "
-            "Make room and run again: the training goes on from the last checkpoint"
+            "Free disk space and rerun: training resumes from the last checkpoint"
         ) from error
 
 

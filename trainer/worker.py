@@ -78,8 +78,9 @@ def tf_config(workers: int, service: str, index: str | None) -> dict:
     """
     if index is None or not index.isdecimal() or int(index) >= workers:
         raise DataError(
-            f"{COMPLETION_INDEX}: {index!r} is none of the {workers} workers, 0 to {workers - 1}. "
-            "--workers and --service are for the pods of an Indexed Job; elsewhere, set TF_CONFIG"
+            f"{COMPLETION_INDEX}: {index!r} is not one of the {workers} workers, 0 to "
+            f"{workers - 1}. --workers and --service are for the pods of an Indexed Job; "
+            "elsewhere, set TF_CONFIG"
         )
     hosts = [f"{service}-{i}.{service}:{FIRST_PORT + i}" for i in range(workers)]
     return {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": int(index)}}

@@ -1,7 +1,7 @@
 """Puts a model among the versions that a server polls, so that none is ever seen unfinished.
 
 A server takes a folder for a version as soon as its name is a number. On a local file system the
-copy is therefore made under a name that is none, checked, and renamed. Object stores cannot rename
+copy is therefore made under another name, checked, and renamed. Object stores cannot rename
 a folder in one step: there `saved_model.pb`, by which a version is known to be loadable, is copied
 last.
 """

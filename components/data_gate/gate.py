@@ -24,9 +24,9 @@ _HEADINGS = {
     _SCHEMA: "the data does not fit its schema",
     _LEAKS: "a picture is in more than one split",
     "pictures": "a picture cannot be used",
-    "orientation": "an EXIF tag turns a picture, which training and serving ignore",
+    "orientation": "a picture has an EXIF rotation, which training and serving ignore",
     "boxes": "invalid box",
-    "duplicates": "an object is there twice",
+    "duplicates": "duplicate object",
     "anchors": "objects that the detector's anchors cannot match",
     "classes": "a class is missing",
     "sizes": "a split is small",
@@ -34,18 +34,18 @@ _HEADINGS = {
     "drift": "the data has changed",
 }
 _REMEDIES = {
-    _SCHEMA: "Mend the data and convert it again, or, if the data is right, change the schema and "
-    "give its path with --set data.schema=PATH",
-    _LEAKS: "Take one of each pair off its list and convert again, or convert with --set "
-    "data.split=80/10/10, which keeps pairs in one split. Or leave the training copies out with "
-    "--set data.on_leak=drop_train, or, if they only look alike, lower data.leak_distance",
+    _SCHEMA: "Fix the data and convert it again. If the data is right, change the schema "
+    "and give its path with --set data.schema=PATH",
+    _LEAKS: "Remove one of each pair from its list and convert again, or convert with --set "
+    "data.split=80/10/10, which keeps pairs in one split. Or train without the copies: --set "
+    "data.on_leak=drop_train. If they only look alike, lower data.leak_distance",
     "pictures": "Replace the files and convert again",
     "orientation": "If the boxes were drawn on upright pictures they are in the wrong place: "
     "convert again with --exif upright. If they are in pixels as stored, convert with --exif "
-    "stored, or take orientation out of data.block_on",
+    "stored, or remove orientation from data.block_on",
     "boxes": "Fix the annotations and convert again",
 }
-_REMEDY = "Mend the data and convert it again, or take {check} out of data.block_on"
+_REMEDY = "Fix the data and convert it again, or remove {check} from data.block_on"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def box_problems(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
     outside = (boxes < -_ROUNDING).any(axis=1) | (boxes > 1 + _ROUNDING).any(axis=1)
     problems = []
     for index in np.flatnonzero(outside | ~usable):
-        what = "reaches out of the picture" if usable[index] else "has no area"
+        what = "reaches outside the picture" if usable[index] else "has no area"
         problems.append(f"object {index + 1} ({names[index]}): box {_text(boxes[index])} {what}")
     return problems
 

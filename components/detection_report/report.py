@@ -23,9 +23,9 @@ _ERROR_MEANINGS = {
     error_types.CLASSIFICATION: "a box on an object of another class",
     error_types.LOCALISATION: "the right class, but too little overlap",
     error_types.BOTH: "another class and too little overlap",
-    error_types.DUPLICATE: "an object that a surer detection has found already",
+    error_types.DUPLICATE: "an object that a more confident detection has already found",
     error_types.BACKGROUND: "a box where there is nothing",
-    error_types.MISSED: "an object that nothing was found of",
+    error_types.MISSED: "an object that was not found",
 }
 
 # Pictures in each of the three rows; some 40 kB each.

@@ -94,7 +94,7 @@ class Told:
         for pod, ended in _ended(pods):
             if pod not in self._restarted:
                 self._restarted.add(pod)
-                _log.warning("  %s goes on without %s: %s", self._title, pod, ended)
+                _log.warning("  %s continues without %s: %s", self._title, pod, ended)
 
     def _why_waiting(self, status: dict, pods: list[dict]) -> str:
         if condition(status, "Suspended"):
@@ -104,5 +104,5 @@ class Told:
                 if entry["type"] == "PodScheduled" and entry["status"] == "False":
                     return f"{pod['metadata']['name']}: {entry.get('message', 'no node')}"
         if self._looks_without_pod >= _LOOKS_WITHOUT_POD:
-            return "it has no pods yet; kubectl describe job tells why, a quota for example"
+            return "it has no pods yet; kubectl describe job says why; it may be a quota"
         return ""

@@ -1,4 +1,4 @@
-"""The names of the metrics in an evaluation, and the values of those that are no numbers."""
+"""The names of the metrics in an evaluation, and the values of those that are not numbers."""
 
 import dataclasses
 

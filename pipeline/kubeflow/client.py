@@ -256,9 +256,7 @@ def _named(name: str) -> str:
 
 def _read(package: Path) -> dict:
     if package.suffix not in (".yaml", ".yml"):
-        raise DataError(
-            f"{package}: give a file that `kubeflow_runner.py compile` has written as YAML"
-        )
+        raise DataError(f"{package}: give a file that `ssd compile` has written as YAML")
     try:
         spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
         spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]

@@ -50,7 +50,7 @@ def _advice(error: kfp_server_api.ApiException, what: str) -> str:
     if error.status == 404:
         return f"{what} was not found ({message}). Check the id, and that --host is KFP 2's API"
     if error.status == 409:
-        return f"{what} is there already ({message}). Choose another name"
+        return f"{what} already exists ({message}). Choose another name"
     return f"refused {what} with status {error.status}: {message}"
 
 

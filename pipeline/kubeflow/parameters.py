@@ -1,4 +1,4 @@
-"""What can be chosen when a run starts, without compiling anew.
+"""What can be chosen when a run starts, without compiling again.
 
 TFX packs most settings into JSON, in which Kubeflow Pipelines cannot put a run's parameters. So a
 task takes them beside its own parameters, and the entry point of its container writes them in.
@@ -79,7 +79,7 @@ def _overall_threshold(parameters: dict, metric: str):
     for found in spec.per_slice_thresholds[metric].thresholds:
         if list(found.slicing_specs) == [config_pb2.SlicingSpec()]:
             return config, found.threshold
-    raise DataError(f"the compiled pipeline has no bound on {metric}. Compile it anew")
+    raise DataError(f"the compiled pipeline has no bound on {metric}. Compile it again")
 
 
 PARAMETERS = (

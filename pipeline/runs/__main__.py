@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline.runs [list | show | trace | diff | prune]`."""
+"""The command line: `ssd runs [list | show | trace | diff | prune]`."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Frees the disk of what older runs have left: `python -m pipeline.runs prune --keep N`."""
+"""Frees the disk of what older runs have left: `ssd runs prune --keep N`."""
 
 import os
 import shutil

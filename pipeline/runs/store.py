@@ -97,7 +97,7 @@ def connect(metadata: str) -> metadata_store.MetadataStore:
     if not Path(metadata).is_file():
         raise DataError(
             f"{metadata}: no metadata there. Give the folder of a run with --output, or run "
-            "`python local_runner.py` first"
+            "`ssd run` first"
         )
     check_sound(Path(metadata))
     config = metadata_store_pb2.ConnectionConfig()
@@ -218,7 +218,7 @@ def find_run(runs: list[Run], wanted: str) -> Run:
         DataError: there is no such run, or more than one.
     """
     if not runs:
-        raise DataError("there are no runs yet. Run `python local_runner.py` first")
+        raise DataError("there are no runs yet. Run `ssd run` first")
     if wanted == "latest":
         return runs[-1]
     found = [run for run in runs if wanted == str(run.number)] or [

@@ -44,8 +44,8 @@ def test_an_anchor_matches_itself_and_no_boxes_are_no_problem():
         ((0.0, 0.0, 1.0, 1.0), None),
         ((0.2, 0.2, 0.2001, 0.9), None),
         ((-1e-7, 0.0, 1.0 + 1e-7, 1.0), None),  # a rounding error
-        ((-0.01, 0.0, 1.0, 1.0), "reaches out of the picture"),
-        ((0.0, 0.0, 1.0, 1.2), "reaches out of the picture"),
+        ((-0.01, 0.0, 1.0, 1.0), "reaches outside the picture"),
+        ((0.0, 0.0, 1.0, 1.2), "reaches outside the picture"),
         ((0.5, 0.2, 0.5, 0.9), "has no area"),
         ((0.5, 0.9, 0.6, 0.2), "has no area"),
         ((0.5, 0.2, float("nan"), 0.9), "has no area"),

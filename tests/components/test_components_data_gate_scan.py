@@ -99,7 +99,7 @@ def test_problems_name_split_record_and_object(tmp_path):
         == "object 2 (ring): box [0.5, 0.2, 0.4, 0.9] has no area"
     )
     assert "object 1 (ring)" in texts[("boxes", "train", "b")]
-    assert texts.pop(("boxes", "train", "b")).endswith("reaches out of the picture")
+    assert texts.pop(("boxes", "train", "b")).endswith("reaches outside the picture")
     assert texts.pop(("duplicates", "train", "a")) == "objects 1 and 3 (star): IoU 1.000"
     assert texts.pop(("pictures", "train", "c")).startswith("cannot be decoded")
     assert texts.pop(("pictures", "train", "d")).startswith("cannot be decoded")

@@ -241,7 +241,7 @@ def test_a_job_is_followed_to_its_end_and_removed(cluster, lines):
     assert service["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
     assert cluster.deleted == REMOVED
     # A lost worker is told of by the one that is at fault, not by all.
-    assert not any("goes on without" in line for line in lines)
+    assert not any("continues without" in line for line in lines)
 
 
 def test_the_chief_s_success_is_the_job_s(cluster):
@@ -307,8 +307,8 @@ def test_what_a_job_waits_for_is_told_once(cluster, lines):
     assert [line.partition("vision/ssd-1 ")[2] for line in lines[1:]] == [
         "waits: it is suspended until its queue has room for all workers",
         "waits: ssd-1-0-1: 0/3 nodes have a GPU",
-        "goes on without ssd-1-1-1: out of memory, raise training_job.memory_gb",
-        "waits: it has no pods yet; kubectl describe job tells why, a quota for example",
+        "continues without ssd-1-1-1: out of memory, raise training_job.memory_gb",
+        "waits: it has no pods yet; kubectl describe job says why; it may be a quota",
     ]
 
 

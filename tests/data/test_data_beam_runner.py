@@ -161,13 +161,13 @@ def test_which_workers_share_no_folder_with_the_caller(preset):
         ("flink", (), "--beam flink needs --job_endpoint: end the command with --"),
         ("spark", ("--parallelism=2",), "--beam spark needs --job_endpoint"),
         ("dataflow", _DATAFLOW[:1], "needs --region, --temp_location, --sdk_container_image"),
-        ("direct", ("word",), "word: is no option"),
+        ("direct", ("word",), "word: not an option"),
         (
             "direct",
             ("--direct_num_wokers=2",),
             "--direct_num_wokers: Beam has no such option; did you mean --direct_num_workers",
         ),
-        ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: is no option"),
+        ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: not an option"),
     ],
 )
 def test_what_only_the_user_knows_is_demanded(preset, words, message):

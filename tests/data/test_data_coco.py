@@ -121,7 +121,7 @@ _SAME_FILE["images"][1]["file_name"] = _SAME_FILE["images"][0]["file_name"]
         ([], "not COCO annotations of objects: no list of images, annotations, categories"),
         ({"images": [], "categories": []}, "no list of annotations. Give a file such as"),
         (_document(0, []), "there are no images, so train gets no picture"),
-        (_TWICE, "image 1 is there twice"),
+        (_TWICE, "duplicate image 1"),
         (_SAME_FILE, "train2017/000000000001.jpg is named twice"),
         (_document(categories=[(1, "dog"), (2, "dog")]), "categories 1 and 2 are both 'dog'"),
         (_document(categories=[(1, "dog"), (1, "cat")]), "category 1 is both 'dog' and 'cat'"),
@@ -357,7 +357,7 @@ def test_the_pipelines_checks_find_nothing_wrong(both, tmp_path):
         assert not tfdv.validate_statistics(statistics, schema).anomaly_info
     patterns = {split: str(folder / split / "*") for split in ("train", "eval", "test")}
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
-    found = scan(pipeline, patterns, COMMON, SSD300, 6, str(tmp_path / "found"))
+    found = scan(pipeline, patterns, COMMON, SSD300, 0.5, 6, str(tmp_path / "found"))
     assert not found.leaks
     assert {problem.check for problem in found.problems} <= {"duplicates"}
     assert sum(facts.objects for facts in found.splits.values()) > 100

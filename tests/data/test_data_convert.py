@@ -185,7 +185,7 @@ def _break_everything(year, make_jpeg, make_xml):
             "object 1 (dog): the box has no area: xmin 9 > xmax 3",
         ),
         "size": ({"xml": make_xml(width=99)}, "states 99 x 36 pixels, the picture has 40 x 36"),
-        "cut": ({"jpeg": make_jpeg()[:-30]}, "cut.jpg: the JPEG is cut short"),
+        "cut": ({"jpeg": make_jpeg()[:-30]}, "cut.jpg: the JPEG is truncated"),
         "png": ({"jpeg": png}, "png.jpg: the picture is a PNG"),
         "cmyk": ({"jpeg": make_jpeg(mode="CMYK")}, "cmyk.jpg: the JPEG is CMYK"),
     }
@@ -342,7 +342,7 @@ def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, vo
         convert(voc_root, tmp_path / "out", **_LISTS)
     lines = str(error.value).splitlines()
     assert lines[1] == "  1 object in 1 picture: the class is not in the list of classes"
-    assert "  2 objects in 1 picture: the box reaches out of the picture" in lines
+    assert "  2 objects in 1 picture: the box reaches outside the picture" in lines
     assert "Or leave only these objects out with --on-error=skip-object" in " ".join(lines)
 
     report = convert(voc_root, tmp_path / "out", on_error="skip-object", **_LISTS)
@@ -350,7 +350,7 @@ def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, vo
     assert (row["source_id"], row["kept"], len(row["problems"])) == ("VOC2007/000001", True, 3)
     assert report.rejected == 0
     assert report.splits["train"].total == Count(2, 2, 0)
-    assert "  2 objects in 1 picture: the box reaches out of the picture" in report.lines()
+    assert "  2 objects in 1 picture: the box reaches outside the picture" in report.lines()
 
 
 def test_what_was_settled_is_counted(tmp_path, voc_root, voc_year, make_xml, make_jpeg):
@@ -436,7 +436,7 @@ def test_command_line(tmp_path, voc_root, voc_year, capsys):
 
 def test_stray_words_do_not_reach_beam(tmp_path, capsys):
     assert main(["--voc", "a", "--output", str(tmp_path / "b"), "stray"]) == 2
-    assert "error: stray: is no option" in capsys.readouterr().err
+    assert "error: stray: not an option" in capsys.readouterr().err
 
 
 def test_real_voc2007(tmp_path, voc_fixtures):

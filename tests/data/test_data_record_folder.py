@@ -65,7 +65,7 @@ def test_a_missing_split_is_named_with_what_was_found(folder, split):
     with pytest.raises(DataError, match=f"no TFRecords for the split '{split}'") as caught:
         open_record_folder(folder)
     assert "other" in str(caught.value)
-    assert "python -m data.convert" in str(caught.value)
+    assert "ssd convert" in str(caught.value)
 
 
 def test_an_empty_split_folder_counts_as_missing(folder):

@@ -116,7 +116,7 @@ def test_too_few_pictures(tmp_path, images):
 def test_command_line(tmp_path, capsys):
     arguments = ["--output", str(tmp_path / "an out"), "--images", "6"]
     assert main(arguments) == 0
-    (command,) = re.findall("python -m data.convert (.*)", capsys.readouterr().out)
+    (command,) = re.findall("ssd convert (.*)", capsys.readouterr().out)
     named = command_line._parser().parse_args(shlex.split(command))
     assert (named.voc, named.train) == (tmp_path / "an out", ["VOC2007/train"])
     assert main(arguments) == 2

@@ -8,6 +8,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 
 from data.errors import DataError
 from data.fields import COMMON, HIKAPOK, detect
+from data.jpeg import read_header
 from data.record_builder import build_example
 from data.schema import (
     SAMPLE_SCHEMA,
@@ -48,7 +49,7 @@ def test_what_evaluation_needs_is_missed_at_once(lost, told):
 
 @pytest.mark.parametrize("names", [[], ["label", "pixels"], ["image/encoded"]])
 def test_foreign_records_are_refused(names):
-    with pytest.raises(DataError, match="not annotated pictures.*data.convert"):
+    with pytest.raises(DataError, match="not annotated pictures.*ssd convert"):
         detect(names)
 
 
@@ -102,6 +103,7 @@ def example(voc_year, make_xml):
         example = build_example(
             read_annotation(voc_year.folder / "Annotations" / "1.xml"),
             jpeg,
+            read_header(jpeg),
             filename="1.jpg",
             source_id="VOC2007/1",
             class_ids={name: n for n, name in enumerate(class_names(read_schema(VOC_SCHEMA)), 1)},

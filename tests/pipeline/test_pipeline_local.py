@@ -19,7 +19,10 @@ def evaluation(change=None, counted=0.0):
     [
         ((), "change:  not judged, there is no blessed model yet"),
         ((Score(-0.02), -0.02), "change:  -0.0200 mAP against the latest blessed model"),
-        ((Score(0.02, -0.01, 0.05), 0.0), "interval -0.0100 to +0.0500: chance, it counts as 0"),
+        (
+            (Score(0.02, -0.01, 0.05), 0.0),
+            "interval -0.0100 to +0.0500: not significant, treated as 0",
+        ),
         ((Score(0.02, 0.01, 0.03), 0.02), "95 % interval +0.0100 to +0.0300"),
     ],
 )
@@ -33,9 +36,9 @@ def test_the_change_and_whether_it_counts(arguments, text):
     [
         (["cat", "dog"], ""),
         (["dog", "cat"], ""),
-        (["cat"], "it finds no dog, which it was not trained for"),
-        (["cat", "dog", "emu"], "what it calls emu is left out"),
-        (["emu", "dog"], "it finds no cat, which it was not trained for; what it calls emu is"),
+        (["cat"], "it was not trained for dog and finds none"),
+        (["cat", "dog", "emu"], "its detections of emu are ignored"),
+        (["emu", "dog"], "it was not trained for cat and finds none; its detections of emu are"),
     ],
 )
 def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):

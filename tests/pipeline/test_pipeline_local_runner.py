@@ -57,7 +57,7 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
     assert local_runner.main(["--beam", "dataflow", "--", "--project=p"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: --beam dataflow: its workers see no folder of this machine.")
-    assert "kubeflow_runner.py compile --beam dataflow" in err
+    assert "ssd compile --beam dataflow" in err
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def refused(monkeypatch, tmp_path, capsys):
     [
         (
             "trainer.batch_size=16",
-            "trainer.batch_size: 16 pictures cannot be dealt .* 3 devices",
+            "trainer.batch_size: 16 pictures cannot be split .* 3 devices",
         ),
         ("trainer.xla=true", "trainer.xla: works on one device, not on 3"),
     ],
@@ -124,7 +124,7 @@ def test_several_workers_are_not_waited_for(refused, monkeypatch, settings):
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("would wait"))
     error = refused(*settings)
     assert error.startswith("error: TF_CONFIG: names 2 workers, and a pipeline runs in one process")
-    assert "python -m trainer.worker --config FILE" in error
+    assert "ssd worker --config FILE" in error
 
 
 def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tmp_path):

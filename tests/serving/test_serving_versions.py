@@ -200,8 +200,8 @@ def test_the_command_line(run, base, config):
     )
     # The command that it names is one that works.
     words = lines[2].split()
-    assert words[:3] == ["python", "-m", "serving.versions"]
-    status, out, _ = run(*words[3:])
+    assert words[:2] == ["ssd", "versions"]
+    status, out, _ = run(*words[2:])
     assert (status, out) == (0, "ssd: stable is version 7\n")
     status, out, _ = run(base, "rollback", *loaded)
     assert status == 1, "version 2 was not served, so nobody can have seen it loaded"
@@ -241,9 +241,9 @@ def test_without_a_configuration_it_says_how_to_get_one(run, base, tmp_path, act
     (model,) = read_models(path)
     assert (model.name, model.base_path) == ("ssd", base)
     commands = re.sub(r"\\\n\s*", "", err).splitlines()
-    (start,) = (line.split()[3:] for line in commands if "-m serving.server" in line)
+    (start,) = (line.split()[2:] for line in commands if "ssd serve" in line)
     assert parse_flags(start).model_config_file_poll_wait_seconds == 10
-    (again,) = (line.split()[3:] for line in commands if "-m serving.versions" in line)
+    (again,) = (line.split()[2:] for line in commands if "ssd versions" in line)
     assert again[: 1 + len(action)] == [str(base), *action]
     assert versions._parser().parse_args(again).url == ["http://localhost:8501"]
 

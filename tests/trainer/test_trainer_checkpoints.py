@@ -158,7 +158,7 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np.lib.format, "write_array", half_written)
-    message = r"step-00000003.npz: .*\(No space left on device\). Make room"
+    message = r"step-00000003.npz: .*\(No space left on device\). Free disk"
     with pytest.raises(DataError, match=message):
         checkpoints.save(tmp_path, 3, _state(3), keep=2)
     assert _names(tmp_path) == before

@@ -127,7 +127,7 @@ def test_another_schema_is_noticed(shards, caplog):
 def test_a_picture_that_is_no_jpeg_is_an_answer(tmp_path, make, schema_records, sample_classes):
     record = make.record(0, b"\x89PNG and so on", [_BOX], [sample_classes[2]])
     shards = make.write_shards(tmp_path, [record])
-    with pytest.raises(DataError, match="a picture cannot be read .*local_runner.py"):
+    with pytest.raises(DataError, match="a picture cannot be read .*ssd run"):
         draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 1)
 
 

@@ -148,7 +148,7 @@ def test_other_settings_data_weights_classes_and_code_have_folders_of_their_own(
 
 def test_unfinished_trainings_of_other_settings_are_told_once(folder_of, messages):
     def told():
-        return [text for text in messages() if "starting anew" in text]
+        return [text for text in messages() if "new training" in text]
 
     folder = folder_of()
     (folder / "checkpoints").mkdir(parents=True)
@@ -241,7 +241,7 @@ def test_a_disk_that_fills_after_the_training_is_told(
             finish()
     (work,) = (tmp_path / "work").iterdir()
     assert f"{tmp_path / place}: what was trained cannot be written (" in str(error.value)
-    assert "No space left on device). Make room and run again" in str(error.value)
+    assert "No space left on device). Free disk space and rerun" in str(error.value)
     assert str(error.value).endswith(f"kept in {work}")
     assert "function_node" not in str(error.value)
     assert (work / "checkpoints" / "file").read_text() == "checkpoints"

@@ -201,7 +201,7 @@ def test_a_disk_that_is_too_full_for_logs_loses_nothing(uninterrupted, tmp_path,
 
     try:
         with pytest.raises(
-            DataError, match=rf"^{tmp_path}/logs: .* \({tmp_path}/.* File too large\). Make room"
+            DataError, match=rf"^{tmp_path}/logs: .* \({tmp_path}/.* File too large\). Free disk"
         ):
             _train(tmp_path, _config(), full_from_step_5_on)
     finally:

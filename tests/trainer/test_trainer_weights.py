@@ -227,7 +227,7 @@ def test_damage_inside_an_hdf5_file_is_told(tmp_path, damage):
     with h5py.File(path) as file:
         kernel = file["block1_conv1"].attrs["weight_names"][0]
     damage(path, kernel)
-    with pytest.raises(DataError, match=r"x.h5: not a whole HDF5 file \(.*\). Get it again"):
+    with pytest.raises(DataError, match=r"x.h5: not a whole HDF5 file \(.*\). Download it again"):
         keras_file.read_layers(path)
 
 

@@ -274,6 +274,6 @@ def test_a_process_that_is_no_pod_of_the_job_is_refused(tmp_path, monkeypatch, c
     (tmp_path / "file").write_text(json.dumps(dict.fromkeys(ARGUMENTS)))
     options = ["--config", str(tmp_path / "file"), "--workers", "3", "--service", "ssd-1"]
     assert worker.main(options) == BAD_INPUT
-    assert f"JOB_COMPLETION_INDEX: {index!r} is none of the 3 workers" in capsys.readouterr().err
+    assert f"JOB_COMPLETION_INDEX: {index!r} is not one of the 3 workers" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         worker.main(options[:4])

@@ -231,8 +231,8 @@ def _kind(path: Path, spec) -> str:
         return WHOLE
     if spec.pretrained is None or spec.pretrained.from_keras is None:
         raise DataError(
-            f"{path}: weights of keras.applications, but this detector's backbone is none of its "
-            "models. Give weights of the whole network (.weights.h5)"
+            f"{path}: weights of keras.applications, but this detector's backbone is not one "
+            "of its models. Give weights of the whole network (.weights.h5)"
         )
     return LAYERS
 

@@ -84,7 +84,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise DataError(
-            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error}). Get it again"
+            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error}). Download it again"
         ) from error
 
 
