@@ -106,8 +106,7 @@ def predict_on_beam(
         with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
             pictures, unread = (
                 pipeline
-                | "Sources" >> beam.Create(sources)
-                | "Spread" >> beam.Reshuffle()
+                | "Sources" >> beam.Create(sources, reshuffle=True)  # spread before the model
                 | "Read" >> beam.FlatMap(_read).with_outputs(_FAILED, main="pictures")
             )
             lines, refused = (
