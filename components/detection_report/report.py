@@ -162,7 +162,7 @@ def render(
     )
     compared = [("this model", evaluation["map"])]
     if evaluation["map"]["baseline"]:
-        before = "baseline" if facts["blessed"] is None else "blessed before"
+        before = "baseline" if facts["blessed"] is None else "previously blessed"
         compared.append((before, evaluation["map"]["baseline"]))
     return (
         _environment()
@@ -198,7 +198,7 @@ def _precision_recall(entry: dict):
     series = [charts.Series(f"{entry['name']}", "s0", _with_recall(entry["curve"]))]
     if entry["baseline_curve"]:
         before = _with_recall(entry["baseline_curve"])
-        series.insert(0, charts.Series("blessed before", "s1", before))
+        series.insert(0, charts.Series("previously blessed", "s1", before))
     title = f"precision over recall of {entry['name']}"
     return charts.line_chart(title, series, "recall", (0, 1), (0, 1))
 

@@ -144,5 +144,5 @@ def test_the_card_of_a_first_model_has_no_comparison(plain):
         entry["baseline"] = entry["change"] = None
     facts["evaluation"]["slices"] = []
     text = card_markdown(facts)
-    assert "model before" not in text
+    assert "previous model" not in text
     assert "parts of the test split" not in text

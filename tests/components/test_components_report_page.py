@@ -72,7 +72,7 @@ def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report,
     assert page.inner_text("#map") == f"{evaluation['map']['value']:.4f}"
     assert "Not blessed" in page.inner_text("#verdict")
     assert "pushed as /models/ssd/17" in page.inner_text("#verdict")
-    assert "8 of 8 test pictures got the detections" in page.inner_text("#verdict")
+    assert "8 of 8 test pictures got the same detections" in page.inner_text("#verdict")
     shown = dict(zip(_column(page, "#ap-table", 1), _column(page, "#ap-table", 3), strict=True))
     for entry in evaluation["classes"]:
         value = entry["ap"]["value"]
@@ -200,5 +200,5 @@ def test_a_blessed_model_that_no_server_could_use_is_explained(plain):
         html = render(
             facts, found, NO_PICTURES, curves={}, features={}, serving=serving, pushed=pushed
         )
-        assert ("yet the model was not pushed" in html) == told
+        assert ("but the model was not pushed" in html) == told
         assert ("requests took up to 900 ms" in html) == told

@@ -71,7 +71,7 @@ def test_scores_are_those_of_the_metric(evaluated):
 def test_the_report_is_that_of_a_run_without_a_verdict(evaluated):
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     assert "Evaluated on records, test" in page
-    assert "lessed" not in page.replace("blessed before", "")
+    assert "lessed" not in page.replace("previously blessed", "")
     assert "not pushed" not in page
 
 
