@@ -20,7 +20,7 @@ from serving.rollout import promote, rollback
 
 _ROOT = Path(__file__).parents[2]
 _FOLDERS = "serving|pipeline|components|metrics|trainer|data|docs|tests|benchmarks|docker"
-_PAGES = (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md")))
+_PAGES = (*sorted(_ROOT.glob("*.md")), *sorted((_ROOT / "docs").glob("*.md")))
 
 
 def _commands(start: str) -> list:
@@ -134,7 +134,9 @@ def test_manifests_and_pages_that_are_named_are_there():
     for page in _PAGES:
         text = page.read_text("utf-8")
         for name in re.findall(rf"(?<![\w/])((?:{_FOLDERS})/[\w/.-]*[\w/])", text):
-            assert (_ROOT / name).exists(), f"{page.name}: {name}"
+            # ROOM and NAME stand for any.
+            if not re.search("ROOM|NAME", name):
+                assert (_ROOT / name).exists(), f"{page.name}: {name}"
         for target in re.findall(r"\]\(((?!http)[^)]*)\)", text):
             path, _, section = target.partition("#")
             other = page.parent / path if path else page
