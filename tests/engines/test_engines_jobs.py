@@ -17,6 +17,7 @@ import tensorflow as tf
 from components.evaluation import OVERALL, read_evaluation
 from data.beam_runner import beam_arguments
 from data.convert import convert
+from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.engines.running import free_port, wait_for
@@ -44,7 +45,7 @@ def voc(tmp_path_factory) -> Path:
 def records(voc, tmp_path_factory) -> Path:
     """A folder that was converted in this process."""
     output = tmp_path_factory.mktemp("direct") / "records"
-    convert(voc, output, classes=_CLASSES, **SPLIT_LISTS)
+    convert(voc, output, ConversionOptions(classes=_CLASSES, **SPLIT_LISTS))
     return output
 
 
