@@ -11,8 +11,12 @@ import yaml
 from tests.components.kubernetes_api import VERSIONS
 
 _ROOT = Path(__file__).parents[2]
-# Custom resources, which have schemas of their own.
-_OF_OTHERS = ("serving.kserve.io/v1beta1", "monitoring.coreos.com/v1")
+# Custom resources, which have schemas of their own, and what only kubectl reads.
+_OF_OTHERS = (
+    "serving.kserve.io/v1beta1",
+    "monitoring.coreos.com/v1",
+    "kustomize.config.k8s.io/v1beta1",
+)
 _MANIFESTS = _ROOT / "pipeline" / "kubeflow" / "manifests"
 _OBJECTS = {
     document["kind"]: document
