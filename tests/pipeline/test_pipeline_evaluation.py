@@ -36,7 +36,7 @@ def bounds_of(config):
 
 def test_bounds_of_the_defaults_are_on_the_whole_split():
     config = config_of()
-    assert bounds_of(config) == {("mAP", False): 0.7, ("mAP_significant", True): -0.01}
+    assert bounds_of(config) == {("mAP", False): 0.0, ("mAP_significant", True): -0.01}
     assert list(config.slicing_specs) == [config_pb2.SlicingSpec()]
 
 
@@ -65,7 +65,7 @@ def test_without_a_baseline_only_the_bound_on_the_change_goes():
     config = tfma.utils.update_eval_config_with_defaults(
         config_of("min_class_ap=dog:0.5"), has_baseline=False, rubber_stamp=True
     )
-    assert bounds_of(config) == {("mAP", False): 0.7, ("AP/dog", False): 0.5}
+    assert bounds_of(config) == {("mAP", False): 0.0, ("AP/dog", False): 0.5}
 
 
 def test_intervals_and_coco_are_part_of_the_metric_on_request():

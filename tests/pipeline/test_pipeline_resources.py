@@ -33,9 +33,10 @@ def test_a_component_s_own_values_win_and_lists_add_up():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_only_trainer_and_tuner_of_a_real_data_set_ask_for_a_gpu(preset):
+def test_only_trainer_and_tuner_of_the_large_presets_ask_for_a_gpu(preset):
+    gpus = None if preset in ("sample", "light") else 1
     for component in ("Trainer", "Tuner"):
-        assert _of(component, preset=preset).gpu_count == (None if preset == "sample" else 1)
+        assert _of(component, preset=preset).gpu_count == gpus
     assert _of("Evaluator", preset=preset) == Resources()
     assert _of("Trainer", "Trainer.gpu_count=0", preset=preset).gpu_count == 0
 
@@ -65,7 +66,7 @@ def test_only_trainer_and_tuner_of_a_real_data_set_ask_for_a_gpu(preset):
             "Trainer.secrets=TOKEN=secret",
             "secrets: 'TOKEN=secret' must be written as VARIABLE=secret/key",
         ),
-        ("cpu=2", "--set resources.cpu: '2' must be a section with cpu, memory_gb"),
+        ("cpu=2", "--set resources.cpu: '2' must be a section with settings such as cpu, memory_gb"),
         ("Trainer.a.b=2", "--set resources.Trainer.a: unknown setting"),
     ],
 )
