@@ -37,6 +37,8 @@ def test_versions_name_code_python_tensorflow_and_beam():
 def test_the_hash_sees_a_change_in_every_room(room, tmp_path):
     for name in worker_code.ROOMS:
         (tmp_path / name).mkdir()
+        # Else the installed package of this name would come first.
+        (tmp_path / name / "__init__.py").touch()
     shutil.copy(_ROOT / "data" / "worker_code.py", tmp_path / "data")
     shutil.copy(_ROOT / "data" / "errors.py", tmp_path / "data")
     before = _versions(tmp_path)
