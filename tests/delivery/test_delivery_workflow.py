@@ -108,7 +108,8 @@ def test_a_release_is_compiled_as_the_docs_say(arguments, root):
     """But for the image: the docs' names are the defaults of the repository's variables."""
     text = (root / "docs" / "kubeflow.md").read_text(encoding="utf-8")
     (step,) = re.findall(r"\*\*Compile\.\*\*\s+```\n(.*?)```", text, re.S)
-    python, script, *documented = shlex.split(step.replace("\\\n", " "))
+    program, *documented = shlex.split(step.replace("\\\n", " "))
+    assert program == "ssd"
     parse = kubeflow_runner._parser().parse_args
     released, documented = vars(parse(arguments("compile"))), vars(parse(documented))
     assert "trainer.backbone_weights=imagenet" in documented["set"]

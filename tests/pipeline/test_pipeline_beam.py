@@ -53,7 +53,8 @@ def _run(folder, name, beam_args) -> dict[str, dict[str, list]]:
         metadata_connection_config=store,
         beam_args=beam_args,
     )
-    return run_with_progress(pipeline, RunOptions(to_nodes=["Transform"]))
+    options = RunOptions(to_nodes=["Transform"])
+    return run_with_progress(pipeline, options, run=name, output=folder, known={})
 
 
 def _folder(outputs, component, key) -> Path:
