@@ -1,6 +1,7 @@
 """Spans and versions of the data, up to what TFX reads and writes down of them."""
 
 import dataclasses
+import itertools
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,8 @@ def _span(examples):
 def read_examples(spans, tmp_path):
     """Runs the pipeline's ImportExampleGen; gives what it wrote down, and its test record."""
 
+    numbers = itertools.count()
+
     def read_examples():
         config = load_config("sample", ["data.schema=infer"])
         store = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
@@ -103,7 +106,13 @@ def read_examples(spans, tmp_path):
             work_dir="",
             metadata_connection_config=store,
         )
-        outputs = run_with_progress(pipeline, RunOptions(to_nodes=["ImportExampleGen"]))
+        outputs = run_with_progress(
+            pipeline,
+            RunOptions(to_nodes=["ImportExampleGen"]),
+            run=f"run-{next(numbers)}",
+            output=tmp_path,
+            known={},
+        )
         (examples,) = outputs["ImportExampleGen"]["examples"]
         shards = [str(path) for path in Path(examples.uri).glob("Split-test/*")]
         (record,) = tf.data.TFRecordDataset(shards, "GZIP").as_numpy_iterator()
