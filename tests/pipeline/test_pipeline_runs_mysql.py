@@ -77,7 +77,7 @@ def _told(runs):
 
 def test_mysql_tells_a_reader_what_sqlite_tells(server, recorded):
     runs = read_runs(connect(server("reader")))
-    assert [run.name for run in runs] == ["2026-01-01", "2026-01-02"]
+    assert [run.id for run in runs] == ["2026-01-01", "2026-01-02"]
     (examples,) = find_run(runs, "1").step("Trainer").inputs["examples"]
     assert examples.properties == {"fingerprint": "f" * 2000}
     assert _told(runs) == _told(read_runs(connect(str(recorded))))
