@@ -20,7 +20,7 @@ _PYTHON = """\
 java.lang.RuntimeException: Error received from SDK harness for instruction 24: \
 Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1499, in apache_beam.runners.common.DoFnRunner.process
-  File "/work/data/conversion.py", line 16, in check
+  File "/code/data/conversion.py", line 16, in check
     raise Error(text)
 {error}
 
@@ -29,7 +29,7 @@ During handling of the above exception, another exception occurred:
 Traceback (most recent call last):
   File "/venv/apache_beam/runners/worker/sdk_worker.py", line 310, in _execute
     response = task()
-  File "/work/data/conversion.py", line 16, in check
+  File "/code/data/conversion.py", line 16, in check
     raise Error(text)
 {error} [while running 'Map(check)']
 """
@@ -54,7 +54,7 @@ def test_a_data_error_is_all_that_is_said(message):
 
 def test_another_exception_is_named_with_its_place():
     message = _message(_texts(_PYTHON.format(error="KeyError: 'dog'")))
-    assert message.startswith("a Beam worker failed: KeyError: 'dog' (/work/data/conversion.py:16)")
+    assert message.startswith("a Beam worker failed: KeyError: 'dog' (/code/data/conversion.py:16)")
     assert "job BeamApp-1 on localhost:8099" in message
     assert "same paths" not in message
     assert "\n" not in message
