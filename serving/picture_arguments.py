@@ -7,11 +7,11 @@ from pathlib import Path
 
 from data.errors import DataError
 from serving.detecting import Ask, detect_all, report_failures
-from serving.formats import FORMATS, TO_FOLDER, open_format
+from serving.formats import FORMATS, open_format
 from serving.picture_files import find_pictures
 from serving.thresholds import DEFAULT, ScoreThresholds, parse_thresholds
 
-# A line on a terminal and no drawing of thousands where nobody asked for them.
+# A folder of their own, so that drawings do not mix with pictures.
 _DRAWINGS = Path("detections")
 
 
@@ -83,8 +83,6 @@ def detect(options: argparse.Namespace, ask: Ask, thresholds: ScoreThresholds) -
     files = find_pictures(options.images, options.list)
     if not files:
         raise DataError("no pictures. Name files, folders or patterns, or a --list")
-    if options.format in TO_FOLDER and options.output is None:
-        options.output = Path()
     try:
         with open_format(options.format, options.output) as write:
             failed = detect_all(

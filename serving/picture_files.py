@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from data.errors import DataError
 from serving.drawing import open_picture
@@ -15,7 +15,6 @@ from serving.drawing import open_picture
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 # What a model decodes itself.
 _DECODED = ("JPEG", "PNG")
-_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def prepare_picture(file: PictureFile, encoded: bytes) -> EncodedPicture:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             # PngImageFile's own decodes the whole picture.
-            turned = Image.Image.getexif(image).get(_ORIENTATION, 1) != 1
+            turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) != 1
             known = image.format in _DECODED
             width, height = image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
