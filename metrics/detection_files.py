@@ -23,6 +23,20 @@ def file_name(class_name: str) -> str:
     return f"{_PREFIX}{class_name}.txt"
 
 
+def format_line(image_id: str, score: float, box_px: Sequence[float]) -> str:
+    """A line of `LINE` with its end.
+
+    box_px: `ymin, xmin, ymax, xmax`, edges in pixels from 0.
+
+    Raises:
+        DataError: the id has spaces, which the format cannot tell.
+    """
+    if len(image_id.split()) != 1:
+        raise DataError(f"{image_id!r}: comp4 has no way to write an id with spaces")
+    ymin, xmin, ymax, xmax = box_px
+    return f"{image_id} {score:.9g} {xmin + 1:.6f} {ymin + 1:.6f} {xmax:.6f} {ymax:.6f}\n"
+
+
 class ClassDetections(NamedTuple):
     """The detections of one class, in the order of its file."""
 
@@ -50,18 +64,13 @@ def write_detections(accumulator: DetectionAccumulator, folder: Path) -> None:
         DataError: the id of a picture has spaces, which the format cannot tell.
     """
     columns = accumulator.columns()
-    spaced = next((name for name in columns.image_ids.tolist() if len(name.split()) != 1), None)
-    if spaced is not None:
-        raise DataError(f"{spaced!r}: comp4 has no way to write an id with spaces")
+    ids = columns.image_ids[columns.det_image].tolist()
+    lines = [format_line(*row) for row in zip(ids, columns.det_score, columns.det_box, strict=True)]
     folder.mkdir(parents=True)
     for number, name in enumerate(accumulator.class_names):
-        lines = []
-        for row in np.flatnonzero(columns.det_class == number):
-            ymin, xmin, ymax, xmax = columns.det_box[row]
-            box = f"{xmin + 1:.6f} {ymin + 1:.6f} {xmax:.6f} {ymax:.6f}"
-            image_id = columns.image_ids[columns.det_image[row]]
-            lines.append(f"{image_id} {columns.det_score[row]:.9g} {box}\n")
-        (folder / file_name(name)).write_text("".join(lines), encoding="utf-8")
+        rows = np.flatnonzero(columns.det_class == number)
+        text = "".join(lines[row] for row in rows)
+        (folder / file_name(name)).write_text(text, encoding="utf-8")
 
 
 def read_folders(annotations: Path, image_set: Path, detections: Path) -> VocData:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data.errors import DataError
-from metrics.detection_files import file_name
+from metrics.detection_files import file_name, format_line
 from serving.detections import Detection, Prediction, summary
 
 Write = Callable[[Prediction], None]
@@ -164,12 +164,11 @@ def comp4(folder: Path) -> Iterator[Write]:
         if re.search(r"\s", result.name):
             raise DataError(f"{result.path}: comp4 has no way to write a name with spaces")
         for detection in result.detections:
+            line = format_line(result.name, detection.score, _box_px(detection, result))
             if detection.name not in files:
                 path = folder / file_name(detection.name)
                 files[detection.name] = path.open("w", encoding="utf-8")
-            ymin, xmin, ymax, xmax = _box_px(detection, result)
-            box = f"{xmin + 1:.3f} {ymin + 1:.3f} {xmax:.3f} {ymax:.3f}"
-            files[detection.name].write(f"{result.name} {detection.score:.9g} {box}\n")
+            files[detection.name].write(line)
 
     try:
         yield write
