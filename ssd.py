@@ -40,7 +40,7 @@ COMMANDS = (
 class _Subcommand(click.Command):
     """Leaves everything behind its name to a module's `main`."""
 
-    def __init__(self, name: str, target: str, before: tuple[str, ...], help: str):
+    def __init__(self, name: str, target: str, before: tuple[str, ...], help: str) -> None:
         super().__init__(name, help=help, short_help=help)
         self.target = target
         self.before = before

@@ -20,7 +20,7 @@ Arguments = Sequence[str] | None
 class Parser(argparse.ArgumentParser):
     """An argument parser that suggests near misses and knows the command it is run as."""
 
-    def __init__(self, **options: Any):
+    def __init__(self, **options: Any) -> None:
         options.setdefault("prog", _program())
         super().__init__(**options)
 

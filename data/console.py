@@ -62,7 +62,7 @@ class _SilentTensorFlow(MetaPathFinder):
         if spec is not None:
             load = spec.loader.exec_module
 
-            def exec_module(module):
+            def exec_module(module) -> None:
                 with _no_stderr():
                     load(module)
 
@@ -88,5 +88,5 @@ def _no_stderr():
 class _StdoutHandler(logging.Handler):
     """Prints to the standard output of the moment, which tests and progress bars replace."""
 
-    def emit(self, record):
+    def emit(self, record) -> None:
         print(self.format(record), file=sys.stdout, flush=True)

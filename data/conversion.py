@@ -190,15 +190,15 @@ class _PictureFn(beam.DoFn):
 
     stage: str
 
-    def __init__(self, plan: Plan):
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
 
-    def setup(self):
+    def setup(self) -> None:
         self._pictures = PictureIndex(self._plan.marks)
         self._class_ids = {name: number for number, name in enumerate(self._plan.classes, start=1)}
         self._marks = Marks(self._plan.marks, self.stage)
 
-    def teardown(self):
+    def teardown(self) -> None:
         self._pictures.close()
         self._marks.close()
 
@@ -233,7 +233,7 @@ class _Check(_PictureFn):
 class _Assign(beam.DoFn):
     """Takes all tables at once; yields shards as (split, number, uint32 numbers of pictures)."""
 
-    def __init__(self, plan: Plan, pictures: int):
+    def __init__(self, plan: Plan, pictures: int) -> None:
         self._plan = plan
         self._count = pictures
 

@@ -95,7 +95,7 @@ class PortableJob(portable_runner.PipelineResult):
         state_stream: Iterator[beam_job_api_pb2.JobStateEvent],
         options: PortableOptions,
         on_flink: bool,
-    ):
+    ) -> None:
         super().__init__(job_service, job_id, self._kept(message_stream), state_stream)
         self._texts: list[str] = []
         self._options = options

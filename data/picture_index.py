@@ -25,7 +25,7 @@ def write_index(pictures: Iterable[Picture], folder: Path) -> None:
 class PictureIndex:
     """Looks pictures up by number; memory does not grow with them."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self._file = (folder / _PICTURES).open("rb")
         self._offsets = np.load(folder / _OFFSETS, mmap_mode="r")
 

@@ -93,7 +93,7 @@ class Problem(NamedTuple):
 class Unusable(DataError):
     """A problem where it ends the reading of a file."""
 
-    def __init__(self, kind: str, text: str):
+    def __init__(self, kind: str, text: str) -> None:
         self.problem = Problem(kind, text)
         super().__init__(str(self.problem))
 

@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 class Marks:
     """The worker's side: `add` once for each picture that a stage has finished."""
 
-    def __init__(self, folder: Path, stage: str):
+    def __init__(self, folder: Path, stage: str) -> None:
         self._file = (folder / f"{stage}-{uuid.uuid4().hex}").open("ab", buffering=0)
 
     def add(self) -> None:

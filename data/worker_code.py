@@ -43,7 +43,7 @@ def sealed(payload: bytes) -> bytes:
 class _Sealed:
     """Bytes of a pickle and the versions that may open it; unpickles to what the bytes hold."""
 
-    def __init__(self, payload: bytes, made_with: str):
+    def __init__(self, payload: bytes, made_with: str) -> None:
         self._payload = payload
         self._made_with = made_with
 

@@ -43,7 +43,7 @@ class DetectionAccumulator:
     resampling does: every `add` is a picture of its own.
     """
 
-    def __init__(self, class_names: Sequence[str]):
+    def __init__(self, class_names: Sequence[str]) -> None:
         """class_names: in the order of their indices.
 
         Raises:

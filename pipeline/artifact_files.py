@@ -73,7 +73,7 @@ def portable_cache(output: str) -> Iterator[None]:
             }
         )
 
-    def verify_artifacts(artifacts):
+    def verify_artifacts(artifacts) -> None:
         """As TFX's, which only looks whether the folder exists."""
         missing = [a.uri for several in artifacts.values() for a in several if not is_there(a)]
         gone.extend(missing)

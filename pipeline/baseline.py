@@ -51,7 +51,7 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
     With other data or another configuration it does start from that.
     """
 
-    def __init__(self, custom_config: str):
+    def __init__(self, custom_config: str) -> None:
         """custom_config: the Trainer's, as JSON."""
         self._custom_config = json.loads(custom_config)
 

@@ -96,11 +96,11 @@ def run_with_progress(
 class _Runner(local_dag_runner.LocalDagRunner):
     """TFX's, under an id that is known before it runs."""
 
-    def __init__(self, run: str):
+    def __init__(self, run: str) -> None:
         super().__init__()
         self._run = run
 
-    def run_with_ir(self, pipeline, run_options=None):
+    def run_with_ir(self, pipeline, run_options=None) -> None:
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run}
         )

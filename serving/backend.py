@@ -28,7 +28,7 @@ _LARGEST_BODIES = 8
 class Claim:
     """What one request holds of the server: the bytes of its body, and a place in the queue."""
 
-    def __init__(self, memory: Budget, places: Budget):
+    def __init__(self, memory: Budget, places: Budget) -> None:
         self._memory, self._places = memory, places
         self._bytes = self._place = 0
 

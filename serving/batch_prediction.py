@@ -128,7 +128,7 @@ def predict_on_beam(
 class _Detector(ModelHandler[EncodedPicture, Prediction | Failure, SavedModelDetector]):
     """The model of a worker, which answers for pictures in batches."""
 
-    def __init__(self, model: Path, thresholds: ScoreThresholds, batch_size: int):
+    def __init__(self, model: Path, thresholds: ScoreThresholds, batch_size: int) -> None:
         super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
         self._model = model
         self._thresholds = thresholds

@@ -7,7 +7,7 @@ import time
 class Budget:
     """An amount that many threads take from and give back to."""
 
-    def __init__(self, limit: int):
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self._taken = 0
         self._given_back = threading.Condition()

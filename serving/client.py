@@ -33,7 +33,7 @@ _REFUSALS = (400, 413)
 class _Unavailable(Exception):
     """The server could not be reached or is busy: worth another try, after the wait it asks for."""
 
-    def __init__(self, message: str, wait_s: float | None = None):
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
         self.wait_s = wait_s
 
@@ -55,7 +55,7 @@ class Client:
         retries: int = 4,
         wait_s: float = 0.25,
         label: str | None = None,
-    ):
+    ) -> None:
         parts = _address(url)
         self._url = url.rstrip("/")
         self._model = model

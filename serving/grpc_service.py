@@ -68,7 +68,7 @@ class _Services(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    def __init__(self, backend: Backend):
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     def Predict(  # noqa: N802

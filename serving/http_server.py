@@ -41,7 +41,7 @@ class _Connection(web.RequestHandler):
 class HttpServer(web.Server):
     """Hands requests to an API. A connection without a first request in time is closed."""
 
-    def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int):
+    def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int) -> None:
         loop = asyncio.get_running_loop()
         limited = functools.partial(web.BaseRequest, loop=loop, client_max_size=max_body_bytes)
         self._event_loop = loop

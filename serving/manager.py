@@ -60,7 +60,7 @@ class ModelManager:
         load: Callable[[Path], Servable] = Servable,
         max_load_retries: int = 5,
         retry_interval_s: float = 60.0,
-    ):
+    ) -> None:
         self._load = load
         self._max_load_retries = max_load_retries
         self._retry_interval_s = retry_interval_s

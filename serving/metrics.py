@@ -13,7 +13,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
 class Metrics:
     """Counters and histograms that several threads add to, by name and by labels."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counters = defaultdict(Counter)
         # How many are in each bucket, and their sum.

@@ -27,7 +27,7 @@ from serving.version_folders import newest_version
 class SavedModelDetector:
     """A SavedModel that answers for pictures, loaded from a version folder or its base folder."""
 
-    def __init__(self, model: Path):
+    def __init__(self, model: Path) -> None:
         import tensorflow as tf
 
         self.folder = newest_version(model)

@@ -35,7 +35,7 @@ _FILES = 16
 class RequestLogs:
     """The logs of the models that have one. `add` may be called from several threads at once."""
 
-    def __init__(self, models: Iterable[ModelConfig]):
+    def __init__(self, models: Iterable[ModelConfig]) -> None:
         self._lock = threading.Lock()
         self._logs: dict[str, _RequestLog] = {}
         self.configure(models)
@@ -86,7 +86,7 @@ class RequestLogs:
 class _RequestLog:
     """The files of one model; not for several threads at once."""
 
-    def __init__(self, config: LogConfig):
+    def __init__(self, config: LogConfig) -> None:
         self.config = config
         self._writer: tf.io.TFRecordWriter | None = None
         self._lock: BinaryIO | None = None

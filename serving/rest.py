@@ -46,7 +46,9 @@ _CORS = {
 class RestApi:
     """Answers HTTP requests."""
 
-    def __init__(self, backend: Backend, metrics_path: str | None, page: str | None, cors: bool):
+    def __init__(
+        self, backend: Backend, metrics_path: str | None, page: str | None, cors: bool
+    ) -> None:
         self._backend = backend
         self._metrics_path = metrics_path
         self._page = page

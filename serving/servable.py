@@ -25,7 +25,7 @@ _CALLING_THREAD = -1  # in RunOptions.inter_op_thread_pool
 class Servable:
     """One loaded version of a model. `run` may be called from several threads at once."""
 
-    def __init__(self, folder: Path, warm_up: bool = True):
+    def __init__(self, folder: Path, warm_up: bool = True) -> None:
         """Loads the model and answers its warm-up requests; raises StatusError if either fails."""
         if not (folder / SAVED_MODEL_FILE).is_file():
             raise StatusError(

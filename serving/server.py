@@ -117,7 +117,7 @@ _SWITCH: dict[str, Any] = {
 class Server:
     """The models and the ports of one process."""
 
-    def __init__(self, flags: argparse.Namespace):
+    def __init__(self, flags: argparse.Namespace) -> None:
         # TensorFlow is imported here, when the flags are known to be right.
         from serving.backend import Backend
         from serving.manager import ModelManager

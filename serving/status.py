@@ -24,7 +24,7 @@ class StatusError(Exception):
     `http_status` is the code's own unless HTTP has a better one.
     """
 
-    def __init__(self, code: str, message: str, http_status: int | None = None):
+    def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message

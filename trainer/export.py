@@ -35,7 +35,9 @@ class ServedDetector(tf.Module):
     serialised `tf.Example`s. All answer what `postprocessing.detect` returns.
     """
 
-    def __init__(self, network, spec: AnchorSpec, class_names, records, config: TrainerConfig):
+    def __init__(
+        self, network, spec: AnchorSpec, class_names, records, config: TrainerConfig
+    ) -> None:
         super().__init__()
         outputs = network.output_shape[1][-1] - 1
         if outputs != len(class_names):

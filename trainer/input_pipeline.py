@@ -72,7 +72,7 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
 class TransformedRecords:
     """Reads serialised records through the transform graph of a Transform component."""
 
-    def __init__(self, tf_transform_output):
+    def __init__(self, tf_transform_output) -> None:
         feature_spec = tf_transform_output.raw_feature_spec()
         names = fields.detect(feature_spec)
         self.feature_spec = {

@@ -18,7 +18,7 @@ class MovingAverages:
     With `ema` 0 nothing is averaged and nothing stored.
     """
 
-    def __init__(self, network: keras.Model, ema: float):
+    def __init__(self, network: keras.Model, ema: float) -> None:
         self._ema = ema
         self._averaged = network.variables if ema else []
         self.variables = [

@@ -33,7 +33,7 @@ class CaffeSGD(keras.optimizers.SGD):
     would add them up only after clipping, so what is clipped would depend on their number.
     """
 
-    def __init__(self, config: TrainerConfig):
+    def __init__(self, config: TrainerConfig) -> None:
         super().__init__(
             LearningRate(config),
             momentum=float(config.momentum),
@@ -42,7 +42,7 @@ class CaffeSGD(keras.optimizers.SGD):
         )
         self.config = config
 
-    def build(self, variables):
+    def build(self, variables) -> None:
         super().build(variables)
         self.kernels = [len(variable.shape) > 1 for variable in variables]
         self.biases = [variable.name == "bias" for variable in variables]
@@ -50,7 +50,7 @@ class CaffeSGD(keras.optimizers.SGD):
         layers = [variable.path.split("/")[0] for variable in variables]
         self.backbone = [bool(backbone and re.match(backbone, layer)) for layer in layers]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
         if self.kernels[index]:
             gradient = gradient + self.config.weight_decay * ops.convert_to_tensor(variable)

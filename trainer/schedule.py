@@ -15,7 +15,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     of the warm-up to 0 after the last step.
     """
 
-    def __init__(self, config: TrainerConfig):
+    def __init__(self, config: TrainerConfig) -> None:
         self.config = config
 
     def __call__(self, step):

@@ -12,7 +12,7 @@ from trainer.preprocessing import preprocessing_fn
 class SchemaRecords(TransformedRecords):
     """As TransformedRecords; the transform follows from a schema, since it depends on no data."""
 
-    def __init__(self, schema):
+    def __init__(self, schema) -> None:
         classes = {"classes": class_names(schema)}
         self.feature_spec = schema_utils.schema_as_feature_spec(schema).feature_spec
         self.graph = SimpleNamespace(transform_fn=lambda raw: preprocessing_fn(raw, classes))

@@ -39,7 +39,7 @@ class EvalSplit:
 
     def __init__(
         self, files: Sequence[str], records: TransformedRecords, class_names: Sequence[str]
-    ):
+    ) -> None:
         """Reads the ground truth; pictures are read again each time.
 
         Args:

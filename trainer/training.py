@@ -189,7 +189,7 @@ def train(
 class _Pace:
     """How long the rest of a training takes, by the steps so far with all that happened between."""
 
-    def __init__(self, first_step: int, last_step: int):
+    def __init__(self, first_step: int, last_step: int) -> None:
         self._first, self._last = first_step, last_step
         self._started = time.perf_counter()
 
@@ -202,7 +202,7 @@ class _Pace:
 class _Window:
     """Pictures and seconds since the last report."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.started = time.perf_counter()
         self.waited = 0.0
         self.images = 0

@@ -67,7 +67,7 @@ class FromConfigured(keras_tuner.oracles.BayesianOptimizationOracle):
 class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
     """Trains from the same start for each trial and measures on the eval split."""
 
-    def __init__(self, job: Job, settings: dict, oracle, folder: Path):
+    def __init__(self, job: Job, settings: dict, oracle, folder: Path) -> None:
         super().__init__(oracle=oracle, directory=str(folder), project_name="tuning")
         self._job = job
         self._settings = settings
@@ -102,8 +102,8 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
         )
         return {_OBJECTIVE: score}
 
-    def search_space_summary(self, extended=False):
+    def search_space_summary(self, extended=False) -> None:
         """Nothing: each trial says its values."""
 
-    def results_summary(self, num_trials=10):
+    def results_summary(self, num_trials=10) -> None:
         """Nothing: each trial says its score."""

@@ -21,7 +21,7 @@ TRAIN_STATISTICS = "assets.extra/train_statistics.pb"
 class Executor(executor.Executor):
     """Pushes a blessed model whole or not at all, and tells ML Metadata what TFX's would."""
 
-    def Do(self, input_dict, output_dict, exec_properties):
+    def Do(self, input_dict, output_dict, exec_properties) -> None:
         """See TFX's Pusher. Raises DataError where the model cannot be pushed."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(
@@ -80,7 +80,7 @@ class Pusher(base_component.BaseComponent):
         infra_blessing: channel.BaseChannel | None = None,
         card: channel.BaseChannel | None = None,
         statistics: channel.BaseChannel | None = None,
-    ):
+    ) -> None:
         spec = PusherSpec(
             model=model,
             model_blessing=model_blessing,

@@ -41,7 +41,7 @@ def DataGate(
     matching_iou: Parameter[float],
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
-):
+) -> None:
     """Writes what the data is and what is wrong with it.
 
     config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
@@ -91,7 +91,7 @@ def DataGate(
 
 
 @component
-def DataVerdict(report: InputArtifact[DataGateReport]):
+def DataVerdict(report: InputArtifact[DataGateReport]) -> None:
     """Stops the run when the data gate found errors.
 
     A component of its own, because TFX removes what a component that fails has written.

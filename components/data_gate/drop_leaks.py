@@ -21,7 +21,7 @@ def DropLeaks(
     report: InputArtifact[DataGateReport],
     kept: OutputArtifact[Examples],
     id_feature: Parameter[str],
-):
+) -> None:
     """Writes what may be trained with: the train split without leaks, and the eval split.
 
     report: the data gate's, which lists the ids of the training records to leave out.

@@ -44,7 +44,7 @@ def repeated_objects(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
 class AnchorGrid:
     """The anchors of a detector, arranged to find the best one of a box without trying all."""
 
-    def __init__(self, spec: AnchorSpec):
+    def __init__(self, spec: AnchorSpec) -> None:
         self._levels = []
         anchors = anchor_boxes(spec).astype(np.float64)
         for level, size in enumerate(spec.feature_sizes):

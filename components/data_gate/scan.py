@@ -142,13 +142,15 @@ def scan(
 class _Look(beam.DoFn):
     """Everything that can be said of one record by itself."""
 
-    def __init__(self, split: str, fields: Fields, anchors: AnchorSpec, matching_iou: float):
+    def __init__(
+        self, split: str, fields: Fields, anchors: AnchorSpec, matching_iou: float
+    ) -> None:
         self._split = split
         self._fields = fields
         self._anchors = anchors
         self._matching_iou = matching_iou
 
-    def setup(self):
+    def setup(self) -> None:
         self._grid = AnchorGrid(self._anchors)
 
     def process(self, record: bytes) -> Iterator[_Picture]:

@@ -21,7 +21,7 @@ def DetectionReport(
     pushed_model: InputArtifact[standard_artifacts.PushedModel],
     report: OutputArtifact[DetectionReportFile],
     split: Parameter[str],
-):
+) -> None:
     """Writes the report of a run."""
     inputs = (
         card,

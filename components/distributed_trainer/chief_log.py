@@ -19,7 +19,7 @@ _LAST_LINES = 20
 class ChiefLog:
     """What worker 0 has printed, line by line as it comes, from one pod of it after the other."""
 
-    def __init__(self, core: client.CoreV1Api, namespace: str, options: dict):
+    def __init__(self, core: client.CoreV1Api, namespace: str, options: dict) -> None:
         self._core, self._namespace, self._options = core, namespace, options
         self._read_until: dict[str, str] = {}
         self._read_at = time.monotonic()

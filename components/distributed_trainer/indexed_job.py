@@ -88,7 +88,7 @@ class _Job:
         manifest: dict,
         wait: Callable[[float], None],
         poll_seconds: float,
-    ):
+    ) -> None:
         self._host = api.configuration.host
         self._jobs, self._core = client.BatchV1Api(api), client.CoreV1Api(api)
         self._manifest, self._wait, self._poll_seconds = manifest, wait, poll_seconds

@@ -78,7 +78,7 @@ def why_ended(pods: list[dict]) -> str:
 class Told:
     """What is said of a Job that is waiting or restarting: told once each, and not judged."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str) -> None:
         self._title = title
         self._waiting = ""
         self._restarted: set[str] = set()

@@ -118,7 +118,7 @@ def _feature(values: np.ndarray) -> tf.train.Feature:
 class _KeepAnswers(beam.PTransform):
     """Writes records beside what goes on to the metrics, which it leaves as it is."""
 
-    def __init__(self, prefix: str, record: Fields):
+    def __init__(self, prefix: str, record: Fields) -> None:
         super().__init__()
         self._prefix = prefix
         self._record = record

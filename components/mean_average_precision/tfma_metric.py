@@ -74,7 +74,7 @@ class MeanAveragePrecision(metric_types.Metric):
         with_coco: bool = False,
         with_intervals: bool = False,
         name: str = metric_names.MAP,
-    ):
+    ) -> None:
         super().__init__(
             _computations,
             class_names=list(class_names),
@@ -172,7 +172,7 @@ class _ReadPicture(metric_types.Preprocessor):
         with_coco: bool,
         model_name: str,
         is_baseline: bool,
-    ):
+    ) -> None:
         super().__init__(f"{type(self).__name__} {model_name}")
         self._reader = DetectionAccumulator(class_names)
         self._known = np.array([name.encode() for name in class_names], object)

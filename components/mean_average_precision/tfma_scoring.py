@@ -61,7 +61,7 @@ class ScorePictures(beam.CombineFn):
         with_coco: bool,
         with_intervals: bool,
         model_name: str,
-    ):
+    ) -> None:
         self._class_names = tuple(class_names)
         self._slices = tuple(slices)
         self._with_coco = with_coco

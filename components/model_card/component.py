@@ -26,7 +26,7 @@ def ModelCard(
     blessing: InputArtifact[standard_artifacts.ModelBlessing],
     gate: InputArtifact[DataGateReport],
     card: OutputArtifact[ModelCardFolder],
-):
+) -> None:
     """Writes what is known of a model, for those who will use it."""
     facts = gather_facts(
         model=path_utils.serving_model_path(model.uri),

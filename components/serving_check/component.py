@@ -27,7 +27,7 @@ def ServingCheck(
     max_latency_ms: Parameter[float],
     max_memory_mb: Parameter[float],
     score_tolerance: Parameter[float],
-):
+) -> None:
     """Blesses a model that a server answers right with, as TFX's InfraValidator would.
 
     The Pusher goes by the blessing. serving_check.json beside it has what was measured and, if

@@ -43,7 +43,7 @@ class Connection:
 class _Client(kfp.Client):
     """kfp's client, with a client certificate, and an answer at once when nobody listens."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         super().__init__(
             host=connection.host,
@@ -90,7 +90,7 @@ class _Client(kfp.Client):
 class Cluster:
     """Kubeflow Pipelines at a host. Every method raises DataError for what a user can put right."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         with explained(connection.host), _muted():
             self._client = _Client(connection)

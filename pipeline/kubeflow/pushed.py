@@ -23,7 +23,7 @@ def LatestPushedModel(
     model: OutputArtifact[standard_artifacts.Model],
     model_dir: Parameter[str],
     candidate: InputArtifact[standard_artifacts.Model] = None,
-):
+) -> None:
     """Copies the latest version under `model_dir` that is not the candidate of this run."""
     own = candidate and Path(path_utils.serving_model_path(candidate.uri), IDENTITY).read_bytes()
     for version in _versions(model_dir):
@@ -36,7 +36,7 @@ def LatestPushedModel(
 @component
 def LatestPushedData(
     statistics: OutputArtifact[standard_artifacts.ExampleStatistics], model_dir: Parameter[str]
-):
+) -> None:
     """Copies the statistics of the data that the latest version under `model_dir` has learnt."""
     for version in _versions(model_dir):
         source = version / TRAIN_STATISTICS
@@ -52,7 +52,7 @@ def LatestPushedData(
 class PushedBaselines:
     """Baselines from the folder of pushed versions."""
 
-    def __init__(self, model_dir: str):
+    def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
 
     def data(self, statistics: Channel):

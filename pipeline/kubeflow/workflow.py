@@ -39,7 +39,7 @@ class Task:
 class Workflow:
     """A workflow as its `manifest`, JSON, has it; an empty one has not begun."""
 
-    def __init__(self, manifest: str):
+    def __init__(self, manifest: str) -> None:
         workflow = json.loads(manifest or "{}")
         self._metadata = workflow.get("metadata", {})
         status = workflow.get("status", {})

@@ -129,7 +129,7 @@ class Variant:
 
     head = staticmethod(separable_head)
 
-    def __init__(self, package: str, width: float = 1.0, depth: float = 1.0):
+    def __init__(self, package: str, width: float = 1.0, depth: float = 1.0) -> None:
         self.PRETRAINED = Pretrained(package=package, from_torch=from_torch)
         self._width, self._depth = width, depth
         numbers: list[list[str]] = [[] for _ in _STAGES]

@@ -32,7 +32,7 @@ class FrozenNormConv2D(layers.Layer):
         depthwise: bool = False,
         activation: str | None = "relu6",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.kernel_size = kernel_size
         self.filters = filters
@@ -40,7 +40,7 @@ class FrozenNormConv2D(layers.Layer):
         self.depthwise = depthwise
         self.activation = keras.activations.get(activation)
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         channels = input_shape[-1]
         side = self.kernel_size
         outputs = channels if self.depthwise else self.filters

@@ -29,7 +29,7 @@ class L2Normalisation(layers.Layer):
     conv4_3 has larger activations than the other maps (ParseNet; SSD paper, section 3.1).
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape) -> None:
         self.scale = self.add_weight(
             name="scale", shape=(input_shape[-1],), initializer=keras.initializers.Constant(20.0)
         )

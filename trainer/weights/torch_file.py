@@ -128,7 +128,7 @@ def _read_legacy(path: Path):
 class _Unpickler(pickle.Unpickler):
     """Builds descriptions of tensors, and nothing that a state dict does not need."""
 
-    def __init__(self, file):
+    def __init__(self, file) -> None:
         # Files of Python 2 hold byte strings.
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
