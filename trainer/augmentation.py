@@ -32,7 +32,7 @@ class Draws(NamedTuple):
     colours: tf.Tensor
 
 
-def draw(boxes, seeds, recipe: Recipe) -> Draws:
+def draw(boxes: tf.RaggedTensor, seeds: tf.Tensor, recipe: Recipe) -> Draws:
     """Draws the window of each picture to show, whether to mirror it, and its change of colours.
 
     A whole batch at a time, because there are many small steps, each of which costs the same for
@@ -55,7 +55,7 @@ def draw(boxes, seeds, recipe: Recipe) -> Draws:
     return Draws(window, flip[:, 0] < recipe.flip_probability, _colours(colours, recipe))
 
 
-def _uniforms(seeds, count):
+def _uniforms(seeds: tf.Tensor, count: int) -> tf.Tensor:
     """float32 [batch, count] in [0, 1), a row from each seed."""
     return tf.map_fn(
         lambda seed: tf.random.stateless_uniform([count], seed),
@@ -64,7 +64,7 @@ def _uniforms(seeds, count):
     )
 
 
-def _expand(draws, recipe: Recipe):
+def _expand(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """The canvas around each picture, relative to the picture, from draws [batch, 4]."""
     chance, ratio, offset = tf.split(draws, [1, 1, 2], axis=1)
     low, high = recipe.expand_ratio
@@ -73,7 +73,9 @@ def _expand(draws, recipe: Recipe):
     return tf.concat([origin, origin + ratio], axis=1)
 
 
-def _choose_patch(boxes, choice, tries, recipe: Recipe):
+def _choose_patch(
+    boxes: tf.RaggedTensor, choice: tf.Tensor, tries: tf.Tensor, recipe: Recipe
+) -> tf.Tensor:
     """Patches [batch, 4] of canvases: each sampler's first success and the whole compete.
 
     Args:
@@ -95,7 +97,9 @@ def _choose_patch(boxes, choice, tries, recipe: Recipe):
     return tf.where(is_patch[:, None], patch, [0.0, 0.0, 1.0, 1.0])
 
 
-def _place_tries(draws, recipe: Recipe):
+def _place_tries(
+    draws: tf.Tensor, recipe: Recipe
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Patches from draws [batch, 4, samplers, tries]: four sides [batch, samplers, tries]."""
     draws = tf.unstack(draws, axis=1)
     low, high = recipe.patch_scale
@@ -110,7 +114,11 @@ def _place_tries(draws, recipe: Recipe):
     return ymin, xmin, ymin + height, xmin + width
 
 
-def _accepts(patches, boxes, recipe: Recipe):
+def _accepts(
+    patches: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor],
+    boxes: tf.RaggedTensor,
+    recipe: Recipe,
+) -> tf.Tensor:
     """bool [batch, samplers, tries]: whether the kept boxes have the sampler's IoU with the patch.
 
     A box is kept when its centre lies in the patch. A picture without objects takes any patch,
@@ -129,7 +137,7 @@ def _accepts(patches, boxes, recipe: Recipe):
     least = np.float32(PATCH_IOUS)[:, None]
     fits = overlap >= least * union
 
-    def of_any_box(holds):
+    def of_any_box(holds: tf.Tensor) -> tf.Tensor:
         holds = tf.cast(holds, tf.int32)
         return tf.math.unsorted_segment_max(holds, pictures, boxes.nrows()) > 0
 
@@ -140,7 +148,7 @@ def _accepts(patches, boxes, recipe: Recipe):
     return good | (empty[:, None, None] & (least == 0.0))
 
 
-def centres_inside(boxes, window):
+def centres_inside(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     """Whether the centres of boxes [..., 4] lie in windows [..., 4]: bool [...]."""
     low, high = tf.split(boxes, 2, axis=-1)
     centre = (low + high) / 2.0
@@ -148,19 +156,19 @@ def centres_inside(boxes, window):
     return tf.reduce_all((centre > low) & (centre < high), axis=-1)
 
 
-def _origin_and_extent(window):
+def _origin_and_extent(window: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Windows' ymin, xmin and their height, width, each twice: two float32 [..., 4]."""
     low, high = tf.split(window, 2, axis=-1)
     extent = high - low
     return tf.concat([low, low], axis=-1), tf.concat([extent, extent], axis=-1)
 
 
-def _relative_to(boxes, window):
+def _relative_to(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     origin, extent = _origin_and_extent(window)
     return (boxes - origin) / extent
 
 
-def boxes_in_window(boxes, window, flip):
+def boxes_in_window(boxes: tf.Tensor, window: tf.Tensor, flip: tf.Tensor) -> tf.Tensor:
     """Boxes of the picture as boxes of the shown window, clipped to it and mirrored.
 
     Args:
@@ -179,7 +187,7 @@ def boxes_in_window(boxes, window, flip):
 _NEUTRAL = (0.0, 1.0, 1.0, 0.0, 1.0)
 
 
-def _colours(draws, recipe: Recipe):
+def _colours(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """How much to change each picture's colours, from draws [batch, 9]; see `distort_colours`."""
     happens, amounts = tf.split(draws, [4, 5], axis=1)
     bright, contrast, saturate, turn = tf.unstack(happens < recipe.colour_probability, axis=1)
@@ -203,7 +211,7 @@ def _colours(draws, recipe: Recipe):
     )
 
 
-def distort_colours(pixels, colours):
+def distort_colours(pixels: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue of float32 [h, w, 3] in 0-255.
 
     Values are clipped after each, as 8-bit pictures would be, but for what rounding adds.
@@ -227,25 +235,25 @@ def distort_colours(pixels, colours):
     return pixels
 
 
-def _brighten(pixels, shift):
+def _brighten(pixels: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(pixels + shift, 0.0, 255.0)
 
 
-def _contrast(pixels, factor):
+def _contrast(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.minimum(pixels * factor, 255.0)
 
 
-def _saturate(pixels, scale):
+def _saturate(pixels: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """HSV's saturation times a factor, at most 1; hue and value stay."""
 
-    def fade():
+    def fade() -> tf.Tensor:
         # A channel lies below the value in proportion to the saturation. Where that only falls
         # there is no limit to look for, and this takes less time than TensorFlow's operator.
         red, green, blue = tf.unstack(pixels, axis=-1)
         value = tf.maximum(tf.maximum(red, green), blue)
         return pixels * scale + tf.expand_dims(value * (1.0 - scale), -1)
 
-    def strengthen():
+    def strengthen() -> tf.Tensor:
         return tf.raw_ops.AdjustSaturation(images=pixels, scale=scale)
 
     return tf.cond(scale < 1.0, fade, strengthen)

@@ -6,8 +6,10 @@ import lzma
 import os
 import re
 import zipfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from data.errors import DataError
@@ -27,7 +29,7 @@ _DAMAGE = (
 _NAME = re.compile(r"step-(\d{8})\.npz")
 
 
-def save(folder: Path, step: int, variables, keep: int) -> Path:
+def save(folder: Path, step: int, variables: Sequence[keras.Variable], keep: int) -> Path:
     """Writes the values of `variables` after `step` steps and removes all but the last `keep`.
 
     Raises:
@@ -40,7 +42,7 @@ def save(folder: Path, step: int, variables, keep: int) -> Path:
     return path
 
 
-def restore_latest(folder: Path, variables) -> int:
+def restore_latest(folder: Path, variables: Sequence[keras.Variable]) -> int:
     """Loads the newest readable checkpoint into `variables`; returns its step, 0 without one.
 
     A damaged file is named in a warning and the one before it is taken.
@@ -63,12 +65,12 @@ def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found), reverse=True)
 
 
-def key(index: int, variable) -> str:
+def key(index: int, variable: keras.Variable) -> str:
     """Names a variable among those stored with it."""
     return f"{index}:{variable.path}"
 
 
-def as_arrays(variables) -> dict[str, np.ndarray]:
+def as_arrays(variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:
     """The values of variables by `key`."""
     return {key(i, v): np.asarray(v) for i, v in enumerate(variables)}
 

@@ -17,7 +17,7 @@ from trainer.anchors import anchor_boxes
 from trainer.boxes import to_corners
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
-from trainer.input_pipeline import count_records, training_batches
+from trainer.input_pipeline import TransformedRecords, count_records, training_batches
 from trainer.matching import match
 
 _log = logging.getLogger("ssd")
@@ -33,7 +33,7 @@ _GOLDEN_RATIO = 0.618034
 
 def draw_contact_sheet(
     shards: Sequence[str],
-    records,
+    records: TransformedRecords,
     classes: Sequence[str],
     config: TrainerConfig,
     count: int,
@@ -85,7 +85,9 @@ def draw_contact_sheet(
     return _arrange(tiles, caption)
 
 
-def _matched(boxes, labels, anchors, matching_iou: float) -> tuple[np.ndarray, np.ndarray]:
+def _matched(
+    boxes: np.ndarray, labels: np.ndarray, anchors: np.ndarray, matching_iou: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Corner boxes and class ids of the anchors that answer for an object."""
     (anchor_labels,), _ = match(boxes[None], labels[None], anchors, matching_iou)
     anchor_labels = np.asarray(anchor_labels)
@@ -93,7 +95,14 @@ def _matched(boxes, labels, anchors, matching_iou: float) -> tuple[np.ndarray, n
     return np.asarray(to_corners(anchors))[positive], anchor_labels[positive]
 
 
-def _tile(image, boxes, labels, anchors, anchor_labels, classes) -> Image.Image:
+def _tile(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    anchors: np.ndarray,
+    anchor_labels: np.ndarray,
+    classes: Sequence[str],
+) -> Image.Image:
     """One picture, labelled with its classes and the number of its anchors."""
     pixels = Image.fromarray(np.clip(image.round(), 0, 255).astype(np.uint8))
     tile = pixels.resize((_TILE_PX, _TILE_PX), Image.Resampling.BICUBIC)
@@ -113,7 +122,7 @@ def _tile(image, boxes, labels, anchors, anchor_labels, classes) -> Image.Image:
     return Image.alpha_composite(tile.convert("RGBA"), overlay).convert("RGB")
 
 
-def _edges_px(box) -> tuple[int, int, int, int]:
+def _edges_px(box: np.ndarray) -> tuple[int, int, int, int]:
     """Left, top, right, bottom in the tile; edges that reach out of it stay outside."""
     top, left, bottom, right = (round(float(side) * _TILE_PX) for side in box)
     return left, top, max(right - 1, left), max(bottom - 1, top)

@@ -3,7 +3,7 @@
 Training, evaluation and serving all call `resize`, so a model sees the same pixels in each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 from trainer.backbones import MEAN_RGB
 
 
-def resize(image, extent):
+def resize(image: tf.Tensor, extent: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Warps a picture bilinearly, pixel centres at half integers, as `tf.image.resize` does.
 
     Args:
@@ -61,7 +61,7 @@ class Placement(NamedTuple):
     window: tf.Tensor
 
 
-def place(window, flip, extent, size: int) -> Placement:
+def place(window: tf.Tensor, flip: tf.Tensor, extent: tf.Tensor, size: int) -> Placement:
     """Moves windows so that whole pixels of the picture fill whole pixels of the result.
 
     Only so is what is visible a plain resize of a part of the picture, by far the fastest sampling
@@ -118,7 +118,7 @@ def place(window, flip, extent, size: int) -> Placement:
     )
 
 
-def decode_part(encoded, placement: Placement):
+def decode_part(encoded: tf.Tensor, placement: Placement) -> tf.Tensor:
     """Decodes only the part of a JPEG that is shown.
 
     Args:
@@ -131,7 +131,7 @@ def decode_part(encoded, placement: Placement):
     return tf.ensure_shape(tf.slice(pixels, placement.first, placement.shown), [None, None, 3])
 
 
-def fill(part, placement: Placement, size: int, change: Callable):
+def fill(part: tf.Tensor, placement: Placement, size: int, change: Callable) -> tf.Tensor:
     """Resizes a part of a picture into its place in a square; around it comes the mean colour.
 
     Args:
@@ -153,7 +153,7 @@ def fill(part, placement: Placement, size: int, change: Callable):
     # As a row of numbers, the first of which are copied as one block.
     around = tf.constant(np.tile(np.float32(MEAN_RGB), size * size))
 
-    def framed():
+    def framed() -> tf.Tensor:
         # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.
         counts = tf.unstack(tf.reduce_prod(placement.margins, axis=1, keepdims=True))
         above, left, right, below = (

@@ -1,7 +1,7 @@
 """The SSD network: a backbone, its anchors and a pair of heads on every feature map."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from trainer.config import TrainerConfig
 from trainer.model_zoo import DETECTORS, anchor_spec
 
 
-def dense_head(x, outputs: int, name: str):
+def dense_head(x: keras.KerasTensor, outputs: int, name: str) -> keras.KerasTensor:
     """[batch, height, width, outputs] by a 3x3 convolution, the paper's head."""
     return layers.Conv2D(
         outputs, 3, padding="same", kernel_initializer="glorot_uniform", name=name
@@ -91,7 +91,7 @@ def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float3
 
 
 @contextmanager
-def _dtype_policy(name: str):
+def _dtype_policy(name: str) -> Iterator[None]:
     # Layers of keras.applications take no policy but the global one.
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)

@@ -60,7 +60,7 @@ def cluster_size() -> int:
         ) from error
 
 
-def _count_workers(tf_config) -> int:
+def _count_workers(tf_config: object) -> int:
     """The number of workers; ValueError for what TensorFlow refuses or would wait on for ever."""
     cluster = tf_config.get("cluster", {}) if isinstance(tf_config, dict) else None
     if not isinstance(cluster, dict):
@@ -91,7 +91,7 @@ def _count_workers(tf_config) -> int:
     return workers
 
 
-def _is_address(value) -> bool:
+def _is_address(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r".+:[0-9]+", value) is not None
 
 

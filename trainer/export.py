@@ -1,8 +1,10 @@
 """The SavedModel that is evaluated, pushed and served: one network, three ways to ask it."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -18,6 +20,7 @@ from trainer import bounded_decoding, checkpoints, crop_and_resize
 from trainer.anchors import AnchorSpec, anchor_boxes, anchors_hash
 from trainer.config import TrainerConfig
 from trainer.files import MODEL_NAME, WEIGHTS
+from trainer.input_pipeline import TransformedRecords
 from trainer.postprocessing import detect, output_specs
 from trainer.preprocessing import ENCODED
 
@@ -36,7 +39,12 @@ class ServedDetector(tf.Module):
     """
 
     def __init__(
-        self, network, spec: AnchorSpec, class_names, records, config: TrainerConfig
+        self,
+        network: keras.Model,
+        spec: AnchorSpec,
+        class_names: Sequence[str],
+        records: TransformedRecords,
+        config: TrainerConfig,
     ) -> None:
         super().__init__()
         outputs = network.output_shape[1][-1] - 1
@@ -54,7 +62,7 @@ class ServedDetector(tf.Module):
         self.records = records
         self.config = config
 
-    def detect(self, inputs):
+    def detect(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detections for network inputs float32 [batch, size, size, 3]."""
         box_codes, class_logits = self.network(inputs, training=False)
         return detect(box_codes, class_logits, self.anchors, self.class_names, self.config)
@@ -62,39 +70,41 @@ class ServedDetector(tf.Module):
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
     )
-    def serving_default(self, image_bytes):
+    def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._in_chunks(self._detect_encoded, image_bytes)
 
     @tf.function(
         autograph=False,
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
-    def serving_tensor(self, images):
+    def serving_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._in_chunks(lambda chunk: self.detect(self._resize_all(chunk)), images)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
     )
-    def serving_examples(self, examples):
+    def serving_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._in_chunks(
             lambda chunk: self._detect_encoded(self.records(chunk)[ENCODED]), examples
         )
 
-    def _detect_encoded(self, encoded):
-        def decode(picture):
+    def _detect_encoded(self, encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        def decode(picture: tf.Tensor) -> tf.Tensor:
             return self._resize(bounded_decoding.decode(picture))
 
         shape = tf.TensorSpec([self.size, self.size, 3], tf.float32)
         return self.detect(tf.map_fn(decode, encoded, fn_output_signature=shape))
 
-    def _resize_all(self, images):
+    def _resize_all(self, images: tf.Tensor) -> tf.Tensor:
         shape = tf.TensorSpec([self.size, self.size, 3], tf.float32)
         return tf.map_fn(self._resize, images, fn_output_signature=shape)
 
-    def _resize(self, image):
+    def _resize(self, image: tf.Tensor) -> tf.Tensor:
         return crop_and_resize.resize(image, [self.size, self.size])
 
-    def _in_chunks(self, answer, inputs):
+    def _in_chunks(
+        self, answer: Callable[[tf.Tensor], dict[str, tf.Tensor]], inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         """`answer` applied to slices of at most _CHUNK rows of `inputs`, results joined again."""
         total = tf.shape(inputs)[0]
         arrays = {
@@ -104,7 +114,9 @@ class ServedDetector(tf.Module):
             for name, (dtype, shape) in output_specs(self.config.max_detections).items()
         }
 
-        def body(start, arrays):
+        def body(
+            start: tf.Tensor, arrays: dict[str, tf.TensorArray]
+        ) -> tuple[tf.Tensor, dict[str, tf.TensorArray]]:
             results = answer(inputs[start : start + _CHUNK])
             index = start // _CHUNK
             written = {name: array.write(index, results[name]) for name, array in arrays.items()}
@@ -114,7 +126,9 @@ class ServedDetector(tf.Module):
         return {name: array.concat() for name, array in arrays.items()}
 
 
-def export(detector: ServedDetector, folder: Path, facts: dict, warmup_pictures) -> None:
+def export(
+    detector: ServedDetector, folder: Path, facts: dict, warmup_pictures: Sequence[bytes]
+) -> None:
     """Writes the SavedModel with its warm-up requests and IDENTITY.
 
     Args:

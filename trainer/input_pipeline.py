@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,10 +21,14 @@ from trainer.config import TrainerConfig
 from trainer.preprocessing import BOX_SIDES, CROWD, DIFFICULT, ENCODED, LABEL, RECORD_ID
 from trainer.recipes import RECIPES
 
+if TYPE_CHECKING:
+    import tensorflow_transform as tft
+
 # Records parsed at a time: the transform graph costs as much for 64 as for one.
 _PLAN_BATCH = 64
 # Shards read in turn.
 _OPEN_SHARDS = 8
+_FeatureSpec = tf.io.FixedLenFeature | tf.io.VarLenFeature | tf.io.RaggedFeature
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -52,7 +56,7 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
         DataError: there are none, or a shard is not a whole TFRecord file.
     """
 
-    def add(state, batch):
+    def add(state: tuple[tf.Tensor, tf.Tensor], batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         prints = tf.bitcast(tf.fingerprint(batch[:, None]), tf.uint64)
         return state[0] + tf.size(batch), state[1] + tf.reduce_sum(prints)
 
@@ -72,7 +76,7 @@ def count_records(files: Sequence[str]) -> tuple[int, str]:
 class TransformedRecords:
     """Reads serialised records through the transform graph of a Transform component."""
 
-    def __init__(self, tf_transform_output) -> None:
+    def __init__(self, tf_transform_output: "tft.TFTransformOutput") -> None:
         feature_spec = tf_transform_output.raw_feature_spec()
         names = fields.detect(feature_spec)
         self.feature_spec = {
@@ -81,7 +85,7 @@ class TransformedRecords:
         }
         self.graph = tf.saved_model.load(tf_transform_output.transform_savedmodel_dir)
 
-    def __call__(self, serialised):
+    def __call__(self, serialised: tf.Tensor) -> dict[str, tf.Tensor]:
         """Strings [batch] -> the outputs of `preprocessing.preprocessing_fn`, boxes padded.
 
         Returns:
@@ -101,7 +105,7 @@ class TransformedRecords:
         }
 
 
-def _optional(spec):
+def _optional(spec: _FeatureSpec) -> _FeatureSpec:
     """A record to predict on need not carry what only training reads."""
     if isinstance(spec, tf.io.FixedLenFeature):
         default = np.full(spec.shape, "" if spec.dtype == tf.string else 0)
@@ -145,7 +149,7 @@ def training_batches(
     part = context.get_per_replica_batch_size(config.batch_size)
     first_epoch, skip = divmod(first_step * config.batch_size, num_records)
 
-    def epoch_records(epoch):
+    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         seed = tf.stack([tf.constant(config.seed, tf.int64), epoch])
         shards = tf.random.experimental.stateless_shuffle(tf.constant(list(files)), seed)
         in_turn = tf.data.Dataset.from_tensor_slices(shards).interleave(
@@ -161,7 +165,7 @@ def training_batches(
         )
         return tf.data.Dataset.zip((shuffled, tf.data.Dataset.from_tensors(epoch).repeat()))
 
-    def plan(serialised, epoch):
+    def plan(serialised: tf.Tensor, epoch: tf.Tensor) -> ExamplePlan:
         planned = plan_examples(records(serialised), epoch, config, size)
         # One row more: TensorFlow crashes where `unbatch` meets a tensor without elements.
         return planned._replace(
@@ -169,7 +173,7 @@ def training_batches(
             labels=tf.pad(planned.labels, [[0, 0], [0, 1]]),
         )
 
-    def make(planned):
+    def make(planned: ExamplePlan) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return make_image(planned, size), planned.boxes, planned.labels
 
     batches = (
@@ -188,27 +192,33 @@ def training_batches(
     return (batches.map(_few_shapes) if config.xla else batches).prefetch(2)
 
 
-def _without_empty_rows(images, boxes, labels):
+def _without_empty_rows(
+    images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """As many rows of boxes and labels as the picture with most objects has."""
     rows = tf.reduce_max(tf.math.count_nonzero(labels, axis=1))
     return images, boxes[:, :rows], labels[:, :rows]
 
 
-def _few_shapes(images, boxes, labels):
+def _few_shapes(
+    images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """A batch with boxes padded to a multiple of 8: XLA compiles the step for each shape anew."""
     missing = -tf.shape(labels)[1] % 8
     boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
     return images, boxes, tf.pad(labels, [[0, 0], [0, missing]])
 
 
-def _of_this_worker(records, batch_size: int, context) -> tf.data.Dataset:
+def _of_this_worker(
+    records: tf.data.Dataset, batch_size: int, context: tf.distribute.InputContext
+) -> tf.data.Dataset:
     """Of every whole batch the records for the replicas of one worker."""
     workers = context.num_input_pipelines
     if workers == 1:
         return records
     share = batch_size // workers
 
-    def ours(index, _):
+    def ours(index: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
         return index % batch_size // share == context.input_pipeline_id
 
     return records.enumerate().filter(ours).map(lambda _, record: record)
@@ -229,7 +239,9 @@ class ExamplePlan(NamedTuple):
     labels: tf.Tensor
 
 
-def plan_examples(records, epoch, config: TrainerConfig, size: int) -> ExamplePlan:
+def plan_examples(
+    records: dict[str, tf.Tensor], epoch: tf.Tensor, config: TrainerConfig, size: int
+) -> ExamplePlan:
     """Draws the augmentation of a batch of transformed records and what becomes of their objects.
 
     All but the pixels, for many pictures at a time: these are some 200 small operations.
@@ -263,14 +275,14 @@ def plan_examples(records, epoch, config: TrainerConfig, size: int) -> ExamplePl
     return ExamplePlan(encoded, placement, drawn.colours, boxes, labels)
 
 
-def make_image(plan: ExamplePlan, size: int):
+def make_image(plan: ExamplePlan, size: int) -> tf.Tensor:
     """The planned picture of one record, float32 [size, size, 3] in 0-255."""
     part = crop_and_resize.decode_part(plan.encoded, plan.placement)
     change = partial(augmentation.distort_colours, colours=plan.colours)
     return crop_and_resize.fill(part, plan.placement, size, change)
 
 
-def _record_seeds(record_id, epoch, seed: int):
+def _record_seeds(record_id: tf.Tensor, epoch: tf.Tensor, seed: int) -> tf.Tensor:
     """int64 [batch, 2] from (seed, epoch, record)."""
     record = tf.strings.to_hash_bucket_fast(record_id, 2**31 - 1)
     return tf.stack(

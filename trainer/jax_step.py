@@ -1,13 +1,19 @@
 """The training step on JAX (`KERAS_BACKEND=jax`); TensorFlow is not imported."""
 
+from collections.abc import Callable
+
 import jax
 import keras
+import numpy as np
 
 from trainer.config import TrainerConfig
+from trainer.moving_averages import MovingAverages
 from trainer.objective import objective
 
 
-def initial_state(network, optimizer, averages) -> tuple[list, list, list, list]:
+def initial_state(
+    network: keras.Model, optimizer: keras.optimizers.Optimizer, averages: MovingAverages
+) -> tuple[list, list, list, list]:
     """(trainable, other, optimiser, average) values of a network and what trains it."""
     optimizer.build(network.trainable_variables)
     return tuple(
@@ -21,14 +27,27 @@ def initial_state(network, optimizer, averages) -> tuple[list, list, list, list]
     )
 
 
-def make_step(network, optimizer, averages, anchors, config: TrainerConfig):
+def make_step(
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    averages: MovingAverages,
+    anchors: np.ndarray,
+    config: TrainerConfig,
+) -> Callable:
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 
     The given state's memory is used for the new one. The network itself stays as it is until its
     variables are assigned.
     """
 
-    def losses(trainable, other, optimizer_values, images, boxes, labels):
+    def losses(
+        trainable: list[jax.Array],
+        other: list[jax.Array],
+        optimizer_values: list[jax.Array],
+        images: jax.Array,
+        boxes: jax.Array,
+        labels: jax.Array,
+    ) -> tuple:
         outputs, other = network.stateless_call(trainable, other, images, training=True)
         total, *rest = objective(outputs, boxes, labels, anchors, config)
         # The loss scale is part of the optimiser's state.
@@ -37,7 +56,9 @@ def make_step(network, optimizer, averages, anchors, config: TrainerConfig):
             scaled = optimizer.scale_loss(total)
         return scaled, (other, (total, *rest))
 
-    def step(state, images, boxes, labels):
+    def step(
+        state: tuple[list[jax.Array], ...], images: jax.Array, boxes: jax.Array, labels: jax.Array
+    ) -> tuple:
         trainable, other, optimizer_values, average_values = state
         gradients, (other, results) = jax.grad(losses, has_aux=True)(
             trainable, other, optimizer_values, images, boxes, labels

@@ -1,9 +1,15 @@
 """The multibox loss with hard negative mining (SSD paper, section 2.2, "Training objective")."""
 
-from keras import ops
+from keras import KerasTensor, ops
 
 
-def multibox_sums(box_codes, class_logits, labels, codes, negatives_per_positive: int):
+def multibox_sums(
+    box_codes: KerasTensor,
+    class_logits: KerasTensor,
+    labels: KerasTensor,
+    codes: KerasTensor,
+    negatives_per_positive: int,
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """Sums of both loss terms over the batch; divide by the number of positives to get the loss.
 
     Sums rather than means, so that replicas can add theirs before dividing. In each picture the
@@ -39,7 +45,9 @@ def multibox_sums(box_codes, class_logits, labels, codes, negatives_per_positive
     return class_sum, box_sum, ops.cast(ops.sum(positives), "float32")
 
 
-def multibox_loss(class_sum, box_sum, num_positives):
+def multibox_loss(
+    class_sum: KerasTensor, box_sum: KerasTensor, num_positives: KerasTensor
+) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """(total, class, box) losses per positive anchor; a batch without one divides by 1."""
     divisor = ops.maximum(num_positives, 1.0)
     return (class_sum + box_sum) / divisor, class_sum / divisor, box_sum / divisor

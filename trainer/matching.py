@@ -1,13 +1,15 @@
 """Which anchor answers for which object (SSD paper, section 2.2, "Matching strategy")."""
 
-from keras import ops
+from keras import KerasTensor, ops
 
 from trainer.boxes import encode, iou, to_corners
 
 _LAST = 2**31 - 1
 
 
-def match(gt_boxes, gt_labels, anchors, matching_iou: float):
+def match(
+    gt_boxes: KerasTensor, gt_labels: KerasTensor, anchors: KerasTensor, matching_iou: float
+) -> tuple[KerasTensor, KerasTensor]:
     """Assigns objects to anchors.
 
     First every object gets an anchor of its own: the pair with the highest IoU of all is joined,
@@ -42,7 +44,7 @@ def match(gt_boxes, gt_labels, anchors, matching_iou: float):
     return labels, encode(boxes, anchors)
 
 
-def _join_best_pairs(overlaps):
+def _join_best_pairs(overlaps: KerasTensor) -> KerasTensor:
     """The object that each anchor is joined with: int32 [batch, num_anchors], -1 for none.
 
     Each round joins the best remaining pair of every picture at once; of equals that of the first
@@ -61,7 +63,9 @@ def _join_best_pairs(overlaps):
     object_ids = ops.broadcast_to(ops.arange(num_objects)[None, :, None], ops.shape(anchor_ids))
     order = ops.reshape(anchor_ids * num_objects + object_ids, (batch, -1))
 
-    def join_best_pair(_, state):
+    def join_best_pair(
+        _: int, state: tuple[KerasTensor, KerasTensor]
+    ) -> tuple[KerasTensor, KerasTensor]:
         remaining, taken = state
         flat = ops.reshape(remaining, (batch, -1))
         best = ops.max(flat, axis=1, keepdims=True)

@@ -26,7 +26,7 @@ class MovingAverages:
             for v in self._averaged
         ]
 
-    def update(self, steps) -> None:
+    def update(self, steps: keras.KerasTensor) -> None:
         """Takes in the values of the network's variables after so many steps."""
         steps = ops.cast(steps, "float32")
         decay = ops.minimum(self._ema, (1.0 + steps) / (10.0 + steps))

@@ -1,7 +1,7 @@
 """What a training step minimises and with what, on any Keras backend."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
@@ -42,7 +42,7 @@ class CaffeSGD(keras.optimizers.SGD):
         )
         self.config = config
 
-    def build(self, variables) -> None:
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         self.kernels = [len(variable.shape) > 1 for variable in variables]
         self.biases = [variable.name == "bias" for variable in variables]
@@ -50,7 +50,12 @@ class CaffeSGD(keras.optimizers.SGD):
         layers = [variable.path.split("/")[0] for variable in variables]
         self.backbone = [bool(backbone and re.match(backbone, layer)) for layer in layers]
 
-    def update_step(self, gradient, variable, learning_rate) -> None:
+    def update_step(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        learning_rate: keras.KerasTensor,
+    ) -> None:
         index = self._get_variable_index(variable)
         if self.kernels[index]:
             gradient = gradient + self.config.weight_decay * ops.convert_to_tensor(variable)
@@ -60,21 +65,21 @@ class CaffeSGD(keras.optimizers.SGD):
             learning_rate = self.config.backbone_rate * learning_rate
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"config": self.config}
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
         return grads_and_vars
 
 
 def objective(
-    outputs,
-    boxes,
-    labels,
-    anchors,
+    outputs: Sequence[keras.KerasTensor],
+    boxes: keras.KerasTensor,
+    labels: keras.KerasTensor,
+    anchors: keras.KerasTensor,
     config: TrainerConfig,
     over_replicas: Callable = lambda positives: positives,
-):
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
     """(total, class, box) losses per positive anchor, and how many there are, float32 scalars.
 
     Args:

@@ -4,9 +4,13 @@ The same graph goes into the exported model, so a served `tf.Example` is read as
 Changes here re-run Transform: `pipeline` hashes this file.
 """
 
+from collections.abc import Mapping, Sequence
+
 import tensorflow as tf
 
 from data import fields
+
+Feature = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
 # Names of what the transform graph gives.
 ENCODED = "encoded"
@@ -17,7 +21,9 @@ DIFFICULT = "difficult"
 CROWD = "is_crowd"
 
 
-def preprocessing_fn(inputs, custom_config):
+def preprocessing_fn(
+    inputs: Mapping[str, Feature], custom_config: dict
+) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     """TFX's entry point: raw features of a batch of records -> the trainer's view of them.
 
     Args:
@@ -36,7 +42,9 @@ def preprocessing_fn(inputs, custom_config):
         return _transform(inputs, custom_config["classes"])
 
 
-def _transform(inputs, classes):
+def _transform(
+    inputs: Mapping[str, Feature], classes: Sequence[str]
+) -> dict[str, tf.Tensor | tf.RaggedTensor]:
     names = fields.detect(inputs)
     encoded = _scalar(inputs[names.encoded])
     text = _ragged(inputs[names.text])
@@ -52,7 +60,7 @@ def _transform(inputs, classes):
     keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])
     rows = tf.boolean_mask(text.value_rowids(), keep)
 
-    def kept(values):
+    def kept(values: tf.Tensor) -> tf.RaggedTensor:
         return tf.RaggedTensor.from_value_rowids(
             tf.boolean_mask(values, keep), rows, nrows=tf.shape(encoded, out_type=tf.int64)[0]
         )
@@ -66,14 +74,14 @@ def _transform(inputs, classes):
     return outputs
 
 
-def _class_ids(text, classes):
+def _class_ids(text: tf.Tensor, classes: Sequence[str]) -> tf.Tensor:
     """int64 [n]: 1..N, or 0 for a name that is not in `classes`."""
     same = tf.equal(text[:, None], tf.constant(list(classes))[None])
     ids = tf.range(1, len(classes) + 1, dtype=tf.int64)
     return tf.reduce_max(tf.where(same, ids[None], tf.zeros_like(ids)[None]), axis=1)
 
 
-def _ragged(feature):
+def _ragged(feature: Feature) -> tf.RaggedTensor:
     """One value for each object, whichever way the schema makes TFT deliver it."""
     if isinstance(feature, tf.SparseTensor):
         return tf.RaggedTensor.from_sparse(feature)
@@ -82,6 +90,6 @@ def _ragged(feature):
     return tf.RaggedTensor.from_tensor(feature)
 
 
-def _scalar(feature):
+def _scalar(feature: Feature) -> tf.Tensor:
     """One value for each record: string [batch]."""
     return tf.reshape(_ragged(feature).flat_values, [-1])

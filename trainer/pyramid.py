@@ -4,13 +4,13 @@ The pyramid brings what coarse maps know about objects to the fine ones (Feature
 section 3); the heads are SSDLite's (MobileNetV2, section 6.2).
 """
 
-from keras import layers
+from keras import KerasTensor, layers
 
 # Of the moving statistics, which a training of a few hundred steps has to reach.
 _MOMENTUM = 0.97
 
 
-def pyramid(maps, filters: int) -> list:
+def pyramid(maps: list[KerasTensor], filters: int) -> list:
     """Maps of `filters` channels each: those of `maps`, then coarser ones down to a single cell.
 
     Args:
@@ -37,13 +37,13 @@ def pyramid(maps, filters: int) -> list:
     return levels
 
 
-def separable_head(x, outputs: int, name: str):
+def separable_head(x: KerasTensor, outputs: int, name: str) -> KerasTensor:
     """[batch, height, width, outputs] by a depthwise and a pointwise convolution."""
     x = _depthwise(x, f"{name}_depthwise")
     return layers.Conv2D(outputs, 1, kernel_initializer="glorot_uniform", name=name)(x)
 
 
-def _depthwise(x, name: str, strides: int = 1, padding: str = "same"):
+def _depthwise(x: KerasTensor, name: str, strides: int = 1, padding: str = "same") -> KerasTensor:
     x = layers.DepthwiseConv2D(
         3,
         strides=strides,
@@ -55,11 +55,11 @@ def _depthwise(x, name: str, strides: int = 1, padding: str = "same"):
     return _normalised(x, name, activation=True)
 
 
-def _pointwise(x, filters: int, name: str):
+def _pointwise(x: KerasTensor, filters: int, name: str) -> KerasTensor:
     return layers.Conv2D(filters, 1, use_bias=False, name=name)(x)
 
 
-def _normalised(x, name: str, activation: bool = False):
+def _normalised(x: KerasTensor, name: str, activation: bool = False) -> KerasTensor:
     """`x` with batch normalisation, and ReLU6 where there is an activation."""
     x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x

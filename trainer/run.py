@@ -5,11 +5,13 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
@@ -21,17 +23,20 @@ from data.record_folder import read_records
 from trainer import checkpoints, devices, export, input_pipeline, reporting, selection
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig, in_steps
-from trainer.detector import build_network, detector_spec, freeze_stages
+from trainer.detector import DetectorSpec, build_network, detector_spec, freeze_stages
 from trainer.files import SUMMARY
 from trainer.preprocessing import ENCODED
 from trainer.training import StepLosses, train
 from trainer.weights import load_backbone_weights
 from trainer.weights.saved_model import load_base_model
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
+
 _log = logging.getLogger("ssd.trainer")
 
 
-def run_fn(fn_args) -> None:
+def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
     """Trains and exports (TFX's Trainer contract).
 
     `fn_args.custom_config` holds `trainer`, the fields of a TrainerConfig; `classes`, the names in
@@ -111,7 +116,7 @@ class Job:
     base_model: str | None = None
 
     @classmethod
-    def from_arguments(cls, fn_args) -> "Job":
+    def from_arguments(cls, fn_args: "FnArgs | SimpleNamespace") -> "Job":
         """What TFX hands to a `run_fn`; DataError for data that cannot be read."""
         # First: the devices of several workers are joined before anything is computed.
         strategy = devices.choose_strategy()
@@ -137,7 +142,7 @@ class Job:
         )
 
     @property
-    def spec(self):
+    def spec(self) -> DetectorSpec:
         """The DetectorSpec."""
         return detector_spec(self.config)
 
@@ -205,7 +210,7 @@ class Job:
                     selection.FEW_PICTURES,
                 )
 
-            def evaluate(step):
+            def evaluate(step: int) -> float:
                 served.network.set_weights(network.get_weights())
                 score = split.mean_average_precision(served.serving_examples)
                 best = selection.keep_if_best(folder, step, score, served.network.variables)
@@ -314,7 +319,7 @@ def _how_to_resume(work_dir: Path, config: TrainerConfig) -> str:
     )
 
 
-def _pictures(shards, records) -> list[bytes]:
+def _pictures(shards: Sequence[str], records: input_pipeline.TransformedRecords) -> list[bytes]:
     """The first encoded pictures of a split."""
     batch = next(iter(read_records(shards).batch(2)))
     return list(records(batch)[ENCODED].numpy())

@@ -18,7 +18,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, config: TrainerConfig) -> None:
         self.config = config
 
-    def __call__(self, step):
+    def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
         config = self.config
         step = ops.cast(step, "float32")
         share = ops.minimum(step / max(config.warmup_steps, 1), 1.0)
@@ -28,17 +28,17 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         fall = _cosine(step, config) if config.schedule == "cosine" else _tenths(step, config)
         return ops.where(step < config.warmup_steps, warmup, config.learning_rate * fall)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {"config": self.config}
 
 
-def _tenths(step, config: TrainerConfig):
+def _tenths(step: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
     factor = 1.0
     for fraction in config.learning_rate_steps:
         factor = factor * ops.where(step >= fraction * config.steps, 0.1, 1.0)
     return factor
 
 
-def _cosine(step, config: TrainerConfig):
+def _cosine(step: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
     share = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
     return 0.5 * (1.0 + ops.cos(math.pi * ops.clip(share, 0.0, 1.0)))

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,8 +35,13 @@ class StepLosses:
 
 
 def make_step(
-    network, optimizer, averages: MovingAverages, anchors, config: TrainerConfig, batch_spec=None
-):
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    averages: MovingAverages,
+    anchors: np.ndarray,
+    config: TrainerConfig,
+    batch_spec: tuple | None = None,
+) -> Callable:
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
     It is the same step of the same whole batch on however many replicas the strategy has in whose
@@ -47,8 +52,10 @@ def make_step(
     """
     strategy = tf.distribute.get_strategy()
 
-    def replica_step(images, boxes, labels):
-        def over_replicas(values):
+    def replica_step(
+        images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        def over_replicas(values: tf.Tensor | list[tf.Tensor]) -> tf.Tensor | list[tf.Tensor]:
             replica = tf.distribute.get_replica_context()
             return replica.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
@@ -69,7 +76,7 @@ def make_step(
     )
 
     @tf.function(input_signature=batch_spec or one_device, jit_compile=config.xla or None)
-    def step(images, boxes, labels):
+    def step(images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         results = strategy.run(replica_step, (images, boxes, labels))
         return tuple(strategy.experimental_local_results(result)[0] for result in results)
 
@@ -78,8 +85,8 @@ def make_step(
 
 def train(
     network: keras.Model,
-    anchors,
-    make_batches,
+    anchors: np.ndarray,
+    make_batches: Callable[[int, tf.distribute.InputContext], tf.data.Dataset],
     config: TrainerConfig,
     checkpoint_dir: Path,
     log_dir: Path,
@@ -217,7 +224,7 @@ class _Window:
         return self.images / seconds, self.waited / seconds
 
 
-def _check_finite(step, losses: StepLosses) -> None:
+def _check_finite(step: int, losses: StepLosses) -> None:
     if not math.isfinite(losses.total):
         raise FloatingPointError(
             f"the loss at step {step} is {losses.total}. Lower trainer.learning_rate or set "
@@ -225,7 +232,7 @@ def _check_finite(step, losses: StepLosses) -> None:
         )
 
 
-def _check_state(step, state) -> None:
+def _check_state(step: int, state: Iterable[keras.Variable]) -> None:
     """The loss tells of a step's weights only in the next step."""
     for variable in state:
         if not np.isfinite(variable).all():
@@ -247,7 +254,14 @@ def _written_to(log_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _report(step, losses: StepLosses, window: _Window, left: str, config, writer) -> None:
+def _report(
+    step: int,
+    losses: StepLosses,
+    window: _Window,
+    left: str,
+    config: TrainerConfig,
+    writer: tf.summary.SummaryWriter,
+) -> None:
     images_per_second, waiting = window.rates()
     rate = float(LearningRate(config)(step - 1))
     _log.info(

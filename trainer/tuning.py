@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import keras_tuner
+from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
 from trainer.config import TrainerConfig
@@ -19,7 +20,7 @@ _SPREAD = 10.0
 _WEIGHT_DECAY = TrainerConfig().weight_decay
 
 
-def tuner_fn(fn_args) -> TunerFnResult:
+def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     """A search for what brings the best mAP on the eval split (TFX's Tuner contract).
 
     `fn_args.custom_config` holds what `trainer.run.run_fn` finds there and `tuner`: the number of
@@ -57,7 +58,7 @@ def search_space(config: TrainerConfig, steps: int) -> keras_tuner.HyperParamete
 class FromConfigured(keras_tuner.oracles.BayesianOptimizationOracle):
     """Bayesian optimisation whose first trial has the values that are configured."""
 
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict:
         """The values of the next trial, and whether there is one."""
         if not self.trials:
             return {"status": "RUNNING", "values": dict(self.hyperparameters.values)}
@@ -67,14 +68,14 @@ class FromConfigured(keras_tuner.oracles.BayesianOptimizationOracle):
 class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
     """Trains from the same start for each trial and measures on the eval split."""
 
-    def __init__(self, job: Job, settings: dict, oracle, folder: Path) -> None:
+    def __init__(self, job: Job, settings: dict, oracle: keras_tuner.Oracle, folder: Path) -> None:
         super().__init__(oracle=oracle, directory=str(folder), project_name="tuning")
         self._job = job
         self._settings = settings
         self._folder = folder
         self._served = job.new_detector()
 
-    def run_trial(self, trial, verbose):
+    def run_trial(self, trial: keras_tuner.engine.trial.Trial, verbose: int) -> dict[str, float]:
         """The mAP that a trial's values lead to; 0 where the loss does not stay finite."""
         values = trial.hyperparameters.values
         steps = self._settings["steps"]
@@ -102,8 +103,8 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
         )
         return {_OBJECTIVE: score}
 
-    def search_space_summary(self, extended=False) -> None:
+    def search_space_summary(self, extended: bool = False) -> None:
         """Nothing: each trial says its values."""
 
-    def results_summary(self, num_trials=10) -> None:
+    def results_summary(self, num_trials: int = 10) -> None:
         """Nothing: each trial says its score."""

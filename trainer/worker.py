@@ -15,11 +15,15 @@ import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from trainer.reporting import with_reporting
+
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
 ARGUMENTS = (
     "train_files",
@@ -39,7 +43,7 @@ COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
 FIRST_PORT = 2222
 
 
-def write_arguments(path: Path, fn_args) -> None:
+def write_arguments(path: Path, fn_args: "FnArgs") -> None:
     """Writes what a worker needs of the arguments that TFX hands to a `run_fn`."""
     values = {name: getattr(fn_args, name) for name in ARGUMENTS}
     # A worker does not have the environment of the process that starts it.

@@ -1,13 +1,14 @@
 """What backbones made from keras.applications share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
-from keras import layers
+import numpy as np
+from keras import KerasTensor, layers
 
 from data.errors import DataError
 
 
-def extra_maps(x, pairs) -> list:
+def extra_maps(x: KerasTensor, pairs: Iterable[tuple[int, int, int, int]]) -> list:
     """Maps of further layer pairs on `x`, each with batch normalisation (SSD paper, section 2.1).
 
     Args:
@@ -25,7 +26,7 @@ def extra_maps(x, pairs) -> list:
     return maps
 
 
-def _convolution(x, filters, kernel, stride, name):
+def _convolution(x: KerasTensor, filters: int, kernel: int, stride: int, name: str) -> KerasTensor:
     x = layers.Conv2D(filters, kernel, strides=stride, use_bias=False, name=name)(x)
     x = layers.BatchNormalization(momentum=0.97, name=f"{name}_bn")(x)
     return layers.ReLU(name=f"{name}_relu")(x)
@@ -41,7 +42,7 @@ def from_keras(application: Callable) -> Callable:
       application: gives the model without classifier and with random weights.
     """
 
-    def convert(file_layers) -> dict:
+    def convert(file_layers: Sequence[tuple[str, list[np.ndarray]]]) -> dict:
         names = [layer.name for layer in application().layers if layer.weights]
         if len(file_layers) < len(names):
             raise DataError(f"{len(file_layers)} layers with weights; {len(names)} are needed")

@@ -10,6 +10,6 @@ from trainer.backbones import MEAN_RGB
 class CaffePreprocessing(layers.Layer):
     """RGB 0-255 to BGR with ImageNet's mean subtracted."""
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         mean = ops.convert_to_tensor(MEAN_RGB, dtype=inputs.dtype)
         return ops.flip(inputs - mean, axis=-1)

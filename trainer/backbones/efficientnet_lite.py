@@ -5,11 +5,11 @@ normalisation has frozen statistics. Its maps of 1/8, 1/16 and 1/32 go through a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from keras import layers
+from keras import KerasTensor, layers
 
 from data.errors import DataError
 from trainer.backbones import Pretrained
@@ -62,7 +62,7 @@ def _scaled(filters: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def stages(images, width: float = 1.0, depth: float = 1.0) -> list:
+def stages(images: KerasTensor, width: float = 1.0, depth: float = 1.0) -> list:
     """The outputs of the stem and the seven stages for pictures [batch, size, size, 3]."""
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="preprocessing", dtype="float32")(images)
     x = FrozenNormConv2D(3, _STEM_FILTERS, strides=2, name="stem")(x)
@@ -74,7 +74,7 @@ def stages(images, width: float = 1.0, depth: float = 1.0) -> list:
     return outputs
 
 
-def _inverted_residual(inputs, block: Block, name: str):
+def _inverted_residual(inputs: KerasTensor, block: Block, name: str) -> KerasTensor:
     x, channels = inputs, inputs.shape[-1]
     if block.expansion > 1:
         x = FrozenNormConv2D(1, channels * block.expansion, name=f"{name}_expand")(x)
@@ -87,7 +87,9 @@ def _inverted_residual(inputs, block: Block, name: str):
     return x
 
 
-def from_torch(state: dict[str, np.ndarray], class_names=None) -> dict[str, list[np.ndarray]]:
+def from_torch(
+    state: dict[str, np.ndarray], class_names: Sequence[str] | None = None
+) -> dict[str, list[np.ndarray]]:
     """{layer: weights} of a state dict of the package efficientnet-lite-pytorch.
 
     Args:
@@ -137,7 +139,7 @@ class Variant:
             numbers[block.stage - 1].append(str(number))
         self.STAGES = ("stem$", *(f"block({'|'.join(stage)})_" for stage in numbers))
 
-    def feature_maps(self, images) -> list:
+    def feature_maps(self, images: KerasTensor) -> list:
         """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""
         outputs = stages(images, self._width, self._depth)
         return pyramid([outputs[stage] for stage in _MAP_STAGES], _PYRAMID_FILTERS)

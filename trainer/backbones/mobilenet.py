@@ -9,13 +9,13 @@ from trainer.backbones.application import extra_maps, from_keras
 _EXTRAS = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 2, 1), (64, 128, 2, 1))
 
 
-def _application(**inputs):
+def _application(**inputs: keras.KerasTensor | None) -> keras.Model:
     return keras.applications.MobileNetV3Large(
         include_top=False, weights=None, include_preprocessing=True, **inputs
     )
 
 
-def feature_maps(images):
+def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
     """Six maps; of 19, 10, 5, 3, 2 and 1 cells for pictures of 300 px."""
     model = _application(input_tensor=images)
     # The first block of the last resolution expands its input before it halves the resolution:

@@ -11,11 +11,11 @@ _MAPS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
 _EXTRAS = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 1, 0))
 
 
-def _application(**inputs):
+def _application(**inputs: keras.KerasTensor | None) -> keras.Model:
     return keras.applications.ResNet50(include_top=False, weights=None, **inputs)
 
 
-def feature_maps(images):
+def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
     """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""
     x = CaffePreprocessing(name="preprocessing", dtype="float32")(images)
     model = _application(input_tensor=x)

@@ -1,13 +1,13 @@
 """A backbone that learns the sample data on two CPU cores in minutes; maps of 1/8 to 1/64."""
 
-from keras import layers
+from keras import KerasTensor, layers
 
 # Filters after each halving of the resolution, and how many convolutions follow the halving.
 _STAGES = ((16, 0), (32, 1), (64, 1), (96, 1), (96, 1), (96, 1))
 _FIRST_MAP_STAGE = 2
 
 
-def _conv(x, filters, stride, name):
+def _conv(x: KerasTensor, filters: int, stride: int, name: str) -> KerasTensor:
     x = layers.Conv2D(
         filters, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv"
     )(x)
@@ -15,7 +15,7 @@ def _conv(x, filters, stride, name):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def feature_maps(images):
+def feature_maps(images: KerasTensor) -> list[KerasTensor]:
     """Maps at strides 8, 16, 32 and 64 of RGB pictures in 0-255."""
     x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing", dtype="float32")(images)
     maps = []

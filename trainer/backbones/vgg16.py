@@ -1,5 +1,7 @@
 """VGG-16 as SSD uses it, with the extra layers of SSD300 and SSD512 (paper, section 2.1)."""
 
+from typing import Any
+
 import keras
 from keras import layers, ops
 
@@ -29,19 +31,21 @@ class L2Normalisation(layers.Layer):
     conv4_3 has larger activations than the other maps (ParseNet; SSD paper, section 3.1).
     """
 
-    def build(self, input_shape) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.scale = self.add_weight(
             name="scale", shape=(input_shape[-1],), initializer=keras.initializers.Constant(20.0)
         )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         # Squares overflow float16, so the norm is taken in float32.
         values = ops.cast(inputs, "float32")
         norm = ops.sqrt(ops.sum(ops.square(values), axis=-1, keepdims=True) + 1e-10)
         return ops.cast(values / norm * ops.cast(self.scale, "float32"), inputs.dtype)
 
 
-def _conv(inputs, filters, kernel, name, **kwargs):
+def _conv(
+    inputs: keras.KerasTensor, filters: int, kernel: int, name: str, **kwargs: Any
+) -> keras.KerasTensor:
     return layers.Conv2D(
         filters,
         kernel,
@@ -53,7 +57,7 @@ def _conv(inputs, filters, kernel, name, **kwargs):
     )(inputs)
 
 
-def feature_maps(images):
+def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
     """Maps of conv4_3 (normalised), fc7 and the extra layers; `images` are 300 or 512 px square."""
     x = CaffePreprocessing(name="preprocessing", dtype="float32")(images)
     maps = []

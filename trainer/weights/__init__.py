@@ -9,15 +9,22 @@ import re
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
 
 from data.errors import DataError
 from trainer import anchors
+from trainer.backbones import Pretrained
 from trainer.config import IMAGENET_WEIGHTS, NO_WEIGHTS
 from trainer.weights import keras_file, torch_file
+
+if TYPE_CHECKING:
+    from trainer.detector import DetectorSpec
 
 _log = logging.getLogger("ssd.trainer")
 
@@ -30,7 +37,7 @@ TORCH, LAYERS, WHOLE = "torch", "layers", "whole"
 _MOST_NAMES = 24
 
 
-def locate_weights(source: str, spec) -> Path | None:
+def locate_weights(source: str, spec: "DetectorSpec") -> Path | None:
     """The file that a `TrainerConfig.backbone_weights` names, downloaded if need be; None for none.
 
     Args:
@@ -54,7 +61,9 @@ def locate_weights(source: str, spec) -> Path | None:
     return path
 
 
-def load_backbone_weights(network: keras.Model, spec, class_names, source: str) -> None:
+def load_backbone_weights(
+    network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], source: str
+) -> None:
     """Puts the weights of `source` into a new network and logs which layers they are for.
 
     Layers that the file does not cover keep their random weights. Of a full SSD the heads are taken
@@ -102,7 +111,9 @@ def _short(names: list[str]) -> str:
     return f"{len(names)} layers ({', '.join(kinds)})"
 
 
-def check_weights(network: keras.Model, spec, class_names, source: str) -> None:
+def check_weights(
+    network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], source: str
+) -> None:
     """Tells before a pipeline starts what `load_backbone_weights` would say in its Trainer.
 
     Args:
@@ -122,7 +133,9 @@ def check_weights(network: keras.Model, spec, class_names, source: str) -> None:
         _load_whole(network, path)
 
 
-def _fitting(network, spec, class_names, path: Path) -> dict:
+def _fitting(
+    network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], path: Path
+) -> dict:
     """{layer of the network: weights} of a file, of the right shapes."""
     if _kind(path, spec) == TORCH:
         contents = torch_file.read_state_dict(path)
@@ -139,7 +152,7 @@ def _fitting(network, spec, class_names, path: Path) -> dict:
     return converted
 
 
-def _published(pretrained) -> Path:
+def _published(pretrained: Pretrained | None) -> Path:
     if pretrained is None:
         raise DataError(
             f"trainer.backbone_weights: no {IMAGENET_WEIGHTS} weights exist for this detector; "
@@ -161,7 +174,7 @@ def _packaged(package: str) -> Path:
     return Path(file.locate())
 
 
-def _downloaded(pretrained) -> Path:
+def _downloaded(pretrained: Pretrained) -> Path:
     name = pretrained.url.rsplit("/", 1)[-1]
     cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
@@ -210,7 +223,7 @@ def _check_reachable(url: str) -> None:
         raise error
 
 
-def _kind(path: Path, spec) -> str:
+def _kind(path: Path, spec: "DetectorSpec") -> str:
     """What a file is, by its content: TORCH, LAYERS or WHOLE."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -237,12 +250,12 @@ def _kind(path: Path, spec) -> str:
     return LAYERS
 
 
-def _of_paper(spec) -> bool:
+def _of_paper(spec: anchors.AnchorSpec) -> bool:
     """Whether the anchors of a cell are the ones ssd.pytorch has."""
     return dataclasses.replace(spec, clipped=False) in (anchors.SSD300, anchors.SSD512)
 
 
-def _check_shapes(network, converted) -> None:
+def _check_shapes(network: keras.Model, converted: dict[str, list[np.ndarray]]) -> None:
     layers = {layer.name: layer for layer in network.layers}
     for name, values in converted.items():
         found = [tuple(value.shape) for value in values]
@@ -253,7 +266,7 @@ def _check_shapes(network, converted) -> None:
             raise DataError(f"layer {name}: the file has weights of {found}, not of {wanted}")
 
 
-def _load_whole(network, path: Path) -> None:
+def _load_whole(network: keras.Model, path: Path) -> None:
     try:
         network.load_weights(path)
     # ValueError or KeyError: it has other shapes or fewer layers, or it is damaged like the others.

@@ -74,5 +74,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: not a whole HDF5 file ({error}). Download it again") from error
 
 
-def _text(value) -> str:
+def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -49,7 +50,9 @@ def check_base_model(path: str, config: TrainerConfig) -> str:
     return folder
 
 
-def load_base_model(network: keras.Model, config: TrainerConfig, class_names, path: str) -> None:
+def load_base_model(
+    network: keras.Model, config: TrainerConfig, class_names: Sequence[str], path: str
+) -> None:
     """Puts the weights of an exported model into a new network and logs which.
 
     The heads are taken only where the classes are the same, in the same order of their ids.

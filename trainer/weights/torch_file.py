@@ -10,6 +10,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 _ADVICE = "Save the weights alone: torch.save(model.state_dict(), path)"
 
 
-def _read_zip(path: Path):
+def _read_zip(path: Path) -> tuple[object, dict[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -106,7 +107,7 @@ def _read_zip(path: Path):
     return described, contents
 
 
-def _read_legacy(path: Path):
+def _read_legacy(path: Path) -> tuple[object, dict[str, bytes]]:
     with path.open("rb") as file:
         if _Unpickler(file).load() != _LEGACY_NUMBER:
             raise DataError("a pickle, but not one that torch.save writes")
@@ -128,12 +129,12 @@ def _read_legacy(path: Path):
 class _Unpickler(pickle.Unpickler):
     """Builds descriptions of tensors, and nothing that a state dict does not need."""
 
-    def __init__(self, file) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         # Files of Python 2 hold byte strings.
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> object:
         if module == "torch" and name in _DTYPES:
             return np.dtype(_DTYPES[name])
         found = _ALLOWED.get((module, name))
@@ -141,18 +142,20 @@ class _Unpickler(pickle.Unpickler):
             raise DataError(f"holds a {module}.{name}, which plain weights do not need. {_ADVICE}")
         return found
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: tuple) -> _Storage:
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or any(part is not None for part in view):
             raise DataError(f"holds a {kind} of a kind that is not read. {_ADVICE}")
         return self.storages.setdefault(key, _Storage(dtype, key, size))
 
 
-def _tensor(storage, offset, shape, strides, *_):
+def _tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> _Tensor:
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-def _parameter(tensor, *_):
+def _parameter(tensor: _Tensor, *_: object) -> _Tensor:
     return tensor
 
 

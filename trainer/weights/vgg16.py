@@ -7,6 +7,8 @@ first layer are swapped here. A full SSD converted from Caffe to the same naming
 the file does not tell, and such files are not supported.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from data.errors import DataError
@@ -30,7 +32,7 @@ _POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 _FC1_SHAPE = (7, 7, 512, 4096)
 
 
-def from_keras(layers) -> dict[str, list[np.ndarray]]:
+def from_keras(layers: Iterable[tuple[str, list[np.ndarray]]]) -> dict[str, list[np.ndarray]]:
     """Weights of keras.applications' VGG16, with its dense layers or without.
 
     fc1 and fc2 become fc6 and fc7 by leaving out values: every third tap in both directions and
@@ -55,14 +57,18 @@ def from_keras(layers) -> dict[str, list[np.ndarray]]:
     return converted
 
 
-def _dense(found, name: str, wanted: tuple[int, int]):
+def _dense(
+    found: dict[str, list[np.ndarray]], name: str, wanted: tuple[int, int]
+) -> list[np.ndarray]:
     shapes = [value.shape for value in found[name]]
     if shapes != [wanted, wanted[1:]]:
         raise DataError(f"layer {name}: weights of shapes {shapes}, not {[wanted, wanted[1:]]}")
     return found[name]
 
 
-def from_torch(tensors: dict, class_names=None) -> dict[str, list[np.ndarray]]:
+def from_torch(
+    tensors: dict, class_names: Sequence[str] | None = None
+) -> dict[str, list[np.ndarray]]:
     """Weights in the naming of ssd.pytorch: `vgg16_reducedfc.pth` or a full SSD trained on VOC.
 
     Args:
@@ -72,12 +78,12 @@ def from_torch(tensors: dict, class_names=None) -> dict[str, list[np.ndarray]]:
     """
     unread = dict(tensors)
 
-    def take(key):
+    def take(key: str) -> np.ndarray:
         if key not in unread:
             raise DataError(f"has no tensor {key}; it has {', '.join(list(tensors)[:5])}, ...")
         return unread.pop(key)
 
-    def convolution(key):
+    def convolution(key: str) -> list[np.ndarray]:
         kernel = take(f"{key}.weight")
         if kernel.ndim != 4:
             raise DataError(f"{key}.weight: shape {kernel.shape}, not that of a 2-D convolution")
@@ -108,17 +114,17 @@ def from_torch(tensors: dict, class_names=None) -> dict[str, list[np.ndarray]]:
     return converted
 
 
-def _count(tensors, part: str) -> int:
+def _count(tensors: Iterable[str], part: str) -> int:
     return sum(name.startswith(f"{part}.") and name.endswith(".weight") for name in tensors)
 
 
-def _height_first(values):
+def _height_first(values: np.ndarray) -> np.ndarray:
     """Box codes (x, y, width, height) to (y, x, height, width), along the last axis."""
     grouped = values.reshape(*values.shape[:-1], -1, 4)
     return grouped[..., [1, 0, 3, 2]].reshape(values.shape)
 
 
-def _ordered(values, class_names):
+def _ordered(values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Class scores of each anchor along the last axis, from VOC's order to that of the names."""
     order = [0, *(1 + VOC_CLASSES.index(name) for name in class_names)]
     grouped = values.reshape(*values.shape[:-1], -1, len(order))
