@@ -5,11 +5,16 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.beam_runner import add_arguments, arguments_of
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.fields import COMMON, HIKAPOK
+
+if TYPE_CHECKING:
+    from pipeline.kubeflow.client import Cluster
+    from pipeline.kubeflow.workflow import Task
 
 # How the files of a split are found: as `ssd convert` and as SSD.TensorFlow name them.
 _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
@@ -24,7 +29,7 @@ def main(arguments: Arguments = None) -> int | None:
     return options.run(options)
 
 
-def _compile(options) -> None:
+def _compile(options: argparse.Namespace) -> None:
     from pipeline.arguments import read_config
 
     config = read_config(options)
@@ -50,7 +55,7 @@ def _compile(options) -> None:
         print(f"  parameter {name}={parameter['defaultValue']}")
 
 
-def _submit(options) -> int:
+def _submit(options: argparse.Namespace) -> int:
     cluster = _connect(options)
     run = cluster.submit(
         options.package,
@@ -72,26 +77,26 @@ def _submit(options) -> int:
     return 0 if state == "SUCCEEDED" else 1
 
 
-def _status(options) -> None:
+def _status(options: argparse.Namespace) -> None:
     state, tasks = _connect(options).status(options.run_id)
     print(f"run {options.run_id}: {state}")
     for task in tasks:
         print(_line(task))
 
 
-def _logs(options) -> None:
+def _logs(options: argparse.Namespace) -> None:
     for component, text in _connect(options).logs(options.run_id, options.component):
         print(f"==> {component}\n{text.rstrip()}")
 
 
-def _connect(options):
+def _connect(options: argparse.Namespace) -> "Cluster":
     from pipeline.kubeflow.client import Cluster, Connection
 
     names = [field.name for field in dataclasses.fields(Connection)]
     return Cluster(Connection(**{name: getattr(options, name) for name in names}))
 
 
-def _line(task) -> str:
+def _line(task: "Task") -> str:
     attempt = f", attempt {task.attempt}" if task.attempt > 1 else ""
     return f"  {task.name} {task.state.lower()}{attempt}" + (
         f": {task.error}" if task.error else ""
@@ -123,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_compile(commands) -> None:
+def _add_compile(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "compile",
         help="write the pipeline to a file",
@@ -172,7 +177,7 @@ def _add_compile(commands) -> None:
     add_arguments(parser)
 
 
-def _add_submit(commands) -> None:
+def _add_submit(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser("submit", help="run a compiled pipeline")
     parser.set_defaults(run=_submit)
     parser.add_argument("package", type=Path, metavar="FILE", help="what compile has written")
@@ -197,7 +202,7 @@ def _add_submit(commands) -> None:
     parser.add_argument("--wait", action="store_true", help="follow the run to its end")
 
 
-def _add_connection(parser) -> None:
+def _add_connection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines' API")
     parser.add_argument("--namespace", help="yours, where Kubeflow has several users")
     parser.add_argument(

@@ -7,6 +7,7 @@ training shuffles them again.
 
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
@@ -15,7 +16,7 @@ from tfx.components.util import examples_utils
 from tfx.dsl.components.base import executor_spec
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto import example_gen_pb2
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
 from data.errors import DataError
@@ -25,7 +26,12 @@ from data.record_folder import read_records
 class Executor(BaseBeamExecutor):
     """Copies the TFRecord files of each input split into a split of the same name."""
 
-    def Do(self, input_dict, output_dict, exec_properties) -> None:
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         del input_dict  # there is none
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(

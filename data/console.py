@@ -8,9 +8,12 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
+from types import ModuleType
 
 # Loggers whose INFO and WARNING lines a user of the pipeline cannot act on.
 _NOISY_LOGGERS = ("tensorflow", "apache_beam", "tfx", "grpc", "google", "h5py", "jax")
@@ -54,7 +57,9 @@ class _SilentTensorFlow(MetaPathFinder):
     they read TF_CPP_MIN_LOG_LEVEL.
     """
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "tensorflow":
             return None
         sys.meta_path.remove(self)
@@ -62,7 +67,7 @@ class _SilentTensorFlow(MetaPathFinder):
         if spec is not None:
             load = spec.loader.exec_module
 
-            def exec_module(module) -> None:
+            def exec_module(module: ModuleType) -> None:
                 with _no_stderr():
                     load(module)
 
@@ -71,7 +76,7 @@ class _SilentTensorFlow(MetaPathFinder):
 
 
 @contextmanager
-def _no_stderr():
+def _no_stderr() -> Iterator[None]:
     """Drops what native code writes, which no Python object sees; exceptions come through."""
     sys.stderr.flush()
     kept = os.dup(2)
@@ -88,5 +93,5 @@ def _no_stderr():
 class _StdoutHandler(logging.Handler):
     """Prints to the standard output of the moment, which tests and progress bars replace."""
 
-    def emit(self, record) -> None:
+    def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stdout, flush=True)

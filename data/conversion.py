@@ -9,11 +9,11 @@ import hashlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -208,7 +208,7 @@ class _Check(_PictureFn):
 
     stage = "check"
 
-    def process(self, numbers: tuple[int, int]):
+    def process(self, numbers: tuple[int, int]) -> Iterator[Any]:
         rows = []
         facts: Facts = Counter()
         for number in range(*numbers):
@@ -237,7 +237,7 @@ class _Assign(beam.DoFn):
         self._plan = plan
         self._count = pictures
 
-    def process(self, tables: list[bytes]):
+    def process(self, tables: list[bytes]) -> Iterator[Any]:
         shares = self._plan.shares
         table = np.frombuffer(b"".join(tables), TABLE_WITH_LOOKS if shares else TABLE)
         if shares:
@@ -274,7 +274,7 @@ class _WriteShard(_PictureFn):
 
     stage = "write"
 
-    def process(self, shard: tuple[str, int, bytes]):
+    def process(self, shard: tuple[str, int, bytes]) -> Iterator[tuple[str, SplitCount]]:
         split, number, numbers = shard
         name = f"{split}-{number:05d}-of-{self._plan.shards[split]:05d}.tfrecord.gz"
         # Several workers may try the same shard; whichever finishes puts the same bytes there.

@@ -101,7 +101,7 @@ class Unusable(DataError):
         """The problem with the place where it was found."""
         return self.problem._replace(text=f"{where}: {self.problem.text}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Unusable, self.problem[:2]
 
 

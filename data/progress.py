@@ -75,7 +75,9 @@ def _done(folder: Path, stages: Mapping[str, int]) -> dict[str, int]:
 
 
 @contextmanager
-def _bars(totals: Mapping[str, int], console: Console):
+def _bars(
+    totals: Mapping[str, int], console: Console
+) -> Iterator[Callable[[Mapping[str, int]], None]]:
     columns = (
         TextColumn("{task.description:>8}"),
         BarColumn(),
@@ -94,7 +96,9 @@ def _bars(totals: Mapping[str, int], console: Console):
 
 
 @contextmanager
-def _lines(totals: Mapping[str, int], console: Console):
+def _lines(
+    totals: Mapping[str, int], console: Console
+) -> Iterator[Callable[[Mapping[str, int]], None]]:
     quarters = dict.fromkeys(totals, 0)
 
     def update(done: Mapping[str, int]) -> None:

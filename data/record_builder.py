@@ -1,7 +1,7 @@
 """Building the record of one picture."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -56,13 +56,13 @@ def build_example(
     return tf.train.Example(features=tf.train.Features(feature=features))
 
 
-def _bytes(values) -> tf.train.Feature:
+def _bytes(values: Iterable[bytes]) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
-def _floats(values) -> tf.train.Feature:
+def _floats(values: Iterable[float]) -> tf.train.Feature:
     return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
-def _integers(values) -> tf.train.Feature:
+def _integers(values: Iterable[int]) -> tf.train.Feature:
     return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(v) for v in values]))

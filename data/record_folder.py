@@ -1,5 +1,6 @@
 """Looking at a folder of TFRecords before a pipeline reads it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def open_record_folder(path: Path) -> RecordFolder:
     return RecordFolder(path, patterns, found.pop())
 
 
-def read_records(files) -> tf.data.Dataset:
+def read_records(files: str | Sequence[str] | tf.Tensor) -> tf.data.Dataset:
     """The records of a TFRecord file or several, GZIP ones if the first one's name says so.
 
     As Beam has it. Names may be tensors.

@@ -9,8 +9,10 @@ import contextlib
 import copy
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from unittest import mock
 
+from ml_metadata.proto import metadata_store_pb2
 from tfx.dsl.io import fileio
 from tfx.orchestration.portable import cache_utils
 from tfx.types import Artifact, artifact_utils
@@ -57,7 +59,7 @@ def portable_cache(output: str) -> Iterator[None]:
     verify = artifact_utils.verify_artifacts
     gone: list[str] = []
 
-    def get_cache_context(**found):
+    def get_cache_context(**found: Any) -> metadata_store_pb2.Context:
         inputs = found.get("input_artifacts") or {}
         parameters = found.get("parameters") or {}
         return key_of(
@@ -73,7 +75,7 @@ def portable_cache(output: str) -> Iterator[None]:
             }
         )
 
-    def verify_artifacts(artifacts) -> None:
+    def verify_artifacts(artifacts: Mapping[str, Sequence[Artifact]]) -> None:
         """As TFX's, which only looks whether the folder exists."""
         missing = [a.uri for several in artifacts.values() for a in several if not is_there(a)]
         gone.extend(missing)
@@ -81,7 +83,9 @@ def portable_cache(output: str) -> Iterator[None]:
             raise RuntimeError(f"{missing[0]} is gone")
         verify(artifacts)
 
-    def get_cached_outputs(*arguments, **named):
+    def get_cached_outputs(
+        *arguments: Any, **named: Any
+    ) -> Mapping[str, Sequence[Artifact]] | None:
         outputs = outputs_of(*arguments, **named)
         if outputs is None and gone:
             _log.info("  runs again, since the files of an earlier result are gone: %s", gone[0])

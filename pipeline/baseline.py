@@ -2,6 +2,7 @@
 
 import json
 
+from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.evaluator.constants import (
     ARTIFACT_PROPERTY_BLESSED_KEY,
@@ -11,7 +12,7 @@ from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
-from tfx.types import Channel
+from tfx.types import Artifact, Channel
 from tfx.types.standard_artifacts import ExampleStatistics, Model, ModelBlessing
 
 from pipeline.artifact_files import only_there
@@ -31,7 +32,9 @@ class LatestOtherBlessedModel(LatestBlessedModelStrategy):
     itself it would be evaluated and pushed again, though nothing has changed.
     """
 
-    def resolve_artifacts(self, store, input_dict):
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
         """Artifacts under MODEL and BLESSING, none where no other model is blessed.
 
         Args:
@@ -55,7 +58,9 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
         """custom_config: the Trainer's, as JSON."""
         self._custom_config = json.loads(custom_config)
 
-    def resolve_artifacts(self, store, input_dict):
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
         """Artifacts under MODEL and BLESSING, none where no other model is blessed.
 
         Args:
@@ -67,7 +72,7 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
         found = super().resolve_artifacts(store, {MODEL: others, BLESSING: input_dict[BLESSING]})
         return {**input_dict, **found}
 
-    def _has_made(self, store, model_id: int, current: set[int]) -> bool:
+    def _has_made(self, store: MetadataStore, model_id: int, current: set[int]) -> bool:
         if not current <= _made_from(store, model_id):
             return False
         trainings = store.get_executions_by_id(_makers(store, model_id))
@@ -81,7 +86,9 @@ class LatestOtherBlessedData(ResolverStrategy):
     When a run is repeated it finds the same as before, so what depends on it stays cached.
     """
 
-    def resolve_artifacts(self, store, input_dict):
+    def resolve_artifacts(
+        self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
+    ) -> dict[str, list[Artifact]]:
         """An artifact under STATISTICS, none where no model is blessed that saw other data.
 
         Args:
@@ -114,14 +121,14 @@ class LatestOtherBlessedData(ResolverStrategy):
         return nothing
 
 
-def _made_from(store, artifact_id: int) -> set[int]:
+def _made_from(store: MetadataStore, artifact_id: int) -> set[int]:
     """Ids of the artifacts that an artifact's component read."""
     executions = _makers(store, artifact_id)
     inputs = store.get_events_by_execution_ids(executions) if executions else []
     return {event.artifact_id for event in inputs if event.type == _EVENT.INPUT}
 
 
-def _makers(store, artifact_id: int) -> list[int]:
+def _makers(store: MetadataStore, artifact_id: int) -> list[int]:
     """Ids of the executions that an artifact is the output of."""
     events = store.get_events_by_artifact_ids([artifact_id])
     return [event.execution_id for event in events if event.type == _EVENT.OUTPUT]

@@ -16,7 +16,7 @@ from rich.table import Table
 from tfx.components.evaluator.constants import ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY
 from tfx.dsl.components.common.resolver import Resolver
 from tfx.orchestration import metadata
-from tfx.orchestration.pipeline import RunOptions
+from tfx.orchestration.pipeline import Pipeline, RunOptions
 from tfx.utils import path_utils
 
 from components.artifacts import REPORT_FILE, read_json
@@ -160,7 +160,7 @@ def _check_training(config: Config) -> None:
         check_base_model(config.trainer.warm_start, config.trainer)
 
 
-def _partial_run(pipeline, from_component: str) -> RunOptions:
+def _partial_run(pipeline: Pipeline, from_component: str) -> RunOptions:
     known = [component.id for component in pipeline.components]
     if from_component not in known:
         hint = did_you_mean(from_component, known)
@@ -190,7 +190,7 @@ def _partial_run(pipeline, from_component: str) -> RunOptions:
     )
 
 
-def _earlier_runs(pipeline) -> list[Run]:
+def _earlier_runs(pipeline: Pipeline) -> list[Run]:
     file = Path(pipeline.metadata_connection_config.sqlite.filename_uri)
     return runs_of(file.parent) if file.exists() else []
 

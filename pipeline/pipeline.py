@@ -9,6 +9,7 @@ from typing import Protocol
 
 import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
+from ml_metadata.proto.metadata_store_pb2 import ConnectionConfig
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.components import (
     BulkInferrer,
@@ -108,7 +109,7 @@ def create_pipeline(
     serving_dir: str,
     work_dir: str,
     enable_cache: bool = True,
-    metadata_connection_config=None,
+    metadata_connection_config: ConnectionConfig | None = None,
     beam_args: Sequence[str] = IN_PROCESS,
     baselines: Baselines = _METADATA_BASELINES,
 ) -> Pipeline:
@@ -170,7 +171,12 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
 
 
 def _model_components(
-    config: Config, inputs: Inputs, upstream, serving_dir, work_dir, baselines: Baselines
+    config: Config,
+    inputs: Inputs,
+    upstream: list[BaseNode],
+    serving_dir: str,
+    work_dir: str,
+    baselines: Baselines,
 ) -> list:
     example_gen, statistics_gen, schema_gen, *_, gate, verdict = upstream
     examples, schema = example_gen.outputs["examples"], schema_gen.outputs["schema"]
@@ -257,8 +263,14 @@ def _model_components(
 
 
 def _training_components(
-    config: Config, inputs: Inputs, examples, gate, transform, work_dir, baselines: Baselines
-):
+    config: Config,
+    inputs: Inputs,
+    examples: Channel,
+    gate: BaseNode,
+    transform: BaseNode,
+    work_dir: str,
+    baselines: Baselines,
+) -> tuple[list[BaseNode], Trainer]:
     """(what the configuration wants before the training, the Trainer)."""
     before = []
     if config.data.on_leak == DROP_TRAIN:
@@ -307,7 +319,9 @@ def _training_components(
     return before, trainer
 
 
-def _base_model(warm_start: str, custom_config: dict, data: dict, baselines: Baselines):
+def _base_model(
+    warm_start: str, custom_config: dict, data: dict, baselines: Baselines
+) -> BaseNode | None:
     """The node that gives the model to start from, or None for none."""
     if not warm_start:
         return None
@@ -317,7 +331,7 @@ def _base_model(warm_start: str, custom_config: dict, data: dict, baselines: Bas
     return Importer(source_uri=uri, artifact_type=Model).with_id(BASE_MODEL)
 
 
-def _serving_check(config: ServingConfig, model: Channel, examples: Channel):
+def _serving_check(config: ServingConfig, model: Channel, examples: Channel) -> BaseNode:
     """The component that blesses a model for a server: the embedded one, or TensorFlow Serving."""
     if not config.infra_validator:
         return ServingCheck(

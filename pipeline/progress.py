@@ -7,10 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
+from ml_metadata.metadata_store import MetadataStore
 from tfx.dsl.compiler import constants
 from tfx.orchestration import metadata
 from tfx.orchestration.local import local_dag_runner
+from tfx.orchestration.pipeline import Pipeline, RunOptions
 from tfx.orchestration.portable import launcher, runtime_parameter_utils
+from tfx.orchestration.portable.data_types import ExecutionInfo
+from tfx.proto.orchestration import pipeline_pb2
+from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 
 from components.artifacts import DATA_GATE_FILE, SERVING_CHECK_FILE, read_json
 from components.data_gate.gate import WARNING, Finding, lines_of
@@ -27,7 +32,12 @@ _log = logging.getLogger("ssd")
 
 
 def run_with_progress(
-    pipeline, run_options=None, *, run: str, output: Path, known: Mapping[str, str]
+    pipeline: Pipeline,
+    run_options: RunOptions | None = None,
+    *,
+    run: str,
+    output: Path,
+    known: Mapping[str, str],
 ) -> dict[str, dict[str, list]]:
     """Runs a pipeline with the LocalDagRunner, saying what happens.
 
@@ -47,7 +57,7 @@ def run_with_progress(
     class ReportingLauncher(launcher.Launcher):
         """TFX's launcher for one component, with a line before and after."""
 
-        def launch(self):
+        def launch(self) -> ExecutionInfo | None:
             node = self._pipeline_node.node_info.id
             self.executed = False
             _log.info("%s ...", node)
@@ -75,7 +85,7 @@ def run_with_progress(
             _log.info("%s %s in %.1f s%s", node, state, seconds, text and f": {text}")
             return execution
 
-        def _run_executor(self, execution_info):
+        def _run_executor(self, execution_info: ExecutionInfo) -> ExecutorOutput:
             self.executed = True
             return super()._run_executor(execution_info)
 
@@ -100,14 +110,16 @@ class _Runner(local_dag_runner.LocalDagRunner):
         super().__init__()
         self._run = run
 
-    def run_with_ir(self, pipeline, run_options=None) -> None:
+    def run_with_ir(
+        self, pipeline: pipeline_pb2.Pipeline, run_options: pipeline_pb2.RunOptions | None = None
+    ) -> None:
         runtime_parameter_utils.substitute_runtime_parameter(
             pipeline, {constants.PIPELINE_RUN_ID_PARAMETER_NAME: self._run}
         )
         super().run_with_ir(pipeline, run_options)
 
 
-def _describe_run(store, run: str, known: Mapping[str, str | int]) -> None:
+def _describe_run(store: MetadataStore, run: str, known: Mapping[str, str | int]) -> None:
     """Writes properties of a run's context, which TFX registers with the first component."""
     context = store.get_context_by_type_and_name(constants.PIPELINE_RUN_CONTEXT_TYPE_NAME, run)
     if context is None:
@@ -124,7 +136,7 @@ def _describe(node: str, outputs: dict) -> str:
     return describe(outputs) if describe else ""
 
 
-def _gate(outputs) -> str:
+def _gate(outputs: dict) -> str:
     report = read_json(f"{_path(outputs, 'report')}/{DATA_GATE_FILE}")
     findings = [Finding(**finding) for finding in report["findings"]]
     warnings = [finding for finding in findings if finding.level == WARNING]
@@ -137,7 +149,7 @@ def _gate(outputs) -> str:
     return "\n".join(lines + [f"  warning: {line}" for line in lines_of(warnings)])
 
 
-def _training(outputs) -> str:
+def _training(outputs: dict) -> str:
     summary = read_json(f"{_path(outputs, 'model_run')}/{SUMMARY}")
     losses = summary["losses"]
     text = f"{summary['trainer']['steps']} steps"
@@ -148,29 +160,29 @@ def _training(outputs) -> str:
     return text
 
 
-def _baseline(execution) -> str:
+def _baseline(execution: ExecutionInfo | None) -> str:
     models = (execution.output_dict or {}).get("model") if execution else None
     return f"baseline {models[0].uri}" if models else "no blessed model yet, so no baseline"
 
 
-def _baseline_data(execution) -> str:
+def _baseline_data(execution: ExecutionInfo | None) -> str:
     found = (execution.output_dict or {}).get("statistics") if execution else None
     return f"baseline {found[0].uri}" if found else "no other data has made a blessed model"
 
 
-def _base_model(execution) -> str:
+def _base_model(execution: ExecutionInfo | None) -> str:
     outputs = (execution.output_dict or {}) if execution else {}
     models = outputs.get("model") or outputs.get("result")
     return f"start from {models[0].uri}" if models else "no blessed model yet to start from"
 
 
-def _evaluation(outputs) -> str:
+def _evaluation(outputs: dict) -> str:
     score = evaluation_of(outputs).candidate[OVERALL][metric_names.MAP]
     verdict = "blessed" if is_blessed(outputs) else "not blessed"
     return f"mAP {score.value:.4f}, {verdict}"
 
 
-def _serving_check(outputs) -> str:
+def _serving_check(outputs: dict) -> str:
     report = read_json(f"{_path(outputs, 'blessing')}/{SERVING_CHECK_FILE}")
     measured = "no answer"
     if "equal" in report:
@@ -181,7 +193,7 @@ def _serving_check(outputs) -> str:
     return f"{measured}, {'not blessed' if report['problems'] else 'blessed'}"
 
 
-def _push(outputs) -> str:
+def _push(outputs: dict) -> str:
     pushed = pushed_version(outputs)
     return f"pushed {pushed}" if pushed else "nothing pushed"
 

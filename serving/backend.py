@@ -63,7 +63,7 @@ class Backend:
     max_requests: int  # waiting or running
     timeout_s: float  # to receive a request, and to answer it
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.places = Budget(self.max_requests)
         self.memory = Budget(_LARGEST_BODIES * self.max_body_bytes)
         self._pixels = Budget(MAX_PIXELS)

@@ -109,7 +109,14 @@ def _box_px(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]
     return left, top, max(left, round(xmax * width) - 1), max(top, round(ymax * height) - 1)
 
 
-def _place_label(text, font, pad, box_px, size, placed) -> tuple[int, int, int, int]:
+def _place_label(
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    pad: int,
+    box_px: tuple[int, int, int, int],
+    size: tuple[int, int],
+    placed: list[tuple[int, int, int, int]],
+) -> tuple[int, int, int, int]:
     """The label's area: above the box if that is free, else at the next free edge of the box."""
     # The font's own height, so that labels are equally high with and without descenders.
     width = min(math.ceil(font.getlength(text)) + 2 * pad, size[0])

@@ -121,7 +121,7 @@ def read_metrics_path(path: Path) -> str | None:
     return (config.path or _DEFAULT_METRICS_PATH) if config.enable else None
 
 
-def _policy(policy) -> Policy:
+def _policy(policy: Message) -> Policy:
     if policy.HasField("all"):
         return sorted
     if policy.HasField("specific"):

@@ -12,6 +12,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
@@ -19,6 +20,9 @@ from data.errors import DataError
 from data.fields import COMMON
 from data.output import whole_folder
 from data.saved_model import BOXES, CLASS_NAMES, CLASSES, SCORES
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _PICTURES = "image_bytes"
 
@@ -101,7 +105,7 @@ def _examples(log: Path, score: float, skipped: list[str]) -> Iterator:
         skipped.append(f"{log}: {read} ({str(error).partition(chr(10))[0]})")
 
 
-def _example(picture: bytes, answer: dict, score: float, source: str):
+def _example(picture: bytes, answer: dict, score: float, source: str) -> "tf.train.Example":
     import tensorflow as tf
     from PIL import Image
 

@@ -1,10 +1,18 @@
 """TFX's Pusher with `push` in place of its copying, and the model card beside the model."""
 
+from typing import Any
+
 from tfx.components.pusher import executor
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
-from tfx.types import artifact_utils, channel, standard_artifacts, standard_component_specs
+from tfx.types import (
+    Artifact,
+    artifact_utils,
+    channel,
+    standard_artifacts,
+    standard_component_specs,
+)
 from tfx.types.component_spec import ChannelParameter
 from tfx.utils import io_utils, proto_utils
 
@@ -21,7 +29,12 @@ TRAIN_STATISTICS = "assets.extra/train_statistics.pb"
 class Executor(executor.Executor):
     """Pushes a blessed model whole or not at all, and tells ML Metadata what TFX's would."""
 
-    def Do(self, input_dict, output_dict, exec_properties) -> None:
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         """See TFX's Pusher. Raises DataError where the model cannot be pushed."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(

@@ -7,7 +7,7 @@ from pathlib import Path
 import apache_beam as beam
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx.dsl.component.experimental.annotations import (
     BeamComponentParameter,
     InputArtifact,
@@ -101,10 +101,14 @@ def DataVerdict(report: InputArtifact[DataGateReport]) -> None:
     gate.refuse_errors([gate.Finding(**finding) for finding in found], str(path))
 
 
-def _read_statistics(artifact, split: str):
+def _read_statistics(
+    artifact: standard_artifacts.ExampleStatistics, split: str
+) -> statistics_pb2.DatasetFeatureStatisticsList:
     return tfdv.load_stats_binary(f"{artifact.uri}/Split-{split}/FeatureStats.pb")
 
 
-def _read_anomalies(artifact, split: str):
+def _read_anomalies(
+    artifact: standard_artifacts.ExampleAnomalies, split: str
+) -> anomalies_pb2.Anomalies:
     with tf.io.gfile.GFile(f"{artifact.uri}/Split-{split}/SchemaDiff.pb", "rb") as file:
         return anomalies_pb2.Anomalies.FromString(file.read())

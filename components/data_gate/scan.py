@@ -194,7 +194,7 @@ class _Look(beam.DoFn):
         )
 
 
-def _only(feature) -> bytes:
+def _only(feature: tf.train.Feature) -> bytes:
     """The value of a feature, empty where there is none: an anomaly, which stops the run."""
     values = feature.bytes_list.value
     return values[0] if values else b""
@@ -209,13 +209,15 @@ def _same_pairs(group: tuple[bytes, Iterable[tuple[str, str]]]) -> Iterator[Leak
             yield Leak(first, second)
 
 
-def _keyed_by_band(picture: _Picture):
+def _keyed_by_band(picture: _Picture) -> Iterator[tuple[tuple[int, bytes], tuple[str, str, bytes]]]:
     if picture.look is not None:
         for band in bands_of(picture.look):
             yield band, (picture.split, picture.record_id, picture.look)
 
 
-def _near_pairs(group, max_distance: int) -> Iterator[Leak]:
+def _near_pairs(
+    group: tuple[tuple[int, bytes], Iterable[tuple[str, str, bytes]]], max_distance: int
+) -> Iterator[Leak]:
     for first, second, distance in near_pairs(group[1], max_distance):
         yield Leak(first, second, distance)
 

@@ -47,7 +47,7 @@ def DetectionReport(
     io_utils.write_string_file(f"{report.uri}/{REPORT_FILE}", html)
 
 
-def pushed_destination(pushed_model) -> str | None:
+def pushed_destination(pushed_model: standard_artifacts.PushedModel) -> str | None:
     """The version that a Pusher's output stands for; None if nothing was pushed."""
     if not pushed_model.get_int_custom_property("pushed"):
         return None

@@ -151,7 +151,15 @@ def _serving_check(folder: str) -> dict | None:
 
 
 def render(
-    facts, found, pictures, *, curves, features, serving=None, pushed=None, artifacts=None
+    facts: dict,
+    found: dict,
+    pictures: dict,
+    *,
+    curves: dict,
+    features: dict,
+    serving: dict | None = None,
+    pushed: str | None = None,
+    artifacts: dict[str, str] | None = None,
 ) -> str:
     """Fills the template; see `build_report` for where the parts come from."""
     evaluation = facts["evaluation"]
@@ -194,7 +202,7 @@ def render(
     )
 
 
-def _precision_recall(entry: dict):
+def _precision_recall(entry: dict) -> str:
     series = [charts.Series(f"{entry['name']}", "s0", _with_recall(entry["curve"]))]
     if entry["baseline_curve"]:
         before = _with_recall(entry["baseline_curve"])

@@ -4,13 +4,17 @@ import hashlib
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from components.distributed_trainer import indexed_job, manifest
 from data.errors import DataError
 from trainer.worker import ARGUMENTS, write_arguments
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
-def run_fn(fn_args) -> None:
+
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains as `trainer.run.run_fn`, but in a Kubernetes Job (TFX's Trainer contract).
 
     `fn_args.custom_config["training_job"]` holds the fields of `pipeline.config.TrainingJob`. What

@@ -123,7 +123,7 @@ class _KeepAnswers(beam.PTransform):
         self._prefix = prefix
         self._record = record
 
-    def expand(self, extracts):
+    def expand(self, extracts: beam.PCollection) -> beam.PCollection:
         _ = (
             extracts
             | "ToRecord" >> beam.Map(to_record, self._record)

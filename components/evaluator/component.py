@@ -1,8 +1,10 @@
 """TFX's Evaluator with the answers of the model in its evaluation."""
 
+from typing import Any
+
 from tfx.components.evaluator import component, executor
 from tfx.dsl.components.base import executor_spec
-from tfx.types import artifact_utils, standard_component_specs
+from tfx.types import Artifact, artifact_utils, standard_component_specs
 
 from components.evaluator.answers import answers_kept_in
 
@@ -10,7 +12,12 @@ from components.evaluator.answers import answers_kept_in
 class Executor(executor.Executor):
     """TFX's; the model's answers lie beside the metrics, so that later steps need not run it."""
 
-    def Do(self, input_dict, output_dict, exec_properties) -> None:
+    def Do(
+        self,
+        input_dict: dict[str, list[Artifact]],
+        output_dict: dict[str, list[Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
         """See TFX's Evaluator."""
         evaluation = artifact_utils.get_single_uri(
             output_dict[standard_component_specs.EVALUATION_KEY]

@@ -65,7 +65,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _cell(value) -> str:
+def _cell(value: object) -> str:
     """Text that may stand in a Markdown table and is no HTML."""
     return html.escape(str(value), quote=False).replace("|", "\\|").replace("\n", " ")
 

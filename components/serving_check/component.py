@@ -48,5 +48,5 @@ def ServingCheck(
     blessing.set_int_custom_property("blessed", int(blessed))
 
 
-def _write(artifact, name: str, text: str) -> None:
+def _write(artifact: standard_artifacts.InfraBlessing, name: str, text: str) -> None:
     io_utils.write_string_file(f"{artifact.uri}/{name}", text)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kfp
 import kfp_server_api
@@ -54,14 +55,14 @@ class _Client(kfp.Client):
             ssl_ca_cert=connection.ssl_ca_cert,
         )
 
-    def _load_config(self, *args, **kwargs):
+    def _load_config(self, *args: Any, **kwargs: Any) -> kfp_server_api.Configuration:
         config = super()._load_config(*args, **kwargs)
         config.cert_file = self._connection.client_cert
         config.key_file = self._connection.client_key
         config.retries = 0
         return config
 
-    def get_kfp_healthz(self, sleep_duration=0):
+    def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
         """Asks once; kfp would try for half a minute."""
         # Its generated method has another name in other versions of kfp-server-api.
         return self._healthz_api.api_client.call_api(
@@ -73,7 +74,7 @@ class _Client(kfp.Client):
             _request_timeout=_HEALTH_TIMEOUT,
         )
 
-    def create_pipeline(self, name: str, namespace: str | None):
+    def create_pipeline(self, name: str, namespace: str | None) -> kfp_server_api.V2beta1Pipeline:
         """Makes a pipeline without a version, for which kfp's client has no method."""
         body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
         return self._pipelines_api.api_client.call_api(
@@ -199,7 +200,7 @@ class Cluster:
                 return Workflow.from_details(run.run_details and run.run_details.task_details or ())
         return Workflow(found.get("pipeline_runtime", {}).get("workflow_manifest", ""))
 
-    def _call(self, path: str, response_type: str):
+    def _call(self, path: str, response_type: str) -> Any:
         return self._client._run_api.api_client.call_api(
             path,
             "GET",
@@ -289,7 +290,7 @@ def _typed(spec: dict, parameters: dict[str, str]) -> dict:
 
 
 @contextlib.contextmanager
-def _muted():
+def _muted() -> Iterator[None]:
     """kfp's client prints links and warnings of its own."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")

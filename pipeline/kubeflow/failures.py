@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Iterator
 
 import kfp_server_api
 import urllib3
@@ -14,7 +15,7 @@ _NO_IMAGE = re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImage
 
 
 @contextlib.contextmanager
-def explained(host: str, what: str = "the pipeline"):
+def explained(host: str, what: str = "the pipeline") -> Iterator[None]:
     """Raises DataError for an error of kfp's client; `what` is what it was asked for."""
     try:
         yield

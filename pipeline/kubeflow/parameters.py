@@ -50,7 +50,7 @@ def _write_steps(parameters: dict, steps: float) -> None:
     parameters[TRAIN_ARGS_KEY] = json.dumps({**arguments, "num_steps": int(steps)})
 
 
-def _write_trainer(parameters: dict, field: str, value) -> None:
+def _write_trainer(parameters: dict, field: str, value: int | float) -> None:
     settings = json.loads(parameters[CUSTOM_CONFIG_KEY])
     settings["trainer"][field] = value
     only_the_given(settings["trainer"], {field})
@@ -72,7 +72,9 @@ def _write_min_map_change(parameters: dict, value: float) -> None:
     parameters[EVAL_CONFIG_KEY] = json_format.MessageToJson(config)
 
 
-def _overall_threshold(parameters: dict, metric: str):
+def _overall_threshold(
+    parameters: dict, metric: str
+) -> tuple[config_pb2.EvalConfig, config_pb2.MetricThreshold]:
     """The Evaluator's configuration, and in it the threshold of a metric over all pictures."""
     config = json_format.Parse(parameters[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
     (spec,) = config.metrics_specs

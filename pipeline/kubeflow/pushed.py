@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import Channel, standard_artifacts
 from tfx.types.artifact_utils import encode_split_names
 from tfx.utils import path_utils
@@ -55,16 +56,16 @@ class PushedBaselines:
     def __init__(self, model_dir: str) -> None:
         self._model_dir = model_dir
 
-    def data(self, statistics: Channel):
+    def data(self, statistics: Channel) -> BaseNode:
         """Finds the statistics of the data that the latest pushed model was trained on."""
         del statistics  # compared with itself, data has not drifted
         return LatestPushedData(model_dir=self._model_dir)
 
-    def model(self, model: Channel):
+    def model(self, model: Channel) -> BaseNode:
         """Finds the latest pushed model."""
         return LatestPushedModel(candidate=model, model_dir=self._model_dir)
 
-    def base_model(self, custom_config: dict, data: dict):
+    def base_model(self, custom_config: dict, data: dict) -> BaseNode:
         """Finds the latest pushed model."""
         del custom_config, data  # the same training again starts from what it has pushed
         return LatestPushedModel(model_dir=self._model_dir)

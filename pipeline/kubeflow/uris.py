@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from typing import Any
 
 from data.errors import DataError
 
@@ -51,7 +52,7 @@ def to_uri(path: str) -> str:
     return path
 
 
-def map_strings(value, change: Callable[[str], str]):
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
     """A JSON value with every string in it, but for keys, changed."""
     if isinstance(value, str):
         return change(value)

@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,7 +13,7 @@ from data.command_line import Arguments, Parser, as_command
 from data.errors import DataError
 from pipeline.runs import prune, questions, tables
 from pipeline.runs.home import output_of
-from pipeline.runs.store import connect, find_run, read_runs, runs_of
+from pipeline.runs.store import Run, connect, find_run, read_runs, runs_of
 
 _DEFAULT_OUTPUT = Path("output/sample")
 _PIPED_WIDTH = 10_000
@@ -37,7 +39,7 @@ def main(arguments: Arguments = None) -> None:
         show(Console(highlight=False, width=wide), answer)
 
 
-def _prune(options, runs) -> None:
+def _prune(options: argparse.Namespace, runs: list[Run]) -> None:
     if options.metadata:
         raise DataError("--metadata: runs are pruned in their output folder; name it by --output")
     removals = prune.plan(runs, _output_folder(options).resolve(), options.keep)
@@ -55,7 +57,7 @@ def _prune(options, runs) -> None:
         tables.print_pruned(Console(highlight=False), answer)
 
 
-def _output_folder(options) -> Path:
+def _output_folder(options: argparse.Namespace) -> Path:
     """The folder of the runs: the one that was given, or the one that a model lies in."""
     if options.output:
         return options.output
@@ -64,7 +66,9 @@ def _output_folder(options) -> Path:
     return _DEFAULT_OUTPUT
 
 
-def _answer(options, runs):
+def _answer(
+    options: argparse.Namespace, runs: list[Run]
+) -> tuple[Any, Callable[[Console, Any], None]]:
     """What was asked for and the function that prints it."""
     match options.command:
         case "show":
@@ -108,7 +112,12 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
-def _add_shared(parser, output, metadata, as_json) -> None:
+def _add_shared(
+    parser: argparse.ArgumentParser,
+    output: Path | str | None,
+    metadata: str | None,
+    as_json: bool | str,
+) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--output",

@@ -1,6 +1,7 @@
 """What the components of one run have made, for a pipeline that is running."""
 
 from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration.metadata import Metadata
 from tfx.orchestration.portable.mlmd import execution_lib
 from tfx.types import Artifact
 
@@ -8,7 +9,7 @@ _SUCCESSFUL = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Executi
 
 
 def run_outputs(
-    metadata_handle, pipeline: str, run: str, component: str
+    metadata_handle: Metadata, pipeline: str, run: str, component: str
 ) -> dict[str, list[Artifact]]:
     """Output artifacts of a component in one run, by output name.
 

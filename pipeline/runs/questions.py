@@ -235,7 +235,7 @@ def _input(run: Run, component: str, key: str) -> Artifact | None:
 
 
 def _step(step: Step) -> dict:
-    def named(side):
+    def named(side: dict[str, list[Artifact]]) -> dict[str, list[dict]]:
         return {
             key: [{"id": a.id, "type": a.type, "uri": a.uri} for a in artifacts]
             for key, artifacts in side.items()

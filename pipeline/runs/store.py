@@ -233,7 +233,7 @@ def find_run(runs: list[Run], wanted: str) -> Run:
     return found[0]
 
 
-def _open(config, where: str) -> metadata_store.MetadataStore:
+def _open(config: metadata_store_pb2.ConnectionConfig, where: str) -> metadata_store.MetadataStore:
     try:
         return metadata_store.MetadataStore(config)
     except (errors.StatusError, RuntimeError) as error:
@@ -248,7 +248,7 @@ def _without_password(url: str) -> str:
     return url.replace(f":{parts.password}@", ":...@") if parts.password else url
 
 
-def _components(store) -> Iterator[tuple[int, tuple[str, str]]]:
+def _components(store: metadata_store.MetadataStore) -> Iterator[tuple[int, tuple[str, str]]]:
     """Pipeline and component of each execution by its id."""
     for context in store.get_contexts_by_type("node"):
         pipeline, _, component = context.name.rpartition(".")
@@ -256,12 +256,15 @@ def _components(store) -> Iterator[tuple[int, tuple[str, str]]]:
             yield execution.id, (pipeline, component)
 
 
-def _executions(store, context) -> list:
+def _executions(store: metadata_store.MetadataStore, context: metadata_store_pb2.Context) -> list:
     return sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
 
 
 def _steps(
-    store, executions: list, components: dict, move: Callable[[str], str]
+    store: metadata_store.MetadataStore,
+    executions: list,
+    components: dict,
+    move: Callable[[str], str],
 ) -> dict[int, Step]:
     ids = [execution.id for execution in executions]
     types = {kind.id: kind.name for kind in store.get_execution_types()}
@@ -298,7 +301,9 @@ def _steps(
     }
 
 
-def _artifacts(store, ids: list[int], move: Callable[[str], str]) -> dict[int, Artifact]:
+def _artifacts(
+    store: metadata_store.MetadataStore, ids: list[int], move: Callable[[str], str]
+) -> dict[int, Artifact]:
     types = {kind.id: kind.name for kind in store.get_artifact_types()}
     return {
         artifact.id: Artifact(
@@ -323,7 +328,9 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
         yield ids[start : start + _AT_ONCE]
 
 
-def _value(value, move: Callable[[str], str] = str) -> int | float | str | None:
+def _value(
+    value: metadata_store_pb2.Value, move: Callable[[str], str] = str
+) -> int | float | str | None:
     """A property's value; structures, which nothing here reads, as text."""
     kind = value.WhichOneof("value")
     if kind is None:
@@ -336,7 +343,7 @@ def _time(milliseconds: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(milliseconds / 1000).astimezone()
 
 
-def _seconds(execution) -> float | None:
+def _seconds(execution: metadata_store_pb2.Execution) -> float | None:
     if execution.last_known_state == metadata_store_pb2.Execution.RUNNING:
         return None
     return (execution.last_update_time_since_epoch - execution.create_time_since_epoch) / 1000
