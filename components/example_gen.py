@@ -32,6 +32,7 @@ class Executor(BaseBeamExecutor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
+        """See TFX's ImportExampleGen. Raises DataError for a damaged file."""
         del input_dict  # there is none
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(

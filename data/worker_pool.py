@@ -36,6 +36,7 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
     def StartWorker(
         self, start_worker_request: beam_fn_api_pb2.StartWorkerRequest, unused_context: object
     ) -> beam_fn_api_pb2.StartWorkerResponse:
+        """Beam's gRPC method: starts a process that connects to the endpoint."""
         endpoint = start_worker_request.control_endpoint.url
         worker_id = start_worker_request.worker_id
         process = subprocess.Popen(

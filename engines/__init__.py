@@ -1,0 +1,1 @@
+"""Flink and Spark on this machine, to try Beam on them."""

@@ -90,11 +90,14 @@ class Baselines(Protocol):
     from.
     """
 
-    def data(self, statistics: Channel) -> BaseNode: ...
+    def data(self, statistics: Channel) -> BaseNode:
+        """The statistics of the data that the latest blessed model was trained on."""
 
-    def model(self, model: Channel) -> BaseNode: ...
+    def model(self, model: Channel) -> BaseNode:
+        """The latest blessed model."""
 
-    def base_model(self, custom_config: dict, data: dict[str, Channel]) -> BaseNode: ...
+    def base_model(self, custom_config: dict, data: dict[str, Channel]) -> BaseNode:
+        """The blessed model to start a training from."""
 
 
 _METADATA_BASELINES = MetadataBaselines()

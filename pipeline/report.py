@@ -54,9 +54,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _places(run: Run) -> dict[str, Any] | None:
-    """The arguments of `Sources`; None if the run did not get as far as the Pusher, or its files
-    are gone.
-    """
+    """`Sources` as a dict; None if the run did not reach the Pusher or its files are gone."""
     serving_check = "ServingCheck" if run.step("ServingCheck") else "InfraValidator"
     wanted = {
         "card": ("ModelCard", "card"),

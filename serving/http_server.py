@@ -54,9 +54,11 @@ class HttpServer(web.Server):
         self._draining = False
 
     def __call__(self) -> web.RequestHandler:
+        """The handler of a new connection."""
         return _Connection(self, loop=self._event_loop, auto_decompress=False, access_log=None)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Closes the connection unless a request comes within the time."""
         super().connection_made(handler, transport)
         loop = asyncio.get_running_loop()
         self._awaited[handler] = loop.call_later(self._timeout_s, transport.close)
@@ -64,6 +66,7 @@ class HttpServer(web.Server):
     def connection_lost(
         self, handler: web.RequestHandler, exc: BaseException | None = None
     ) -> None:
+        """Forgets the connection."""
         self._stop_waiting(handler)
         super().connection_lost(handler, exc)
 

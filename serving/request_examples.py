@@ -29,6 +29,7 @@ _PICTURES = "image_bytes"
 
 @as_command
 def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
     parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -242,6 +242,7 @@ class Server:
 
 @as_command
 def main(arguments: Arguments = None) -> int:
+    """Runs the command line; returns the exit status."""
     flags = parse_flags(arguments)
     quiet(flags.verbose)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

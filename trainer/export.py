@@ -71,6 +71,7 @@ class ServedDetector(tf.Module):
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
     )
     def serving_default(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections in encoded pictures, strings [batch]."""
         return self._in_chunks(self._detect_encoded, image_bytes)
 
     @tf.function(
@@ -78,12 +79,14 @@ class ServedDetector(tf.Module):
         input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")],
     )
     def serving_tensor(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections in decoded pictures, uint8 [batch, height, width, 3]."""
         return self._in_chunks(lambda chunk: self.detect(self._resize_all(chunk)), images)
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="examples")]
     )
     def serving_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detections in the pictures of raw, serialised `tf.Example`s [batch]."""
         return self._in_chunks(
             lambda chunk: self._detect_encoded(self.records(chunk)[ENCODED]), examples
         )

@@ -43,6 +43,7 @@ class CaffeSGD(keras.optimizers.SGD):
         self.config = config
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Works out for each variable which rules apply to it."""
         super().build(variables)
         self.kernels = [len(variable.shape) > 1 for variable in variables]
         self.biases = [variable.name == "bias" for variable in variables]
@@ -56,6 +57,7 @@ class CaffeSGD(keras.optimizers.SGD):
         variable: keras.Variable,
         learning_rate: keras.KerasTensor,
     ) -> None:
+        """One variable's update from its clipped gradient."""
         index = self._get_variable_index(variable)
         if self.kernels[index]:
             gradient = gradient + self.config.weight_decay * ops.convert_to_tensor(variable)
@@ -66,6 +68,7 @@ class CaffeSGD(keras.optimizers.SGD):
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict:
+        """The configuration in place of SGD's own arguments, all of which follow from it."""
         return {"config": self.config}
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:

@@ -19,6 +19,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         self.config = config
 
     def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
+        """The rate of a step, float32 scalar; steps count from 0."""
         config = self.config
         step = ops.cast(step, "float32")
         share = ops.minimum(step / max(config.warmup_steps, 1), 1.0)
@@ -29,6 +30,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < config.warmup_steps, warmup, config.learning_rate * fall)
 
     def get_config(self) -> dict:
+        """The argument of `__init__`, for Keras to save."""
         return {"config": self.config}
 
 

@@ -27,6 +27,7 @@ _PICTURES_PER_PART = 500
 
 
 def metric_key(name: str, model_name: str) -> metric_types.MetricKey:
+    """The key under which TFMA finds a metric's value and its bounds."""
     # TFMA finds the bounds of a MetricsSpec only under keys that do not say whether examples are
     # weighted.
     return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
@@ -73,9 +74,11 @@ class ScorePictures(beam.CombineFn):
         return list(self.extract_output(self.create_accumulator()))
 
     def create_accumulator(self) -> _Accumulator:
+        """No pictures."""
         return _Accumulator([], [], DetectionAccumulator(self._class_names))
 
     def add_input(self, accumulator: _Accumulator, picture: MatchedPicture) -> _Accumulator:
+        """Adds a picture in place."""
         accumulator.single.append(picture.matched)
         if len(accumulator.single) == _PICTURES_PER_PART:
             _pack(accumulator)
@@ -84,6 +87,7 @@ class ScorePictures(beam.CombineFn):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
+        """The pictures of all of them, in a new accumulator."""
         # Always a new one: TFMA may merge the same accumulators several times.
         merged = self.create_accumulator()
         for accumulator in accumulators:
@@ -93,6 +97,7 @@ class ScorePictures(beam.CombineFn):
         return merged
 
     def compact(self, accumulator: _Accumulator) -> _Accumulator:
+        """Packs what is still single, before Beam sends it to another worker."""
         accumulator.coco.columns()
         _pack(accumulator)
         return accumulator
@@ -100,6 +105,7 @@ class ScorePictures(beam.CombineFn):
     def extract_output(
         self, accumulator: _Accumulator
     ) -> dict[metric_types.MetricKey, float | np.ndarray]:
+        """{key: value} of all metrics, and the plots."""
         whole = matched.unpack([*accumulator.parts, matched.pack(accumulator.single)])
         values, plots = self._score(whole, accumulator.coco)
         if self._with_intervals:

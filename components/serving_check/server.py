@@ -34,6 +34,7 @@ class CheckedServer:
 
     @property
     def url(self) -> str:
+        """The base of its REST API."""
         return f"http://127.0.0.1:{self.port}"
 
     def wait_until_ready(self) -> None:

@@ -79,6 +79,7 @@ class Run:
 
     @property
     def started(self) -> datetime.datetime:
+        """When its first step began."""
         return min(step.started for step in self.steps)
 
     def step(self, component: str) -> Step | None:

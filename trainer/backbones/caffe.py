@@ -11,5 +11,6 @@ class CaffePreprocessing(layers.Layer):
     """RGB 0-255 to BGR with ImageNet's mean subtracted."""
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """float [batch, height, width, 3], RGB to BGR."""
         mean = ops.convert_to_tensor(MEAN_RGB, dtype=inputs.dtype)
         return ops.flip(inputs - mean, axis=-1)

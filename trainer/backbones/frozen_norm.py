@@ -43,6 +43,7 @@ class FrozenNormConv2D(layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Adds the weights for inputs of [batch, height, width, channels]."""
         channels = input_shape[-1]
         side = self.kernel_size
         outputs = channels if self.depthwise else self.filters
@@ -59,6 +60,7 @@ class FrozenNormConv2D(layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(outputs,), initializer="zeros")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """float [batch, height, width, in] to [batch, height / strides, width / strides, out]."""
         scale = ops.cast(self.scale, self.compute_dtype)
         if self.depthwise:
             kernel = self.kernel * scale[:, None]
@@ -69,11 +71,13 @@ class FrozenNormConv2D(layers.Layer):
         return self.activation(ops.add(outputs, ops.cast(self.bias, self.compute_dtype)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The inputs' height and width over the strides, rounded up: "same" padding."""
         batch, height, width, channels = input_shape
         outputs = channels if self.depthwise else self.filters
         return batch, -(-height // self.strides), -(-width // self.strides), outputs
 
     def get_config(self) -> dict:
+        """The arguments of `__init__`, for Keras to save."""
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,

@@ -32,11 +32,13 @@ class L2Normalisation(layers.Layer):
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Adds the scale, [channels]."""
         self.scale = self.add_weight(
             name="scale", shape=(input_shape[-1],), initializer=keras.initializers.Constant(20.0)
         )
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """float [batch, height, width, channels], normalised and scaled."""
         # Squares overflow float16, so the norm is taken in float32.
         values = ops.cast(inputs, "float32")
         norm = ops.sqrt(ops.sum(ops.square(values), axis=-1, keepdims=True) + 1e-10)
