@@ -20,7 +20,15 @@ import tensorflow_transform as tft
 from data.errors import DataError, reason_of
 from data.interrupts import when_interrupted
 from data.record_folder import read_records
-from trainer import checkpoints, devices, export, input_pipeline, reporting, selection
+from trainer import (
+    checkpoints,
+    continuation,
+    devices,
+    export,
+    input_pipeline,
+    reporting,
+    selection,
+)
 from trainer.anchors import anchor_boxes
 from trainer.config import BOOKKEEPING, TrainerConfig, in_steps
 from trainer.detector import DetectorSpec, build_network, detector_spec, freeze_stages
@@ -43,7 +51,7 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
     the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
     checkpoints of unfinished runs wait (`work_folder`). A run with the same configuration, data and
     code resumes from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's
-    logs.
+    logs, where a longer one finds them (`trainer.continuation`).
     `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` is
     what a Tuner has found, whose values take the place of the configured ones.
     """
@@ -72,9 +80,13 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
         # A path names them, but files change.
         "starting_weights_sha256": weights_hash(network),
     }
-    work_dir = work_folder(Path(facts["work_dir"]), {**identity, "classes": job.classes})
+    # An exported model has its classes anyway.
+    decisive = {**identity, "classes": list(job.classes)}
+    work_dir = work_folder(Path(facts["work_dir"]), decisive)
     if devices.is_chief(job.strategy):
         _warn(config, work_dir)
+        continuation.continue_finished(work_dir, run_dir, decisive)
+    devices.wait_for_all(job.strategy)
     served = job.new_detector()
     try:
         with when_interrupted(lambda: _how_to_resume(work_dir, config)):
@@ -96,7 +108,11 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
     model_dir = Path(fn_args.serving_model_dir)
     with _written_to(model_dir, work_dir):
         export.export(served, model_dir, identity, pictures)
-    summary = {**identity, "losses": dataclasses.asdict(losses) if losses else None}
+    summary = {
+        **decisive,
+        **identity,
+        "losses": dataclasses.asdict(losses) if losses else None,
+    }
     with _written_to(run_dir, work_dir):
         (work_dir / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         _move(work_dir, run_dir)

@@ -145,14 +145,27 @@ def train(
     pace = _Pace(first_step, config.steps)
     losses = None
     for step in range(first_step + 1, config.steps + 1):
+        # Before the step: one that resumes after its last measurement stops there too.
+        if config.patience and (step - 1) % config.eval_every == 0:
+            # The chief alone measures; 0 is what the others know.
+            lasting = step - 1 - best.step if best else 0
+            if devices.largest(strategy, lasting) >= config.patience * config.eval_every:
+                if is_chief:
+                    _log.info(
+                        "  stopped step=%d: the last %d measurements brought no better mAP than "
+                        "that of step %d (trainer.patience)",
+                        step - 1,
+                        config.patience,
+                        best.step,
+                    )
+                break
         waited_from = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - waited_from
         losses = step_fn(*batch)
         window.add(waited, config.batch_size)
         checkpoint_due = step % config.checkpoint_every == 0 or step == config.steps
-        measured = config.eval_every and (step % config.eval_every == 0 or step == config.steps)
-        evaluation_due = measured and evaluate
+        evaluation_due = evaluate and (step % config.eval_every == 0 or step == config.steps)
         if step % config.log_every == 0 or checkpoint_due or evaluation_due:
             losses = StepLosses(*(float(value) for value in losses))
             _check_finite(step, losses)
@@ -174,19 +187,6 @@ def train(
             window = _Window()
         if checkpoint_due and is_chief:
             checkpoints.save(checkpoint_dir, step, state, config.keep_checkpoints)
-        if config.patience and measured:
-            # The chief alone measures; 0 is what the others know.
-            lasting = step - best.step if best else 0
-            if devices.largest(strategy, lasting) >= config.patience * config.eval_every:
-                if is_chief:
-                    _log.info(
-                        "  stopped step=%d: the last %d measurements brought no better mAP than "
-                        "that of step %d (trainer.patience)",
-                        step,
-                        config.patience,
-                        best.step,
-                    )
-                break
     with _written_to(log_dir):
         writer.close()
     averages.put_into_network()

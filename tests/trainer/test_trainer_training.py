@@ -375,7 +375,7 @@ def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages
 
     def run():
         folders = tmp_path / "ckpt", tmp_path / "logs"
-        config = _config(steps=12, eval_every=2, patience=2)
+        config = _config(steps=12, eval_every=2, patience=2, checkpoint_every=2)
         train(_network(), anchor_boxes(TINY.anchors), _batches, config, *folders, evaluate)
 
     if killed_at:
@@ -384,6 +384,9 @@ def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages
     run()
     # Killed at step 8 it goes on from step 6 and still knows the best of step 4.
     assert measured == [2, 4, 6, 8] + [8] * bool(killed_at)
+    # It has stopped, whoever runs it again.
+    run()
+    assert measured[-1] == 8
     assert "stopped step=8" in "\n".join(messages())
 
 
