@@ -31,7 +31,7 @@ DETECTORS = {
     "ssd512-vgg16": Detector("vgg16", {"paper": anchors.SSD512}),
     "ssd300-mobilenet": Detector("mobilenet", {"paper": anchors.SSD300_COARSE}),
     "ssd300-resnet50": Detector("resnet50", {"paper": anchors.SSD300}),
-    "ssd300-lite0": Detector("efficientnet_lite0", {"paper": anchors.SSD300}),
+    "ssd300-lite0": Detector("efficientnet_lite0", {"paper": anchors.SSD300_FINE}),
     "ssd128-small": Detector("small", {"paper": anchors.SSD128}),
 }
 

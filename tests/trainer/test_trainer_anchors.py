@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from trainer import anchors
-from trainer.anchors import SSD128, SSD300, SSD300_HIKAPOK, SSD512, anchor_boxes, anchors_hash
+from trainer.anchors import (
+    SSD128,
+    SSD300,
+    SSD300_FINE,
+    SSD300_HIKAPOK,
+    SSD512,
+    anchor_boxes,
+    anchors_hash,
+)
+from trainer.boxes import iou, to_corners
+from trainer.model_zoo import anchor_spec
 
 
 @pytest.mark.parametrize(
@@ -12,6 +22,7 @@ from trainer.anchors import SSD128, SSD300, SSD300_HIKAPOK, SSD512, anchor_boxes
     [
         (SSD300, [5776, 2166, 600, 150, 36, 4]),
         (SSD300_HIKAPOK, [5776, 2166, 600, 150, 36, 4]),
+        (SSD300_FINE, [5776, 2166, 600, 150, 36, 4]),
         (SSD512, [16384, 6144, 1536, 384, 96, 16, 4]),
         (SSD128, [1024, 256, 64, 16]),
     ],
@@ -117,6 +128,20 @@ def test_ratio_boxes_keep_the_area_of_the_square():
         assert height * width == pytest.approx(230.4**2)
 
 
+def _least_best_iou(spec, height, width):
+    """The IoU with its best anchor that an object of so many pixels has at the worst place."""
+    places = np.random.default_rng(0).uniform(60, 240, (50, 2))
+    objects = np.concatenate([places, np.full((50, 2), (height, width))], axis=1) / 300
+    overlaps = iou(to_corners(objects.astype(np.float32)), to_corners(anchor_boxes(spec)))
+    return np.asarray(overlaps).max(axis=1).min()
+
+
+def test_lite0_matches_small_objects():
+    # A platelet of BCCD at 300 px.
+    assert _least_best_iou(anchor_spec("ssd300-lite0", "paper"), 24, 18) > 0.5
+    assert _least_best_iou(SSD300, 24, 18) < 0.5
+
+
 def test_clipped_anchors_are_the_same_limited_to_the_picture():
     clipped = dataclasses.replace(SSD300, clipped=True)
     np.testing.assert_array_equal(anchor_boxes(clipped), np.clip(anchor_boxes(SSD300), 0, 1))
@@ -125,7 +150,7 @@ def test_clipped_anchors_are_the_same_limited_to_the_picture():
 
 
 def test_hash_names_the_anchors():
-    specs = (SSD300, SSD300_HIKAPOK, SSD512, SSD128)
+    specs = (SSD300, SSD300_FINE, SSD300_HIKAPOK, SSD512, SSD128)
     assert len({anchors_hash(spec) for spec in specs}) == len(specs)
     assert anchors_hash(SSD300) == anchors_hash(dataclasses.replace(SSD300))
     # Stored in pushed models: a change here makes their weights unusable.
