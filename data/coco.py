@@ -94,7 +94,8 @@ def select_coco(
                     "file. Remove one, or give one of the folders of pictures another name"
                 )
             pictures[picture.source_id] = picture
-            crowds += sum(bool(item.is_crowd) for item in picture.annotation.objects)
+            objects = picture.annotation.objects if picture.annotation else ()
+            crowds += sum(bool(item.is_crowd) for item in objects)
         if crowds:
             notes.append(f"{source.annotations.name}: {crowds:,} crowds count as difficult")
     lists = {
@@ -143,7 +144,8 @@ def _read(source: CocoSource) -> _Document:
     if not source.images.is_dir():
         raise DataError(f"{source.images}: no such folder. Give that of the pictures: --images")
     document = load(path)
-    names, parents = {}, {}
+    names: dict[Key, str] = {}
+    parents: dict[Key, str] = {}
     for index, entry in enumerate(document["categories"]):
         where = f"{path}: categories[{index}]"
         key, name = _id(where, entry, "id"), _name(where, entry, "name")
@@ -220,7 +222,7 @@ def _pictures(
             objects.setdefault(image, []).append(found)
         else:
             kind, what = found
-            name = categories.get(_key(entry.get("category_id")))
+            name = _category(entry, categories)
             text = f"{where}{f' ({name})' if name else ''} of {files[image]}: {what}"
             problems.setdefault(image, []).append(Problem(kind, text, of_object=True))
     for key, file, width, height in document.images:
@@ -248,7 +250,7 @@ def _object(
     1. A crowd, a box around many objects, is difficult to all that know no crowds: the metric
     ignores it.
     """
-    name = categories.get(_key(entry.get("category_id")))
+    name = _category(entry, categories)
     if name is None:
         return "category", f"there is no category {entry.get('category_id')!r}"
     box = entry.get("bbox")
@@ -279,9 +281,10 @@ def _object(
 
 
 def _id(where: str, entry: object, key: str) -> Key:
-    found = _key(_entry(where, entry).get(key))
+    value = _entry(where, entry).get(key)
+    found = _key(value)
     if found is None:
-        raise DataError(f"{where}: {key} is {entry.get(key)!r:.40}. Write a number")
+        raise DataError(f"{where}: {key} is {value!r:.40}. Write a number")
     return found
 
 
@@ -311,11 +314,16 @@ def _key(value: object) -> Key | None:
     return value if isinstance(value, int) else None
 
 
+def _category(entry: dict, categories: Mapping[Key, str]) -> str | None:
+    key = _key(entry.get("category_id"))
+    return None if key is None else categories.get(key)
+
+
 def _order(key: Key) -> tuple[bool, Key]:
     return isinstance(key, str), key
 
 
-def _side(value: object) -> int:
+def _side(value: Any) -> int:
     """A side in pixels; 0 where it is not stated, and the picture has to tell."""
     try:
         side = float(value)

@@ -222,7 +222,7 @@ class _Check(_PictureFn):
             sha256, split, look = checked
             place = int(_digest("shuffle", self._plan.seed, sha256, picture.source_id)[:16], 16)
             split_index = KEEP_ORDER.index(split) if split else 0
-            row = (number, split_index, bytes.fromhex(sha256)[:16], place)
+            row: tuple = (number, split_index, bytes.fromhex(sha256)[:16], place)
             if self._plan.shares:
                 row = (*row, np.frombuffer(look or bytes(LOOK_BYTES), np.uint8))
             rows.append(row)
@@ -245,10 +245,10 @@ class _Assign(beam.DoFn):
             groups = assignment.split_by_content(table, shares)
             sizes = np.unique(groups, return_counts=True)[1]
             several = sizes[sizes > 1]
-            facts = {"all": len(sizes), "of several": len(several), "pictures": several.sum()}
-            facts = Counter({(GROUPS, name): int(count) for name, count in facts.items()})
+            counts = {"all": len(sizes), "of several": len(several), "pictures": several.sum()}
+            facts = Counter({(GROUPS, name): int(count) for name, count in counts.items()})
             yield beam.pvalue.TaggedOutput("facts", facts)
-        leaked = []
+        leaked: list[int] = []
         with closing(PictureIndex(self._plan.marks)) as pictures:
             for same, leaking in assignment.leaks(table):
                 split = KEEP_ORDER[table["split"][same[0]]]
@@ -285,11 +285,13 @@ class _WriteShard(_PictureFn):
         with tf.io.TFRecordWriter(str(temporary), options) as writer:
             for picture in map(self._pictures.__getitem__, np.frombuffer(numbers, np.uint32)):
                 settled = settle(picture, self._plan.options, self._class_ids)
-                objects.append([(item.name, item.difficult) for item in settled.annotation.objects])
+                annotation, header = settled.annotation, settled.header
+                assert annotation and header, "the check has let only good pictures through"
+                objects.append([(item.name, item.difficult) for item in annotation.objects])
                 example = build_example(
-                    settled.annotation,
+                    annotation,
                     settled.jpeg,
-                    settled.header,
+                    header,
                     filename=settled.filename,
                     source_id=picture.source_id,
                     class_ids=self._class_ids,
@@ -321,18 +323,23 @@ def _facts_row(facts: Facts) -> str:
     return json.dumps([[*key, count] for key, count in facts.items()])
 
 
+def _rows(path: Path) -> Iterator[list]:
+    with path.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
 def _read_result(rejected: Path, written: Path, facts: Path) -> Result:
     rejections = [
         Rejected(source_id, split, tuple(Problem(*problem) for problem in problems), kept)
-        for source_id, split, problems, kept in map(json.loads, rejected.open(encoding="utf-8"))
+        for source_id, split, problems, kept in _rows(rejected)
     ]
     counts: dict[str, SplitCount] = {}
-    for split, count in map(json.loads, written.open(encoding="utf-8")):
+    for split, count in _rows(written):
         classes = {name: Count(**of_class) for name, of_class in count["classes"].items()}
         shard = SplitCount(Count(**count["total"]), classes)
         counts[split] = counts[split] + shard if split in counts else shard
     counted: Facts = Counter()
-    for row in map(json.loads, facts.open(encoding="utf-8")):
+    for row in _rows(facts):
         for what, which, count in row:
             counted[what, which] += count
     return Result(

@@ -86,7 +86,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
         for split, names in named.items()
     }
     notes = [f"found in {voc_root}: {_describe(found) or ', '.join(f.name for f in folders)}"]
-    lists = dict.fromkeys(SPLITS, ())
+    lists: dict[str, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
     if not options.shares:
         lists = {**_default_lists(found, folders, notes), **{s: n for s, n in named.items() if n}}
         if any(lists.values()) and not lists["train"]:
@@ -97,7 +97,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
             )
     by_name = {folder.name: folder for folder in folders}
     if lists["train"]:
-        pictures = []
+        pictures: list[Picture] = []
         for split in SPLITS:
             listed = (p for name in lists[split] for p in _pictures(by_name, split, name, found))
             pictures += {picture.source_id: picture for picture in listed}.values()

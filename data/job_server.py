@@ -77,9 +77,8 @@ class JobServerRunner(portable_runner.PortableRunner):
         pipeline = self._optimize_pipeline(pipeline, options)
         handle = self.create_job_service(options)
         with _stops_kept() as stops:
-            job = PortableJob(
-                handle.job_service, *handle.submit(pipeline), options=portable, on_flink=on_flink
-            )
+            job_id, messages, states = handle.submit(pipeline)
+            job = PortableJob(handle.job_service, job_id, messages, states, portable, on_flink)
         job.cancel_if(stops)
         return job
 

@@ -1,6 +1,7 @@
 """What a JPEG says about itself, read from its header without decoding the picture."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from data.problems import Unusable
 
@@ -144,9 +145,12 @@ def _table_numbers(payload: bytes) -> set[int]:
     return numbers
 
 
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\x00": "little", b"MM\x00*": "big"}
+
+
 def _orientation(tiff: bytes) -> int:
     """The orientation in EXIF data; 1, as viewers take it, where there is none or it is damaged."""
-    order = {b"II*\x00": "little", b"MM\x00*": "big"}.get(tiff[:4])
+    order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
         return 1
 

@@ -43,7 +43,7 @@ class ConversionOptions(Settings):
     split: str = ""
     """Shares of train, eval and test, as 80/10/10 (the default where there are no lists), dealt out
     by content; pictures that look the same go to the same split."""
-    eval_fraction: float = Field(0.02, ge=0, lt=1)
+    eval_fraction: float = Field(default=0.02, ge=0, lt=1)
     """Share of the training pictures held out for eval by content where no list is for eval."""
     classes: tuple[str, ...] = ()
     """The classes in the order of their ids; `auto`: those found, sorted by name. Default: the 20
@@ -53,7 +53,7 @@ class ConversionOptions(Settings):
     exif: Annotated[str, one_of((UPRIGHT, STORED))] | None = None
     """Pictures that an EXIF tag turns: the boxes were drawn on the `upright` picture, which is then
     written that way, or they are in pixels as `stored`, and the tag is removed."""
-    pixels_from: int = Field(1, ge=0, le=1)
+    pixels_from: int = Field(default=1, ge=0, le=1)
     """Whether the pixels of VOC files are counted from 1, as VOC does, or from 0; COCO's always are
     from 0."""
     reencode: bool = False

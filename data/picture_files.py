@@ -36,7 +36,7 @@ def find_file(folder: Path, name: str) -> Path | None:
     if path.is_file():
         return path
     actual = _files(str(path.parent)).get(path.name.lower())
-    return actual and path.with_name(actual)
+    return path.with_name(actual) if actual else None
 
 
 def same_stem(folder: Path, name: str) -> str | None:

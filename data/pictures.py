@@ -1,6 +1,7 @@
 """Pictures as records need them: upright JPEGs, grey or RGB, that every decoder reads alike."""
 
 import io
+import math
 import struct
 import zlib
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from data.problems import Unusable
 
 JPEG_QUALITY = 95
 # Pillow's own bound on what a small file may blow up to, and what a JPEG can hold.
-_MOST_PIXELS = Image.MAX_IMAGE_PIXELS
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or math.inf
 _LONGEST_SIDE = 65_500
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
 # How to turn stored pixels upright, by EXIF orientation, and what each looks like as stored.
@@ -38,8 +39,10 @@ _LOOKS = {
     8: "on its right side",
 }
 # What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError)
-_DAMAGE = (*_DAMAGE, struct.error, zlib.error, Image.DecompressionBombError)
+_DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 
 class SettledPicture(NamedTuple):

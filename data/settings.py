@@ -1,7 +1,7 @@
 """Typed settings, checked when they are built: what every part of a configuration is made of."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs, ErrorDetails
 
 from data.errors import DataError, did_you_mean
@@ -66,6 +67,9 @@ class Settings:
     Raises:
         pydantic.ValidationError: a ValueError, for an unknown name or a value that does not fit.
     """
+
+    if TYPE_CHECKING:
+        __pydantic_fields__: ClassVar[Mapping[str, FieldInfo]]  # pydantic's decorator adds it
 
     @field_validator("*", mode="before")
     @classmethod

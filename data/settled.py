@@ -56,7 +56,7 @@ def settle(
     except Unusable as error:
         problems.append(error.problem if path is None else error.at(path))
     found = annotation.objects if annotation else ()
-    if annotation is None or settled is None:
+    if annotation is None or path is None or settled is None:
         return Settled(None, b"", None, "", tuple(problems), (), found)
     size = settled.header.width, settled.header.height
     try:

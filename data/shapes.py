@@ -74,8 +74,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         _paint(rng, picture, shape)
         placed.append(shape)
 
-    pixels = np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
+    drawn = np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    image = Image.fromarray(np.ascontiguousarray(drawn))
     objects = tuple(
         _describe(shape, owners == number, in_picture[number])
         for number, shape in enumerate(placed, start=1)
@@ -127,7 +127,8 @@ def _draw_mask(rng: np.random.Generator, name: str, size_px: float) -> np.ndarra
     polygons = [(points * (stretch, 1 / stretch)) @ turn * size_px / 2 for points in OUTLINES[name]]
     low = polygons[0].min(axis=0) - _MARGIN_PX
     size = np.ceil(polygons[0].max(axis=0) + _MARGIN_PX - low).astype(int)
-    canvas = Image.new("L", tuple(int(side) for side in size * _OVERSAMPLING))
+    width, height = (int(side) for side in size * _OVERSAMPLING)
+    canvas = Image.new("L", (width, height))
     draw = ImageDraw.Draw(canvas)
     # The first polygon is filled, a second one is the hole in it.
     for points, fill in zip(polygons, (255, 0), strict=False):
@@ -137,7 +138,8 @@ def _draw_mask(rng: np.random.Generator, name: str, size_px: float) -> np.ndarra
 
 def _paint(rng: np.random.Generator, picture: np.ndarray, shape: _Placed) -> None:
     """Paints shadow and shape into the picture, in place."""
-    part = picture[(slice(None), *shape.window)]
+    window = (slice(None), *shape.window)
+    part = picture[window]
     rows, columns = shape.mask.shape
     hue, value = rng.random(), rng.uniform(0.6, 1.0)
     colour = rgb(hue, rng.uniform(0.6, 0.95), value)

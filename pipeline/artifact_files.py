@@ -32,8 +32,8 @@ def is_there(artifact: Artifact) -> bool:
         return False
     if isinstance(artifact, Examples | ExampleStatistics):
         splits = artifact_utils.decode_split_names(artifact.split_names)
-        folders = [f"{artifact.uri}/Split-{split}" for split in splits]
-        return all(fileio.exists(folder) and fileio.listdir(folder) for folder in folders)
+        parts = [f"{artifact.uri}/Split-{split}" for split in splits]
+        return all(fileio.exists(part) and fileio.listdir(part) for part in parts)
     return True
 
 

@@ -107,7 +107,7 @@ class LatestOtherBlessedData(ResolverStrategy):
             for statistics in input_dict[STATISTICS]
             if statistics.id not in current
         }
-        nothing = {key: [] for key in input_dict}
+        nothing: dict[str, list[Artifact]] = {key: [] for key in input_dict}
         models = {model.id for model in input_dict[MODEL]}
         for model in sorted(input_dict[MODEL], key=lambda model: model.id, reverse=True):
             if model.id not in blessed:

@@ -148,4 +148,4 @@ def _rooms(root: Path) -> frozenset[str]:
     if (root / "setup.py").is_file():
         return frozenset(path.parent.name for path in root.glob("*/__init__.py"))
     (installed,) = metadata.distributions(name=_DISTRIBUTION, path=[str(root)])
-    return frozenset(installed.read_text("top_level.txt").split())
+    return frozenset((installed.read_text("top_level.txt") or "").split())

@@ -73,7 +73,7 @@ class EvaluatorConfig(Settings):
     """AP that classes must reach: `dog:0.6,cat:0.5`."""
     min_slice_map: tuple[_Bound, ...] = ()
     """mAP that slices must reach: `size=small:0.2,objects=5-9:0.4`."""
-    min_map_change: float = Field(-0.01, ge=-1, le=1)
+    min_map_change: float = Field(default=-0.01, ge=-1, le=1)
     """Least change of mAP from the latest blessed model: a negative value tolerates a drop, a
     positive one demands a gain. A change whose 95 % confidence interval holds 0 is not significant
     and counts as 0, so noise neither blocks a model nor blesses one. Without confidence intervals
@@ -97,8 +97,8 @@ class TunerConfig(Settings):
     """
 
     enabled: bool = False
-    trials: int = Field(10, ge=1)
-    steps: int = Field(1000, ge=1)
+    trials: int = Field(default=10, ge=1)
+    steps: int = Field(default=1000, ge=1)
     """Of each trial."""
 
 
@@ -107,7 +107,7 @@ class BulkInferrerConfig(Settings):
     """Detections of the blessed model on whole splits, by TFX's BulkInferrer; off by default."""
 
     enabled: bool = False
-    splits: tuple[Annotated[str, one_of(SPLITS)], ...] = Field((TEST,), min_length=1)
+    splits: tuple[Annotated[str, one_of(SPLITS)], ...] = Field(default=(TEST,), min_length=1)
 
 
 INFRA_VALIDATORS = ("", "docker", "kubernetes")
@@ -117,11 +117,11 @@ INFRA_VALIDATORS = ("", "docker", "kubernetes")
 class ServingConfig(Settings):
     """What a model must show on a server, running on the CPU, before it is pushed."""
 
-    check_pictures: int = Field(8, ge=1)
+    check_pictures: int = Field(default=8, ge=1)
     """The first ones of the test split, sent one a request."""
-    max_latency_ms: float = Field(20_000.0, gt=0, le=30_000)
+    max_latency_ms: float = Field(default=20_000.0, gt=0, le=30_000)
     """Of 99 % of the requests; a server gives up after 30 seconds."""
-    max_memory_mb: float = Field(4_000.0, gt=0)
+    max_memory_mb: float = Field(default=4_000.0, gt=0)
     """10^6 bytes."""
     score_tolerance: Fraction = 1e-3
     """How far scores and sides of boxes may differ from those that were evaluated."""
@@ -139,13 +139,13 @@ class TrainingJob(Resources):
     `volumes`.
     """
 
-    workers: int = Field(0, ge=0)
+    workers: int = Field(default=0, ge=0)
     """0: the Trainer trains by itself."""
     image: ImageName = ""
     namespace: ObjectName = "kubeflow"
     queue: ObjectName = ""
     """A LocalQueue of Kueue, which starts the Job once all workers fit."""
-    retries: int | None = Field(10, ge=0)
+    retries: int | None = Field(default=10, ge=0)
     """How often a worker may fail. Losing a node, or another worker, does not count."""
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -41,7 +42,7 @@ def prepare(
       DataError: the data is missing or unusable.
     """
     drawn = data is None
-    if drawn:
+    if data is None:
         data = _sample(config, output)
     picture = None
     if spans := find_spans(data):
@@ -53,7 +54,7 @@ def prepare(
         converted = _converted(config, source, drawn, output, beam_args) if source else data
         folder = open_record_folder(converted)
         records, patterns = folder.path, folder.patterns
-        picture = source and source.last_picture()
+        picture = source.last_picture() if source else None
     else:
         raise DataError(
             f"{data}: no such folder. Give a folder of annotated pictures or of TFRecords"
@@ -122,15 +123,15 @@ def _options(config: Config, drawn: bool) -> ConversionOptions:
     names = [field.name for field in dataclasses.fields(ConversionOptions)]
     options = ConversionOptions(**{name: getattr(config.data, name) for name in names})
     if drawn:
-        options = dataclasses.replace(options, **SPLIT_LISTS)
+        lists: dict[str, Any] = SPLIT_LISTS
+        options = dataclasses.replace(options, **lists)
     named = _names_schema(config)
     if named and options.classes:
         raise DataError("data.schema and data.classes both name the classes. Set one of them")
-    if options.classes or config.data.schema == FIND_SCHEMA:
+    path = None if config.data.schema == FIND_SCHEMA else schema_path(config, COMMON)
+    if options.classes or path is None:
         return options
-    return dataclasses.replace(
-        options, classes=class_names(read_schema(schema_path(config, COMMON)))
-    )
+    return dataclasses.replace(options, classes=class_names(read_schema(path)))
 
 
 def _fingerprint(source: Source, options: ConversionOptions) -> str:

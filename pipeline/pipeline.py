@@ -125,8 +125,9 @@ def create_pipeline(
     """
     components = _data_components(config, inputs, baselines)
     if inputs.schema_path is not None:
+        features = [feature.name for feature in read_schema(inputs.schema_path).feature]
         components += _model_components(
-            config, inputs, components, serving_dir, work_dir, baselines
+            config, inputs, features, components, serving_dir, work_dir, baselines
         )
     add_code_versions(components)
     return Pipeline(
@@ -176,6 +177,7 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
 def _model_components(
     config: Config,
     inputs: Inputs,
+    features: list[str],
     upstream: list[BaseNode],
     serving_dir: str,
     work_dir: str,
@@ -208,12 +210,7 @@ def _model_components(
         example_splits=[TEST],
         model=model,
         baseline_model=baseline.outputs["model"],
-        eval_config=evaluation_config(
-            config.evaluator,
-            classes,
-            inputs.fields,
-            [feature.name for feature in read_schema(inputs.schema_path).feature],
-        ),
+        eval_config=evaluation_config(config.evaluator, classes, inputs.fields, features),
         module_path=EXTRACTORS,
     )
     card = ModelCard(

@@ -66,14 +66,14 @@ def _places(run: Run) -> dict[str, Any] | None:
         "infra_blessing": (serving_check, "blessing"),
         "pushed": ("Pusher", "pushed_model"),
     }
-    found = {}
+    found, steps = {}, {}
     for name, (component, key) in wanted.items():
         step = run.step(component)
         artifact = step.output(key) if step and step.state in ("complete", "cached") else None
-        if artifact is None or not Path(artifact.uri).exists():
+        if step is None or artifact is None or not Path(artifact.uri).exists():
             return None
-        found[name] = artifact
-    (split,) = json.loads(run.step("Evaluator").parameters["example_splits"])
+        found[name], steps[component] = artifact, step
+    (split,) = json.loads(steps["Evaluator"].parameters["example_splits"])
     return {
         **{name: artifact.uri for name, artifact in found.items() if name != "model"},
         "examples": f"{found['examples'].uri}/Split-{split}",

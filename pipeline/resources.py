@@ -74,17 +74,17 @@ class Resources(Settings):
     Lists are added to those of `all`.
     """
 
-    cpu: float | None = Field(None, gt=0)
+    cpu: float | None = Field(default=None, gt=0)
     """Cores, as request and limit."""
-    memory_gb: float | None = Field(None, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0)
     """10^9 bytes, as request and limit."""
-    gpu_count: int | None = Field(None, ge=0)
+    gpu_count: int | None = Field(default=None, ge=0)
     gpu_type: str | None = None
     """Name of the resource (default nvidia.com/gpu), on Vertex AI of the accelerator."""
-    retries: int | None = Field(None, ge=0)
+    retries: int | None = Field(default=None, ge=0)
     cache: bool | None = None
     """False runs the component in every run."""
-    timeout_s: int | None = Field(None, ge=0)
+    timeout_s: int | None = Field(default=None, ge=0)
     """0 for none."""
     node_selector: tuple[_Label, ...] = ()
     """`label=value`"""

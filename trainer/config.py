@@ -41,69 +41,69 @@ class TrainerConfig(Settings):
     """`none`, `imagenet` or the path of a Keras or PyTorch file (`trainer.weights`)."""
     augmentation: Annotated[str, one_of(RECIPES)] = "paper"
     use_difficult: bool = True
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(default=32, ge=1)
     """Pictures a step on all devices together, a multiple of their number."""
-    steps: int | None = Field(120_000, ge=1)
+    steps: int | None = Field(default=120_000, ge=1)
     """Optimiser steps, each on one batch. Either `steps` or `epochs` is set."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     """Times that each picture is trained with."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """For the whole batch, so the number of devices does not change it."""
-    backbone_rate: float = Field(1.0, gt=0)
+    backbone_rate: float = Field(default=1.0, gt=0)
     """Factor of the learning rate for the backbone: weights that have learned already want smaller
     steps than new ones."""
     schedule: Annotated[str, one_of(SCHEDULES)] = "steps"
     """How the rate falls after the warm-up: in `steps`, or along half a `cosine` to 0."""
-    warmup_steps: int | None = Field(500, ge=0)
+    warmup_steps: int | None = Field(default=500, ge=0)
     """Steps over which the rate rises from `warmup_learning_rate`. Or it is `warmup_fraction`."""
-    warmup_fraction: float | None = Field(None, ge=0, lt=1)
+    warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
     """The warm-up as a share of the training."""
-    warmup_learning_rate: float = Field(1e-4, gt=0)
+    warmup_learning_rate: float = Field(default=1e-4, gt=0)
     learning_rate_steps: tuple[float, ...] = (2 / 3, 5 / 6)
     """Fractions of `steps` after which the schedule `steps` divides the rate by ten. The paper's
     80k and 100k of 120k are 2/3 and 5/6."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
     """On kernels only."""
     double_bias_rate: bool = False
     """Biases learn at twice the rate, the other half of the Caffe release's rule."""
-    clip_norm: float = Field(0.0, ge=0)
+    clip_norm: float = Field(default=0.0, ge=0)
     """Bound on the norm of all gradients together; 0 for none."""
-    ema: float = Field(0.0, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
     """Above 0, weights and moving statistics are averaged over the steps and the averages are
     evaluated and exported: `average = ema * average + (1 - ema) * weights`, with less than `ema` in
     the first steps (`trainer.moving_averages`)."""
-    matching_iou: float = Field(0.5, gt=0, le=1)
+    matching_iou: float = Field(default=0.5, gt=0, le=1)
     """IoU from which an anchor answers for an object, beside the best anchor of each object."""
-    negatives_per_positive: int = Field(3, ge=1)
+    negatives_per_positive: int = Field(default=3, ge=1)
     """Background anchors with the highest loss that count in a picture, for each positive one."""
-    score_threshold: float = Field(0.01, ge=0, lt=1)
+    score_threshold: float = Field(default=0.01, ge=0, lt=1)
     """The exported model leaves out detections with lower scores."""
-    candidates_per_class: int = Field(400, ge=1)
+    candidates_per_class: int = Field(default=400, ge=1)
     """Boxes with the highest scores of each class that go into non-maximum suppression."""
     nms_iou: Fraction = 0.45
     """Non-maximum suppression drops boxes that overlap a better one of their class by more."""
-    max_detections: int = Field(200, ge=1)
+    max_detections: int = Field(default=200, ge=1)
     """Most detections that the exported model answers for a picture."""
     precision: Annotated[str, one_of(PRECISIONS)] = "float32"
     """Keras' dtype policy. `mixed_float16` has a loss scale that follows the gradients. Losses, box
     codes and the exported model are always float32."""
     xla: bool = False
     """Compile the step with XLA, which helps on GPUs but not on CPUs, and works on one device."""
-    seed: int = Field(0, ge=0, le=_MAX_SEED)
-    shuffle_buffer: int = Field(2048, ge=1, le=_MAX_BUFFER)
+    seed: int = Field(default=0, ge=0, le=_MAX_SEED)
+    shuffle_buffer: int = Field(default=2048, ge=1, le=_MAX_BUFFER)
     """Pictures that are shuffled at a time; their encoded bytes are held in memory."""
-    log_every: int = Field(10, ge=1)
-    checkpoint_every: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
-    eval_every: int | None = Field(0, ge=0)
+    log_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    eval_every: int | None = Field(default=0, ge=0)
     """Steps between measurements of the mAP on the eval split, which is also measured at the end.
     The best weights are exported; with 0 nothing is measured and the last ones are. Or the time
     between them is `eval_every_epochs`."""
-    eval_every_epochs: float | None = Field(None, ge=0)
-    patience: int = Field(0, ge=0)
+    eval_every_epochs: float | None = Field(default=None, ge=0)
+    patience: int = Field(default=0, ge=0)
     """Stop after so many measurements in a row without a new best mAP; 0 trains to the end."""
-    frozen_stages: int = Field(0, ge=0)
+    frozen_stages: int = Field(default=0, ge=0)
     """Stages of the backbone, from the picture on, whose weights stay as they are. What they see
     in pictures is general; freezing them saves most of their time."""
     warm_start: str = ""
@@ -176,7 +176,7 @@ def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> Traine
     if config.epochs is not None:
         steps = max(1, round(config.epochs * steps_per_epoch))
         values |= {"steps": steps, "epochs": None}
-    if config.warmup_fraction is not None:
+    if config.warmup_fraction is not None and steps is not None:
         values |= {"warmup_steps": int(config.warmup_fraction * steps), "warmup_fraction": None}
     if (epochs := config.eval_every_epochs) is not None:
         every = max(1, round(epochs * steps_per_epoch)) if epochs else 0

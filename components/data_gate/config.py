@@ -33,7 +33,7 @@ class DataGateConfig(Settings):
     on_leak: Annotated[str, one_of((BLOCK, DROP_TRAIN))] = BLOCK
     """Pictures in several splits stop the run, or with `drop_train` the Trainer leaves out the
     training copies and the report lists them."""
-    leak_distance: int = Field(SAME_LOOK_DISTANCE, ge=-1, le=256)
+    leak_distance: int = Field(default=SAME_LOOK_DISTANCE, ge=-1, le=256)
     """Pictures are the same when their bytes are, or when at most this many of the 256 bits of
     their perceptual hashes differ. Re-encoded or resized photographs differ in up to 20 bits,
     different ones in 80 and more; -1 compares bytes only."""
@@ -42,7 +42,7 @@ class DataGateConfig(Settings):
     max_unmatchable: Fraction = 0.25
     """Share of objects that overlap no anchor by `trainer.matching_iou`: 0.13 for SSD300 on
     VOC, 0.07 for SSD512."""
-    min_pictures: int = Field(100, ge=0)
+    min_pictures: int = Field(default=100, ge=0)
     """In each split."""
     max_skew: Fraction = 0.1
     """How far the train split may be from the others: L-infinity distance of class frequencies,

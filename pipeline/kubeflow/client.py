@@ -158,7 +158,7 @@ class Cluster:
         Raises:
           DataError: an image cannot be pulled, for which a run would wait in vain.
         """
-        seen = {}
+        seen: dict[str, tuple[str, int]] = {}
         while True:
             state, tasks = self.status(run_id)
             for task in tasks:
@@ -219,7 +219,7 @@ class Cluster:
                 # A pod that is gone must not hide the logs of the others.
                 return f"no log: {server_message(error)}"
 
-    def _upload(self, package: Path, name: str, version: str | None) -> dict[str, str]:
+    def _upload(self, package: Path, name: str, version: str | None) -> dict[str, Any]:
         """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
         pipeline_id = self._pipeline_id(name)
         wanted = version or hashlib.sha256(package.read_bytes()).hexdigest()[:12]
@@ -259,7 +259,7 @@ def _read(package: Path) -> dict:
     if package.suffix not in (".yaml", ".yml"):
         raise DataError(f"{package}: give a file that `ssd compile` has written as YAML")
     try:
-        spec = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
+        spec: Any = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
         spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
     except OSError as error:
         raise DataError(f"{package}: cannot be read ({error.strerror})") from error

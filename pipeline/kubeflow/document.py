@@ -22,6 +22,7 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from components.distributed_trainer.manifest import GPU, toleration
 from data.errors import DataError, did_you_mean
@@ -99,10 +100,10 @@ def _rename_tasks(spec: dict) -> None:
         place[key] = {names[name]: entry for name, entry in place[key].items()}
 
 
-def _container(spec: dict, component: str) -> dict | None:
-    """The container of a component, None for an importer."""
+def _container(spec: dict, component: str) -> dict:
+    """The container of a component; empty for an importer, which has none."""
     label = spec["components"][component]["executorLabel"]
-    return spec["deploymentSpec"]["executors"][label].get("container")
+    return spec["deploymentSpec"]["executors"][label].get("container", {})
 
 
 def _import_records(spec: dict) -> None:
@@ -173,7 +174,7 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
     """Puts resources where the specification has them; returns what it has no place for."""
     executors = {}
     for name, task in spec["root"]["dag"]["tasks"].items():
-        if _container(spec, name) is None:
+        if not _container(spec, name):
             continue
         wanted = resources_of(name, resources)
         if wanted.cache is False:
@@ -219,7 +220,7 @@ def check_gpu_type(part: str, gpu_type: str | None, vertex: bool = False) -> Non
 
 
 def _container_resources(wanted: Resources) -> dict:
-    asked = {}
+    asked: dict[str, Any] = {}
     if wanted.cpu:
         asked |= {"cpuLimit": wanted.cpu, "cpuRequest": wanted.cpu}
     if wanted.memory_gb:
@@ -231,7 +232,7 @@ def _container_resources(wanted: Resources) -> dict:
 
 def _kubernetes(wanted: Resources) -> dict:
     """The KubernetesExecutorConfig of a component, with the names that KFP 2.0 and later read."""
-    asked = {}
+    asked: dict[str, Any] = {}
     if wanted.node_selector:
         # A component's own come first, and win.
         labels = dict(entry.split("=", 1) for entry in reversed(wanted.node_selector))

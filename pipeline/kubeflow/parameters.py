@@ -7,6 +7,7 @@ task takes them beside its own parameters, and the entry point of its container 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf import json_format
 from tensorflow_model_analysis.proto import config_pb2
@@ -37,7 +38,7 @@ class RunParameter:
     component: str
     type: str
     default: Callable[[Config], object]
-    write: Callable[[dict, object], None]
+    write: Callable[[dict, Any], None]
 
 
 def _of_run(names: Names) -> str:

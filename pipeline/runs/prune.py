@@ -1,6 +1,5 @@
 """Frees the disk of what older runs have left: `ssd runs prune --keep N`."""
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,7 +88,7 @@ def remove(removals: Iterable[Removal]) -> None:
             pass
         except OSError as error:
             raise DataError(
-                f"{removal.path}: cannot be removed ({os.strerror(error.errno)}). Make it "
+                f"{removal.path}: cannot be removed ({error.strerror}). Make it "
                 "writable, then prune again"
             ) from error
 

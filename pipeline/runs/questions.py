@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from data.errors import DataError
 from data.saved_model import IDENTITY
@@ -275,10 +276,11 @@ def _splits(facts: dict) -> dict:
 
 def _configurations(*runs: Run) -> list[dict]:
     """Every setting of each run by its dotted name, as `--set` takes it."""
-    if all(run.config for run in runs):
+    files = [run.config for run in runs if run.config]
+    if len(files) == len(runs):
         return [
-            _flat(read_settings(run.config)[0]) | {"classes": _training(run).get("classes")}
-            for run in runs
+            _flat(read_settings(file)[0]) | {"classes": _training(run).get("classes")}
+            for file, run in zip(files, runs, strict=True)
         ]
     return [_recorded(run) for run in runs]
 
@@ -301,7 +303,7 @@ def _recorded(run: Run) -> dict:
 
 
 def _flat(value: dict, prefix: str = "") -> dict:
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
         flat |= _flat(item, f"{name}.") if isinstance(item, dict) else {name: item}

@@ -193,10 +193,10 @@ def _run(
     return Run(
         number=number,
         id=context.name,
-        name=known.get(NAME) or pipeline.removeprefix("ssd-"),
+        name=str(known.get(NAME) or pipeline.removeprefix("ssd-")),
         pipeline=pipeline,
         steps=steps,
-        data=move(known[DATA]) if DATA in known else None,
+        data=move(str(known[DATA])) if DATA in known else None,
         running=is_running(output, context.name) if output else None,
         finished=bool(known[FINISHED]) if FINISHED in known else None,
         config=file if output and (file := run_file(output, context.name)).is_file() else None,

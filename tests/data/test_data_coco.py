@@ -212,7 +212,7 @@ def test_unusable_pictures_are_left_out_where_asked(tmp_path, coco, make_jpeg):
     assert not (tmp_path / "out").exists()
 
     report = convert(sources, tmp_path / "out", eval_fraction=0, on_error="skip", allow_empty=True)
-    rows = map(json.loads, (tmp_path / "out" / "rejected.jsonl").open())
+    rows = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
     rejected = {row["source_id"]: "\n".join(row["problems"]) for row in rows}
     assert rejected.keys() == {f"train2017/{n:012d}.jpg" for n in messages}
     for number, message in messages.items():

@@ -216,7 +216,8 @@ def test_skip_writes_the_rest_and_lists_the_rejected(
     report = convert(voc_root, output, on_error="skip", **_LISTS)
 
     rejected = {
-        row["source_id"]: row for row in map(json.loads, (output / "rejected.jsonl").open())
+        row["source_id"]: row
+        for row in map(json.loads, (output / "rejected.jsonl").read_text().splitlines())
     }
     assert rejected.keys() == expected.keys()
     assert not any(row["kept"] for row in rejected.values())
@@ -346,7 +347,7 @@ def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, vo
     assert "Or leave only these objects out with --on-error=skip-object" in " ".join(lines)
 
     report = convert(voc_root, tmp_path / "out", on_error="skip-object", **_LISTS)
-    (row,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").open())
+    (row,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
     assert (row["source_id"], row["kept"], len(row["problems"])) == ("VOC2007/000001", True, 3)
     assert report.rejected == 0
     assert report.splits["train"].total == Count(2, 2, 0)

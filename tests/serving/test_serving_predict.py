@@ -186,7 +186,8 @@ def test_turned_pictures_are_seen_and_drawn_upright(run, blob_model, tmp_path):
     assert (entry["width"], entry["height"]) == upright.size
     (found,) = (d for d in entry["detections"] if d["name"] == "red")
     np.testing.assert_allclose(list(found["box"].values()), _RED, atol=0.02)
-    assert Image.open(entry["drawing"]).size == (400, 200)
+    with Image.open(entry["drawing"]) as drawing:
+        assert drawing.size == (400, 200)
 
 
 def test_pictures_of_other_formats_and_colours(run, blob_model, picture, tmp_path):
