@@ -12,31 +12,14 @@ from types import SimpleNamespace
 import pytest
 from kubernetes import client, config
 
-from components.distributed_trainer import indexed_job, launch, manifest
+from components.distributed_trainer import indexed_job, launch
 from data.errors import DataError
 from tests.components import kubernetes_api
+from tests.components.training_job import JOB, OWNER, job_manifest
 from trainer.worker import ARGUMENTS, read_arguments
 
-JOB = {
-    "workers": 2,
-    "image": "registry/ssd:1",
-    "namespace": "vision",
-    "queue": "",
-    "cpu": 3.5,
-    "memory_gb": 16.0,
-    "gpu_count": 4,
-    "gpu_type": None,
-    "retries": 3,
-    "timeout_s": 3600,
-    "node_selector": ("pool=gpu",),
-    "tolerations": ("nvidia.com/gpu:NoSchedule", "team=vision:NoExecute"),
-    "volumes": ("claim:/volume",),
-    "secrets": ("TOKEN=keys/token",),
-}
 JOBS = "/apis/batch/v1/namespaces/vision/jobs"
 CORE = "/api/v1/namespaces/vision"
-COMMAND = ["python", "-m", "trainer.worker", "--config", "/volume/a.json"]
-OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "trainer-impl-1", "uid": "u-1"}
 
 
 def _status(*conditions, **more):
@@ -134,12 +117,8 @@ def lines():
     log.removeHandler(handler)
 
 
-def _manifest(**more):
-    return manifest.indexed_job("ssd-1", {**JOB, **more}, COMMAND, None)
-
-
 def _run(cluster, **more):
-    indexed_job.run(cluster.api, _manifest(**more), poll_seconds=0)
+    indexed_job.run(cluster.api, job_manifest(**more), poll_seconds=0)
 
 
 REMOVED = [("jobs", "ssd-1", "Background"), ("services", "ssd-1", "")]
@@ -150,68 +129,6 @@ def _stamped(*words, start=0):
         f"2026-01-01T00:00:{start + number:02d}.000000000Z {word}\n"
         for number, word in enumerate(words)
     )
-
-
-@pytest.mark.parametrize("queue", ["", "gpus"])
-@pytest.mark.parametrize("owner", [None, OWNER])
-def test_kubernetes_takes_the_manifests(queue, owner):
-    job = manifest.indexed_job("ssd-1", {**JOB, "queue": queue}, COMMAND, owner)
-    kubernetes_api.check(job)
-    kubernetes_api.check(manifest.headless_service(job, "job-uid"))
-    assert job["metadata"].get("ownerReferences") == (owner and [owner])
-    # Kueue starts what is suspended and has its label; without it nothing would.
-    assert job["metadata"].get("labels") == (
-        {"kueue.x-k8s.io/queue-name": "gpus"} if queue else None
-    )
-    assert job["spec"].get("suspend", False) == bool(queue)
-
-
-def test_the_job_restarts_workers_and_knows_whose_fault_it_was():
-    spec = _manifest()["spec"]
-    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
-    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (3, 3600)
-    assert spec["ttlSecondsAfterFinished"] >= 600
-    # The first rule that matches holds (matchPodFailurePolicy in
-    # pkg/controller/job/pod_failure_policy.go of Kubernetes 1.34).
-    rules = [
-        (rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"])
-        for rule in spec["podFailurePolicy"]["rules"]
-    ]
-    disrupted = [{"type": "DisruptionTarget", "status": "True"}]
-    assert rules == [("Ignore", disrupted), ("Ignore", [138]), ("FailJob", [2])]
-    assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
-
-
-def test_pods_are_found_by_name_and_get_what_is_asked_for():
-    job = _manifest()
-    service = manifest.headless_service(job, "job-uid")
-    pod = job["spec"]["template"]["spec"]
-    # DNS has NAME-INDEX.SUBDOMAIN for the pods that a headless Service of that name selects, also
-    # before they are ready (kubernetes.io, "Job with Pod-to-Pod Communication", Kubernetes 1.34).
-    assert pod["subdomain"] == service["metadata"]["name"] == job["metadata"]["name"]
-    assert "hostname" not in pod
-    assert service["spec"] == {
-        "clusterIP": "None",
-        "selector": {"job-name": "ssd-1"},
-        "publishNotReadyAddresses": True,
-    }
-    (owner,) = service["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["name"], owner["uid"]) == ("Job", "ssd-1", "job-uid")
-    (container,) = pod["containers"]
-    assert container["command"] == [*COMMAND, "--workers", "2", "--service", "ssd-1"]
-    limits = {"cpu": "3.5", "memory": "16000M", "nvidia.com/gpu": "4"}
-    assert container["resources"] == {"limits": limits, "requests": limits}
-    secret = {"secretKeyRef": {"name": "keys", "key": "token"}}
-    assert container["env"] == [{"name": "TOKEN", "valueFrom": secret}]
-    (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
-    assert mount == {"name": volume["name"], "mountPath": "/volume"}
-    assert volume["persistentVolumeClaim"] == {"claimName": "claim"}
-    assert pod["nodeSelector"] == {"pool": "gpu"}
-    assert pod["tolerations"] == [
-        {"key": "nvidia.com/gpu", "effect": "NoSchedule", "operator": "Exists"},
-        {"key": "team", "effect": "NoExecute", "operator": "Equal", "value": "vision"},
-    ]
-    assert pod["restartPolicy"] == "Never"
 
 
 def test_a_job_is_followed_to_its_end_and_removed(cluster, lines):
@@ -237,7 +154,7 @@ def test_a_job_is_followed_to_its_end_and_removed(cluster, lines):
     assert said == ["step=1", "step=2", "step=3 more", "lost", "resume", "end"]
     assert all("timestamps=True" in query and "sinceSeconds=" in query for query in cluster.asked)
     job, service = cluster.created
-    assert job == json.loads(json.dumps(_manifest()))
+    assert job == json.loads(json.dumps(job_manifest()))
     assert service["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
     assert cluster.deleted == REMOVED
     # A lost worker is told of by the one that is at fault, not by all.
@@ -354,7 +271,7 @@ def test_an_interrupted_trainer_removes_the_job(cluster, number):
     cluster.steps = [(_status(), [_pod()], {})]
     threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
     with pytest.raises((SystemExit, KeyboardInterrupt)):
-        indexed_job.run(cluster.api, _manifest(), poll_seconds=0.05)
+        indexed_job.run(cluster.api, job_manifest(), poll_seconds=0.05)
     assert cluster.deleted == REMOVED
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -376,7 +293,7 @@ def test_a_host_that_is_not_reached():
     api = client.ApiClient(client.Configuration(host="http://127.0.0.1:9"))
     api.configuration.retries = 0
     with pytest.raises(DataError, match="http://127.0.0.1:9: Kubernetes is not reached"):
-        indexed_job.run(api, _manifest())
+        indexed_job.run(api, job_manifest())
 
 
 def test_no_cluster_at_all(monkeypatch):

@@ -2,57 +2,17 @@ import hashlib
 import json
 
 import pytest
-import tensorflow as tf
 
-from data.beam_runner import IN_PROCESS, beam_arguments
-from data.convert import convert as convert_voc
+from data.beam_runner import beam_arguments
 from data.convert import main
 from data.errors import DataError
 from data.fields import COMMON
-from data.options import ConversionOptions
 from data.report import Count
 from data.schema import class_names, read_schema
 from data.voc import read_annotation
+from tests.data.converting import convert, files_in, read_records, sources_of
 
 _LISTS = {"eval": ["VOC2007/val"], "classes": ["cat", "dog"]}
-
-
-def convert(voc_root, output, *, seed=0, beam_options=IN_PROCESS, overwrite=False, **options):
-    """`data.convert.convert` with the options as keywords."""
-    return convert_voc(
-        voc_root,
-        output,
-        ConversionOptions(**options),
-        seed=seed,
-        beam_options=beam_options,
-        overwrite=overwrite,
-    )
-
-
-def _read(folder):
-    examples = []
-    for path in sorted(folder.iterdir()):
-        for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP"):
-            example = tf.train.Example.FromString(record.numpy())
-            examples.append(
-                {
-                    name: list(getattr(feature, feature.WhichOneof("kind")).value)
-                    for name, feature in example.features.feature.items()
-                }
-            )
-    return examples
-
-
-def _sources(folder):
-    return [example[COMMON.source_id][0].decode() for example in _read(folder)]
-
-
-def _files(folder):
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_writes_splits_and_report(tmp_path, voc_root, voc_year, make_xml):
@@ -64,9 +24,9 @@ def test_writes_splits_and_report(tmp_path, voc_root, voc_year, make_xml):
 
     report = convert(voc_root, output, **_LISTS)
 
-    assert sorted(_sources(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
-    assert _sources(output / "eval") == ["VOC2007/000003"]
-    assert _sources(output / "test") == ["VOC2007/000004"]
+    assert sorted(sources_of(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
+    assert sources_of(output / "eval") == ["VOC2007/000003"]
+    assert sources_of(output / "test") == ["VOC2007/000004"]
     saved = json.loads((output / "report.json").read_text())
     assert (report.pictures, report.rejected) == (saved["pictures"], saved["rejected"]) == (4, 0)
     assert saved["splits"]["train"] == {
@@ -92,7 +52,7 @@ def test_same_bytes_with_more_worker_processes(tmp_path, voc_root, voc_year):
     convert(voc_root, tmp_path / "one", **_LISTS)
     parallel = beam_arguments("multiprocess", ["--direct_num_workers=2"])
     convert(voc_root, tmp_path / "two", beam_options=parallel, **_LISTS)
-    assert _files(tmp_path / "one") == _files(tmp_path / "two")
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
 
 
 def test_order_depends_on_the_seed_alone(tmp_path, voc_root, voc_year):
@@ -101,7 +61,7 @@ def test_order_depends_on_the_seed_alone(tmp_path, voc_root, voc_year):
     for number, (listed, seed) in enumerate([(ids, 0), (ids[::-1], 0), (ids, 1)]):
         voc_year.write_list("trainval", listed)
         convert(voc_root, tmp_path / str(number), seed=seed, **_LISTS)
-        orders.append(_sources(tmp_path / str(number) / "train"))
+        orders.append(sources_of(tmp_path / str(number) / "train"))
     assert sorted(orders[0]) == [f"VOC2007/{image_id}" for image_id in ids]
     assert orders[0] != sorted(orders[0])
     assert orders[0] == orders[1] != orders[2]
@@ -116,52 +76,7 @@ def test_many_pictures_go_to_several_shards(tmp_path, voc_root, voc_year, monkey
     assert report.splits["train"].total == report.splits["train"].classes["dog"] == Count(60, 60, 0)
     names = sorted(path.name for path in (tmp_path / "out" / "train").iterdir())
     assert names == [f"train-{n:05d}-of-00006.tfrecord.gz" for n in range(6)]
-    assert sorted(_sources(tmp_path / "out" / "train")) == [f"VOC2007/{n}" for n in ids]
-
-
-def test_eval_is_held_out_by_content(tmp_path, voc_root, voc_year):
-    def held_out(name, ids):
-        voc_year.write_list("trainval", ids)
-        convert(voc_root, tmp_path / name, eval_fraction=0.3, classes=["dog"])
-        splits = {split: set(_sources(tmp_path / name / split)) for split in ("train", "eval")}
-        assert splits["train"] | splits["eval"] == {f"VOC2007/{image_id}" for image_id in ids}
-        assert not splits["train"] & splits["eval"]
-        return splits["eval"]
-
-    ids = [voc_year.add(f"{n:06d}") for n in range(10, 110)]
-    whole = held_out("whole", ids)
-    assert 15 <= len(whole) <= 45
-    # Other pictures in the list do not change where a picture goes.
-    half = ids[::2]
-    assert held_out("half", half) == whole & {f"VOC2007/{image_id}" for image_id in half}
-
-
-def test_twins_are_held_out_together(tmp_path, voc_root, voc_year):
-    """The same picture under two names: apart, one of them would leak."""
-    pictures = voc_year.folder / "JPEGImages"
-    pairs = []
-    for number in range(10, 40):
-        first = voc_year.add(f"{number:06d}")
-        same = (pictures / f"{first}.jpg").read_bytes()
-        pairs.append((first, voc_year.add(f"{number + 500:06d}", jpeg=same)))
-    voc_year.write_list("trainval", [image_id for pair in pairs for image_id in pair])
-    convert(voc_root, tmp_path / "out", eval_fraction=0.5, classes=["dog"])
-    held_out = set(_sources(tmp_path / "out" / "eval"))
-    apart = [pair for pair in pairs if len({f"VOC2007/{i}" in held_out for i in pair}) == 2]
-    assert apart == []
-    assert 0 < len(held_out) < 2 * len(pairs)
-
-
-def test_no_eval_split_if_none_is_wanted(tmp_path, voc_root, voc_year):
-    report = convert(voc_root, tmp_path / "out", eval_fraction=0, classes=["dog"])
-    assert set(report.splits) == {"train", "test"}
-    assert not (tmp_path / "out" / "eval").exists()
-
-
-def test_nothing_held_out_is_an_error(tmp_path, voc_root, voc_year):
-    with pytest.raises(DataError, match="no picture is left for eval.*--eval-fraction"):
-        convert(voc_root, tmp_path / "out", eval_fraction=1e-9, classes=["dog"])
-    assert not (tmp_path / "out").exists()
+    assert sorted(sources_of(tmp_path / "out" / "train")) == [f"VOC2007/{n}" for n in ids]
 
 
 def _break_everything(year, make_jpeg, make_xml):
@@ -224,7 +139,7 @@ def test_skip_writes_the_rest_and_lists_the_rejected(
     for source_id, message in expected.items():
         assert rejected[source_id]["split"] == "train"
         assert message in "\n".join(rejected[source_id]["problems"])
-    assert sorted(_sources(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
+    assert sorted(sources_of(output / "train")) == ["VOC2007/000001", "VOC2007/000002"]
     written = sum(split.total.images for split in report.splits.values())
     assert report.pictures == written + report.rejected == 16
 
@@ -237,7 +152,7 @@ def test_extensions_do_not_matter(tmp_path, voc_root, voc_year, listed, name):
     (pictures / "000001.jpg").rename(pictures / (name or "000001.jpg"))
     voc_year.write_list("trainval", [listed])
     convert(voc_root, tmp_path / "out", **_LISTS)
-    assert _sources(tmp_path / "out" / "train") == ["VOC2007/000001"]
+    assert sources_of(tmp_path / "out" / "train") == ["VOC2007/000001"]
 
 
 def test_many_problems_of_a_kind_are_counted_with_two_examples(tmp_path, voc_root, voc_year):
@@ -250,26 +165,6 @@ def test_many_problems_of_a_kind_are_counted_with_two_examples(tmp_path, voc_roo
     assert lines[1] == "  30 pictures: there is no annotation"
     assert sum("does not exist" in line for line in lines) == 2
     assert "  1 picture: the picture cannot be decoded" in lines[4:]
-
-
-def test_a_test_picture_under_another_name_is_kept_out_of_training(tmp_path, voc_root, voc_year):
-    same = (voc_year.folder / "JPEGImages" / "000004.jpg").read_bytes()
-    voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
-    leak = "VOC2007/000005: is for train, and test has the same picture as VOC2007/000004"
-    with pytest.raises(DataError, match=leak):
-        convert(voc_root, tmp_path / "out", **_LISTS)
-
-    report = convert(voc_root, tmp_path / "out", on_error="skip", **_LISTS)
-    assert _sources(tmp_path / "out" / "train") == ["VOC2007/000001"]
-    assert _sources(tmp_path / "out" / "test") == ["VOC2007/000004"]
-    assert report.rejected == 1
-
-
-def test_twins_within_a_split_are_harmless(tmp_path, voc_root, voc_year):
-    same = (voc_year.folder / "JPEGImages" / "000001.jpg").read_bytes()
-    voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
-    report = convert(voc_root, tmp_path / "out", **_LISTS)
-    assert report.splits["train"].total.images == 2
 
 
 def test_skipping_a_whole_split_is_an_error(tmp_path, voc_root, voc_year):
@@ -287,7 +182,7 @@ def test_existing_output_is_left_alone(tmp_path, voc_root, voc_year):
         DataError, match="out: exists already. Give another --output, or --overwrite"
     ):
         convert(voc_root, output, **_LISTS)
-    assert _files(output) == {"precious": b"data"}
+    assert files_in(output) == {"precious": b"data"}
 
 
 def test_empty_output_folder_is_fine(tmp_path, voc_root, voc_year):
@@ -312,23 +207,16 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path, voc_root, voc_year):
     assert (tmp_path / "disk" / "report.json").exists()
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
-def test_share_for_eval_is_checked(tmp_path, voc_root, fraction, capsys):
-    arguments = ["--voc", str(voc_root), "--output", str(tmp_path / "out")]
-    assert main([*arguments, f"--eval-fraction={fraction}"]) == 2
-    assert "error: --eval-fraction: " in capsys.readouterr().err
-
-
 def test_an_earlier_output_is_replaced_where_asked(tmp_path, voc_root, voc_year):
     output = tmp_path / "out"
     convert(voc_root, output, **_LISTS)
-    before = _files(output)
+    before = files_in(output)
     voc_year.add("000002", xml="broken")
     with pytest.raises(DataError, match="1 of 4 pictures"):
         convert(voc_root, output, overwrite=True, **_LISTS)
-    assert _files(output) == before
+    assert files_in(output) == before
     convert(voc_root, output, overwrite=True, on_error="skip", **_LISTS)
-    assert _sources(output / "train") == ["VOC2007/000001"]
+    assert sources_of(output / "train") == ["VOC2007/000001"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     (output / "schema.pbtxt").unlink()
     with pytest.raises(DataError, match="not the output of a conversion"):
@@ -405,21 +293,6 @@ def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, mak
     assert not any("start at pixel" in note for note in report.notes)
 
 
-def test_a_split_without_an_object_is_an_error(tmp_path, voc_root, voc_year, make_xml):
-    voc_year.add("000004", make_xml([]))
-    with pytest.raises(DataError, match="^test: no object in 1 picture, .*--allow-empty"):
-        convert(voc_root, tmp_path / "out", **_LISTS)
-    report = convert(voc_root, tmp_path / "out", allow_empty=True, **_LISTS)
-    assert report.splits["test"].total == Count(1, 0, 0)
-
-
-def test_few_pictures_for_eval_are_told(tmp_path, voc_root, voc_year):
-    ids = [voc_year.add(f"{n:06d}") for n in range(10, 60)]
-    voc_year.write_list("trainval", ids)
-    report = convert(voc_root, tmp_path / "out", eval_fraction=0.2, classes=["dog"])
-    assert any(note.startswith("warning: ") and "--eval-fraction" in note for note in report.notes)
-
-
 def test_command_line(tmp_path, voc_root, voc_year, capsys):
     arguments = ["--voc", str(voc_root), "--output", str(tmp_path / "out"), "--classes", "dog"]
     assert main([*arguments, "--eval", "VOC2007/val", "--", "--direct_num_workers=1"]) == 0
@@ -455,7 +328,7 @@ def test_real_voc2007(tmp_path, voc_fixtures):
     assert sum(total.objects for total in totals.values()) == flags.count(False)
     assert sum(total.difficult for total in totals.values()) == flags.count(True)
 
-    examples = [example for split in totals for example in _read(tmp_path / "out" / split)]
+    examples = [example for split in totals for example in read_records(tmp_path / "out" / split)]
     assert len(examples) == 300
     for example in examples:
         image_id = example[COMMON.source_id][0].decode().removeprefix("VOC2007/")

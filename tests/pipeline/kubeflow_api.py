@@ -1,6 +1,8 @@
 """A server that answers what kfp's client asks of Kubeflow Pipelines 2, from memory."""
 
 import collections
+import datetime
+import ipaddress
 import json
 import ssl
 import threading
@@ -8,6 +10,10 @@ import urllib.parse
 import zlib
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 TOKEN = "let-me-in"
 
@@ -211,3 +217,25 @@ def serving(tls: ssl.SSLContext | None = None):
     finally:
         server.shutdown()
         server.server_close()
+
+
+def make_certificate(folder):
+    """A certificate that is server's, client's and authority's at once, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
+    private = serialization.PrivateFormat.PKCS8
+    plain = serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, private, plain))
+    return str(folder / "cert.pem"), str(folder / "key.pem")

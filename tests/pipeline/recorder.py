@@ -1,5 +1,7 @@
 """Writes runs into ML Metadata as TFX does, without running anything."""
 
+import json
+
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
@@ -67,3 +69,61 @@ def _set(properties, values):
     for name, value in values.items():
         kind = {int: "int_value", float: "double_value", str: "string_value"}[type(value)]
         setattr(properties[name], kind, value)
+
+
+def record_run(recorder, name, ap, fingerprint, steps, version):
+    recorder.run(name)
+    folder = recorder.folder / name
+    folder.mkdir()
+    (folder / "facts.json").write_text(json.dumps(run_facts(ap, fingerprint, steps)))
+    examples = recorder.artifact("Examples", folder / "examples", span=3, version=1)
+    recorder.step("ImportExampleGen", (), {"examples": examples}, input_base="/records")
+    model = recorder.artifact("Model", folder / "model")
+    training = {"preset": "tiny", "trainer": {"steps": steps}}
+    recorder.step(
+        "Trainer",
+        {"examples": examples},
+        {"model": model},
+        custom_config=json.dumps(training),
+        code_version=f"code{steps}",
+    )
+    blessing = recorder.artifact("ModelBlessing", folder / "blessing", blessed=int(ap >= 0.7))
+    recorder.step(
+        "Evaluator",
+        {"model": model},
+        {"blessing": blessing},
+        eval_config=json.dumps({"metrics_specs": [{"metrics": [{"class_name": "M"}]}]}),
+        code_version="metric1",
+    )
+    card = recorder.artifact("ModelCardFolder", folder, mAP=ap)
+    recorder.step("ModelCard", {"model": model}, {"card": card})
+    properties = {"pushed": 0}
+    if version:
+        where = str(recorder.folder / "serving" / version)
+        properties = {"pushed": 1, "pushed_version": version, "pushed_destination": where}
+    pushed = recorder.artifact("PushedModel", folder / "pushed", **properties)
+    recorder.step("Pusher", {"model": model}, {"pushed_model": pushed})
+
+
+def run_facts(ap, fingerprint, steps):
+    score = {"value": ap, "low": None, "high": None, "baseline": None, "change": None}
+    bound = {"metric": "mAP", "slice": "", "bound": "≥ 0.7", "measured": ap, "ok": ap >= 0.7}
+    return {
+        "blessed": ap >= 0.7,
+        "evaluation": {
+            "map": score,
+            "classes": [{"name": "cat", "ap": score}],
+            "thresholds": [bound | {"why": ""}],
+            "baseline_model": None,
+        },
+        "model": {
+            "trainer": {"steps": steps, "backbone_weights": "vgg.h5"},
+            "base_model": "/serving/1",
+            "starting_weights_sha256": "0123456789abcdef",
+            "exported": {"step": steps - 1, "eval_map": ap},
+        },
+        "training": {"checkpoint": f"step-{steps}.npz"},
+        "data": {"splits": {"train": {"pictures": 9, "objects": 12, "left_out": ["0007"]}}},
+        "fingerprints": {"train": fingerprint},
+        "packages": {"tfx": "1.16.0"},
+    }

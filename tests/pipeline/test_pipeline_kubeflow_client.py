@@ -1,9 +1,7 @@
 """submit, status and logs against a server that speaks as Kubeflow Pipelines 2 does."""
 
 import base64
-import datetime
 import gzip
-import ipaddress
 import json
 import socket
 import ssl
@@ -11,13 +9,10 @@ import time
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 import kubeflow_runner
 from pipeline.kubeflow import client
-from tests.pipeline.kubeflow_api import TOKEN, pod, run_state, serving
+from tests.pipeline.kubeflow_api import TOKEN, make_certificate, pod, run_state, serving
 
 _SPEC = {
     "pipelineInfo": {"name": "ssd-tiny"},
@@ -324,32 +319,8 @@ def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
     assert call("submit", package)[0] == 0
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate that is server's, client's and authority's at once, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    folder = tmp_path_factory.mktemp("tls")
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(made.public_bytes(pem))
-    private = serialization.PrivateFormat.PKCS8
-    plain = serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, private, plain))
-    return str(folder / "cert.pem"), str(folder / "key.pem")
-
-
-def test_a_client_certificate_is_shown(call, package, certificate):
-    cert, key = certificate
+def test_a_client_certificate_is_shown(call, package, tmp_path):
+    cert, key = make_certificate(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
     tls.load_verify_locations(cert)

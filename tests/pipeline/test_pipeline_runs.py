@@ -16,65 +16,7 @@ from pipeline.runs.__main__ import main
 from pipeline.runs.home import Move, relocate, run_file
 from pipeline.runs.liveness import is_running, marked_as_running
 from pipeline.runs.store import connect, find_run, mysql_config, read_runs
-from tests.pipeline.recorder import Recorder
-
-
-def _facts(ap, fingerprint, steps):
-    score = {"value": ap, "low": None, "high": None, "baseline": None, "change": None}
-    bound = {"metric": "mAP", "slice": "", "bound": "≥ 0.7", "measured": ap, "ok": ap >= 0.7}
-    return {
-        "blessed": ap >= 0.7,
-        "evaluation": {
-            "map": score,
-            "classes": [{"name": "cat", "ap": score}],
-            "thresholds": [bound | {"why": ""}],
-            "baseline_model": None,
-        },
-        "model": {
-            "trainer": {"steps": steps, "backbone_weights": "vgg.h5"},
-            "base_model": "/serving/1",
-            "starting_weights_sha256": "0123456789abcdef",
-            "exported": {"step": steps - 1, "eval_map": ap},
-        },
-        "training": {"checkpoint": f"step-{steps}.npz"},
-        "data": {"splits": {"train": {"pictures": 9, "objects": 12, "left_out": ["0007"]}}},
-        "fingerprints": {"train": fingerprint},
-        "packages": {"tfx": "1.16.0"},
-    }
-
-
-def _record_run(recorder, name, ap, fingerprint, steps, version):
-    recorder.run(name)
-    folder = recorder.folder / name
-    folder.mkdir()
-    (folder / "facts.json").write_text(json.dumps(_facts(ap, fingerprint, steps)))
-    examples = recorder.artifact("Examples", folder / "examples", span=3, version=1)
-    recorder.step("ImportExampleGen", (), {"examples": examples}, input_base="/records")
-    model = recorder.artifact("Model", folder / "model")
-    training = {"preset": "tiny", "trainer": {"steps": steps}}
-    recorder.step(
-        "Trainer",
-        {"examples": examples},
-        {"model": model},
-        custom_config=json.dumps(training),
-        code_version=f"code{steps}",
-    )
-    blessing = recorder.artifact("ModelBlessing", folder / "blessing", blessed=int(ap >= 0.7))
-    recorder.step(
-        "Evaluator",
-        {"model": model},
-        {"blessing": blessing},
-        eval_config=json.dumps({"metrics_specs": [{"metrics": [{"class_name": "M"}]}]}),
-        code_version="metric1",
-    )
-    card = recorder.artifact("ModelCardFolder", folder, mAP=ap)
-    recorder.step("ModelCard", {"model": model}, {"card": card})
-    properties = {"pushed": 0}
-    if version:
-        where = str(recorder.folder / "serving" / version)
-        properties = {"pushed": 1, "pushed_version": version, "pushed_destination": where}
-    pushed = recorder.artifact("PushedModel", folder / "pushed", **properties)
-    recorder.step("Pusher", {"model": model}, {"pushed_model": pushed})
+from tests.pipeline.recorder import Recorder, record_run, run_facts
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +24,8 @@ def output(tmp_path_factory):
     """Two whole runs and one that failed in training."""
     folder = tmp_path_factory.mktemp("output")
     recorder = Recorder(folder)
-    _record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
-    _record_run(recorder, "2026-01-02", 0.5, "f2", 200, None)
+    record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
+    record_run(recorder, "2026-01-02", 0.5, "f2", 200, None)
     recorder.run("2026-01-03")
     recorder.step("ImportExampleGen", state=mlmd.Execution.CACHED)
     recorder.step("Trainer", state=mlmd.Execution.FAILED)
@@ -99,7 +41,7 @@ def runs(output):
 def test_a_model_is_traced_by_the_last_run_that_it_came_out_of(tmp_path):
     """A repeated run takes all from the cache, and here writes a new card."""
     recorder = Recorder(tmp_path)
-    _record_run(recorder, "first", 0.75, "f1", 100, "1700000001")
+    record_run(recorder, "first", 0.75, "f1", 100, "1700000001")
     artifacts = {
         a.uri.removeprefix(f"{tmp_path}/first/"): a.id for a in recorder.store.get_artifacts()
     }
@@ -111,7 +53,7 @@ def test_a_model_is_traced_by_the_last_run_that_it_came_out_of(tmp_path):
     recorder.step("Trainer", examples, model, code_version="code100", **cached)
     folder = tmp_path / "again"
     folder.mkdir()
-    facts = _facts(0.75, "f1", 100) | {"packages": {"keras": "of the second card"}}
+    facts = run_facts(0.75, "f1", 100) | {"packages": {"keras": "of the second card"}}
     (folder / "facts.json").write_text(json.dumps(facts))
     recorder.step("ModelCard", model, {"card": recorder.artifact("ModelCardFolder", folder)})
     recorder.step("Pusher", model, {"pushed_model": artifacts["pushed"]}, **cached)
@@ -182,7 +124,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(runs):
 
 def test_lost_facts_are_named(tmp_path):
     recorder = Recorder(tmp_path)
-    _record_run(recorder, "run", 0.8, "f", 1, "7")
+    record_run(recorder, "run", 0.8, "f", 1, "7")
     (tmp_path / "run/facts.json").unlink()
     with pytest.raises(DataError, match="facts.json.*--from ModelCard"):
         questions.trace(read_runs(recorder.store), "7")
@@ -201,7 +143,7 @@ def test_two_runs_differ_in_settings_data_code_and_scores(runs):
 def test_two_local_runs_differ_in_any_setting(tmp_path):
     recorder = Recorder(tmp_path)
     for name, overrides in (("first", ()), ("second", ("serving.max_memory_mb=9", "data.path=x"))):
-        _record_run(recorder, name, 0.8, "f", 1, name)
+        record_run(recorder, name, 0.8, "f", 1, name)
         write_settings(run_file(tmp_path, name), load_config("sample", overrides))
     runs = read_runs(recorder.store, tmp_path)
     assert questions.diff(*runs)["configuration"] == {
@@ -332,7 +274,7 @@ def moved(tmp_path):
     old, new = tmp_path / "old", tmp_path / "archive" / "new"
     old.mkdir()
     recorder = Recorder(old)
-    _record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
+    record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
     recorder.run("2026-01-02")
     made = recorder.artifact(
         "Made", old / "pipeline/Trainer/model/7", pushed_destination=f"{old}/s"
@@ -378,7 +320,7 @@ def test_a_run_in_a_folder_that_was_moved_brings_the_metadata_up_to_date(moved):
 def test_a_model_is_known_by_its_identity_wherever_it_was_copied(output, runs, tmp_path):
     copied = tmp_path / "elsewhere" / "7" / "assets.extra"
     copied.mkdir(parents=True)
-    identity = _facts(0.75, "f1", 100)["model"]
+    identity = run_facts(0.75, "f1", 100)["model"]
     (copied / "model.json").write_text(json.dumps(identity))
     for place in (tmp_path / "elsewhere", tmp_path / "elsewhere" / "7"):
         assert questions.trace(runs, str(place))["run"]["number"] == 1
@@ -395,7 +337,7 @@ def test_trace_asks_the_runs_of_the_folder_that_the_model_lies_in(output, capsys
 
 def test_damaged_metadata_is_one_error_with_what_to_do(tmp_path, capfd):
     recorder = Recorder(tmp_path)
-    _record_run(recorder, "run", 0.8, "f", 1, "7")
+    record_run(recorder, "run", 0.8, "f", 1, "7")
     file = tmp_path / "metadata.sqlite"
     content = bytearray(file.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
