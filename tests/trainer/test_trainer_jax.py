@@ -61,6 +61,9 @@ def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size, tolerance):
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_PLATFORMS": "cpu",
+            # Compiling takes most of the time; two steps need no fast code.
+            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
+            "--xla_llvm_disable_expensive_passes=true",
             "PYTHONPATH": str(ROOT),
         },
     )

@@ -73,8 +73,8 @@ def test_keras_weights_give_what_keras_applications_gives(detector, tmp_path, me
     assert "random=" in messages()[0]
     images = np.random.default_rng(2).uniform(0, 255, (1, 300, 300, 3)).astype(np.float32)
     prepared = getattr(keras.applications, module).preprocess_input(images.copy())
-    wanted = keras.Model(model.inputs, model.get_layer(layer).output)(prepared)
-    found = keras.Model(network.inputs, network.get_layer(our_layer).output)(images)
+    wanted = keras.Model(model.input, model.get_layer(layer).output)(prepared)
+    found = keras.Model(network.input, network.get_layer(our_layer).output)(images)
     assert_close(np.asarray(found), np.asarray(wanted))
 
 

@@ -181,6 +181,7 @@ def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
         np.testing.assert_array_equal(values, alone[1][name])
 
 
+@pytest.mark.e2e
 def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
     alone, arguments, tmp_path, monkeypatch
 ):
