@@ -113,11 +113,14 @@ def _references(name: str, path: Path, modified_ns: int) -> frozenset[str]:
 def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
     """Statements and those in them, but for what only type checkers read."""
     for node in body:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
         yield node
-        for part in ("body", "orelse", "handlers", "finalbody", "cases"):
+        only_checked = isinstance(node, ast.If) and ast.unparse(node.test) in _TYPE_CHECKING
+        for part in ("orelse",) if only_checked else _PARTS:
             yield from _statements(getattr(node, part, ()))
+
+
+_TYPE_CHECKING = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+_PARTS = ("body", "orelse", "handlers", "finalbody", "cases")
 
 
 def _module_of(name: str) -> str | None:

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +83,8 @@ def _files(*modules):
         ("with x:\n    import room.b", {"room/b.py"}),
         ("match x:\n    case 1:\n        import room.b", {"room/b.py"}),
         ("run([python, '-m', 'room.b', '--x'])", {"room/b.py"}),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import room.b", {"room/b.py"}),
+        ("if not TYPE_CHECKING:\n    import room.b", {"room/b.py"}),
         # None of these is loaded.
         ("import json, tensorflow", set()),
         ("x = 'import room.b'", set()),
@@ -93,9 +97,16 @@ def test_imports_lead_to_files(project, source, found):
     assert _files("room.entry") == {"room/__init__.py", "room/entry.py"} | found
 
 
-def test_a_package_brings_what_it_imports(project):
-    project(room__inner__INIT="from room import b", room__entry="import room.inner")
+@pytest.mark.parametrize("source", ["from room import b", "from .. import b", "from ..b import x"])
+def test_a_package_brings_what_it_imports(project, source):
+    project(room__inner__INIT=source, room__entry="import room.inner")
     assert "room/b.py" in _files("room.entry")
+
+
+def test_relative_imports_start_from_the_package_that_a_module_is_in_or_is(project):
+    project(room__inner__INIT="from . import apart", room__inner__apart="from .. import b")
+    assert {"room/inner/apart.py", "room/b.py"} <= _files("room.inner")
+    assert "room/apart.py" not in _files("room.inner")
 
 
 def test_modules_may_import_one_another(project):
@@ -107,6 +118,11 @@ def test_templates_beside_a_module_count(project):
     project(room__inner__page_html="<p>", room__other__page_html="<p>")
     assert "room/inner/page.html" in _files("room.inner.deep")
     assert not [name for name in _files("room.entry") if name.endswith(".html")]
+    (module._ROOT / "room" / "inner" / "deep.pyc").touch()
+    project(room__entry="import room.inner.deep")
+    found = _files("room.entry")
+    assert "room/inner/page.html" in found
+    assert "room/inner/deep.pyc" not in found
 
 
 def test_an_unknown_module_is_an_error(project):
@@ -128,6 +144,32 @@ def test_content_and_names_matter_and_nothing_else(project):
     versions.append(code_version("room.entry"))
     assert len(set(versions)) == 4
     assert all(re.fullmatch("[0-9a-f]{16}", version) for version in versions)
+
+
+def test_a_renamed_template_matters(project):
+    project(room__page_html="<p>")
+    version = code_version("room.entry")
+    (module._ROOT / "room" / "page.html").rename(module._ROOT / "room" / "other.html")
+    assert code_version("room.entry") != version
+
+
+def test_an_edited_module_is_read_again(project):
+    project(room__entry="import room.b")
+    assert "room/b.py" in _files("room.entry")
+    project(room__entry="import attic.c")
+    # Even where a clock is too coarse to tell the two apart.
+    os.utime(module._ROOT / "room" / "entry.py", (1, 1))
+    assert "attic/c.py" in _files("room.entry")
+
+
+def test_the_version_is_the_same_in_every_folder_and_process(project, tmp_path, monkeypatch):
+    project(room__entry="import room.b, room.apart, room.inner.deep")
+    files, version = source_files("room.entry"), code_version("room.entry")
+    # A set's order would be another in each process.
+    assert files == sorted(files)
+    copy = shutil.copytree(tmp_path, tmp_path / "copy")
+    monkeypatch.setattr(module, "_ROOT", copy)
+    assert code_version("room.entry") == version
 
 
 def test_where_the_project_is_installed_its_neighbours_are_not_read(project):
