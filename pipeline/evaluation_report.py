@@ -64,7 +64,7 @@ def print_outcome(facts: dict) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for note in facts["data"]["notes"]:
         console.print(f"  {note}", markup=False)
-    table = Table(title=f"AP on {name}: {counts['pictures']:,} pictures (VOC07 metric, IoU > 0.5)")
+    table = Table(title=f"AP on {name}: {counts['pictures']:,} pictures (11-point, IoU > 0.5)")
     compared = scores["map"]["baseline"] is not None
     columns = ("objects", "AP", "95 % interval", "threshold", *(("change",) if compared else ()))
     table.add_column("class")
@@ -92,8 +92,7 @@ def _cells(score: dict) -> tuple[str, str]:
     value = _number(score["value"])
     if score["low"] is None:
         return value, ""
-    # The interval is symmetric and can reach beyond what an AP can be.
-    return value, f"{max(score['low'], 0):.4f} - {min(score['high'], 1):.4f}"
+    return value, f"{score['low']:.4f} - {score['high']:.4f}"
 
 
 def _change(score: dict, compared: bool) -> tuple[str, ...]:

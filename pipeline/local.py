@@ -213,7 +213,7 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     """The table of AP per class, the verdict, and how to try the model."""
     evaluation = evaluation_of(outputs["Evaluator"])
     scores = evaluation.candidate[OVERALL]
-    table = Table(title=f"AP on the test split, {config.preset} (VOC07, 11-point, IoU > 0.5)")
+    table = Table(title=f"AP on the test split, {config.preset} (11-point, IoU > 0.5)")
     table.add_column("class")
     table.add_column("AP", justify="right")
     table.add_column("95 % interval", justify="right")

@@ -136,11 +136,16 @@ def _describe(node: str, outputs: dict) -> str:
     return describe(outputs) if describe else ""
 
 
+def _number_of(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _gate(outputs: dict) -> str:
     report = read_json(f"{_path(outputs, 'report')}/{DATA_GATE_FILE}")
     findings = [Finding(**finding) for finding in report["findings"]]
     warnings = [finding for finding in findings if finding.level == WARNING]
-    lines = [f"{len(findings) - len(warnings)} errors, {len(warnings)} warnings"]
+    errors = len(findings) - len(warnings)
+    lines = [f"{_number_of(errors, 'error')}, {_number_of(len(warnings), 'warning')}"]
     for split, counts in report["splits"].items():
         per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
         lines.append(

@@ -33,10 +33,17 @@ def multibox_sums(
     picked = ops.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     positives = ops.sum(ops.cast(positive, "int32"), axis=1)
     background_loss = ops.where(positive, -1.0, -log_probabilities[..., 0])
-    # Rank 0 is the hardest background anchor of the picture.
-    rank = ops.argsort(ops.argsort(-background_loss, axis=1), axis=1)
+    # The hardest background anchors come first; what is true of a rank goes back to its anchor,
+    # which costs less than sorting a second time.
+    order = ops.argsort(-background_loss, axis=1)
     wanted = negatives_per_positive * ops.maximum(positives, 1)
-    negative = (ops.cast(rank, "int32") < wanted[:, None]) & ~positive
+    batch, anchors = ops.shape(labels)
+    places = ops.reshape(anchors * ops.arange(batch)[:, None] + order, (-1, 1))
+    hardest = ops.arange(anchors) < wanted[:, None]
+    hardest = ops.scatter(
+        places, ops.reshape(ops.cast(hardest, "int32"), (-1,)), (batch * anchors,)
+    )
+    negative = (ops.reshape(hardest, (batch, anchors)) > 0) & ~positive
     class_sum = -ops.sum(ops.where(positive | negative, picked, 0.0))
 
     # A background anchor's code may be anything, also infinite: choose before subtracting.

@@ -85,7 +85,7 @@ def interval_chart(rows: Sequence[tuple[str, dict]]) -> Markup:
         y = row_height * (index + 0.5)
         parts.append(f'<text class="name" x="0" y="{y + 4}">{escape(name)}</text>')
         if score["low"] is not None and score["high"] is not None:
-            low, high = place(max(score["low"], 0)), place(min(score["high"], 1))
+            low, high = place(score["low"]), place(score["high"])
             parts.append(
                 f'<line class="whisker s{index}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
             )

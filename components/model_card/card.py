@@ -17,6 +17,8 @@ MARKDOWN_FILE = "model_card.md"
 HTML_FILE = "model_card.html"
 
 _WEAKEST = 3
+# An AP from which a class needs no warning.
+_WEAK_BELOW = 0.8
 
 
 def write_model_card(facts: dict, folder: Path) -> None:
@@ -38,12 +40,17 @@ def card_markdown(facts: dict) -> str:
     """The card's text."""
     classes = facts["evaluation"]["classes"]
     measured = [entry for entry in classes if entry["ap"]["value"] is not None]
-    weakest = sorted(measured, key=lambda entry: entry["ap"]["value"])[:_WEAKEST]
+    weak = [entry for entry in measured if entry["ap"]["value"] < _WEAK_BELOW]
+    weakest = sorted(weak, key=lambda entry: entry["ap"]["value"])[:_WEAKEST]
     unmeasured = [entry["name"] for entry in classes if entry["ap"]["value"] is None]
     template = _environment().get_template("model_card.md")
     configuration = as_yaml({name: facts["model"][name] for name in ("preset", "trainer")})
     return template.render(
-        facts=facts, weakest=weakest, unmeasured=unmeasured, configuration=configuration
+        facts=facts,
+        weakest=weakest,
+        weak_below=_WEAK_BELOW,
+        unmeasured=unmeasured,
+        configuration=configuration,
     )
 
 

@@ -62,8 +62,16 @@ def _compared(scores: Evaluation, metric: str, slice_name: str = OVERALL) -> dic
     def find(part: dict[str, dict[str, Score]]) -> dict | None:
         return _plain(part.get(slice_name, {}).get(metric))
 
-    measured = find(scores.candidate) or {"value": None, "low": None, "high": None}
-    return measured | {"baseline": find(scores.baseline), "change": find(scores.changes)}
+    measured = _within_bounds(find(scores.candidate)) or dict.fromkeys(("value", "low", "high"))
+    baseline = _within_bounds(find(scores.baseline))
+    return measured | {"baseline": baseline, "change": find(scores.changes)}
+
+
+def _within_bounds(score: dict | None) -> dict | None:
+    """A score whose symmetric interval does not reach beyond what an AP can be."""
+    if score is None or score["low"] is None:
+        return score
+    return score | {"low": max(score["low"], 0.0), "high": min(score["high"], 1.0)}
 
 
 def _plain(score: Score | None) -> dict | None:

@@ -1,14 +1,16 @@
 """The facts of a model and its card."""
 
+import copy
 import json
 import re
 
 import pytest
 import tensorflow as tf
 
+from components.evaluation import Evaluation, Score
 from components.model_card.card import card_markdown, write_model_card
 from components.model_card.facts import gather_facts
-from components.model_card.scores import gather_scores
+from components.model_card.scores import _compared, gather_scores
 from data.errors import DataError
 from metrics import voc
 from metrics.score_thresholds import best_f1, counts_above
@@ -111,6 +113,24 @@ def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
         gather_scores(str(tmp_path))
 
 
+def test_only_weak_classes_are_called_weak(model_facts):
+    facts = copy.deepcopy(model_facts)
+    for entry, ap in zip(facts["evaluation"]["classes"], (0.85, 0.79, 0.95), strict=False):
+        entry["ap"]["value"] = ap
+    names = [entry["name"] for entry in facts["evaluation"]["classes"]]
+    assert f"the lowest are {names[1]} (0.790)." in card_markdown(facts)
+    facts["evaluation"]["classes"][1]["ap"]["value"] = 0.8
+    assert "No measured class has an AP below 0.8." in card_markdown(facts)
+
+
+def test_intervals_of_scores_stay_within_what_an_ap_can_be():
+    scores = Evaluation(
+        {"": {"mAP": Score(0.98, 0.9, 1.04)}}, {"": {"mAP": Score(0.02, -0.1, 0.14)}}, {}, ()
+    )
+    shown = _compared(scores, "mAP")
+    assert (shown["low"], shown["high"], shown["baseline"]["low"]) == (0.9, 1.0, 0.0)
+
+
 def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path):
     write_model_card(model_facts, tmp_path)
     text = (tmp_path / "model_card.md").read_text(encoding="utf-8")
@@ -119,7 +139,7 @@ def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path
     for entry in evaluation["classes"][:3]:
         assert f"| {entry['name']} | {entry['ap']['value']:.3f} |" in text
     weakest = min(evaluation["classes"][:3], key=lambda entry: entry["ap"]["value"])
-    assert f"lowest AP are {weakest['name']} (" in text
+    assert f"an AP below 0.8, the lowest are {weakest['name']} (" in text
     assert "no object of ghost" in text
     assert "| test | 24 | 48 | f2 |" in text
     assert "| exported step | 8, the best on the eval split: mAP 0.432 |" in text
