@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,36 +34,32 @@ def build_example(
     objects = annotation.objects
     boxes = relative_boxes([item.box_px for item in objects], header.width, header.height)
     ymin, xmin, ymax, xmax = np.clip(boxes, 0.0, 1.0).T
-    features = {
-        COMMON.encoded: _bytes([jpeg]),
-        COMMON.format: _bytes([b"jpeg"]),
-        COMMON.filename: _bytes([filename.encode()]),
-        COMMON.source_id: _bytes([source_id.encode()]),
-        COMMON.sha256: _bytes([hashlib.sha256(jpeg).hexdigest().encode()]),
-        COMMON.height: _integers([header.height]),
-        COMMON.width: _integers([header.width]),
-        COMMON.ymin: _floats(ymin),
-        COMMON.xmin: _floats(xmin),
-        COMMON.ymax: _floats(ymax),
-        COMMON.xmax: _floats(xmax),
-        COMMON.text: _bytes([item.name.encode() for item in objects]),
-        COMMON.label: _integers([class_ids[item.name] for item in objects]),
-        COMMON.difficult: _integers([item.difficult for item in objects]),
-        COMMON.truncated: _integers([item.truncated for item in objects]),
-        COMMON.occluded: _integers([item.occluded for item in objects]),
-    }
+    example = tf.train.Example()
+    # Filled in place: building each feature first and copying it takes twice as long.
+    feature = example.features.feature
+    _put(feature[COMMON.encoded].bytes_list, [jpeg])
+    _put(feature[COMMON.format].bytes_list, [b"jpeg"])
+    _put(feature[COMMON.filename].bytes_list, [filename.encode()])
+    _put(feature[COMMON.source_id].bytes_list, [source_id.encode()])
+    _put(feature[COMMON.sha256].bytes_list, [hashlib.sha256(jpeg).hexdigest().encode()])
+    _put(feature[COMMON.height].int64_list, [header.height])
+    _put(feature[COMMON.width].int64_list, [header.width])
+    _put(feature[COMMON.ymin].float_list, ymin)
+    _put(feature[COMMON.xmin].float_list, xmin)
+    _put(feature[COMMON.ymax].float_list, ymax)
+    _put(feature[COMMON.xmax].float_list, xmax)
+    _put(feature[COMMON.text].bytes_list, [item.name.encode() for item in objects])
+    _put(feature[COMMON.label].int64_list, [class_ids[item.name] for item in objects])
+    _put(feature[COMMON.difficult].int64_list, [item.difficult for item in objects])
+    _put(feature[COMMON.truncated].int64_list, [item.truncated for item in objects])
+    _put(feature[COMMON.occluded].int64_list, [item.occluded for item in objects])
     if any(item.is_crowd is not None for item in objects):
-        features[COMMON.is_crowd] = _integers([bool(item.is_crowd) for item in objects])
-    return tf.train.Example(features=tf.train.Features(feature=features))
+        crowds = [bool(item.is_crowd) for item in objects]
+        _put(feature[COMMON.is_crowd].int64_list, crowds)
+    return example
 
 
-def _bytes(values: Iterable[bytes]) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-
-
-def _floats(values: Iterable[float]) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-
-def _integers(values: Iterable[int]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(v) for v in values]))
+def _put(target: Any, values: Iterable[object]) -> None:
+    """Fills a list of a feature, which is there even if nothing is in it."""
+    target.SetInParent()
+    target.value.extend(values)
