@@ -32,6 +32,7 @@ _READ = frozenset(
 )
 _WHOLE = re.compile(r"(0|-?[1-9]\d*)(\.0+)?")
 _CROWD = {0: False, 1: True, "0": False, "1": True, "": False, None: False}
+_CROWD |= {"false": False, "true": True}
 
 Key = int | str
 
@@ -184,7 +185,10 @@ def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[st
                     f"{names[key]!r} before. All files need the same categories"
                 )
         used.update(_key(entry.get("category_id")) for entry in document.annotations)
-        parents |= {document.parents[key] for key in document.names}
+        # Where nothing groups them, tools write a category's own name.
+        parents |= {
+            parent for key, parent in document.parents.items() if parent != document.names[key]
+        }
     notes = []
     for key, name in list(names.items()):
         # Roboflow begins its categories with one that groups the others.
@@ -225,7 +229,16 @@ def _pictures(
             name = _category(entry, categories)
             text = f"{where}{f' ({name})' if name else ''} of {files[image]}: {what}"
             problems.setdefault(image, []).append(Problem(kind, text, of_object=True))
+    of_file: dict[PurePosixPath, list[Key]] = {}
+    for key, file in files.items():
+        of_file.setdefault(file, []).append(key)
     for key, file, width, height in document.images:
+        if len(of_file[file]) > 1:
+            if key != of_file[file][0]:
+                continue
+            text = f"{path}: {file} is images {' and '.join(map(str, of_file[file]))}"
+            objects.pop(key, None)
+            problems[key] = [Problem("twice", text)]
         yield Picture(
             source_id=f"{document.source.images.resolve().name}/{file}",
             split=split,
@@ -265,7 +278,7 @@ def _object(
     if width <= 0 or height <= 0:
         return "box", f"bbox {box} has no area"
     crowd = entry.get("iscrowd")
-    crowd = crowd.strip() if isinstance(crowd, str) else crowd
+    crowd = crowd.strip().lower() if isinstance(crowd, str) else crowd
     if isinstance(crowd, list | dict) or crowd not in _CROWD:
         return "flag", f"iscrowd is {crowd!r}"
     is_crowd = _CROWD[crowd]

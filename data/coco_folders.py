@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.coco import CocoSource
 from data.image_sets import split_of
-from data.picture_files import find_file, inside
+from data.picture_files import find_file, inside, same_stem
 
 # What a file of COCO has near its beginning; large ones need not be read for it.
 _BEGINNING = 1 << 20
@@ -51,19 +51,26 @@ def _beginning(path: Path) -> str:
 
 def _split(path: Path, root: Path) -> str:
     for name in (path.stem, *([path.parent.name] if path.parent != root else [])):
-        for word in re.findall("[a-z]+", name.lower()):
-            if split := split_of(word):
-                return split
+        if split := _split_of(name):
+            return split
     return ""
+
+
+def _split_of(name: str) -> str:
+    """The split that a word in the name is for, if any."""
+    words = re.findall("[a-z]+", name.lower())
+    return next((split for word in words if (split := split_of(word))), "")
 
 
 def _pictures(root: Path, path: Path, text: str) -> Path:
     """The folder that has the first picture which the file names; `root` if none has."""
     names = [json.loads(name) for name in _FILE_NAME.findall(text)[:5]]
-    for folder in _candidates(root, path):
-        for name in names:
-            file = inside(name) or Path(name.replace("\\", "/")).name
-            if folder.is_dir() and find_file(folder, str(file)):
+    files = [str(inside(name) or Path(name.replace("\\", "/")).name) for name in names]
+    folders = [folder for folder in _candidates(root, path) if folder.is_dir()]
+    # An extension that is wrong has a message of its own, if the folder is found.
+    for find in (find_file, same_stem):
+        for folder in folders:
+            if any(find(folder, file) for file in files):
                 return folder
     return root
 
@@ -75,3 +82,10 @@ def _candidates(root: Path, path: Path) -> Iterator[Path]:
         for name in ("images", "JPEGImages", "data", of_split):
             yield base / name
             yield base / name / of_split
+    # Any other folder, unless its name says that it is of another split.
+    split = _split(path, root)
+    for depth in ("*/", "*/*/", "*/*/*/"):
+        for folder in sorted(root.glob(depth)):
+            others = {_split_of(part) for part in folder.relative_to(root).parts} - {"", split}
+            if not (split and others):
+                yield folder

@@ -1,8 +1,10 @@
 """Finding the file of a picture that does not go by exactly the name its annotation gives it."""
 
 import functools
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -31,11 +33,16 @@ def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name in the folder or below it; letter case does not count."""
+    """The file of this name in the folder or below it; letter case does not count.
+
+    Nor does it whether accents are characters of their own, as macOS has them, or spaces are
+    written as in addresses (`%20`).
+    """
     path = folder / name
     if path.is_file():
         return path
-    actual = _files(str(path.parent)).get(path.name.lower())
+    files = _files(str(path.parent))
+    actual = files.get(_same(path.name)) or files.get(_same(unquote(path.name)))
     return path.with_name(actual) if actual else None
 
 
@@ -72,7 +79,11 @@ def _files(folder: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: str, changed_ns: int) -> dict[str, str]:
-    """The names in a folder by their lower case."""
+    """The names in a folder by what they have in common with other spellings."""
     del changed_ns  # a key of the cache
     names = sorted((path.name for path in Path(folder).iterdir()), reverse=True)
-    return {name.lower(): name for name in names}
+    return {_same(name): name for name in names}
+
+
+def _same(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()

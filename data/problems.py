@@ -75,6 +75,10 @@ KINDS = {
         "the annotation is for an image that the file does not list",
         "Add the image to the list of images, or remove the annotation",
     ),
+    "twice": Kind(
+        "the file lists the picture more than once",
+        "Leave one entry in the list of images, and give its id to all annotations of the picture",
+    ),
     "leak": Kind("the picture is in another split too", "Remove it from one of the lists"),
 }
 

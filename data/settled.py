@@ -1,7 +1,7 @@
 """One picture and its annotation, made ready for a record: both workers' passes do it alike."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ def settle(
     except Unusable as error:
         problems.append(error.problem if path is None else error.at(path))
     found = annotation.objects if annotation else ()
-    if annotation is None or path is None or settled is None:
+    if annotation is None or path is None or settled is None or _of_picture(annotation.problems):
         return Settled(None, b"", None, "", tuple(problems), (), found)
     size = settled.header.width, settled.header.height
     try:
@@ -84,6 +84,10 @@ def settle(
         *(annotation, settled.jpeg, settled.header, path.name, tuple(problems), tuple(changes)),
         found,
     )
+
+
+def _of_picture(problems: Sequence[Problem]) -> bool:
+    return not all(problem.of_object for problem in problems)
 
 
 def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]:

@@ -229,14 +229,20 @@ def _parse_bytes(content: bytes) -> Element:
     except DefusedXmlException:
         raise
     except (ParseError, ValueError):
+        marked = content.startswith(codecs.BOM_UTF8)
+        # Scripts leave blank lines before the declaration.
+        bare = content.removeprefix(codecs.BOM_UTF8).lstrip()
         # The parser knows few encodings, Python many.
-        declared = _DECLARATION.match(content)
+        declared = _DECLARATION.match(bare)
         if not declared:
-            raise
+            if bare == content:
+                raise
+            return ElementTree.fromstring(bare)
         encoding = codecs.lookup(declared[1].decode()).name
         # These bytes were found to be ASCII, so they are not what .NET's writers declare.
-        encoding = "utf-8" if encoding.startswith(("utf-16", "utf-32")) else encoding
-        text = content[declared.end() :].decode(_LARGER.get(encoding, encoding))
+        if marked or encoding.startswith(("utf-16", "utf-32")):
+            encoding = "utf-8"
+        text = bare[declared.end() :].decode(_LARGER.get(encoding, encoding))
         return ElementTree.fromstring(text)
 
 

@@ -111,8 +111,6 @@ def _without(key, of, **changed):
 
 _TWICE = _document(2)
 _TWICE["images"][1]["id"] = 1
-_SAME_FILE = _document(2)
-_SAME_FILE["images"][1]["file_name"] = _SAME_FILE["images"][0]["file_name"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +120,6 @@ _SAME_FILE["images"][1]["file_name"] = _SAME_FILE["images"][0]["file_name"]
         ({"images": [], "categories": []}, "no list of annotations. Give a file such as"),
         (_document(0, []), "there are no images, so train gets no picture"),
         (_TWICE, "duplicate image 1"),
-        (_SAME_FILE, "train2017/000000000001.jpg is named twice"),
         (_document(categories=[(1, "dog"), (2, "dog")]), "categories 1 and 2 are both 'dog'"),
         (_document(categories=[(1, "dog"), (1, "cat")]), "category 1 is both 'dog' and 'cat'"),
         (_document(categories=[(None, "dog")]), r"categories\[0\]: id is None. Write a number"),
@@ -228,6 +225,32 @@ def test_unusable_pictures_are_left_out_where_asked(tmp_path, coco, make_jpeg):
     assert test[COMMON.xmin] == pytest.approx([5 / 40, 30 / 40])
     assert test[COMMON.xmax] == pytest.approx([5.25 / 40, 1])
     assert test[COMMON.ymin] == pytest.approx([5 / 36, 0])
+
+
+@pytest.mark.parametrize("on_error", ["skip", "skip-object"])
+def test_a_picture_that_is_listed_twice_can_be_left_out(tmp_path, coco, on_error):
+    # Which of the entries has all of its objects, nobody knows.
+    document = _document(3, [{**_DOG, "id": n, "image_id": n} for n in (1, 2, 3)])
+    document["images"][1]["file_name"] = document["images"][0]["file_name"]
+    source = coco(document)
+    with pytest.raises(DataError, match="000000000001.jpg is images 1 and 2"):
+        convert([source], tmp_path / "out", eval_fraction=0)
+    report = convert([source], tmp_path / "out", eval_fraction=0, on_error=on_error)
+    assert (report.pictures, report.rejected) == (2, 1)
+    assert _read(tmp_path / "out").keys() == {("train", "000000000003.jpg")}
+
+
+def test_a_category_does_not_group_itself(coco):
+    document = _document()
+    for entry in document["categories"]:
+        entry["supercategory"] = entry["name"]
+    assert select([coco(document)])[1] == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("word", "crowd"), [("true", True), ("False", False), (" 1 ", True)])
+def test_crowds_in_words(coco, word, crowd):
+    selection, _ = select([coco(_document(1, [{**_DOG, "iscrowd": word}]))])
+    assert selection.pictures[0].annotation.objects[0].is_crowd is crowd
 
 
 def test_command_line(tmp_path, coco, capsys):

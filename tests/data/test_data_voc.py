@@ -1,3 +1,4 @@
+import codecs
 import re
 import tarfile
 
@@ -133,6 +134,23 @@ def test_encodings(tmp_path, declared, actual):
     path = tmp_path / "a.xml"
     path.write_bytes(f"{xml}{_BOX}</object></annotation>".encode(actual))
     assert read_annotation(path).objects[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("start", "declared"),
+    # A file that was saved anew as UTF-8; one that a script has written.
+    [(codecs.BOM_UTF8, "gb2312"), (b"\n  ", "utf-8"), (b"\r\n", "gb2312")],
+)
+def test_what_stands_before_the_declaration(tmp_path, start, declared):
+    xml = f'<?xml version="1.0" encoding="{declared}"?><annotation><object><name>圖</name>'
+    encoding = "gb18030" if declared == "gb2312" and start != codecs.BOM_UTF8 else "utf-8"
+    path = tmp_path / "a.xml"
+    path.write_bytes(start + f"{xml}{_BOX}</object></annotation>".encode(encoding))
+    assert read_annotation(path).objects[0].name == "圖"
+
+
+def test_blank_lines_before_a_declaration_without_encoding(read, make_xml):
+    assert read(f'\n<?xml version="1.0"?>{make_xml()}').objects[0].name == "dog"
 
 
 def _with_dog(inner: str) -> str:

@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from data.coco_folders import find_coco_sources
+
+
+def _write(root: Path, file: str, names=("a.jpg",)) -> None:
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+
+
+def _add(root: Path, *pictures: str) -> None:
+    for picture in pictures:
+        (root / picture).parent.mkdir(parents=True, exist_ok=True)
+        (root / picture).write_bytes(b"")
+
+
+@pytest.mark.parametrize("folder", ["images", "Images", "img", "photos/2024", "data"])
+def test_pictures_in_a_folder_of_any_name(tmp_path, folder):
+    _write(tmp_path, "labels.json")
+    _add(tmp_path, f"{folder}/a.jpg")
+    (source,) = find_coco_sources(tmp_path)
+    assert source.images == tmp_path / folder
+
+
+def test_a_folder_of_another_split_is_not_taken(tmp_path):
+    for split in ("train", "val"):
+        _write(tmp_path, f"annotations/instances_{split}.json")
+        _add(tmp_path, f"{split}/pictures/a.jpg")
+    found = {source.annotations.stem: source.images for source in find_coco_sources(tmp_path)}
+    assert found == {
+        "instances_train": tmp_path / "train" / "pictures",
+        "instances_val": tmp_path / "val" / "pictures",
+    }
+
+
+def test_the_folder_is_found_where_the_extension_is_wrong(tmp_path):
+    # So that the conversion can say what is there instead.
+    _write(tmp_path, "labels.json", ["a.png"])
+    _add(tmp_path, "img/a.jpg")
+    assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
+
+
+def test_without_any_picture_it_is_the_folder_itself(tmp_path):
+    _write(tmp_path, "labels.json")
+    assert find_coco_sources(tmp_path)[0].images == tmp_path
