@@ -82,7 +82,7 @@ def same_looks(looks: np.ndarray) -> np.ndarray:
     pairs = [np.empty((0, 2), np.int64)]
     having = np.flatnonzero(looks.any(axis=1))
     bits = np.unpackbits(looks[having], axis=1).reshape(-1, _HASH_SIDE, _HASH_SIDE)
-    low = bits[:, :_LOW_SIDE, :_LOW_SIDE].reshape(len(having), -1)
+    low = bits[:, :_LOW_SIDE, :_LOW_SIDE].reshape(len(having), _LOW_SIDE**2)
     for part in np.array_split(low, _BANDS, axis=1):
         keys = part @ (1 << np.arange(part.shape[1]))
         order = np.argsort(keys, kind="stable")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.errors import DataError
-from data.looks import bands_of, look_of, near_pairs
+from data.looks import bands_of, look_of, near_pairs, same_looks
 
 
 def scene(seed, width=320, height=240):
@@ -112,3 +112,7 @@ def test_near_pairs_are_all_pairs_of_different_splits_within_the_distance(pictur
     }
     found = {frozenset([a, b]): bits for a, b, bits in near_pairs(pictures, most)}
     assert found == expected
+
+
+def test_no_pictures_look_the_same():
+    assert not len(same_looks(np.zeros((0, 32), np.uint8)))
