@@ -27,6 +27,10 @@ class Score(NamedTuple):
     lower: float = math.nan
     upper: float = math.nan
 
+    def clipped(self) -> "Score":
+        """The same with its interval, which is symmetric, cut to what an AP can be."""
+        return self._replace(lower=max(self.lower, 0.0), upper=min(self.upper, 1.0))
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -248,8 +248,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
 def _cells(score: Score) -> tuple[str, str]:
     if math.isnan(score.lower):
         return f"{score.value:.4f}", ""
-    # The interval is symmetric and can reach beyond what an AP can be.
-    return f"{score.value:.4f}", f"{max(score.lower, 0):.4f} - {min(score.upper, 1):.4f}"
+    score = score.clipped()
+    return f"{score.value:.4f}", f"{score.lower:.4f} - {score.upper:.4f}"
 
 
 def _how_to_bound(score: Score) -> str:

@@ -21,6 +21,7 @@ from components.artifacts import DATA_GATE_FILE, SERVING_CHECK_FILE, read_json
 from components.data_gate.gate import WARNING, Finding, lines_of
 from components.evaluation import OVERALL, Evaluation, read_evaluation
 from components.mean_average_precision import metric_names
+from data.problems import counted
 from pipeline.artifact_files import portable_cache
 from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA
 from pipeline.runs.liveness import marked_as_running
@@ -136,16 +137,12 @@ def _describe(node: str, outputs: dict) -> str:
     return describe(outputs) if describe else ""
 
 
-def _number_of(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _gate(outputs: dict) -> str:
     report = read_json(f"{_path(outputs, 'report')}/{DATA_GATE_FILE}")
     findings = [Finding(**finding) for finding in report["findings"]]
     warnings = [finding for finding in findings if finding.level == WARNING]
     errors = len(findings) - len(warnings)
-    lines = [f"{_number_of(errors, 'error')}, {_number_of(len(warnings), 'warning')}"]
+    lines = [f"{counted(errors, 'error')}, {counted(len(warnings), 'warning')}"]
     for split, counts in report["splits"].items():
         per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
         lines.append(

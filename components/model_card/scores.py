@@ -59,19 +59,14 @@ def gather_scores(folder: str) -> dict:
 def _compared(scores: Evaluation, metric: str, slice_name: str = OVERALL) -> dict:
     """A metric of the candidate beside its baseline and the change."""
 
-    def find(part: dict[str, dict[str, Score]]) -> dict | None:
-        return _plain(part.get(slice_name, {}).get(metric))
+    def find(part: dict[str, dict[str, Score]]) -> Score | None:
+        return part.get(slice_name, {}).get(metric)
 
-    measured = _within_bounds(find(scores.candidate)) or dict.fromkeys(("value", "low", "high"))
-    baseline = _within_bounds(find(scores.baseline))
-    return measured | {"baseline": baseline, "change": find(scores.changes)}
-
-
-def _within_bounds(score: dict | None) -> dict | None:
-    """A score whose symmetric interval does not reach beyond what an AP can be."""
-    if score is None or score["low"] is None:
-        return score
-    return score | {"low": max(score["low"], 0.0), "high": min(score["high"], 1.0)}
+    candidate, baseline = (
+        score and score.clipped() for score in (find(scores.candidate), find(scores.baseline))
+    )
+    measured = _plain(candidate) or {"value": None, "low": None, "high": None}
+    return measured | {"baseline": _plain(baseline), "change": _plain(find(scores.changes))}
 
 
 def _plain(score: Score | None) -> dict | None:

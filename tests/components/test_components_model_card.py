@@ -1,16 +1,15 @@
 """The facts of a model and its card."""
 
-import copy
 import json
 import re
 
 import pytest
 import tensorflow as tf
 
-from components.evaluation import Evaluation, Score
+from components.evaluation import Score, read_evaluation
 from components.model_card.card import card_markdown, write_model_card
 from components.model_card.facts import gather_facts
-from components.model_card.scores import _compared, gather_scores
+from components.model_card.scores import gather_scores
 from data.errors import DataError
 from metrics import voc
 from metrics.score_thresholds import best_f1, counts_above
@@ -113,8 +112,8 @@ def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
         gather_scores(str(tmp_path))
 
 
-def test_only_weak_classes_are_called_weak(model_facts):
-    facts = copy.deepcopy(model_facts)
+def test_only_weak_classes_are_called_weak(plain):
+    facts = plain()
     for entry, ap in zip(facts["evaluation"]["classes"], (0.85, 0.79, 0.95), strict=False):
         entry["ap"]["value"] = ap
     names = [entry["name"] for entry in facts["evaluation"]["classes"]]
@@ -123,12 +122,20 @@ def test_only_weak_classes_are_called_weak(model_facts):
     assert "No measured class has an AP below 0.8." in card_markdown(facts)
 
 
-def test_intervals_of_scores_stay_within_what_an_ap_can_be():
-    scores = Evaluation(
-        {"": {"mAP": Score(0.98, 0.9, 1.04)}}, {"": {"mAP": Score(0.02, -0.1, 0.14)}}, {}, ()
-    )
-    shown = _compared(scores, "mAP")
-    assert (shown["low"], shown["high"], shown["baseline"]["low"]) == (0.9, 1.0, 0.0)
+def test_intervals_of_scores_are_clipped_and_those_of_changes_are_not(replayed, monkeypatch):
+    def with_wide_intervals(folder):
+        found = read_evaluation(folder)
+        for part in (found.candidate, found.baseline, found.changes):
+            for scores in part.values():
+                for name, score in scores.items():
+                    scores[name] = Score(score.value, score.value - 1, score.value + 1)
+        return found
+
+    monkeypatch.setattr("components.model_card.scores.read_evaluation", with_wide_intervals)
+    shown = gather_scores(str(replayed / "evaluation"))["map"]
+    assert (shown["low"], shown["high"]) == (0.0, 1.0)
+    assert (shown["baseline"]["low"], shown["baseline"]["high"]) == (0.0, 1.0)
+    assert shown["change"]["low"] == shown["change"]["value"] - 1 < 0
 
 
 def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path):
