@@ -76,6 +76,7 @@ def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Pa
     drawing = draw_detections(
         picture,
         np.array([detection.box for detection in detections]),
+        [detection.class_id for detection in detections],
         [detection.name for detection in detections],
         [detection.score for detection in detections],
     )

@@ -1,10 +1,8 @@
 """Detections drawn on a picture: boxes, and labels that stay readable and inside the picture."""
 
-import colorsys
 import io
 import math
 import warnings
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from data.errors import DataError
+from data.palette import class_colour, text_colour
 
 # Below this many pixels on the longer side a picture has no room for text and is enlarged.
 _SMALLEST_DRAWING_PX = 300
@@ -46,18 +45,12 @@ def open_picture(path: Path, encoded: bytes | None = None) -> Image.Image:
         raise DataError(f"{path}: too large to draw ({error}). Scale the picture down.") from error
 
 
-def class_colour(name: str) -> tuple[int, int, int]:
-    """The RGB colour of a class: always the same for the same name, in every picture and run."""
-    number = zlib.crc32(name.encode())
-    hue = (number & 0xFFFF) / 0x10000
-    saturation = (0.95, 0.7)[(number >> 16) & 1]
-    value = (1.0, 0.85, 0.7)[(number >> 17) % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
 def draw_detections(
-    image: Image.Image, boxes: np.ndarray, names: Sequence[str], scores: Sequence[float]
+    image: Image.Image,
+    boxes: np.ndarray,
+    class_ids: Sequence[int],
+    names: Sequence[str],
+    scores: Sequence[float],
 ) -> Image.Image:
     """Draws boxes with their names and scores on a copy of the picture.
 
@@ -65,6 +58,7 @@ def draw_detections(
       image: any size and mode; a picture with less than 300 px on its longer side is enlarged by a
         whole factor, since text does not fit on it otherwise.
       boxes: [num_detections, 4], `ymin, xmin, ymax, xmax` in [0, 1] of the picture.
+      class_ids: of each box, from 1: they choose its colour.
       names: class name of each box, the same number as boxes.
       scores: score of each box, the same number as boxes.
 
@@ -72,8 +66,11 @@ def draw_detections(
       RGB picture of the size of `image`, or a multiple of it.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if not len(boxes) == len(names) == len(scores):
-        raise ValueError(f"{len(boxes)} boxes, {len(names)} names and {len(scores)} scores differ")
+    if len({len(part) for part in (boxes, class_ids, names, scores)}) > 1:
+        raise ValueError(
+            f"{len(boxes)} boxes, {len(class_ids)} ids, {len(names)} names and {len(scores)} "
+            "scores differ"
+        )
     canvas = image.convert("RGB")
     factor = math.ceil(_SMALLEST_DRAWING_PX / max(canvas.size))
     if factor > 1:
@@ -88,16 +85,16 @@ def draw_detections(
     boxes_px = [_box_px(box, canvas.size) for box in boxes]
     best_first = sorted(range(len(boxes)), key=lambda i: -scores[i])
     for i in reversed(best_first):
-        draw.rectangle(boxes_px[i], outline=class_colour(names[i]), width=line_px)
+        draw.rectangle(boxes_px[i], outline=class_colour(class_ids[i]), width=line_px)
     placed: list[tuple[int, int, int, int]] = []
     for i in best_first:
         text = f"{names[i]} {scores[i]:.2f}"
         area = _place_label(text, font, line_px, boxes_px[i], canvas.size, placed)
         placed.append(area)
-        colour = class_colour(names[i])
+        colour = class_colour(class_ids[i])
         draw.rectangle(area, fill=colour)
         middle = (area[0] + line_px, (area[1] + area[3]) / 2)
-        draw.text(middle, text, fill=_text_colour(colour), font=font, anchor="lm")
+        draw.text(middle, text, fill=text_colour(colour), font=font, anchor="lm")
     return canvas
 
 
@@ -132,8 +129,3 @@ def _place_label(
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
-
-
-def _text_colour(background: tuple[int, int, int]) -> str:
-    red, green, blue = background
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

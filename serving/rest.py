@@ -18,6 +18,7 @@ from data.errors import DataError
 from serving.backend import Backend, Claim
 from serving.json_request import read_document, read_inputs
 from serving.json_response import write_response
+from serving.page import fill_page
 from serving.status import StatusError, invalid
 from serving.thresholds import ScoreThresholds, recommended
 
@@ -46,9 +47,7 @@ _CORS = {
 class RestApi:
     """Answers HTTP requests."""
 
-    def __init__(
-        self, backend: Backend, metrics_path: str | None, page: str | None, cors: bool
-    ) -> None:
+    def __init__(self, backend: Backend, metrics_path: str | None, page: bool, cors: bool) -> None:
         self._backend = backend
         self._metrics_path = metrics_path
         self._page = page
@@ -66,8 +65,7 @@ class RestApi:
             return web.Response(text=self._backend.metrics.page())
         # Only a browser asks for HTML: for all others / is as unknown as to TensorFlow Serving.
         if path == "/" and self._page and "text/html" in request.headers.get("Accept", ""):
-            names = json.dumps(self._backend.manager.model_names).replace("<", "\\u003c")
-            page = self._page.replace("/*MODELS*/[]", names)
+            page = fill_page(self._backend.manager.model_names)
             return web.Response(text=page, content_type="text/html")
         if self._page and request.method == "GET" and (version := _OF_PAGE.fullmatch(path)):
             return await self._thresholds(unquote(version["name"]), int(version["number"]))

@@ -25,7 +25,6 @@ from serving.status import StatusError
 if TYPE_CHECKING:
     from serving.servable import Servable
 
-_PAGE = Path(__file__).with_name("page.html")
 # TensorFlow Serving's exit status where a model cannot be loaded at start.
 _NO_MODEL = 255
 # Flags of TensorFlow Serving that change neither what is served nor where.
@@ -148,9 +147,8 @@ class Server:
         self._backend = Backend(manager, Metrics(), RequestLogs(models), executor, *limits)
         config = flags.monitoring_config_file
         metrics_path = read_metrics_path(config) if config else None
-        page = _PAGE.read_text() if flags.enable_page else None
         cors = flags.rest_api_enable_cors_support
-        self._rest = RestApi(self._backend, metrics_path, page, cors)
+        self._rest = RestApi(self._backend, metrics_path, flags.enable_page, cors)
         self._stopping = threading.Event()
 
     def load_models(self) -> None:

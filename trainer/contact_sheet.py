@@ -1,6 +1,5 @@
 """A picture of training pictures as the network gets them, to be looked at."""
 
-import colorsys
 import dataclasses
 import itertools
 import logging
@@ -13,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
 from data.errors import DataError, reason_of
+from data.palette import class_colour, text_colour
 from trainer.anchors import anchor_boxes
 from trainer.boxes import to_corners
 from trainer.config import TrainerConfig
@@ -27,8 +27,6 @@ _GAP_PX = 8
 _CAPTION_PX = 24
 _ANCHOR_ALPHA = 130
 _FONT = ImageFont.load_default(size=13)
-# Turns the hue so far from class to class that neighbours in the list differ.
-_GOLDEN_RATIO = 0.618034
 
 
 def draw_contact_sheet(
@@ -109,14 +107,15 @@ def _tile(
     overlay = Image.new("RGBA", tile.size)
     draw = ImageDraw.Draw(overlay)
     for box, label in zip(anchors, anchor_labels, strict=True):
-        draw.rectangle(_edges_px(box), outline=(*_colour(label), _ANCHOR_ALPHA))
+        draw.rectangle(_edges_px(box), outline=f"{class_colour(label)}{_ANCHOR_ALPHA:02x}")
     for box, label in zip(boxes, labels, strict=True):
         left, top, right, bottom = _edges_px(box)
-        draw.rectangle((left, top, right, bottom), outline=_colour(label), width=2)
+        colour = class_colour(label)
+        draw.rectangle((left, top, right, bottom), outline=colour, width=2)
         # Above the box where there is room, else in it.
         corner = (left, top - 16 if top >= 16 else top)
-        draw.rectangle(draw.textbbox(corner, classes[label - 1], font=_FONT), fill=_colour(label))
-        draw.text(corner, classes[label - 1], fill="black", font=_FONT)
+        draw.rectangle(draw.textbbox(corner, classes[label - 1], font=_FONT), fill=colour)
+        draw.text(corner, classes[label - 1], fill=text_colour(colour), font=_FONT)
     draw.text((4, _TILE_PX - 18), f"{len(anchors)} anchors", fill="white", font=_FONT,
               stroke_width=2, stroke_fill="black")  # fmt: skip
     return Image.alpha_composite(tile.convert("RGBA"), overlay).convert("RGB")
@@ -126,11 +125,6 @@ def _edges_px(box: np.ndarray) -> tuple[int, int, int, int]:
     """Left, top, right, bottom in the tile; edges that reach out of it stay outside."""
     top, left, bottom, right = (round(float(side) * _TILE_PX) for side in box)
     return left, top, max(right - 1, left), max(bottom - 1, top)
-
-
-def _colour(label: int) -> tuple[int, int, int]:
-    rgb = colorsys.hsv_to_rgb(int(label) * _GOLDEN_RATIO % 1, 0.75, 1.0)
-    return tuple(round(255 * part) for part in rgb)
 
 
 def _arrange(tiles: list[Image.Image], caption: str) -> Image.Image:

@@ -6,6 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from data.palette import class_colour
 from metrics.accumulator import Columns
 from metrics.boxes import box_area
 from metrics.confusion import Outcomes
@@ -70,8 +71,9 @@ def draw(
 ) -> dict:
     """A picture as the template draws it: a small JPEG, and boxes in its pixels.
 
-    Boxes are dicts of `x`, `y`, `width`, `height`, `label` and `kind`; the kinds of `objects` are
-    found, missed and difficult, those of `detections` hit and mistake. They carry their `row`.
+    Boxes are dicts of `x`, `y`, `width`, `height`, `label`, `colour` (of the class) and `kind`; the
+    kinds of `objects` are found, missed and difficult, those of `detections` hit and mistake. They
+    carry their `row`.
     """
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     full_width = image.width
@@ -91,6 +93,7 @@ def draw(
             | {
                 "row": int(row),
                 "label": class_names[columns.gt_class[row]],
+                "colour": class_colour(columns.gt_class[row] + 1),
                 "kind": _object_kind(outcomes, row),
             }
             for row in objects
@@ -100,6 +103,7 @@ def draw(
             | {
                 "row": int(row),
                 "label": f"{class_names[columns.det_class[row]]} {columns.det_score[row]:.2f}",
+                "colour": class_colour(columns.det_class[row] + 1),
                 "kind": _HIT if _is_hit(columns, outcomes, row) else _MISTAKE,
             }
             for row in shown[np.argsort(columns.det_score[shown], kind="stable")]

@@ -14,6 +14,7 @@ from components.detection_report.pictures import encoded_pictures
 from components.detection_report.training_curves import read_curves
 from components.evaluator.answers import read_answers
 from components.mean_average_precision.metric_names import CURVE_RECALLS
+from data.palette import class_colour
 from data.settings_file import as_yaml
 from metrics import confusion, error_types, score_thresholds, voc
 from metrics.accumulator import DetectionAccumulator
@@ -181,6 +182,10 @@ def render(
             model=facts["model"],
             data=facts["data"],
             found=found,
+            colours={
+                name: class_colour(class_id)
+                for class_id, name in enumerate(facts["model"]["classes"], start=1)
+            },
             own_map=None if agrees else own_map,
             interval_chart=charts.interval_chart(compared),
             curve_charts={

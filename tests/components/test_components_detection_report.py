@@ -18,6 +18,7 @@ from components.detection_report.training_curves import read_curves
 from components.evaluator.answers import answer_extractors, answers_kept_in, read_answers
 from data.errors import DataError
 from data.fields import COMMON
+from data.palette import class_colour
 from metrics import confusion
 from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 from tests.metrics.cats_and_dogs import CAT, DOG, LEFT, RIGHT, collect
@@ -64,6 +65,8 @@ def test_a_drawn_picture_is_small_and_its_boxes_are_scaled_with_it():
     assert cat["kind"] == "difficult"
     (hit,) = drawn["detections"]
     assert (hit["label"], hit["kind"], hit["x"]) == ("dog 0.80", "hit", 100)
+    assert dog["colour"] == hit["colour"] == class_colour(2)
+    assert cat["colour"] == class_colour(1)
 
 
 def test_the_evaluation_keeps_what_the_evaluator_measures(report_sources, model_facts):

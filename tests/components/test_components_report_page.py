@@ -6,10 +6,12 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import ImageColor
 
 from components.detection_report import charts
 from components.detection_report.report import analyse, build_report, render
 from components.mean_average_precision.metric_names import CURVE_RECALLS
+from data.palette import class_colour
 from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -96,6 +98,15 @@ def test_curves_are_those_of_the_evaluation(page, model_facts):
             precision = 1 - (points[:, 1] - charts.TOP) / height
             np.testing.assert_allclose(recall, CURVE_RECALLS, atol=1e-4)
             np.testing.assert_allclose(precision, curve, atol=1e-4)
+
+
+def test_classes_have_their_colours_in_tables_and_pictures(page):
+    for class_id, name in enumerate(CLASSES, start=1):
+        shown = page.locator(f'#ap-table th[data-value="{name}"] .swatch')
+        assert shown.get_attribute("style") == f"background: {class_colour(class_id)}"
+    box = page.locator(".gallery rect.hit", has_text="dog").first
+    red, green, blue = ImageColor.getrgb(class_colour(2))
+    assert box.evaluate("r => getComputedStyle(r).stroke") == f"rgb({red}, {green}, {blue})"
 
 
 def test_the_table_sorts_with_mouse_and_keyboard(page):

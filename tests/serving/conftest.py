@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import settings
-from PIL import Image
+from PIL import Image, ImageColor
+
+from data.palette import class_colour
 
 # The time of one example says nothing on a machine that does other things as well.
 settings.register_profile("no_deadline", deadline=None)
@@ -24,6 +26,11 @@ settings.load_profile("no_deadline")
 
 CLASS_NAMES = ("red", "green", "blue")
 MAX_DETECTIONS = 5
+
+
+def rgb_of(name) -> tuple[int, int, int]:
+    """The colour in which the tiny detector's class is drawn."""
+    return ImageColor.getrgb(class_colour(CLASS_NAMES.index(name) + 1))
 
 
 def _detect(image):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.drawing import class_colour
+from tests.serving.conftest import rgb_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
@@ -62,7 +62,7 @@ def test_a_chosen_picture_shows_boxes_names_and_latency(page, picture):
     pixels = _canvas(page)
     assert pixels.shape == (200, 400, 4), "small pictures are enlarged"
     edge = pixels[round(0.6 * 200), round(0.5 * 400)][:3].astype(int)
-    assert np.abs(edge - class_colour("blue")).max() <= 2
+    assert np.abs(edge - rgb_of("blue")).max() <= 2
 
 
 def test_the_slider_hides_what_scores_less_without_asking_again(page, half_red):

@@ -14,8 +14,7 @@ from pycocotools.coco import COCO
 from data.voc import read_annotation
 from metrics.voc_map import evaluate_folders
 from serving import detecting, predict
-from serving.drawing import class_colour
-from tests.serving.conftest import blob_picture
+from tests.serving.conftest import blob_picture, rgb_of
 
 _RED, _BLUE = (0.1, 0.05, 0.5, 0.3), (0.3, 0.5, 0.9, 0.95)
 
@@ -88,7 +87,7 @@ def test_the_drawing_shows_the_box_in_its_class_colour(run, picture, blob_model,
     height, width = pixels.shape[:2]
     assert (width, height) == (400, 200)
     edge = pixels[round(0.89 * height) : round(0.9 * height), round(0.6 * width)]
-    assert np.abs(edge - class_colour("blue")).max() < 40
+    assert np.abs(edge - rgb_of("blue")).max() < 40
     assert [path.name for path in drawings.glob(".*")] == [], "no partial file is left"
 
 
@@ -118,7 +117,7 @@ def test_every_picture_of_a_folder_gets_its_own_result_and_drawing(
     for entry in entries:
         drawn = np.asarray(Image.open(tmp_path / entry["drawing"])).astype(int).reshape(-1, 3)
         for name in ("red", "green", "blue"):
-            shown = (np.abs(drawn - class_colour(name)).max(1) < 30).any()
+            shown = (np.abs(drawn - rgb_of(name)).max(1) < 30).any()
             assert shown == (name in _names(entry)), (entry["image"], name)
 
 

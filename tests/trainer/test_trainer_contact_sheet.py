@@ -4,8 +4,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import ImageColor
 
 from data.errors import DataError
+from data.palette import class_colour
 from data.schema import SAMPLE_SCHEMA, VOC_SCHEMA, class_names, read_schema
 from trainer.config import TrainerConfig
 from trainer.contact_sheet import draw_contact_sheet
@@ -15,6 +17,7 @@ from trainer.schema_records import SchemaRecords
 _RECORDS = 5
 _CONFIG = TrainerConfig(detector="ssd128-small", augmentation="none", batch_size=2)
 _BOX = (0.25, 0.5, 0.75, 1.0)
+_RGB = ImageColor.getrgb(class_colour(3))
 _TILE_PX, _LEFT_PX, _TOP_PX = 300, 8, 32
 
 
@@ -81,8 +84,8 @@ def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_clas
         left, top = int(_BOX[1] * _TILE_PX), int(_BOX[0] * _TILE_PX)
         coloured = np.ptp(tile, axis=-1) > 30
         # All pixels of the box's left and top edge, or none of a picture without objects.
-        edges = [coloured[top + 5 : 2 * top, left], coloured[top, left + 60 :]]
-        assert all(edge.all() for edge in edges) or not coloured.any()
+        edges = [tile[top + 5 : 2 * top, left], tile[top, left + 60 :]]
+        assert all((edge == _RGB).all() for edge in edges) or not coloured.any()
         if coloured.any():
             with_object += 1
             assert coloured[: top - 20].any() or coloured[:, : left - 5].any()
