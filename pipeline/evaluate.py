@@ -4,15 +4,19 @@ The metric, its intervals, slices and thresholds, and the report are those of a 
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import Console
 
 from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.paths import local_path
+from data.progress import watch
 from pipeline.config import Config, load_config
 
 _ALL = "all"
@@ -77,9 +81,11 @@ def evaluate(
     Raises:
       DataError: the model, the data or the folder cannot be used.
     """
+    from components.evaluator.answers import STAGE
     from components.evaluator.standalone import evaluate_model, model_folder
     from pipeline.evaluation_data import find_records
     from pipeline.evaluation_report import gather, write_report
+    from trainer.input_pipeline import count_records
 
     model_dir = model_folder(model)
     baseline_dir = model_folder(baseline) if baseline else None
@@ -87,15 +93,22 @@ def evaluate(
         raise DataError(f"{output}: is not empty. Name another folder with --output")
     output.mkdir(parents=True, exist_ok=True)
     records = find_records(data, split, model_dir, output, config, beam_args)
-    evaluate_model(
-        model_dir,
-        records.files,
-        records.eval_config(config),
-        output / "evaluation",
-        baseline=baseline_dir,
-        beam_args=beam_args,
-    )
-    facts = gather(model_dir, baseline_dir, records, output / "evaluation")
+    pictures, fingerprint = count_records([str(file) for file in records.files])
+    # In `output`, which workers on other machines reach too.
+    marks = output / "marks"
+    marks.mkdir()
+    with watch(marks, {STAGE: pictures}, Console(stderr=True)):
+        evaluate_model(
+            model_dir,
+            records.files,
+            records.eval_config(config),
+            output / "evaluation",
+            baseline=baseline_dir,
+            marks=marks,
+            beam_args=beam_args,
+        )
+    shutil.rmtree(marks)
+    facts = gather(model_dir, baseline_dir, records, fingerprint, output / "evaluation")
     (output / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     write_report(facts, records, output)
     return Outcome(output, facts)

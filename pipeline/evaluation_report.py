@@ -16,10 +16,11 @@ from components.model_card.scores import gather_scores
 from data.saved_model import IDENTITY
 from metrics.detection_files import write_detections
 from pipeline.evaluation_data import Records
-from trainer.input_pipeline import count_records
 
 
-def gather(model: Path, baseline: Path | None, records: Records, evaluation: Path) -> dict:
+def gather(
+    model: Path, baseline: Path | None, records: Records, fingerprint: str, evaluation: Path
+) -> dict:
     """The facts, in the form of `components.model_card.facts`; nothing of them is of a training."""
     scores = with_thresholds(gather_scores(str(evaluation)), str(evaluation))
     columns = read_answers(str(evaluation), list(records.classes)).columns()
@@ -29,14 +30,13 @@ def gather(model: Path, baseline: Path | None, records: Records, evaluation: Pat
         "objects": len(columns.gt_class),
         "objects_per_class": dict(zip(records.classes, objects.tolist(), strict=True)),
     }
-    files = [str(file) for file in records.files]
     return {
         "blessed": None,
         "evaluation": {**scores, "baseline_model": str(baseline) if baseline else None},
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": None,
         "data": {"splits": {records.name: counts}, "notes": list(records.notes)},
-        "fingerprints": {records.name: count_records(files)[1]},
+        "fingerprints": {records.name: fingerprint},
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
 

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +19,7 @@ import tensorflow_model_analysis as tfma
 from data import fields
 from data.errors import DataError
 from data.fields import Fields
+from data.progress import Marks
 from data.record_folder import read_records
 from data.saved_model import BOXES, COUNT, OUTPUTS
 from metrics.accumulator import DetectionAccumulator
@@ -25,6 +27,10 @@ from metrics.picture_reader import as_columns, read_detections, read_ground_trut
 
 _FILES = "answers/pictures"
 _destination: contextvars.ContextVar[str | None] = contextvars.ContextVar("answers", default=None)
+_marks: contextvars.ContextVar[Path | None] = contextvars.ContextVar("marks", default=None)
+
+# The stage of `data.progress.Marks`.
+STAGE = "evaluate"
 
 
 @contextlib.contextmanager
@@ -40,14 +46,23 @@ def answers_kept_in(evaluation: str) -> Iterator[None]:
         _destination.reset(token)
 
 
+@contextlib.contextmanager
+def marks_kept_in(folder: Path | None) -> Iterator[None]:
+    """Evaluations that are set up in the block mark each picture (`data.progress.watch`)."""
+    token = _marks.set(folder)
+    try:
+        yield
+    finally:
+        _marks.reset(token)
+
+
 def answer_extractors(record: Fields) -> list[tfma.extractors.Extractor]:
     """Extractors that write answers; none outside `answers_kept_in`."""
     evaluation = _destination.get()
     if evaluation is None:
         return []
-    return [
-        tfma.extractors.Extractor("KeepAnswers", _KeepAnswers(f"{evaluation}/{_FILES}", record))
-    ]
+    keep = _KeepAnswers(f"{evaluation}/{_FILES}", record, _marks.get())
+    return [tfma.extractors.Extractor("KeepAnswers", keep)]
 
 
 def read_answers(evaluation: str, class_names: list[str]) -> DetectionAccumulator:
@@ -115,18 +130,38 @@ def _feature(values: np.ndarray) -> tf.train.Feature:
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values.tolist()))
 
 
+class _ToRecord(beam.DoFn):
+    def __init__(self, record: Fields, marks: Path | None) -> None:
+        self._record = record
+        self._folder = marks
+        self._marks: Marks | None = None
+
+    def setup(self) -> None:
+        if self._folder:
+            self._marks = Marks(self._folder, STAGE)
+
+    def process(self, extracts: Mapping[str, Any]) -> Iterator[bytes]:
+        yield to_record(extracts, self._record)
+        if self._marks:
+            self._marks.add()
+
+    def teardown(self) -> None:
+        if self._marks:
+            self._marks.close()
+
+
 class _KeepAnswers(beam.PTransform):
     """Writes records beside what goes on to the metrics, which it leaves as it is."""
 
-    def __init__(self, prefix: str, record: Fields) -> None:
+    def __init__(self, prefix: str, record: Fields, marks: Path | None) -> None:
         super().__init__()
         self._prefix = prefix
-        self._record = record
+        self._to_record = _ToRecord(record, marks)
 
     def expand(self, extracts: beam.PCollection) -> beam.PCollection:
         _ = (
             extracts
-            | "ToRecord" >> beam.Map(to_record, self._record)
+            | "ToRecord" >> beam.ParDo(self._to_record)
             | "Write" >> beam.io.WriteToTFRecord(self._prefix, file_name_suffix=".gz")
         )
         return extracts

@@ -11,6 +11,7 @@ from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types import standard_component_specs as specs
 
+from components.evaluator.answers import marks_kept_in
 from components.evaluator.component import Executor
 from components.mean_average_precision import picture_slices
 from data.beam_runner import IN_PROCESS
@@ -31,6 +32,7 @@ def evaluate_model(
     output: Path,
     *,
     baseline: Path | None = None,
+    marks: Path | None = None,
     beam_args: Sequence[str] = IN_PROCESS,
 ) -> None:
     """Writes into `output` what the Evaluator of a pipeline writes for the same model and records.
@@ -39,6 +41,7 @@ def evaluate_model(
       model, baseline: folders of SavedModels.
       records: TFRecord files, all compressed or none.
       output: folder of the evaluation, which is made.
+      marks: folder for the marks of progress, of the stage `answers.STAGE`.
 
     Raises:
       DataError: a record or an answer is not what the metric can read.
@@ -63,17 +66,16 @@ def evaluate_model(
         context = BaseBeamExecutor.Context(
             beam_pipeline_args=list(beam_args), tmp_dir=str(place / "temporary"), unique_id="1"
         )
-        Executor(context).Do(
-            inputs,
-            {specs.EVALUATION_KEY: [evaluation], specs.BLESSING_KEY: [blessing]},
-            {
-                specs.EVAL_CONFIG_KEY: json_format.MessageToJson(
-                    config, preserving_proto_field_name=True
-                ),
-                specs.EXAMPLE_SPLITS_KEY: json.dumps([_SPLIT]),
-                specs.MODULE_PATH_KEY: picture_slices.__name__,
-            },
-        )
+        outputs = {specs.EVALUATION_KEY: [evaluation], specs.BLESSING_KEY: [blessing]}
+        properties = {
+            specs.EVAL_CONFIG_KEY: json_format.MessageToJson(
+                config, preserving_proto_field_name=True
+            ),
+            specs.EXAMPLE_SPLITS_KEY: json.dumps([_SPLIT]),
+            specs.MODULE_PATH_KEY: picture_slices.__name__,
+        }
+        with marks_kept_in(marks):
+            Executor(context).Do(inputs, outputs, properties)
 
 
 def _model(place: Path, name: str, folder: Path) -> standard_artifacts.Model:

@@ -93,7 +93,10 @@ def test_one_split_or_all(places, capsys):
         arguments = ["--model", places / "good", "--data", places / "records", "--split", split]
         fast = ["--set", "evaluator.confidence_intervals=false"]
         assert evaluate.main([*map(str, arguments), "--output", str(output), *fast]) == 0
-        assert f"AP on records, {split}: {pictures} pictures" in capsys.readouterr().out
+        said = capsys.readouterr()
+        assert f"AP on records, {split}: {pictures} pictures" in said.out
+        assert f"evaluate: {pictures} of {pictures} pictures" in said.err
+        assert not (output / "marks").exists()
 
 
 @pytest.mark.parametrize(
