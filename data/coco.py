@@ -8,8 +8,8 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -83,18 +83,17 @@ def select_coco(
             raise DataError(f"--{name} is for lists of VOC. Give --coco-annotations {name}=FILE")
     documents = [_read(source) for source in sources]
     categories, notes = _categories(documents)
-    pictures: dict[str, Picture] = {}
+    folders = _folder_names([source.images for source in sources])
+    pictures: dict[tuple[str, str], Picture] = {}
     loose: list[Problem] = []
     for document in documents:
         source = document.source
         crowds = 0
-        for picture in _pictures(document, "" if by_content else source.split, categories, loose):
-            if picture.source_id in pictures:
-                raise DataError(
-                    f"{source.annotations}: {picture.source_id} is named twice, here or in another "
-                    "file. Remove one, or give one of the folders of pictures another name"
-                )
-            pictures[picture.source_id] = picture
+        split = "" if by_content else source.split
+        for picture in _pictures(document, split, folders[source.images], categories, loose):
+            # In two splits it is a leak, which the conversion finds.
+            key = picture.source_id, split
+            pictures[key] = _listed_twice(pictures[key], picture) if key in pictures else picture
             objects = picture.annotation.objects if picture.annotation else ()
             crowds += sum(bool(item.is_crowd) for item in objects)
         if crowds:
@@ -206,7 +205,11 @@ def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[st
 
 
 def _pictures(
-    document: _Document, split: str, categories: Mapping[Key, str], loose: list[Problem]
+    document: _Document,
+    split: str,
+    folder: str,
+    categories: Mapping[Key, str],
+    loose: list[Problem],
 ) -> Iterator[Picture]:
     """The pictures of a file; problems with annotations of no picture are added to `loose`."""
     path = document.source.annotations
@@ -229,18 +232,9 @@ def _pictures(
             name = _category(entry, categories)
             text = f"{where}{f' ({name})' if name else ''} of {files[image]}: {what}"
             problems.setdefault(image, []).append(Problem(kind, text, of_object=True))
-    of_file: dict[PurePosixPath, list[Key]] = {}
-    for key, file in files.items():
-        of_file.setdefault(file, []).append(key)
     for key, file, width, height in document.images:
-        if len(of_file[file]) > 1:
-            if key != of_file[file][0]:
-                continue
-            text = f"{path}: {file} is images {' and '.join(map(str, of_file[file]))}"
-            objects.pop(key, None)
-            problems[key] = [Problem("twice", text)]
         yield Picture(
-            source_id=f"{document.source.images.resolve().name}/{file}",
+            source_id=f"{folder}/{file}",
             split=split,
             folder=str(document.source.images),
             annotation=Annotation(
@@ -252,6 +246,23 @@ def _pictures(
                 problems=tuple(problems.get(key, ())),
             ),
         )
+
+
+def _folder_names(folders: Iterable[Path]) -> dict[Path, str]:
+    """A name for each folder: its own, with as many of those above it as tell all apart."""
+    parts = {folder: folder.resolve().parts[1:] for folder in folders}
+    depth = 1
+    while len({path[-depth:] for path in parts.values()}) < len(set(parts.values())):
+        depth += 1
+    return {folder: "-".join(path[-depth:]) for folder, path in parts.items()}
+
+
+def _listed_twice(first: Picture, again: Picture) -> Picture:
+    """The picture without objects: which of its entries has all of them, nobody knows."""
+    one, other = first.annotation, again.annotation
+    assert one and other, "COCO's pictures have their annotations"
+    problem = Problem("twice", f"{one.source} and {other.source} are the same picture")
+    return first._replace(annotation=replace(one, objects=(), problems=(problem,)))
 
 
 def _object(

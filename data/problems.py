@@ -76,8 +76,8 @@ KINDS = {
         "Add the image to the list of images, or remove the annotation",
     ),
     "twice": Kind(
-        "the file lists the picture more than once",
-        "Leave one entry in the list of images, and give its id to all annotations of the picture",
+        "the picture is listed more than once",
+        "Leave one entry in the lists of images, and give its id to all annotations of the picture",
     ),
     "leak": Kind("the picture is in another split too", "Remove it from one of the lists"),
 }

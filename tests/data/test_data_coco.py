@@ -233,11 +233,22 @@ def test_a_picture_that_is_listed_twice_can_be_left_out(tmp_path, coco, on_error
     document = _document(3, [{**_DOG, "id": n, "image_id": n} for n in (1, 2, 3)])
     document["images"][1]["file_name"] = document["images"][0]["file_name"]
     source = coco(document)
-    with pytest.raises(DataError, match="000000000001.jpg is images 1 and 2"):
+    with pytest.raises(DataError, match=r"image 1 \(0+1\.jpg\) and .*: image 2 \(0+1\.jpg\) are"):
         convert([source], tmp_path / "out", eval_fraction=0)
     report = convert([source], tmp_path / "out", eval_fraction=0, on_error=on_error)
     assert (report.pictures, report.rejected) == (2, 1)
     assert _read(tmp_path / "out").keys() == {("train", "000000000003.jpg")}
+
+
+def test_one_picture_in_two_files(tmp_path, coco):
+    first, second = coco(name="train"), coco(name="more")
+    again = dataclasses.replace(second, images=first.images)
+    with pytest.raises(DataError, match="train.json: image 1 .* and .*more.json: image 1 .* are"):
+        convert([first, again], tmp_path / "out", eval_fraction=0)
+    leak = "train/0+1.jpg: is for train, and test has the same picture"
+    with pytest.raises(DataError, match=leak):
+        test = dataclasses.replace(again, split="test")
+        convert([first, test], tmp_path / "out", eval_fraction=0)
 
 
 def test_a_category_does_not_group_itself(coco):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from data.fields import COMMON
 from data.options import ConversionOptions
 from data.sources import find_source
+from tests.data.converting import sources_of
 
 _SPLITS = {"train": ("a", "b", "c"), "valid": ("d",), "test": ("e",)}
 _IDS = [image_id for ids in _SPLITS.values() for image_id in ids]
@@ -200,6 +201,19 @@ def test_cocos_own_folder_measures_on_val(tmp_path, pictures, make_xml):
     assert sources.keys() == {"train", "test"}
     assert sources["test"].annotations.name == "instances_val2017.json"
     assert sources["test"].images == tmp_path / "val2017"
+
+
+def test_equal_names_in_the_folders_of_splits(tmp_path, make_jpeg):
+    for number, split in enumerate(_SPLITS):
+        _write(tmp_path / split / "images" / "a.jpg", make_jpeg(seed=number))
+        _write(tmp_path / split / "_annotations.coco.json", _coco("a"))
+    find_source(tmp_path).convert(tmp_path / "records", ConversionOptions())
+    found = {split: sources_of(tmp_path / "records" / split) for split in ("train", "eval", "test")}
+    assert found == {
+        "train": ["train-images/a.jpg"],
+        "eval": ["valid-images/a.jpg"],
+        "test": ["test-images/a.jpg"],
+    }
 
 
 def test_folders_without_annotations_are_none(tmp_path):
