@@ -33,23 +33,44 @@ def multibox_sums(
     picked = ops.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     positives = ops.sum(ops.cast(positive, "int32"), axis=1)
     background_loss = ops.where(positive, -1.0, -log_probabilities[..., 0])
-    # The hardest background anchors come first; what is true of a rank goes back to its anchor,
-    # which costs less than sorting a second time.
-    order = ops.argsort(-background_loss, axis=1)
     wanted = negatives_per_positive * ops.maximum(positives, 1)
-    batch, anchors = ops.shape(labels)
-    places = ops.reshape(anchors * ops.arange(batch)[:, None] + order, (-1, 1))
-    hardest = ops.arange(anchors) < wanted[:, None]
-    hardest = ops.scatter(
-        places, ops.reshape(ops.cast(hardest, "int32"), (-1,)), (batch * anchors,)
-    )
-    negative = (ops.reshape(hardest, (batch, anchors)) > 0) & ~positive
+    negative = _highest(ops.stop_gradient(background_loss), wanted) & ~positive
     class_sum = -ops.sum(ops.where(positive | negative, picked, 0.0))
 
     # A background anchor's code may be anything, also infinite: choose before subtracting.
     error = ops.abs(ops.where(positive[..., None], box_codes - codes, 0.0))
     box_sum = ops.sum(ops.where(error < 1.0, 0.5 * error**2, error - 0.5))
     return class_sum, box_sum, ops.cast(ops.sum(positives), "float32")
+
+
+def _highest(losses: KerasTensor, wanted: KerasTensor) -> KerasTensor:
+    """bool [batch, num_anchors]: the `wanted` highest of each row's losses, of equals the first.
+
+    The bound is bracketed by bisection, which takes a quarter of the time of sorting. Losses that
+    are still on the same side of it in the end differ by 2**-32 of the range: they count as equal.
+
+    Args:
+      losses: float32 [batch, num_anchors], at least -1.
+      wanted: int32 [batch], at least 1.
+    """
+    wanted = wanted[:, None]
+
+    def halve(_: int, bracket: tuple[KerasTensor, KerasTensor]) -> tuple[KerasTensor, KerasTensor]:
+        low, high = bracket
+        middle = (low + high) / 2.0
+        enough = _count(losses >= middle) >= wanted
+        return ops.where(enough, middle, low), ops.where(enough, high, middle)
+
+    top = ops.max(losses, axis=1, keepdims=True)
+    low, high = ops.fori_loop(0, 32, halve, (ops.full_like(top, -1.0), 2.0 * top + 3.0))
+    above = losses >= high
+    level = (losses >= low) & ~above
+    rank = ops.cumsum(ops.cast(level, "int32"), axis=1)
+    return above | (level & (rank <= wanted - _count(above)))
+
+
+def _count(holds: KerasTensor) -> KerasTensor:
+    return ops.sum(ops.cast(holds, "int32"), axis=1, keepdims=True)
 
 
 def multibox_loss(

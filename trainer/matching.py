@@ -39,8 +39,11 @@ def match(
     forced = _join_best_pairs(overlaps)
     assigned = ops.where(forced >= 0, forced, assigned)
 
-    labels = ops.take_along_axis(gt_labels, assigned, axis=1)
-    boxes = ops.take_along_axis(gt_boxes, assigned[:, :, None], axis=1)
+    # Rows of the whole batch at once: `take_along_axis` would look up each coordinate by itself.
+    batch, num_objects = ops.shape(gt_labels)
+    rows = assigned + num_objects * ops.arange(batch)[:, None]
+    labels = ops.take(ops.reshape(gt_labels, (-1,)), rows, axis=0)
+    boxes = ops.take(ops.reshape(gt_boxes, (-1, 4)), rows, axis=0)
     return labels, encode(boxes, anchors)
 
 

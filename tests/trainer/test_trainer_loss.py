@@ -62,6 +62,22 @@ def test_three_negatives_for_each_positive_and_three_without_any(batch):
     assert negatives == pytest.approx(6 + 20 + 3, rel=1e-4)
 
 
+def test_of_equal_losses_the_first_anchors_count(batch):
+    box_codes, _, labels, codes = batch
+    # Three background losses only, so that every bound falls among equals.
+    logits = np.zeros((*_SHAPE, 5), np.float32)
+    logits[..., 0] = np.random.default_rng(1).integers(0, 3, _SHAPE)
+    variable = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        class_sum, _, _ = multibox_sums(box_codes, variable, labels, codes, 3)
+    counted = np.abs(tape.gradient(class_sum, variable)).max(axis=2) > 0
+    for found, label, logit in zip(counted, labels, logits[..., 0], strict=True):
+        background = np.flatnonzero(label == 0)
+        hardest = background[np.argsort(logit[background], kind="stable")]
+        wanted = hardest[: 3 * max((label > 0).sum(), 1)]
+        assert np.flatnonzero(found & (label == 0)).tolist() == sorted(wanted)
+
+
 def test_loss_is_divided_by_the_positives_of_the_batch():
     assert [float(x) for x in multibox_loss(30.0, 12.0, 4.0)] == [10.5, 7.5, 3.0]
 
