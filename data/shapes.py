@@ -109,7 +109,7 @@ def _place(rng: np.random.Generator, width: int, height: int, crowded: bool) -> 
         slice(max(top, 0), min(top + rows, height)),
         slice(max(left, 0), min(left + columns, width)),
     )
-    in_all = np.count_nonzero(mask >= 0.5)
+    in_all = int(np.count_nonzero(mask >= 0.5))
     return _Placed(name, mask[cut], depth[cut], shadow[cut], window, in_all)
 
 
@@ -155,7 +155,7 @@ def _paint(rng: np.random.Generator, picture: np.ndarray, shape: _Placed) -> Non
 def _describe(shape: _Placed, visible: np.ndarray, in_picture: int) -> VocObject:
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     top, bottom, left, right = (int(n) for n in (rows[0], rows[-1], columns[0], columns[-1]))
-    visible_share = np.count_nonzero(visible) / in_picture
+    visible_share = int(np.count_nonzero(visible)) / in_picture
     shorter_side_px = min(bottom - top, right - left) + 1
     return VocObject(
         name=shape.name,

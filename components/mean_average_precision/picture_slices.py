@@ -12,6 +12,7 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
+from tensorflow_model_analysis.proto import config_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
 from components.evaluator.answers import answer_extractors
@@ -41,7 +42,7 @@ def slice_values(features: Mapping[str, Any], fields: Fields) -> dict[str, str]:
 
 def custom_extractors(
     eval_shared_model: tfma.types.MaybeMultipleEvalSharedModels,
-    eval_config: tfma.EvalConfig,
+    eval_config: config_pb2.EvalConfig,
     tensor_adapter_config: TensorAdapterConfig,
 ) -> list:
     """TFX's way in: TFMA's extractors, with the computed features before the slicing.
