@@ -50,11 +50,11 @@ def build_example(
     _put(feature[COMMON.xmax].float_list, xmax)
     _put(feature[COMMON.text].bytes_list, [item.name.encode() for item in objects])
     _put(feature[COMMON.label].int64_list, [class_ids[item.name] for item in objects])
-    _put(feature[COMMON.difficult].int64_list, [item.difficult for item in objects])
-    _put(feature[COMMON.truncated].int64_list, [item.truncated for item in objects])
-    _put(feature[COMMON.occluded].int64_list, [item.occluded for item in objects])
+    _put(feature[COMMON.difficult].int64_list, [int(item.difficult) for item in objects])
+    _put(feature[COMMON.truncated].int64_list, [int(item.truncated) for item in objects])
+    _put(feature[COMMON.occluded].int64_list, [int(item.occluded) for item in objects])
     if any(item.is_crowd is not None for item in objects):
-        crowds = [bool(item.is_crowd) for item in objects]
+        crowds = [int(bool(item.is_crowd)) for item in objects]
         _put(feature[COMMON.is_crowd].int64_list, crowds)
     return example
 

@@ -23,7 +23,7 @@ def voc2007_oracle(voc_fixtures, tmp_path_factory):
     for archive in ("annotations_and_lists", "detections"):
         path = voc_fixtures / "oracles" / "voc2007_test" / f"{archive}.tar.xz"
         with tarfile.open(path) as packed:
-            packed.extractall(folder)
+            packed.extractall(folder, filter="data")
     expected = voc_fixtures / "oracles" / "voc2007_test" / "expected_ap.json"
     return folder, json.loads(expected.read_text())
 
