@@ -176,10 +176,12 @@ def test_an_ignored_signal_stays_ignored():
 _WAITING = """
 import sys
 from data.command_line import as_command
+from data.console import quiet
 from data.output import whole_folder
 
 @as_command
 def main(arguments=None):
+    quiet()
     print("loading", flush=True)
     import {module}
     with whole_folder(__import__("pathlib").Path(arguments[0])) as folder:

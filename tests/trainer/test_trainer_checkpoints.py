@@ -38,7 +38,7 @@ def _state(seed=0):
 
 
 def _values(variables):
-    return [np.array(v) for v in variables]
+    return [keras.ops.convert_to_numpy(v) for v in variables]
 
 
 def _assert_same(variables, wanted):
@@ -170,6 +170,8 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
 # A limit on the size of files: writing beyond it fails as on a full disk.
 _FULL_DISK = """
 import resource, sys
+from data.console import quiet
+quiet()
 from pathlib import Path
 import numpy as np
 from data.errors import DataError

@@ -107,7 +107,7 @@ def test_a_training_lowers_the_loss_and_leaves_the_statistics(detector):
     optimizer.build(network.trainable_variables)
     averages = MovingAverages(network, config.ema)
     stem = network.get_layer("stem")
-    before = {variable.name: np.array(variable) for variable in stem.variables}
+    before = {variable.name: keras.ops.convert_to_numpy(variable) for variable in stem.variables}
     step = make_step(network, optimizer, averages, anchor_boxes(spec.anchors), config)
     losses = [float(step(images, boxes, labels)[0]) for _ in range(3)]
     assert np.isfinite(losses).all()

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy
 
 from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
@@ -39,7 +40,7 @@ def tensorflow_steps(images):
     averages = MovingAverages(network, script["CONFIG"].ema)
     step = make_step(network, optimizer, averages, anchors, script["CONFIG"])
     losses = [[float(value) for value in step(images, BOXES, LABELS)] for _ in range(STEPS)]
-    return start, losses, network.get_weights(), [np.array(v) for v in averages.variables]
+    return start, losses, network.get_weights(), [*map(convert_to_numpy, averages.variables)]
 
 
 # The pyramid's last map has one cell: normalised over three pictures, rounding errors grow.

@@ -13,7 +13,7 @@ def _network():
 
 
 def _values(variables):
-    return [np.array(v) for v in variables]
+    return [keras.ops.convert_to_numpy(v) for v in variables]
 
 
 def _set(network, step):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras.ops import convert_to_numpy
 
 from trainer.config import TrainerConfig
 from trainer.objective import make_optimizer
@@ -45,7 +46,7 @@ def _gradients():
 
 def _expected(config):
     """Values after the steps: clipping, decay, momentum, in this order."""
-    values = [np.array(v, np.float64) for v in _variables()]
+    values = [convert_to_numpy(v).astype(np.float64) for v in _variables()]
     speeds = [0.0] * 3
     for rate, gradients in zip(_RATES, _gradients(), strict=True):
         norm = np.sqrt(sum((g.astype(np.float64) ** 2).sum() for g in gradients))
@@ -76,7 +77,7 @@ def test_steps_as_in_numpy(fields):
     config = _config(**fields)
     _, variables = _step_all(config)
     for variable, value in zip(variables, _expected(config), strict=True):
-        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+        np.testing.assert_allclose(convert_to_numpy(variable), value, rtol=1e-5)
 
 
 def test_scaled_losses_give_the_same_steps():
@@ -85,18 +86,18 @@ def test_scaled_losses_give_the_same_steps():
     assert scale > 1
     _, variables = _step_all(config, scale)
     for variable, value in zip(variables, _expected(config), strict=True):
-        np.testing.assert_allclose(np.array(variable), value, rtol=1e-5)
+        np.testing.assert_allclose(convert_to_numpy(variable), value, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_a_step_that_overflows_is_left_out_and_the_scale_halved(bad):
     optimizer, variables = _step_all(_config(precision="mixed_float16"), 2.0**15)
-    before = [np.array(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
+    before = [convert_to_numpy(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
     scale = float(optimizer.scale_loss(1.0))
     gradients = _gradients()[0]
     gradients[1] = gradients[1] * np.float32(bad)
     optimizer.apply(gradients, variables)
-    after = [np.array(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
+    after = [convert_to_numpy(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)
     assert float(optimizer.scale_loss(1.0)) == scale / 2
@@ -115,9 +116,9 @@ def test_the_backbone_has_a_rate_of_its_own():
     for layer in layers:
         layer.build((2,))
     kernels = [layer.kernel for layer in layers]
-    before = [np.array(kernel) for kernel in kernels]
+    before = [convert_to_numpy(kernel) for kernel in kernels]
     optimizer = make_optimizer(config)
     optimizer.build(kernels)
     optimizer.apply([np.ones((2, 1), np.float32)] * 3, kernels)
-    moved = [float(np.mean(b - np.array(k))) for b, k in zip(before, kernels, strict=True)]
+    moved = [float(np.mean(b - convert_to_numpy(k))) for b, k in zip(before, kernels, strict=True)]
     np.testing.assert_allclose(moved, [0.01, 0.01, 0.1], rtol=1e-4)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.ops import convert_to_numpy
 
 from data.errors import DataError
 from tests.trainer.tiny import TINY
@@ -254,7 +255,7 @@ def test_trained_weights_are_the_averages_over_the_steps(with_every_option):
         averages = [stored[name] for name in stored.files if name.endswith("_average")]
         last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
     for variable, average, value in zip(network.variables, averages, last, strict=True):
-        np.testing.assert_array_equal(np.array(variable), average)
+        np.testing.assert_array_equal(convert_to_numpy(variable), average)
         assert len(value.shape) == 1 or np.abs(average - value).max() > 1e-5
 
 
@@ -342,7 +343,7 @@ def _one_step(config, network):
 def test_weight_decay_pulls_kernels_and_nothing_else():
     base = dataclasses.replace(_config(clip_norm=0.0), warmup_steps=0, learning_rate=0.1)
     network = _network()
-    kernels = {v.path: np.array(v) for v in network.trainable_variables if len(v.shape) > 1}
+    kernels = {v.path: convert_to_numpy(v) for v in network.trainable_variables if len(v.shape) > 1}
     without = _one_step(dataclasses.replace(base, weight_decay=0.0), network)
     decayed = _one_step(dataclasses.replace(base, weight_decay=0.5), _network())
     assert kernels
