@@ -14,7 +14,7 @@ FROM ${BASE} AS environment
 ARG VARIANT=cpu
 RUN pip install --no-cache-dir --root-user-action=ignore uv==0.13.9
 WORKDIR /source
-COPY requirements.in requirements.lock overrides.txt ./
+COPY .python-version requirements.in requirements.lock overrides.txt ./
 COPY docker ./docker
 RUN --mount=type=cache,target=/var/cache/uv \
     UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy sh docker/install.sh environment /opt/ssd "$VARIANT"

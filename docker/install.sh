@@ -3,7 +3,7 @@
 # leaves the large layer with the environment as it is:
 #   sh docker/install.sh environment DIR cpu|gpu    DIR/venv: Python and what the locks name
 #   sh docker/install.sh package DIR                DIR/code: this project, built as a wheel
-# UV and PYTHON may name other programs than `uv` and `python3.10`.
+# UV and PYTHON may name other programs than `uv` and the Python of .python-version.
 set -eu
 
 uv=${UV:-uv}
@@ -22,7 +22,7 @@ case $step in
       cpu | gpu) ;;
       *) echo "error: $variant: the image is built for cpu or gpu" >&2; exit 2 ;;
     esac
-    "$uv" venv --quiet --python "${PYTHON:-python3.10}" "$venv"
+    "$uv" venv --quiet --python "${PYTHON:-python$(cat .python-version)}" "$venv"
     # Without what only tests and lint need. The lock decides all versions, and uv checks its hashes.
     sed '/^# tests and lint/,$d' requirements.in |
       install --requirements - --constraints requirements.lock --overrides overrides.txt

@@ -1,6 +1,8 @@
 """What goes into an image, as far as that can be told without building one."""
 
+import os
 import re
+import subprocess
 
 from docker.utils.build import exclude_paths
 
@@ -18,6 +20,18 @@ def test_bases_are_pinned(root):
     assert re.fullmatch(pinned, pythons[0])
 
 
+def test_the_environment_has_the_projects_python(root, tmp_path):
+    uv = tmp_path / "uv"
+    uv.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/arguments\nexit 1\n')
+    uv.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    command = ["sh", "docker/install.sh", "environment", str(tmp_path), "cpu"]
+    subprocess.run(command, cwd=root, env=environment | {"UV": str(uv)}, check=False)
+    version = (root / ".python-version").read_text().strip()
+    wanted = f"venv --quiet --python python{version} {tmp_path}/venv"
+    assert (tmp_path / "arguments").read_text().strip() == wanted
+
+
 def test_git_environment_and_output_stay_out(root, tmp_path):
     unwanted = [
         ".git/config",
@@ -28,7 +42,7 @@ def test_git_environment_and_output_stay_out(root, tmp_path):
         "secrets.env",
         "trainer/__pycache__/loss.pyc",
     ]
-    wanted = ["trainer/loss.py", "docker/install.sh", "setup.py", "requirements.lock"]
+    wanted = [".python-version", "trainer/loss.py", "docker/install.sh", "requirements.lock"]
     for name in (*unwanted, *wanted):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
