@@ -63,7 +63,7 @@ class Client:
         self._timeout_s = timeout_s
         self._retries = retries
         self._wait_s = wait_s
-        self._predict = self._rest
+        self._predict: Callable[[Sequence[bytes]], list[dict]] = self._rest
         if parts.scheme == "grpc":
             self._predict = self._connect_grpc(parts.netloc)
 

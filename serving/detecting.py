@@ -71,7 +71,10 @@ def detect_all(
         outputs = iter(ask_for_each(ask, pictures))
         results: list[Prediction | DataError] = []
         for file, picture in batch:
-            found = next(outputs) if isinstance(picture, EncodedPicture) else picture
+            if isinstance(picture, DataError):
+                results.append(picture)
+                continue
+            found = next(outputs)
             if isinstance(found, DataError):
                 results.append(found)
                 continue

@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
@@ -74,13 +75,16 @@ def draw_detections(
     canvas = image.convert("RGB")
     factor = math.ceil(_SMALLEST_DRAWING_PX / max(canvas.size))
     if factor > 1:
-        canvas = canvas.resize((canvas.width * factor, canvas.height * factor), Image.BICUBIC)
+        canvas = canvas.resize(
+            (canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC
+        )
     elif canvas is image:
         canvas = image.copy()
     draw = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     line_px = max(2, round(side / 250))  # also the space around a label's text
-    font = ImageFont.load_default(size=max(12, round(side / 36)))
+    # Only without a size it is a bitmap.
+    font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(12, round(side / 36))))
 
     boxes_px = [_box_px(box, canvas.size) for box in boxes]
     best_first = sorted(range(len(boxes)), key=lambda i: -scores[i])

@@ -55,7 +55,12 @@ class HttpServer(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """The handler of a new connection."""
-        return _Connection(self, loop=self._event_loop, auto_decompress=False, access_log=None)
+        return _Connection(
+            self,
+            loop=self._event_loop,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes it, but does not say so
+        )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Closes the connection unless a request comes within the time."""

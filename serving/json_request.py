@@ -17,7 +17,9 @@ Inputs = dict[str, np.ndarray]
 InputTypes = Mapping[str, tf.DType]
 
 # The JSON values that a type takes, and the type they are read as: smaller integers wrap around.
-_FLOATS, _INTEGERS, _BOOLEANS = {int, float}, {int}, {bool}
+_FLOATS: set[type] = {int, float}
+_INTEGERS: set[type] = {int}
+_BOOLEANS: set[type] = {bool}
 _NUMBERS: dict[tf.DType, tuple[set[type], Any]] = {
     **dict.fromkeys((tf.float32, tf.float64), (_FLOATS, np.float64)),
     **dict.fromkeys((tf.int8, tf.uint8, tf.int16, tf.int32), (_INTEGERS, np.int32)),

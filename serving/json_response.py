@@ -44,6 +44,7 @@ def _only_or_all(values: dict) -> object:
 def _writable(name: str, array: np.ndarray) -> np.ndarray | list:
     """An array, or lists of its items, that orjson writes as TensorFlow Serving would."""
     kind = array.dtype.name
+    values: list[object]
     if kind in _PLAIN or (kind in ("float32", "float64") and np.isfinite(array).all()):
         return np.ascontiguousarray(array).reshape(array.shape)[()]  # a scalar, if without shape
     if kind in ("float32", "float64"):

@@ -95,7 +95,7 @@ class ModelManager:
     def _poll(self) -> None:
         for model in list(self._models.values()):
             config, versions = model.config, model.versions
-            folders = self._folders(model) if config else {}
+            folders = self._folders(config, model) if config else {}
             if folders is None:
                 continue
             wanted = config.policy(folders) if config else []
@@ -121,29 +121,29 @@ class ModelManager:
     def ready(self) -> bool:
         """Whether each model has a version in service; StatusError where one never will."""
         unserved = self._unserved()
-        for name, model in unserved.items():
+        for config, model in unserved:
             for version in model.versions.values():
                 if version.error and version.state == END:
                     raise StatusError(
                         version.error.code,
-                        f"{name} version {version.version} ({version.folder}) does not load: "
-                        f"{version.error.message}",
+                        f"{config.name} version {version.version} ({version.folder}) does not "
+                        f"load: {version.error.message}",
                     )
         return not unserved
 
     def waiting(self) -> str:
         """The models without a version in service, and where their versions are looked for."""
         return ", ".join(
-            f"{name} in {model.config.base_path}{' (no such folder)' if model.problem else ''}"
-            for name, model in self._unserved().items()
+            f"{config.name} in {config.base_path}{' (no such folder)' if model.problem else ''}"
+            for config, model in self._unserved()
         )
 
-    def _unserved(self) -> dict[str, _Model]:
-        return {
-            name: model
-            for name, model in self._models.items()
+    def _unserved(self) -> list[tuple[ModelConfig, _Model]]:
+        return [
+            (model.config, model)
+            for model in self._models.values()
             if model.config and not any(v.state == AVAILABLE for v in model.versions.values())
-        }
+        ]
 
     @contextlib.contextmanager
     def use(
@@ -156,17 +156,21 @@ class ModelManager:
                 if label not in model.labels:
                     raise invalid(f"model {name} has no label {label}")
                 number = model.labels[label]
-            loaded = {n: v for n, v in model.versions.items() if v.state == AVAILABLE}
+            loaded = {
+                n: (v, v.servable)
+                for n, v in model.versions.items()
+                if v.state == AVAILABLE and v.servable is not None
+            }
             chosen = max(loaded, default=None) if number is None else number
             if chosen not in loaded:
                 message = f"model {name} has no version in service"
                 if number is not None:
                     message = f"version {number} of model {name} is not in service"
                 raise StatusError("NOT_FOUND", message)
-            version = loaded[chosen]
+            version, servable = loaded[chosen]
             version.users += 1
         try:
-            yield chosen, version.servable
+            yield chosen, servable
         finally:
             with self._lock:
                 version.users -= 1
@@ -182,14 +186,14 @@ class ModelManager:
             numbers = sorted(versions, reverse=True) if number is None else [number]
             return [replace(versions[number]) for number in numbers]
 
-    def _folders(self, model: _Model) -> dict[int, Path] | None:
+    def _folders(self, config: ModelConfig, model: _Model) -> dict[int, Path] | None:
         """The version folders; None where they cannot be read, and all stays as it is."""
         try:
-            folders, problem = version_folders(model.config.base_path), ""
+            folders, problem = version_folders(config.base_path), ""
         except (DataError, OSError) as error:
             folders, problem = None, str(error)
             if problem != model.problem:
-                _LOG.error("%s: cannot list the versions: %s", model.config.name, problem)
+                _LOG.error("%s: cannot list the versions: %s", config.name, problem)
         model.problem = problem
         return folders
 
@@ -229,7 +233,8 @@ class ModelManager:
             if version.state != UNLOADING or version.users:
                 return
             servable, version.servable = version.servable, None
-        servable.close()
+        if servable is not None:
+            servable.close()
         with self._lock:
             version.state = END
 

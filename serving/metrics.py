@@ -3,11 +3,20 @@
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 
 # Microseconds, from 10 in steps of 1.8, as TensorFlow Serving has them.
 _BUCKETS = [10 * 1.8**i for i in range(33)]
 _LIMITS = [*(f"{limit:g}" for limit in _BUCKETS), "+Inf"]
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+
+_Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class _Histogram:
+    counts: list[int] = field(default_factory=lambda: [0] * len(_LIMITS))  # in each bucket
+    total_us: float = 0.0
 
 
 class Metrics:
@@ -15,9 +24,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counters = defaultdict(Counter)
-        # How many are in each bucket, and their sum.
-        self._histograms = defaultdict(lambda: defaultdict(lambda: [0] * len(_LIMITS) + [0.0]))
+        self._counters: defaultdict[str, Counter[_Labels]] = defaultdict(Counter)
+        self._histograms: defaultdict[str, defaultdict[_Labels, _Histogram]] = defaultdict(
+            lambda: defaultdict(_Histogram)
+        )
 
     def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
         """Counts a request: api as `predict`, entrypoint REST or GRPC, status as `OK`."""
@@ -45,12 +55,12 @@ class Metrics:
                 lines += [f"{name}{{{_text(key)}}} {value}" for key, value in counters.items()]
             for name, histograms in sorted(self._histograms.items()):
                 lines.append(f"# TYPE {name} histogram")
-                for key, (*counts, total) in histograms.items():
+                for key, histogram in histograms.items():
                     labels, cumulative = _text(key), 0
-                    for limit, count in zip(_LIMITS, counts, strict=True):
+                    for limit, count in zip(_LIMITS, histogram.counts, strict=True):
                         cumulative += count
                         lines.append(f'{name}_bucket{{{labels},le="{limit}"}} {cumulative}')
-                    lines.append(f"{name}_sum{{{labels}}} {total:.6g}")
+                    lines.append(f"{name}_sum{{{labels}}} {histogram.total_us:.6g}")
                     lines.append(f"{name}_count{{{labels}}} {cumulative}")
         return "\n".join(lines) + "\n"
 
@@ -61,9 +71,9 @@ class Metrics:
     def _observe(self, name: str, seconds: float, **labels: str) -> None:
         with self._lock:
             histogram = self._histograms[f":tensorflow:{name}"][tuple(labels.items())]
-            histogram[bisect_left(_BUCKETS, seconds * 1e6)] += 1
-            histogram[-1] += seconds * 1e6
+            histogram.counts[bisect_left(_BUCKETS, seconds * 1e6)] += 1
+            histogram.total_us += seconds * 1e6
 
 
-def _text(labels: tuple[tuple[str, str], ...]) -> str:
+def _text(labels: _Labels) -> str:
     return ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels)

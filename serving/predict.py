@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
 from serving.detecting import Refused
 from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
-from serving.picture_files import find_pictures
+from serving.picture_files import PictureFile, find_pictures
 from serving.thresholds import ScoreThresholds
 from serving.version_folders import newest_version
 
@@ -137,7 +137,7 @@ def _predict_on_beam(
     model = SavedModelDetector(options.model).folder  # fails here rather than in a worker
     from serving.batch_prediction import FAILURES, find_records, predict_on_beam
 
-    sources = [*pictures, *find_records(options.records)]
+    sources: list[PictureFile | Path] = [*pictures, *find_records(options.records)]
     if not sources:
         raise DataError("no pictures. Name files, folders or patterns, a --list or --records")
     written = predict_on_beam(

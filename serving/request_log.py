@@ -98,11 +98,10 @@ class _RequestLog:
     def write(self, record: bytes) -> None:
         """Adds a record; says once if that fails, and then leaves no half-written file."""
         try:
-            if self._writer is None:
-                self._open()
-            self._writer.write(record)
+            writer = self._open() if self._writer is None else self._writer
+            writer.write(record)
             # What is written is there even if the process is killed.
-            self._writer.flush()
+            writer.flush()
             self._bytes += len(record)
             if self._bytes > _FILE_BYTES:
                 self._finish()
@@ -119,7 +118,7 @@ class _RequestLog:
         except (OSError, tf.errors.OpError) as error:
             self._fail(error)
 
-    def _open(self) -> None:
+    def _open(self) -> tf.io.TFRecordWriter:
         self.config.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._adopt()
         self._path = Path(f"{self.config.prefix}-{time.time_ns()}-{os.getpid()}.tfrecord")
@@ -129,12 +128,15 @@ class _RequestLog:
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = tf.io.TFRecordWriter(str(self._partial))
         self._bytes, self._end = 0, time.monotonic() + _FILE_SECONDS
+        return self._writer
 
     def _finish(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         self._partial.rename(self._path)
         self._writer = None
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
         self._lock = None
         for file in self._files(self._whole)[:-_FILES]:
             file.unlink(missing_ok=True)

@@ -58,6 +58,7 @@ def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> 
     The data is the number of training pictures and the start of their fingerprint.
     """
     lines = []
+    verdicts: dict[bool | None, str] = {True: "yes", False: "no"}
     for number, folder in reversed(version_folders(base).items()):
         facts = _read(folder / "assets.extra" / "facts.json")
         data = _read(folder / IDENTITY).get("data", {})
@@ -68,7 +69,7 @@ def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> 
             str(number),
             time.strftime("%Y-%m-%d", time.localtime(folder.stat().st_mtime)),
             _interval(facts.get("evaluation", {}).get("map")),
-            {True: "yes", False: "no"}.get(facts.get("blessed"), ""),
+            verdicts.get(facts.get("blessed"), ""),
             f"{data.get('train_records', '')} {data.get('train_fingerprint', '')[:4]}".strip(),
             ", ".join(notes),
         )
