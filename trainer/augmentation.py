@@ -19,6 +19,8 @@ PATCH_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 PATCH_TRIES = 50
 PATCH_ASPECT = (0.5, 2.0)
 
+_Sides = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+
 
 class Draws(NamedTuple):
     """What is drawn for each picture of a batch.
@@ -51,7 +53,9 @@ def draw(boxes: tf.RaggedTensor, seeds: tf.Tensor, recipe: Recipe) -> Draws:
             _relative_to(boxes.flat_values, tf.gather(canvas, boxes.value_rowids()))
         )
         origin, extent = _origin_and_extent(canvas)
-        window = origin + _choose_patch(on_canvas, *patch, recipe) * extent
+        choice, tries = patch
+        patches = _place_tries(tries, recipe.patch_scale)
+        window = origin + _choose_patch(on_canvas, choice, patches, recipe) * extent
     return Draws(window, flip[:, 0] < recipe.flip_probability, _colours(colours, recipe))
 
 
@@ -74,16 +78,15 @@ def _expand(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 
 
 def _choose_patch(
-    boxes: tf.RaggedTensor, choice: tf.Tensor, tries: tf.Tensor, recipe: Recipe
+    boxes: tf.RaggedTensor, choice: tf.Tensor, patches: _Sides, recipe: Recipe
 ) -> tf.Tensor:
     """Patches [batch, 4] of canvases: each sampler's first success and the whole compete.
 
     Args:
       boxes: ragged float32 [batch, (objects), 4], relative to the canvas.
       choice: draws [batch, 1].
-      tries: draws [batch, 4 * samplers * tries].
+      patches: four sides [batch, samplers, tries].
     """
-    patches = _place_tries(tf.reshape(tries, [-1, 4, len(PATCH_IOUS), PATCH_TRIES]), recipe)
     accepted = _accepts(patches, boxes, recipe)
     succeeded = tf.pad(tf.reduce_any(accepted, axis=2), [[0, 0], [0, 1]], constant_values=True)
     order = tf.cumsum(tf.cast(succeeded, tf.int32), axis=1)
@@ -97,12 +100,10 @@ def _choose_patch(
     return tf.where(is_patch[:, None], patch, [0.0, 0.0, 1.0, 1.0])
 
 
-def _place_tries(
-    draws: tf.Tensor, recipe: Recipe
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Patches from draws [batch, 4, samplers, tries]: four sides [batch, samplers, tries]."""
-    draws = tf.unstack(draws, axis=1)
-    low, high = recipe.patch_scale
+def _place_tries(draws: tf.Tensor, scales: tuple[float, float]) -> _Sides:
+    """Patches from draws [batch, 4 * samplers * tries]: four sides [batch, samplers, tries]."""
+    draws = tf.unstack(tf.reshape(draws, [-1, 4, len(PATCH_IOUS), PATCH_TRIES]), axis=1)
+    low, high = scales
     scale = low + draws[0] * (high - low)
     # The aspect is bounded so that the patch fits into the canvas.
     area = scale * scale
@@ -115,7 +116,7 @@ def _place_tries(
 
 
 def _accepts(
-    patches: tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor],
+    patches: _Sides,
     boxes: tf.RaggedTensor,
     recipe: Recipe,
 ) -> tf.Tensor:
@@ -134,7 +135,7 @@ def _accepts(
     union = (bottom - top) * (right - left) + (ymax - ymin) * (xmax - xmin) - overlap
     y, x = (ymin + ymax) / 2.0, (xmin + xmax) / 2.0
     kept = (y > top) & (y < bottom) & (x > left) & (x < right)
-    least = np.float32(PATCH_IOUS)[:, None]
+    least = np.array(PATCH_IOUS, np.float32)[:, None]
     fits = overlap >= least * union
 
     def of_any_box(holds: tf.Tensor) -> tf.Tensor:

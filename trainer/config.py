@@ -147,6 +147,15 @@ class TrainerConfig(Settings):
         return self
 
 
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class ConfigInSteps(TrainerConfig):
+    """A training run whose lengths are all in steps."""
+
+    steps: int
+    warmup_steps: int
+    eval_every: int
+
+
 def only_the_given(values: dict[str, Any], given: Collection[str]) -> None:
     """Of each pair of ALTERNATIVES drops the one that a preset has where the other is given.
 
@@ -160,7 +169,7 @@ def only_the_given(values: dict[str, Any], given: Collection[str]) -> None:
                 values[other] = None
 
 
-def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> TrainerConfig:
+def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> ConfigInSteps:
     """The configuration with all lengths in steps.
 
     Args:
@@ -169,7 +178,7 @@ def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> Traine
     Raises:
       ValueError: the schedule `cosine` has no step left after the warm-up.
     """
-    values: dict[str, Any] = {}
+    values = dataclasses.asdict(config)
     steps = config.steps
     if config.epochs or config.eval_every_epochs:
         steps_per_epoch = count_pictures() / config.batch_size
@@ -181,4 +190,4 @@ def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> Traine
     if (epochs := config.eval_every_epochs) is not None:
         every = max(1, round(epochs * steps_per_epoch)) if epochs else 0
         values |= {"eval_every": every, "eval_every_epochs": None}
-    return dataclasses.replace(config, **values)
+    return ConfigInSteps(**values)

@@ -13,7 +13,7 @@ import numpy as np
 
 from data.errors import DataError
 from trainer import checkpoints, selection
-from trainer.config import BOOKKEEPING, TrainerConfig
+from trainer.config import BOOKKEEPING, ConfigInSteps
 from trainer.files import BEST_FILE, SUMMARY
 from trainer.schedule import LearningRate
 
@@ -56,7 +56,7 @@ def continue_finished(work_dir: Path, run_dir: Path, identity: dict) -> None:
         if names := [name for name in differences if name not in _SCHEDULE]:
             checkpoint, reason = None, f"it differs in {', '.join(names)}"
         else:
-            old, new = (TrainerConfig(**facts["trainer"]) for facts in (other, identity))
+            old, new = (ConfigInSteps(**facts["trainer"]) for facts in (other, identity))
             checkpoint, reason = _checkpoint_to_take(folder, old, new)
         if checkpoint:
             _take(checkpoint, folder, work_dir, with_best=bool(new.eval_every))
@@ -99,7 +99,7 @@ def _differences(found: dict, wanted: dict) -> list[str]:
 
 
 def _checkpoint_to_take(
-    folder: Path, old: TrainerConfig, new: TrainerConfig
+    folder: Path, old: ConfigInSteps, new: ConfigInSteps
 ) -> tuple[Path | None, str]:
     """The newest checkpoint of a training that another one would have too, or why there is none."""
     if new.steps < old.steps:
@@ -127,7 +127,7 @@ def _checkpoint_to_take(
     return checkpoint, ""
 
 
-def _steps_in_common(old: TrainerConfig, new: TrainerConfig) -> int:
+def _steps_in_common(old: ConfigInSteps, new: ConfigInSteps) -> int:
     """How many first steps have the same learning rates."""
     steps = np.arange(old.steps)
     differ = np.asarray(LearningRate(old)(steps)) != np.asarray(LearningRate(new)(steps))

@@ -151,7 +151,7 @@ def fill(part: tf.Tensor, placement: Placement, size: int, change: Callable) -> 
     pixels = tf.cond(placement.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
     # As a row of numbers, the first of which are copied as one block.
-    around = tf.constant(np.tile(np.float32(MEAN_RGB), size * size))
+    around = tf.constant(np.tile(np.array(MEAN_RGB, np.float32), size * size))
 
     def framed() -> tf.Tensor:
         # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.

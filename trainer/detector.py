@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import keras
 from keras import layers
@@ -34,8 +35,12 @@ class DetectorSpec:
     """What the names of the backbone's layers match, stage by stage from the picture on."""
 
 
+class _Backbone(Protocol):
+    def feature_maps(self, images: keras.KerasTensor, /) -> list: ...
+
+
 # By the names that the rows of `trainer.model_zoo` have.
-_BACKBONES = {
+_BACKBONES: dict[str, _Backbone] = {
     "efficientnet_lite0": efficientnet_lite.LITE0,
     "mobilenet": mobilenet,
     "resnet50": resnet50,
@@ -110,7 +115,8 @@ def _build(spec: DetectorSpec, num_classes: int) -> keras.Model:
         raise ValueError(
             f"backbone gives maps of {found}, anchors stand on {spec.anchors.feature_sizes}"
         )
-    codes, logits = [], []
+    codes: list[keras.KerasTensor] = []
+    logits: list[keras.KerasTensor] = []
     for level, x in enumerate(maps):
         for values, name, results in (
             (4, f"box_head{level}", codes),

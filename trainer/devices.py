@@ -62,9 +62,9 @@ def cluster_size() -> int:
 
 def _count_workers(tf_config: object) -> int:
     """The number of workers; ValueError for what TensorFlow refuses or would wait on for ever."""
-    cluster = tf_config.get("cluster", {}) if isinstance(tf_config, dict) else None
-    if not isinstance(cluster, dict):
+    if not isinstance(tf_config, dict) or not isinstance(tf_config.get("cluster", {}), dict):
         raise ValueError("no JSON object with an object `cluster`")
+    cluster = tf_config.get("cluster", {})
     for kind, addresses in cluster.items():
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
             raise ValueError(f'cluster.{kind} is no list of "host:port"')
@@ -84,7 +84,7 @@ def _count_workers(tf_config: object) -> int:
         raise ValueError(f"task.type is {json.dumps(kind)}, not chief or worker")
     number = len(cluster.get(kind, ()))
     # TensorFlow takes an index in quotes too.
-    if not str(index).isdecimal() or int(index) >= number:
+    if not str(index).isdecimal() or int(str(index)) >= number:
         raise ValueError(
             f"task.index is {json.dumps(index)}, counted from 0 of {number} in cluster.{kind}"
         )

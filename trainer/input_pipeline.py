@@ -8,7 +8,7 @@ import ctypes
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PLAN_BATCH = 64
 # Shards read in turn.
 _OPEN_SHARDS = 8
-_FeatureSpec = tf.io.FixedLenFeature | tf.io.VarLenFeature | tf.io.RaggedFeature
+_FeatureSpec: TypeAlias = tf.io.FixedLenFeature | tf.io.VarLenFeature | tf.io.RaggedFeature
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

@@ -6,7 +6,7 @@ import jax
 import keras
 import numpy as np
 
-from trainer.config import TrainerConfig
+from trainer.config import ConfigInSteps
 from trainer.moving_averages import MovingAverages
 from trainer.objective import objective
 
@@ -16,7 +16,7 @@ def initial_state(
 ) -> tuple[list, list, list, list]:
     """(trainable, other, optimiser, average) values of a network and what trains it."""
     optimizer.build(network.trainable_variables)
-    return tuple(
+    trainable, other, optimizer_values, average_values = (
         [variable.value for variable in variables]
         for variables in (
             network.trainable_variables,
@@ -25,6 +25,7 @@ def initial_state(
             averages.variables,
         )
     )
+    return trainable, other, optimizer_values, average_values
 
 
 def make_step(
@@ -32,7 +33,7 @@ def make_step(
     optimizer: keras.optimizers.Optimizer,
     averages: MovingAverages,
     anchors: np.ndarray,
-    config: TrainerConfig,
+    config: ConfigInSteps,
 ) -> Callable:
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 

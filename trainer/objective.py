@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-from trainer.config import MIXED_FLOAT16, TrainerConfig
+from trainer.config import MIXED_FLOAT16, ConfigInSteps, TrainerConfig
 from trainer.detector import detector_spec
 from trainer.loss import multibox_loss, multibox_sums
 from trainer.matching import match
 from trainer.schedule import LearningRate
 
 
-def make_optimizer(config: TrainerConfig) -> keras.optimizers.Optimizer:
+def make_optimizer(config: ConfigInSteps) -> keras.optimizers.Optimizer:
     """The configured optimiser, with dynamic loss scaling where the precision needs it."""
     optimizer = CaffeSGD(config)
     if config.precision == MIXED_FLOAT16:
@@ -33,7 +33,7 @@ class CaffeSGD(keras.optimizers.SGD):
     would add them up only after clipping, so what is clipped would depend on their number.
     """
 
-    def __init__(self, config: TrainerConfig) -> None:
+    def __init__(self, config: ConfigInSteps) -> None:
         super().__init__(
             LearningRate(config),
             momentum=float(config.momentum),

@@ -5,12 +5,13 @@ Changes here re-run Transform: `pipeline` hashes this file.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 
 from data import fields
 
-Feature = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
+Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
 # Names of what the transform graph gives.
 ENCODED = "encoded"
@@ -54,7 +55,7 @@ def _transform(
     }
     label = _class_ids(text.flat_values, classes)
     difficult, crowd = (
-        _ragged(inputs[name]).flat_values if name in inputs else tf.zeros_like(label)
+        _ragged(inputs[name]).flat_values if name and name in inputs else tf.zeros_like(label)
         for name in (names.difficult, names.is_crowd)
     )
     keep = (label > 0) & (sides["ymax"] > sides["ymin"]) & (sides["xmax"] > sides["xmin"])

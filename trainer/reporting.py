@@ -8,6 +8,7 @@ process or container that trains.
 import dataclasses
 import json
 import os
+from typing import Any
 
 from trainer.config import BOOKKEEPING, TrainerConfig
 
@@ -26,6 +27,6 @@ def environment(config: TrainerConfig) -> dict[str, str]:
     return {VARIABLE: json.dumps({name: getattr(config, name) for name in BOOKKEEPING})}
 
 
-def with_reporting(fields: dict[str, object]) -> dict[str, object]:
+def with_reporting(fields: dict[str, Any]) -> dict[str, Any]:
     """All fields, with those that this process's environment carries; else their defaults hold."""
     return {**fields, **json.loads(os.environ.get(VARIABLE, "{}"))}

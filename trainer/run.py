@@ -5,13 +5,13 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import keras
 import tensorflow as tf
@@ -30,7 +30,7 @@ from trainer import (
     selection,
 )
 from trainer.anchors import anchor_boxes
-from trainer.config import BOOKKEEPING, TrainerConfig, in_steps
+from trainer.config import BOOKKEEPING, ConfigInSteps, TrainerConfig, in_steps
 from trainer.detector import DetectorSpec, build_network, detector_spec, freeze_stages
 from trainer.files import SUMMARY
 from trainer.preprocessing import ENCODED
@@ -41,6 +41,7 @@ from trainer.weights.saved_model import load_base_model
 if TYPE_CHECKING:
     from tfx.components.trainer.fn_args_utils import FnArgs
 
+_Config = TypeVar("_Config", bound=TrainerConfig)
 _log = logging.getLogger("ssd.trainer")
 
 
@@ -123,7 +124,7 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
 class Job:
     """A configuration, whose lengths are all in steps, and the data to train with it."""
 
-    config: TrainerConfig
+    config: ConfigInSteps
     classes: tuple[str, ...]
     records: input_pipeline.TransformedRecords
     shards: list[str]
@@ -138,11 +139,11 @@ class Job:
         strategy = devices.choose_strategy()
         facts = fn_args.custom_config
         fields = reporting.with_reporting(facts["trainer"])
-        config = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
-        devices.check_fit(config, strategy)
+        given = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
+        devices.check_fit(given, strategy)
         shards = input_pipeline.list_shards(fn_args.train_files)
         try:
-            config = in_steps(config, lambda: input_pipeline.count_records(shards)[0])
+            config = in_steps(given, lambda: input_pipeline.count_records(shards)[0])
         except ValueError as error:
             raise DataError(f"trainer: {error}") from error
         return cls(
@@ -213,34 +214,40 @@ class Job:
         Raises:
           FloatingPointError: the loss is no longer finite.
         """
-        config, folder = self.config, work_dir / "checkpoints"
-        evaluate = None
-        if config.eval_every and devices.is_chief(self.strategy):
-            split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
-            if split.num_pictures < selection.FEW_PICTURES:
-                _log.warning(
-                    "  the eval split has %d pictures: with fewer than %d, which checkpoint is "
-                    "best is mostly noise. Move pictures to it, or export the last checkpoint with "
-                    "trainer.eval_every=0",
-                    split.num_pictures,
-                    selection.FEW_PICTURES,
-                )
-
-            def evaluate(step: int) -> float:
-                served.network.set_weights(network.get_weights())
-                score = split.mean_average_precision(served.serving_examples)
-                best = selection.keep_if_best(folder, step, score, served.network.variables)
-                _log.info("  step=%d/%d eval_mAP=%.4f%s", step, config.steps, score, " best" * best)
-                return score
-
+        folder, logs = work_dir / "checkpoints", work_dir / "logs"
+        evaluate = self._evaluation(network, served, folder)
         anchors = anchor_boxes(self.spec.anchors)
         with self.strategy.scope():
-            losses = train(
-                network, anchors, self._batches, config, folder, work_dir / "logs", evaluate
-            )
+            losses = train(network, anchors, self._batches, self.config, folder, logs, evaluate)
         served.network.set_weights(network.get_weights())
         best = selection.restore_best(folder, served.network.variables) if evaluate else None
         return losses, best
+
+    def _evaluation(
+        self, network: keras.Model, served: export.ServedDetector, folder: Path
+    ) -> Callable[[int], float] | None:
+        """What measures a step and keeps the best in a folder; None where nothing is measured."""
+        if not self.config.eval_every or not devices.is_chief(self.strategy):
+            return None
+        split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
+        if split.num_pictures < selection.FEW_PICTURES:
+            _log.warning(
+                "  the eval split has %d pictures: with fewer than %d, which checkpoint is best is "
+                "mostly noise. Move pictures to it, or export the last checkpoint with "
+                "trainer.eval_every=0",
+                split.num_pictures,
+                selection.FEW_PICTURES,
+            )
+        steps = self.config.steps
+
+        def evaluate(step: int) -> float:
+            served.network.set_weights(network.get_weights())
+            score = split.mean_average_precision(served.serving_examples)
+            best = selection.keep_if_best(folder, step, score, served.network.variables)
+            _log.info("  step=%d/%d eval_mAP=%.4f%s", step, steps, score, " best" * best)
+            return score
+
+        return evaluate
 
     def _batches(self, first_step: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return input_pipeline.training_batches(
@@ -254,7 +261,7 @@ class Job:
         )
 
 
-def with_values(config: TrainerConfig, hyperparameters: dict | None) -> TrainerConfig:
+def with_values(config: _Config, hyperparameters: dict | None) -> _Config:
     """The configuration with the values that a Tuner's hyperparameters hold."""
     return dataclasses.replace(config, **(hyperparameters or {}).get("values", {}))
 
@@ -305,7 +312,7 @@ def _move(folder: Path, target: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _warn(config: TrainerConfig, work_dir: Path) -> None:
+def _warn(config: ConfigInSteps, work_dir: Path) -> None:
     """Says what a user may not have meant."""
     if config.warmup_steps >= config.steps:
         _log.warning(

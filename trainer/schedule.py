@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from trainer.config import TrainerConfig
+from trainer.config import ConfigInSteps
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -15,7 +15,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     of the warm-up to 0 after the last step.
     """
 
-    def __init__(self, config: TrainerConfig) -> None:
+    def __init__(self, config: ConfigInSteps) -> None:
         self.config = config
 
     def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
@@ -34,13 +34,13 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return {"config": self.config}
 
 
-def _tenths(step: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
+def _tenths(step: keras.KerasTensor, config: ConfigInSteps) -> keras.KerasTensor:
     factor = 1.0
     for fraction in config.learning_rate_steps:
         factor = factor * ops.where(step >= fraction * config.steps, 0.1, 1.0)
     return factor
 
 
-def _cosine(step: keras.KerasTensor, config: TrainerConfig) -> keras.KerasTensor:
+def _cosine(step: keras.KerasTensor, config: ConfigInSteps) -> keras.KerasTensor:
     share = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
     return 0.5 * (1.0 + ops.cos(math.pi * ops.clip(share, 0.0, 1.0)))

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from data.errors import DataError, reason_of
 from trainer import checkpoints, devices, selection
-from trainer.config import TrainerConfig
+from trainer.config import ConfigInSteps
 from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer, objective
 from trainer.schedule import LearningRate
@@ -39,7 +39,7 @@ def make_step(
     optimizer: keras.optimizers.Optimizer,
     averages: MovingAverages,
     anchors: np.ndarray,
-    config: TrainerConfig,
+    config: ConfigInSteps,
     batch_spec: tuple | None = None,
 ) -> Callable:
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
@@ -87,7 +87,7 @@ def train(
     network: keras.Model,
     anchors: np.ndarray,
     make_batches: Callable[[int, tf.distribute.InputContext], tf.data.Dataset],
-    config: TrainerConfig,
+    config: ConfigInSteps,
     checkpoint_dir: Path,
     log_dir: Path,
     evaluate: Callable[[int], float] | None = None,
@@ -150,7 +150,7 @@ def train(
             # The chief alone measures; 0 is what the others know.
             lasting = step - 1 - best.step if best else 0
             if devices.largest(strategy, lasting) >= config.patience * config.eval_every:
-                if is_chief:
+                if is_chief and best:
                     _log.info(
                         "  stopped step=%d: the last %d measurements brought no better mAP than "
                         "that of step %d (trainer.patience)",
@@ -176,7 +176,7 @@ def train(
         if checkpoint_due or evaluation_due:
             _check_state(step, state)
         # Before the checkpoint: a run that goes on from one has all evaluations up to it.
-        if evaluation_due:
+        if evaluate and evaluation_due:
             with averages.in_network():
                 score = evaluate(step)
             with _written_to(log_dir), writer.as_default(step=step):
@@ -259,7 +259,7 @@ def _report(
     losses: StepLosses,
     window: _Window,
     left: str,
-    config: TrainerConfig,
+    config: ConfigInSteps,
     writer: tf.summary.SummaryWriter,
 ) -> None:
     images_per_second, waiting = window.rates()

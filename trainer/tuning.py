@@ -8,7 +8,7 @@ import keras_tuner
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.components.tuner.component import TunerFnResult
 
-from trainer.config import TrainerConfig
+from trainer.config import ConfigInSteps, TrainerConfig
 from trainer.run import Job, with_values
 
 _log = logging.getLogger("ssd.trainer")
@@ -39,7 +39,7 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
     return TunerFnResult(tuner=tuner, fit_kwargs={"verbose": 0})
 
 
-def search_space(config: TrainerConfig, steps: int) -> keras_tuner.HyperParameters:
+def search_space(config: ConfigInSteps, steps: int) -> keras_tuner.HyperParameters:
     """Rate and decay up to ten times the configured ones either way, warm-up to half the steps.
 
     These are the trial's `steps` or the training's, whichever are fewer: both warm up as long.
@@ -88,6 +88,7 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
             )
             job = dataclasses.replace(self._job, config=config)
             _, best = job.train(job.new_network(), self._served, self._folder / trial.trial_id)
+            assert best  # every trial is measured after its last step
             score = best.score
         except FloatingPointError:
             score = 0.0

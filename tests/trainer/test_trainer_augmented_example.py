@@ -59,13 +59,14 @@ def _augmented(record, **fields):
 def _drawn(record, seed, recipe=PAPER):
     """Canvas, patch of it and flip that are drawn for a record."""
     seeds = _record_seeds(record["record_id"][None], record["epoch"][None], seed)
-    canvas, flip, _, *patch = tf.split(
+    canvas, flip, _, choice, tries = tf.split(
         augmentation._uniforms(seeds, 4 + 1 + 9 + 1 + 1200), [4, 1, 9, 1, 1200], axis=1
     )
     canvas = augmentation._expand(canvas, recipe)
     on_canvas = augmentation._relative_to(record["boxes"], canvas)[None]
     on_canvas = tf.RaggedTensor.from_tensor(on_canvas)
-    patch = augmentation._choose_patch(on_canvas, *patch, recipe)
+    patches = augmentation._place_tries(tries, recipe.patch_scale)
+    patch = augmentation._choose_patch(on_canvas, choice, patches, recipe)
     return canvas[0].numpy(), patch[0].numpy(), bool(flip[0, 0] < recipe.flip_probability)
 
 

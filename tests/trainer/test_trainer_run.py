@@ -254,10 +254,10 @@ def test_reporting_comes_from_the_environment(arguments, tmp_path, monkeypatch):
     def config():
         given = arguments(tmp_path / "work")
         given.custom_config["trainer"] = reporting.without_reporting(CONFIG)
-        return run.Job.from_arguments(given).config
+        return dataclasses.asdict(run.Job.from_arguments(given).config)
 
-    assert config() == CONFIG
+    assert config() == dataclasses.asdict(CONFIG)
     wanted = dataclasses.replace(CONFIG, log_every=7, checkpoint_every=8, keep_checkpoints=9)
     for name, value in reporting.environment(wanted).items():
         monkeypatch.setenv(name, value)
-    assert config() == wanted
+    assert config() == dataclasses.asdict(wanted)

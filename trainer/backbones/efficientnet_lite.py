@@ -117,8 +117,10 @@ def layer_weights(state: dict[str, np.ndarray], convolution: str, norm: str) -> 
     kernel = state[f"{convolution}.weight"]
     # PyTorch has [out, in, height, width]; of a depthwise kernel (out, 1) becomes (in, 1).
     axes = (2, 3, 0, 1) if kernel.shape[1] == 1 else (2, 3, 1, 0)
-    norms = (state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var"))
-    return folded(kernel.transpose(axes), *norms, _EPSILON)
+    gamma, beta, mean, variance = (
+        state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    return folded(kernel.transpose(axes), gamma, beta, mean, variance, _EPSILON)
 
 
 class Variant:

@@ -42,7 +42,7 @@ class FrozenNormConv2D(layers.Layer):
         self.depthwise = depthwise
         self.activation = keras.activations.get(activation)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int | None, int | None, int | None, int]) -> None:
         """Adds the weights for inputs of [batch, height, width, channels]."""
         channels = input_shape[-1]
         side = self.kernel_size
@@ -70,7 +70,9 @@ class FrozenNormConv2D(layers.Layer):
             outputs = ops.conv(inputs, kernel, strides=self.strides, padding="same")
         return self.activation(ops.add(outputs, ops.cast(self.bias, self.compute_dtype)))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, int, int, int]
+    ) -> tuple[int | None, int, int, int | None]:
         """The inputs' height and width over the strides, rounded up: "same" padding."""
         batch, height, width, channels = input_shape
         outputs = channels if self.depthwise else self.filters

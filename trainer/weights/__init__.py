@@ -9,7 +9,7 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,14 +138,13 @@ def _fitting(
 ) -> dict:
     """{layer of the network: weights} of a file, of the right shapes."""
     if _kind(path, spec) == TORCH:
-        contents = torch_file.read_state_dict(path)
         names = class_names if _of_paper(spec.anchors) else None
-        convert = functools.partial(spec.pretrained.from_torch, class_names=names)
+        state = torch_file.read_state_dict(path)
+        convert = functools.partial(_from_torch(path, spec), state, class_names=names)
     else:
-        contents = keras_file.read_layers(path)
-        convert = spec.pretrained.from_keras
+        convert = functools.partial(_from_keras(path, spec), keras_file.read_layers(path))
     try:
-        converted = convert(contents)
+        converted = convert()
         _check_shapes(network, converted)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -230,11 +229,7 @@ def _kind(path: Path, spec: "DetectorSpec") -> str:
     if keras_file.is_archive(path):
         raise DataError(f"{path}: a .keras archive, which is not read. {keras_file.FORMS}")
     if start.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
-        if spec.pretrained is None or spec.pretrained.from_torch is None:
-            raise DataError(
-                f"{path}: a PyTorch file, but this detector's backbone has no PyTorch weights to "
-                f"read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
-            )
+        _from_torch(path, spec)
         return TORCH
     if not start.startswith(keras_file.HDF5_MAGIC):
         raise DataError(
@@ -242,12 +237,26 @@ def _kind(path: Path, spec: "DetectorSpec") -> str:
         )
     if keras_file.is_whole_network(path):
         return WHOLE
+    _from_keras(path, spec)
+    return LAYERS
+
+
+def _from_torch(path: Path, spec: "DetectorSpec") -> Callable:
+    if spec.pretrained is None or spec.pretrained.from_torch is None:
+        raise DataError(
+            f"{path}: a PyTorch file, but this detector's backbone has no PyTorch weights to "
+            f"read. Give a Keras .h5 file or {IMAGENET_WEIGHTS}"
+        )
+    return spec.pretrained.from_torch
+
+
+def _from_keras(path: Path, spec: "DetectorSpec") -> Callable:
     if spec.pretrained is None or spec.pretrained.from_keras is None:
         raise DataError(
             f"{path}: weights of keras.applications, but this detector's backbone is not one "
             "of its models. Give weights of the whole network (.weights.h5)"
         )
-    return LAYERS
+    return spec.pretrained.from_keras
 
 
 def _of_paper(spec: anchors.AnchorSpec) -> bool:
