@@ -210,6 +210,28 @@ def test_the_entry_point_knows_every_artifact_type(documents):
         assert getattr(__import__(module, fromlist=[name]), name).TYPE_NAME in ARTIFACT_TYPES
 
 
+def _code_versions(spec):
+    """The constants that Kubeflow's cache sees, by task."""
+    return {
+        name: task["inputs"]["parameters"]["code_version"]["runtimeValue"]["constant"]
+        for name, task in spec["root"]["dag"]["tasks"].items()
+        if "code_version" in task.get("inputs", {}).get("parameters", {})
+    }
+
+
+def test_an_edited_module_changes_the_tasks_that_run_it_and_no_others(
+    documents, tmp_path, monkeypatch
+):
+    edited = Path(kubeflow_runner.__file__).with_name("trainer") / "loss.py"
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == edited))
+    path = _compile(tmp_path, *_VOC, "--data", "s3://bucket/records", "--work-dir", "/work")
+    before, after = (_code_versions(spec) for spec in (
+        documents[0], next(yaml.safe_load_all(path.read_text()))))  # fmt: skip
+    assert {"ImportExampleGen", "Transform", "Trainer", "Evaluator", "Pusher"} <= before.keys()
+    assert {name for name in before if after[name] != before[name]} == {"Trainer"}
+
+
 def test_nothing_changed_by_accident(documents, tmp_path):
     actual = _summary(*documents)
     path = tmp_path / _SNAPSHOT.name
