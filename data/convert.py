@@ -33,7 +33,7 @@ from data.image_sets import Selection, select
 from data.options import AUTO, FAIL, ConversionOptions
 from data.output import whole_folder
 from data.paths import check_no_wildcard, local_path
-from data.problems import Unusable
+from data.problems import Unusable, wrapped
 from data.report import Report
 from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 from data.settings import parse
@@ -194,8 +194,8 @@ def main(arguments: Arguments = None) -> None:
         sources = _coco_sources(given.coco_annotations, given.images)
         report = convert_coco(sources, given.output, chosen, **common)
     console = Console(highlight=False)
-    for note in report.notes:
-        console.print(note, markup=False, soft_wrap=True)
+    for line in (line for note in report.notes for line in wrapped(note)):
+        console.print(line, markup=False, soft_wrap=True)
     console.print(report.table())
     for line in report.lines():
         console.print(line, markup=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from data.conversion import CHANGES, CLASSES, GROUPS, STARTS, Plan, Rejected, Result
 from data.errors import DataError
 from data.image_sets import Selection
-from data.options import AUTO
+from data.options import AUTO, IGNORE
 from data.problems import counted, summarise, wrapped
 from data.report import Report
 from data.splits import SPLITS
@@ -28,7 +28,7 @@ def judge(selection: Selection, plan: Plan, result: Result) -> Report:
     left_out = [item for item in rejected if not item.kept]
     hints = _hints(plan, result, rejected)
     if plan.strict and rejected:
-        raise DataError(_failure(selection, rejected, hints))
+        raise DataError(_failure(selection, rejected, hints, _remedy(plan, result, rejected)))
     _check_splits(selection, plan, result, rejected, hints)
     kinds = Counter(kind for item in rejected for kind in {p.kind for p in item.problems})
     return Report(
@@ -60,25 +60,37 @@ def _rejected(selection: Selection, result: Result) -> list[Rejected]:
     return [*result.rejected, *loose]
 
 
-def _failure(selection: Selection, rejected: list[Rejected], hints: list[str]) -> str:
+def _failure(selection: Selection, rejected: list[Rejected], hints: list[str], remedy: str) -> str:
     pictures = sum(bool(item.source_id) for item in rejected)
-    problems = [problem for item in rejected for problem in item.problems]
     what = f"{pictures:,} of {counted(len(selection.pictures), 'picture')}"
     if not pictures:
-        what = counted(len(problems), "annotation")
-    remedy = "Or leave these pictures out with --on-error=skip"
-    if all(problem.of_object for problem in problems):
-        remedy = "Or leave only these objects out with --on-error=skip-object"
-    elif any(problem.of_object for problem in problems):
-        remedy += ", or only the bad objects where that is enough with --on-error=skip-object"
+        what = counted(sum(len(item.problems) for item in rejected), "annotation")
     return "\n".join(
         [
             f"{what} cannot be used, so nothing was written:",
             *summarise(item.problems for item in rejected),
             *hints,
-            *wrapped(f"{remedy}; rejected.jsonl then lists them"),
+            *wrapped(remedy),
         ]
     )
+
+
+def _remedy(plan: Plan, result: Result, rejected: list[Rejected]) -> str:
+    """How to go on without what is unusable; nothing where nothing would be left."""
+    if _no_class_fits(plan, result):
+        return ""
+    problems = [problem for item in rejected for problem in item.problems]
+    remedy = "Or leave these pictures out with --on-error=skip"
+    if all(problem.of_object for problem in problems):
+        remedy = "Or leave only these objects out with --on-error=skip-object"
+    elif any(problem.of_object for problem in problems):
+        remedy += ", or only the bad objects where that is enough with --on-error=skip-object"
+    return f"{remedy}; rejected.jsonl then lists them"
+
+
+def _no_class_fits(plan: Plan, result: Result) -> bool:
+    found = _of(result, CLASSES)
+    return bool(found) and not set(found) & set(plan.classes)
 
 
 def _hints(plan: Plan, result: Result, rejected: list[Rejected]) -> list[str]:
@@ -87,12 +99,12 @@ def _hints(plan: Plan, result: Result, rejected: list[Rejected]) -> list[str]:
     starts = _of(result, STARTS)
     zeros, ones = starts.get("0", 0), starts.get("1", 0)
     if plan.options.pixels_from == 1 and zeros >= _MANY_STARTS and not ones:
-        hints.append(
+        hints += wrapped(
             f"{zeros:,} boxes start at pixel 0 and none at pixel 1: this data set counts from 0. "
             "Convert it with --pixels-from 0"
         )
     if plan.options.pixels_from == 0 and ones >= _MANY_STARTS and not zeros:
-        hints.append(
+        hints += wrapped(
             f"{ones:,} boxes start at pixel 1 and none at pixel 0: this data set may count from 1, "
             "as VOC does. Then convert it without --pixels-from"
         )
@@ -107,10 +119,13 @@ def _class_lines(result: Result, plan: Plan) -> list[str]:
     names = sorted(found, key=lambda name: (-found[name], name))
     shown = ", ".join(f"{name} ({found[name]:,})" for name in names[:_MOST_CLASSES])
     more = f", and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else ""
-    lines = [f"Classes found: {shown}{more}"]
-    if not set(names) & set(plan.classes):
+    lines = wrapped(f"Classes found: {shown}{more}")
+    if _no_class_fits(plan, result):
         asked = ", ".join(plan.classes[:3]) + (", ..." if len(plan.classes) > 3 else "")
-        lines.append(f"None of them is in the list of classes: {asked}")
+        lines += wrapped(f"None of them is in the list of classes: {asked}")
+    else:
+        lines.append("To keep the pictures without the objects of other classes:")
+        lines.append(f"  --other-classes {IGNORE}")
     if len(names) <= _MOST_CLASSES:
         return [*lines, "To take all of them:", f"  --classes {shlex.join(sorted(names))}"]
     return [*lines, f"To take all of them: --classes {AUTO}"]
@@ -130,8 +145,8 @@ def _notes(selection: Selection, plan: Plan, result: Result) -> list[str]:
         groups = _of(result, GROUPS)
         shares = "/".join(f"{100 * share:g}" for share in plan.shares)
         notes.append(
-            f"split {shares} by content: {counted(groups['all'], 'group')} of pictures that look "
-            f"the same; {counted(groups['pictures'], 'picture')} share one with others"
+            f"split {shares} by content: {counted(groups['all'], 'group')} by looks; "
+            f"{counted(groups['pictures'], 'picture')} share a group"
         )
     if plan.eval_fraction:
         held_out = result.written["eval"].total.images
@@ -151,8 +166,7 @@ def _check_splits(
     wanted |= {"eval"} if plan.eval_fraction else set()
     for split, share in zip(SPLITS, plan.shares or (), strict=False):
         wanted |= {split} if share else set()
-    found = _of(result, CLASSES)
-    if found and not set(found) & set(plan.classes) and not plan.options.allow_empty:
+    if _no_class_fits(plan, result) and not plan.options.allow_empty:
         lines = [
             "no object has a class of the list, so nothing was written.",
             *summarise(item.problems for item in rejected),

@@ -58,8 +58,7 @@ KINDS = {
     ),
     "class": Kind(
         "the class is not in the list of classes",
-        "Name all classes: --classes NAME..., or --classes auto for what is found. "
-        "--other-classes ignore keeps the pictures without these objects",
+        "Name all classes: --classes NAME..., or --classes auto for what is found",
     ),
     "name": Kind("the object has no class", "Add <name>, or remove the object"),
     "category": Kind("there is no such category", "Add it to the categories, or remove the object"),
@@ -146,7 +145,9 @@ def counted(count: int, noun: str) -> str:
 
 
 def wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    """Lines of a terminal's width; options stay whole."""
+    """Lines of a terminal's width; an option stays whole, as does an indented line of options."""
+    if text.startswith(" "):
+        return [first + text]
     return textwrap.wrap(
         text,
         _WIDTH,

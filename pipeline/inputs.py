@@ -15,6 +15,7 @@ from data.errors import DataError
 from data.fields import COMMON, HIKAPOK, Fields
 from data.options import ConversionOptions, as_settings
 from data.paths import check_no_wildcard
+from data.problems import wrapped
 from data.record_folder import open_record_folder
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, VOC_SCHEMA, class_names, read_schema
@@ -111,7 +112,10 @@ def _converted(
             report = source.convert(records, options, beam_options=beam_args, console=Console())
         except DataError as error:
             raise DataError(as_settings(str(error))) from error
-        for line in (*report.notes, *report.lines()):
+        for note in report.notes:
+            for line in wrapped(as_settings(note), "  ", "    "):
+                _log.info("%s", line)
+        for line in report.lines():
             _log.info("  %s", line)
         if report.left_out:
             _log.info("  see %s", records / "rejected.jsonl")

@@ -261,6 +261,7 @@ def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, 
     lines = str(error.value).splitlines()
     assert "Classes found: dog (5), ant nest (2)" in lines
     assert "  --classes 'ant nest' dog" in lines
+    assert "  --other-classes ignore" in lines
 
     convert(voc_root, tmp_path / "auto", eval=["VOC2007/val"], classes=["auto"])
     assert class_names(read_schema(tmp_path / "auto" / "schema.pbtxt")) == ("ant nest", "dog")
@@ -269,13 +270,17 @@ def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, 
     assert report.settled == {"object of another class ignored": 2}
 
 
-@pytest.mark.parametrize("options", [{"on_error": "skip"}, {"other_classes": "ignore"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"on_error": "skip"}, {"on_error": "skip-object"}, {"other_classes": "ignore"}]
+)
 def test_a_wrong_list_of_classes_says_so(tmp_path, voc_root, voc_year, options):
     with pytest.raises(DataError) as error:
         convert(voc_root, tmp_path / "out", classes=["emu"], **options)
     assert "None of them is in the list of classes: emu" in str(error.value)
     assert "Classes found: dog (3)" in str(error.value)
-    assert "--eval-fraction" not in str(error.value)
+    # Neither these nor fewer objects would help.
+    for option in ("--eval-fraction", "--on-error", "--other-classes"):
+        assert option not in str(error.value)
 
 
 def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, make_xml):

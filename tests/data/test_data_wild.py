@@ -44,3 +44,9 @@ def test_messages_fit_a_terminal(voc_fixtures, tmp_path, capsys):
     lines = capsys.readouterr().err.split("error: ")[1].splitlines()
     assert lines[1].startswith("  1 picture: an EXIF tag turns the picture")
     assert all(len(line) <= 80 or str(case) in line for line in lines)
+
+    done = ["--exif", "upright", "--split", "1/0/0", "--classes", "auto"]
+    assert main(["--voc", str(case), "--output", str(tmp_path / "out"), *done]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("split 100/0/0 by content: ") for line in lines)
+    assert all(len(line) <= 80 or str(tmp_path) in line or str(case) in line for line in lines)

@@ -49,7 +49,8 @@ def conversions(monkeypatch):
         _write_records(output)
         schema = make_schema(options.classes or ("found",), with_crowds=False)
         (output / "schema.pbtxt").write_text(text_format.MessageToString(schema))
-        return SimpleNamespace(notes=(), lines=list, left_out={})
+        notes = ("warning: 3 pictures for eval say little: raise --eval-fraction 0.02, or so",)
+        return SimpleNamespace(notes=notes, lines=list, left_out={})
 
     monkeypatch.setattr(sources, "convert", convert)
     return calls
@@ -170,6 +171,13 @@ def test_errors_of_a_conversion_name_settings(voc_root, tmp_path):
     assert "--set data.on_error=skip" in str(error.value)
     assert "--on-error" not in str(error.value)
     assert not list((tmp_path / "output").rglob("records/*"))
+
+
+def test_notes_of_a_conversion_name_settings(voc_root, conversions, tmp_path, caplog):
+    caplog.set_level("INFO", "ssd")
+    inputs.prepare(_VOC, voc_root, tmp_path / "output")
+    assert "--set data.eval_fraction=0.02" in caplog.text
+    assert all(len(record.message) <= 80 for record in caplog.records)
 
 
 def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_path):
