@@ -64,16 +64,19 @@ def find_object_problems(
         if classes is not None and item.name not in classes:
             yield item, _class_problem(annotation, item, classes)
         xmin, ymin, xmax, ymax = item.box_px
+        # Within the first pixel, but not the pixel itself.
+        relative = xmax <= 1 and ymax <= 1 and any(edge % 1 for edge in item.box_px)
         within = min(xmin, ymin) > 0 and xmax < width + 1 and ymax < height + 1
         # Something has to be left once it is clipped.
-        if within and xmin - 1 < size[0] and ymin - 1 < size[1] and min(xmax, ymax) > 0:
+        left = xmin - 1 < size[0] and ymin - 1 < size[1] and min(xmax, ymax) > 0
+        if within and left and not relative:
             continue
         offset = 0 if counts_from_1 else 1
         said = f"xmin {xmin - offset:g}, ymin {ymin - offset:g}, xmax {xmax:g}, ymax {ymax:g}"
         text = f"{_where(annotation, item)}: {said} in {size[0]} x {size[1]} pixels"
         fits_from_0 = min(xmin, ymin) == 0 and xmax <= width and ymax <= height
         kind = "zero" if counts_from_1 and fits_from_0 else "outside"
-        yield item, Problem(kind, text, of_object=True)
+        yield item, Problem("relative" if relative else kind, text, of_object=True)
 
 
 def _class_problem(annotation: Annotation, item: VocObject, classes: Collection[str]) -> Problem:

@@ -8,11 +8,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data.encodings import encoding_of
 from data.errors import DataError
 from data.image_sets import Picture, Selection
 from data.options import ConversionOptions
@@ -105,7 +106,7 @@ def select_coco(
     names = tuple(categories[key] for key in sorted(categories, key=_order))
     chosen = Selection(
         dict.fromkeys(SPLITS, ()) if by_content else lists,
-        tuple(pictures.values()),
+        tuple(_with_clear_names(pictures.values())),
         tuple(notes),
         options.shares,
         tuple(loose),
@@ -116,10 +117,12 @@ def select_coco(
 def load(path: Path) -> dict[str, list]:
     """The lists of a file, with what is read of their entries; DataError if it is not COCO's."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with path.open(encoding=encoding_of(path)) as file:
             document = json.load(file, object_hook=_what_is_read)
     except OSError as error:
         raise DataError(f"{path}: cannot read the annotations ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not text in UTF-8, which JSON is. Save it as such") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not JSON ({error}). Give a file such as instances_train2017.json"
@@ -153,15 +156,20 @@ def _read(source: CocoSource) -> _Document:
             raise DataError(f"{path}: category {key} is both {names[key]!r} and {name!r}")
         names[key] = name
         parents[key] = str(entry.get("supercategory") or "").strip()
-    images, seen = [], set()
+    images: list[tuple[Key, PurePosixPath, int, int]] = []
+    seen: dict[Key, PurePosixPath] = {}
     for index, entry in enumerate(document["images"]):
         where = f"{path}: images[{index}]"
         key, name = _id(where, entry, "id"), _name(where, entry, "file_name")
+        file = inside(name)
         if key in seen:
-            raise DataError(f"{path}: duplicate image {key}. Remove one of them")
-        seen.add(key)
-        # Tools write paths of their own machine; the last part is what is left of it here.
-        file = inside(name) or PurePosixPath(PureWindowsPath(name).name or "unnamed")
+            if seen[key] != file:
+                raise DataError(
+                    f"{path}: image {key} is both {seen[key]} and {file}. Give one of them, and "
+                    "its annotations, another id"
+                )
+            continue
+        seen[key] = file
         images.append((key, file, _side(entry.get("width")), _side(entry.get("height"))))
     if not images:
         raise DataError(f"{path}: there are no images, so {source.split} gets no picture from it")
@@ -255,6 +263,16 @@ def _folder_names(folders: Iterable[Path]) -> dict[Path, str]:
     while len({path[-depth:] for path in parts.values()}) < len(set(parts.values())):
         depth += 1
     return {folder: "-".join(path[-depth:]) for folder, path in parts.items()}
+
+
+def _with_clear_names(pictures: Collection[Picture]) -> Iterator[Picture]:
+    """The pictures, with the name of the file only where it stands for one of them."""
+    count = Counter((p.folder, p.annotation and p.annotation.filename) for p in pictures)
+    for picture in pictures:
+        annotation = picture.annotation
+        if annotation and count[picture.folder, annotation.filename] > 1:
+            picture = picture._replace(annotation=replace(annotation, filename=""))
+        yield picture
 
 
 def _listed_twice(first: Picture, again: Picture) -> Picture:

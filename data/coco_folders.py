@@ -1,14 +1,16 @@
 """Folders of COCO annotations as COCO and labelling tools lay them out."""
 
 import json
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from data.coco import CocoSource
+from data.encodings import encoding_of
 from data.image_sets import split_of
-from data.picture_files import find_file, inside, same_stem
+from data.picture_files import find_picture, inside, same_stem
 
 # What a file of COCO has near its beginning; large ones need not be read for it.
 _BEGINNING = 1 << 20
@@ -43,7 +45,7 @@ def find_coco_sources(root: Path) -> list[CocoSource]:
 
 def _beginning(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with path.open(encoding=encoding_of(path), errors="replace") as file:
             return file.read(_BEGINNING)
     except OSError:
         return ""
@@ -65,13 +67,14 @@ def _split_of(name: str) -> str:
 def _pictures(root: Path, path: Path, text: str) -> Path:
     """The folder that has the first picture which the file names; `root` if none has."""
     names = [json.loads(name) for name in _FILE_NAME.findall(text)[:5]]
-    files = [str(inside(name) or Path(name.replace("\\", "/")).name) for name in names]
+    files = [inside(name) for name in names]
     folders = [folder for folder in _candidates(root, path) if folder.is_dir()]
     # An extension that is wrong has a message of its own, if the folder is found.
-    for find in (find_file, same_stem):
-        for folder in folders:
-            if any(find(folder, file) for file in files):
-                return folder
+    for find in (find_picture, same_stem):
+        for path_of in (str, operator.attrgetter("name")):
+            for folder in folders:
+                if any(find(folder, path_of(file)) for file in files):
+                    return folder
     return root
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from data.errors import DataError
 from data.options import DEFAULT_SPLIT, ConversionOptions, shares_of
+from data.picture_files import find_file
 from data.problems import Problem
 from data.splits import SPLITS
 from data.voc import Annotation, read_image_set
@@ -48,8 +49,9 @@ class Picture(NamedTuple):
 
     @property
     def annotation_path(self) -> Path:
-        """Where the annotation of VOC has to be."""
-        return Path(self.annotations, f"{self.name}.xml")
+        """Where the annotation of VOC is, or has to be."""
+        folder, file = Path(self.annotations), f"{self.name}.xml"
+        return find_file(folder, file) or folder / file
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ def _ids(folder: VocFolder) -> list[str]:
 
 
 def _listed(folder: VocFolder, path: Path) -> list[str]:
-    return read_image_set(path, lambda image_id: (folder.annotations / f"{image_id}.xml").is_file())
+    return read_image_set(path, lambda name: bool(find_file(folder.annotations, f"{name}.xml")))
 
 
 def _picture(folder: VocFolder, split: str, image_id: str) -> Picture:

@@ -4,10 +4,12 @@ import functools
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+# Found too, so that their message is of the format and not that there is no picture.
+_NOT_READ = (".heic", ".heif", ".avif", ".jp2")
 
 
 def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
@@ -20,15 +22,22 @@ def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
       None where there is no such file.
     """
     for name in (image_id, *_names(filename)):
-        for extension in ("", *EXTENSIONS):
-            known = name.lower().endswith(EXTENSIONS)
-            if (extension or known) and (path := find_file(folder, name + extension)):
-                return path
+        if path := find_picture(folder, name):
+            return path
     for name in _names(filename):
         stem = str(PurePosixPath(name).with_suffix(""))
         for extension in EXTENSIONS:
             if path := find_file(folder, stem + extension):
                 return path
+    return None
+
+
+def find_picture(folder: Path, name: str) -> Path | None:
+    """The picture of this name, with an extension or without one, as `find_file`."""
+    for extension in ("", *EXTENSIONS, *_NOT_READ):
+        known = name.lower().endswith((*EXTENSIONS, *_NOT_READ))
+        if (extension or known) and (path := find_file(folder, name + extension)):
+            return path
     return None
 
 
@@ -41,9 +50,14 @@ def find_file(folder: Path, name: str) -> Path | None:
     path = folder / name
     if path.is_file():
         return path
-    files = _files(str(path.parent))
-    actual = files.get(_same(path.name)) or files.get(_same(unquote(path.name)))
-    return path.with_name(actual) if actual else None
+    path = folder
+    for part in PurePosixPath(name).parts:
+        files = _files(str(path))
+        actual = files.get(_same(part)) or files.get(_same(unquote(part)))
+        if actual is None:
+            return None
+        path /= part if (path / part).exists() else actual
+    return path if path.is_file() else None
 
 
 def same_stem(folder: Path, name: str) -> str | None:
@@ -55,19 +69,27 @@ def same_stem(folder: Path, name: str) -> str | None:
     return None
 
 
-def inside(name: str) -> PurePosixPath | None:
-    """A relative path that stays inside its folder, with Windows' separators turned; or None."""
+def inside(name: str) -> PurePosixPath:
+    """A relative path that stays inside its folder, with Windows' separators turned.
+
+    Of a path of another machine, and of an address, the last part is what is left of it here.
+    """
     path = PurePosixPath(name.replace("\\", "/"))
-    leaves = path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive
-    return None if leaves or not path.parts else path
+    address = "://" in name
+    if address or path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:
+        path = PurePosixPath(_last_part(name))
+    return path if path.parts else PurePosixPath("unnamed")
+
+
+def _last_part(name: str) -> str:
+    return PureWindowsPath(urlsplit(name).path if "://" in name else name).name
 
 
 def _names(filename: str) -> Iterator[str]:
     """The paths that `<filename>` may mean: as it is, and its last part."""
-    if path := inside(filename):
-        yield str(path)
-    if last := PureWindowsPath(filename).name:
-        yield last
+    if filename:
+        yield str(inside(filename))
+        yield _last_part(filename)
 
 
 def _files(folder: str) -> dict[str, str]:

@@ -26,6 +26,10 @@ KINDS = {
         "the annotation cannot be read",
         "Fix the files, or export the annotations again as Pascal VOC",
     ),
+    "encoding": Kind(
+        "the annotation is not in the encoding that it declares, or in UTF-8 without one",
+        'Save the files as UTF-8, or declare the encoding: <?xml version="1.0" encoding="gb2312"?>',
+    ),
     "nesting": Kind(
         "boxes where a VOC file has none",
         "Move each <object>, with its <bndbox>, directly into <annotation>",
@@ -63,6 +67,10 @@ KINDS = {
     "name": Kind("the object has no class", "Add <name>, or remove the object"),
     "category": Kind("there is no such category", "Add it to the categories, or remove the object"),
     "box": Kind("the object has no valid box", "Correct the box, or remove the object"),
+    "relative": Kind(
+        "the box is in shares of the picture, not in pixels",
+        "Multiply x by the width and y by the height, or export the annotations again",
+    ),
     "outside": Kind("the box reaches outside the picture", "Correct the box"),
     "zero": Kind(
         "the box starts at pixel 0, and VOC counts from 1",

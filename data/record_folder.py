@@ -35,9 +35,10 @@ def open_record_folder(path: Path) -> RecordFolder:
             raise DataError(
                 f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
                 f"{split}-*, and no annotations of pictures (VOC's XML or COCO's JSON). Found: "
-                f"{_listing(path)}. A run needs train, eval and test: of annotated pictures "
-                "without a list for each, split them with --set data.split=80/10/10. Other "
-                "layouts convert with `ssd convert`, which names each list or file"
+                f"{_listing(path)}. Of other formats, such as YOLO's and labelme's, export Pascal "
+                "VOC or COCO. A run needs train, eval and test: of annotated pictures without a "
+                "list for each, split them with --set data.split=80/10/10. Other layouts convert "
+                "with `ssd convert`, which names each list or file"
             )
         patterns[split] = pattern
     found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}

@@ -9,7 +9,7 @@ from data.boxes_px import find_object_problems, settle_size
 from data.image_sets import Picture
 from data.jpeg import JpegHeader
 from data.options import IGNORE, ConversionOptions
-from data.picture_files import find_file, find_voc_picture, same_stem
+from data.picture_files import find_picture, find_voc_picture, same_stem
 from data.pictures import settle_picture
 from data.problems import Problem, Unusable
 from data.voc import Annotation, VocObject, read_annotation
@@ -109,5 +109,7 @@ def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]
 def _find(picture: Picture, annotation: Annotation | None) -> Path | None:
     folder = Path(picture.folder)
     if picture.annotation:
-        return find_file(folder, picture.name)
+        # Tools write paths from where they have run; the folder may be the last one of them.
+        names = [name for name in (picture.name, picture.annotation.filename) if name]
+        return next((path for name in names if (path := find_picture(folder, name))), None)
     return find_voc_picture(folder, picture.name, annotation.filename if annotation else "")

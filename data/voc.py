@@ -16,6 +16,7 @@ import numpy as np
 from defusedxml import DefusedXmlException, ElementTree
 from numpy.typing import ArrayLike
 
+from data.encodings import encoding_of
 from data.errors import DataError
 from data.problems import Problem, Unusable
 
@@ -116,8 +117,7 @@ def read_image_set(path: Path | str, exists: Callable[[str], bool] = lambda _: F
     """
     path = Path(path)
     try:
-        # Windows' editors begin a file with a mark that is no part of the first id.
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding=encoding_of(path)).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot read the image list ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -208,6 +208,8 @@ def _parse(path: Path) -> tuple[Element, int]:
             f"{path}: declares XML entities (<!DOCTYPE>), which no VOC annotation needs and which "
             "can blow up memory or read other files",
         ) from error
+    except UnicodeDecodeError as error:
+        raise Unusable("encoding", f"{path}: not text in {error.encoding}") from error
     except (ParseError, LookupError, ValueError) as error:
         raise Unusable("annotation", f"{path}: not XML ({error})") from error
     places = 0
@@ -235,6 +237,7 @@ def _parse_bytes(content: bytes) -> Element:
         # The parser knows few encodings, Python many.
         declared = _DECLARATION.match(bare)
         if not declared:
+            bare.decode()  # says so if it is not UTF-8
             if bare == content:
                 raise
             return ElementTree.fromstring(bare)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.picture_files import EXTENSIONS
 
+_XML = "*.[xX][mM][lL]"
 _PICTURE_FOLDERS = ("jpegimages", "images")
 
 
@@ -25,7 +26,7 @@ class VocFolder:
     def annotated_ids(self) -> list[str]:
         """The ids of all annotations, sorted."""
         beside = self.annotations == self.pictures
-        paths = self.annotations.glob("*.xml") if beside else self.annotations.rglob("*.xml")
+        paths = self.annotations.glob(_XML) if beside else self.annotations.rglob(_XML)
         return sorted(
             path.relative_to(self.annotations).with_suffix("").as_posix() for path in paths
         )
@@ -63,8 +64,8 @@ def _voc_folder(path: Path) -> VocFolder | None:
     folders = _folders(path)
     image_sets = folders.get("imagesets", path / "ImageSets") / "Main"
     annotations = folders.get("annotations", path / "Annotations")
-    if next(annotations.rglob("*.xml"), None) is None:
-        if next(path.glob("*.xml"), None) is not None:
+    if next(annotations.rglob(_XML), None) is None:
+        if next(path.glob(_XML), None) is not None:
             annotations = path
         elif next(image_sets.glob("*.txt"), None) is None:
             return None

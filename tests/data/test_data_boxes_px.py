@@ -45,6 +45,8 @@ def test_boxes_up_to_the_border_are_fine(box):
         ((1, 1, 41, 9), "outside"),
         ((1, 1, 9, 37), "outside"),
         ((41, 1, 40.9, 9), "outside"),
+        ((0.1, 0.25, 0.4, 0.6), "relative"),
+        ((0, 0.5, 1, 1), "relative"),
     ],
 )
 def test_bad_boxes_name_file_object_and_class(box, kind):

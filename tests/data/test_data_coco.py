@@ -109,17 +109,12 @@ def _without(key, of, **changed):
     return document
 
 
-_TWICE = _document(2)
-_TWICE["images"][1]["id"] = 1
-
-
 @pytest.mark.parametrize(
     ("document", "message"),
     [
         ([], "not COCO annotations of objects: no list of images, annotations, categories"),
         ({"images": [], "categories": []}, "no list of annotations. Give a file such as"),
         (_document(0, []), "there are no images, so train gets no picture"),
-        (_TWICE, "duplicate image 1"),
         (_document(categories=[(1, "dog"), (2, "dog")]), "categories 1 and 2 are both 'dog'"),
         (_document(categories=[(1, "dog"), (1, "cat")]), "category 1 is both 'dog' and 'cat'"),
         (_document(categories=[(None, "dog")]), r"categories\[0\]: id is None. Write a number"),

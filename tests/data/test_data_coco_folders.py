@@ -38,6 +38,14 @@ def test_a_folder_of_another_split_is_not_taken(tmp_path):
     }
 
 
+def test_the_folder_is_found_by_the_names_of_its_pictures_alone(tmp_path):
+    _write(tmp_path, "labels.json", ["C:\\work\\train\\a.jpg", "s3://bucket/b.jpg"])
+    _add(tmp_path, "img/b.jpg")
+    assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
+    _write(tmp_path, "labels.json", ["work/train/b.jpg"])
+    assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
+
+
 def test_the_folder_is_found_where_the_extension_is_wrong(tmp_path):
     # So that the conversion can say what is there instead.
     _write(tmp_path, "labels.json", ["a.png"])

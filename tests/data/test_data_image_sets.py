@@ -109,3 +109,18 @@ def test_folder_of_one_year(voc_root, voc_year):
     selection = select(voc_root / "VOC2007")
     assert selection.lists["train"] == ("VOC2007/trainval",)
     assert select(voc_root / "VOC2007", train=["val"]).lists["train"] == ("VOC2007/val",)
+
+
+def test_annotations_in_another_spelling(tmp_path, make_xml):
+    for name in ("Img_1.xml", "b.XML"):
+        (tmp_path / name).write_text(make_xml())
+    pictures = select(tmp_path).pictures
+    assert [picture.name for picture in pictures] == ["Img_1", "b"]
+    assert pictures[1].annotation_path == tmp_path / "b.XML"
+
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    # As PowerShell writes it.
+    (lists / "train.txt").write_text("IMG_1\nb.jpg\n", "utf-16")
+    pictures = select(tmp_path).pictures
+    assert [picture.annotation_path.name for picture in pictures] == ["Img_1.xml", "b.XML"]

@@ -23,6 +23,18 @@ def test_a_name_in_another_spelling(tmp_path, written, there):
     assert find_file(tmp_path, f"sub/{written}") == tmp_path / "sub" / there
 
 
+def test_folders_in_another_spelling(tmp_path):
+    folder = tmp_path / unicodedata.normalize("NFD", "Tür") / "Sub"
+    folder.mkdir(parents=True)
+    (folder / "a.JPG").write_bytes(b"")
+    assert find_file(tmp_path, unicodedata.normalize("NFC", "tür/sub/a.jpg")) == folder / "a.JPG"
+
+
+def test_formats_that_are_not_read_are_found(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"")
+    assert find_voc_picture(tmp_path, "a", "") == tmp_path / "a.HEIC"
+
+
 def test_the_exact_name_comes_first(tmp_path):
     for name in ("a b.jpg", "a%20b.jpg", "A%20B.jpg"):
         (tmp_path / name).write_bytes(b"")

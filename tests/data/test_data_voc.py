@@ -149,6 +149,16 @@ def test_what_stands_before_the_declaration(tmp_path, start, declared):
     assert read_annotation(path).objects[0].name == "圖"
 
 
+@pytest.mark.parametrize("declared", ["", "utf-8", "ascii"])
+def test_text_in_another_encoding_than_declared(tmp_path, declared):
+    head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
+    xml = f"{head}<annotation><object><name>für</name>{_BOX}</object></annotation>"
+    path = tmp_path / "a.xml"
+    path.write_bytes(xml.encode("latin-1"))
+    with pytest.raises(Unusable, match=f"not text in {declared or 'utf-8'}.*declare the encoding"):
+        read_annotation(path)
+
+
 def test_blank_lines_before_a_declaration_without_encoding(read, make_xml):
     assert read(f'\n<?xml version="1.0"?>{make_xml()}').objects[0].name == "dog"
 
@@ -245,7 +255,7 @@ def test_image_set_from_windows(tmp_path):
         (b"/a\n", "line 1: id '/a' leads out"),
         (b"C:\\a\n", "line 1: id 'C:/a' leads out"),
         (b"\xff\xd8\xff", "not a text file in UTF-8"),
-        ("000001\n".encode("utf-16"), "not a text file in UTF-8"),
+        ("für\n".encode("latin-1"), "not a text file in UTF-8"),
     ],
 )
 def test_bad_image_set(tmp_path, content, message):

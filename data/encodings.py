@@ -1,0 +1,15 @@
+"""How text files are encoded."""
+
+import codecs
+from pathlib import Path
+
+
+def encoding_of(path: Path) -> str:
+    """UTF-16 where a file begins with its mark, as PowerShell writes it, else UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
