@@ -74,7 +74,7 @@ def find_object_problems(
         offset = 0 if counts_from_1 else 1
         said = f"xmin {xmin - offset:g}, ymin {ymin - offset:g}, xmax {xmax:g}, ymax {ymax:g}"
         text = f"{_where(annotation, item)}: {said} in {size[0]} x {size[1]} pixels"
-        fits_from_0 = min(xmin, ymin) == 0 and xmax <= width and ymax <= height
+        fits_from_0 = -1 < min(xmin, ymin) <= 0 and xmax < width + 1 and ymax < height + 1
         kind = "zero" if counts_from_1 and fits_from_0 else "outside"
         yield item, Problem("relative" if relative else kind, text, of_object=True)
 

@@ -28,6 +28,7 @@ _SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 _TRAIN_AND_EVAL = "trainval"
+_MOST_NAMES = 6
 
 
 class Picture(NamedTuple):
@@ -165,7 +166,7 @@ def _default_lists(
         )
         lists = {"train": lists["train"], "eval": (), "test": lists["eval"]}
     if found and not lists["train"] and not lists["test"]:
-        notes.append(f"no list is named after a split ({_describe(found)})")
+        notes.append("no list is named after a split")
     return lists
 
 
@@ -209,10 +210,15 @@ def _picture(folder: VocFolder, split: str, image_id: str) -> Picture:
 
 
 def _describe(found: Mapping[str, Path]) -> str:
-    """Names the lists of all pictures; the lists of one class (dog_train) would bury them."""
+    """Names the lists of all pictures; the lists of one class (dog_train) would bury them.
+
+    Where there are only such, as in VoTT's exports, the first few stand for all.
+    """
     stems = {path.stem for path in found.values()}
-    return ", ".join(
+    names = [
         name
         for name, path in found.items()
         if "_" not in path.stem or path.stem.rpartition("_")[2] not in stems
-    )
+    ]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

@@ -77,6 +77,16 @@ def test_named_list_that_is_missing(voc_root, voc_year):
     assert "dog_val" not in str(e.value)
 
 
+def test_lists_of_single_classes_are_not_all_named(voc_root, make_year):
+    year = make_year("export")
+    year.add("a")
+    for number in range(20):
+        year.write_list(f"c{number:02d}_train", ["a.jpg 1"])
+    notes = select(voc_root).notes
+    assert notes[0].endswith("export/c04_train, export/c05_train and 14 more")
+    assert notes[1:] == ("no list is named after a split",)
+
+
 def test_list_of_one_class(voc_root, voc_year):
     voc_year.write_list("dog_val", ["000003  1"])
     with pytest.raises(DataError, match=r"dog_val\.txt: line 1 is .*list of one class"):
