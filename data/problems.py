@@ -74,7 +74,7 @@ KINDS = {
     "outside": Kind("the box reaches outside the picture", "Correct the box"),
     "zero": Kind(
         "the box starts at pixel 0, and VOC counts from 1",
-        "If the tool counts pixels from 0, as CVAT, make-sense, labelme and VoTT do: "
+        "If the tool counts pixels from 0, as CVAT, make-sense, labelme, VoTT and Label Studio do: "
         "--pixels-from 0",
     ),
     "flag": Kind("a flag is neither 0 nor 1", "Write 0 or 1"),

@@ -1,0 +1,62 @@
+"""A labelling tool's folder in, a pushed model out, by the command of the README."""
+
+import json
+import re
+
+import pytest
+
+from data.voc import read_annotation
+
+pytestmark = pytest.mark.e2e
+
+_PICTURES = {"train": 24, "valid": 4, "test": 4}
+
+
+@pytest.fixture(scope="module")
+def folder(voc_fixtures, tmp_path_factory):
+    """Real pictures as Roboflow exports COCO: equal file names, a category that groups others."""
+    year = voc_fixtures / "voc2007_300" / "VOCdevkit" / "VOC2007"
+    found = (read_annotation(path) for path in sorted((year / "Annotations").glob("*.xml")))
+    persons = (item for item in found if any(o.name == "person" for o in item.objects))
+    root = tmp_path_factory.mktemp("roboflow")
+    for split, count in _PICTURES.items():
+        (root / split).mkdir()
+        images, boxes = [], []
+        for number in range(count):
+            annotation = next(persons)
+            name = f"{number}_jpg.rf.0a1b.jpg"
+            picture = year / "JPEGImages" / annotation.filename
+            (root / split / name).symlink_to(picture)
+            size = {"width": annotation.width, "height": annotation.height}
+            images.append({"id": number, "file_name": name, **size})
+            for item in annotation.objects:
+                xmin, ymin, xmax, ymax = item.box_px
+                box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]
+                category = 1 if item.name == "person" else 2
+                boxes.append({"image_id": number, "category_id": category, "bbox": box})
+        categories = [
+            {"id": 0, "name": "things", "supercategory": "none"},
+            {"id": 1, "name": "person", "supercategory": "things"},
+            {"id": 2, "name": "thing", "supercategory": "things"},
+        ]
+        document = {"images": images, "annotations": boxes, "categories": categories}
+        (root / split / "_annotations.coco.json").write_text(json.dumps(document))
+    return root
+
+
+def test_from_a_tools_folder_to_a_model_in_one_command(folder, run_python, tmp_path):
+    settings = ("data.classes=auto", "trainer.epochs=1", "trainer.batch_size=4")
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = run_python(
+        *("local_runner.py", "--preset", "light", "--data", folder, "--output", tmp_path, *words)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "category 0 (things) only groups others and is left out" in done.stdout
+    for split, count in zip(("train", "eval", "test"), _PICTURES.values(), strict=True):
+        assert re.search(rf"^  {split}: {count} pictures, \d+ objects: ", done.stdout, re.M)
+    assert re.search(r"│ person +│", done.stdout)
+    assert re.search(rf"^pushed:  {tmp_path}/serving/ssd/\d+$", done.stdout, re.M)
+    # A line of a run is for people, in a terminal.
+    table = re.compile("[│┃━┏┡└]")
+    long = [line for line in done.stdout.splitlines() if len(line) > 100 and not table.search(line)]
+    assert [line for line in long if str(tmp_path) not in line] == []
