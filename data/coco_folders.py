@@ -1,7 +1,6 @@
 """Folders of COCO annotations as COCO and labelling tools lay them out."""
 
 import json
-import operator
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -67,13 +66,13 @@ def _split_of(name: str) -> str:
 def _pictures(root: Path, path: Path, text: str) -> Path:
     """The folder that has the first picture which the file names; `root` if none has."""
     names = [json.loads(name) for name in _FILE_NAME.findall(text)[:5]]
-    files = [inside(name) for name in names]
+    paths = [inside(name) for name in names]
     folders = [folder for folder in _candidates(root, path) if folder.is_dir()]
     # An extension that is wrong has a message of its own, if the folder is found.
     for find in (find_picture, same_stem):
-        for path_of in (str, operator.attrgetter("name")):
+        for files in ([str(path) for path in paths], [path.name for path in paths]):
             for folder in folders:
-                if any(find(folder, path_of(file)) for file in files):
+                if any(find(folder, file) for file in files):
                     return folder
     return root
 
