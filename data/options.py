@@ -121,10 +121,11 @@ def as_settings(text: str) -> str:
     for field in dataclasses.fields(ConversionOptions):
         kind = field.type
         flag, name = re.escape(flag_of(field.name)), f"--set data.{field.name}="
+        # --eval is not the beginning of --eval-fraction.
         if kind is bool:
-            text = re.sub(rf"{flag}\b", f"{name}true", text)
+            text = re.sub(rf"{flag}(?![\w-])", f"{name}true", text)
         else:
-            text = re.sub(rf"{flag}(?:[ =](?=[\w./-]))?", name, text)
+            text = re.sub(rf"{flag}(?![\w-])(?:[ =](?=[\w./-]))?", name, text)
     return text
 
 
