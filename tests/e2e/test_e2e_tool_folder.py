@@ -56,7 +56,3 @@ def test_from_a_tools_folder_to_a_model_in_one_command(folder, run_python, tmp_p
         assert re.search(rf"^  {split}: {count} pictures, \d+ objects: ", done.stdout, re.M)
     assert re.search(r"│ person +│", done.stdout)
     assert re.search(rf"^pushed:  {tmp_path}/serving/ssd/\d+$", done.stdout, re.M)
-    # A line of a run is for people, in a terminal.
-    table = re.compile("[│┃━┏┡└]")
-    long = [line for line in done.stdout.splitlines() if len(line) > 100 and not table.search(line)]
-    assert [line for line in long if str(tmp_path) not in line] == []
