@@ -138,6 +138,17 @@ def number_of_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _memory() // _BYTES_PER_WORKER))
 
 
+def workers_in_words(preset: str, arguments: Sequence[str]) -> str:
+    """Who works, of a preset and what `beam_arguments` made of it, as in `2 worker processes`."""
+    if preset == DIRECT:
+        return "in this process"
+    if preset != MULTIPROCESS:
+        return f"on {preset}"
+    name = "--direct_num_workers="
+    number = [word.removeprefix(name) for word in arguments if word.startswith(name)][-1]
+    return f"{number} worker process{'' if number == '1' else 'es'}"
+
+
 def _check_known(options: Sequence[str]) -> None:
     """DataError for options that Beam does not have, which it would leave out in silence.
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -241,7 +242,7 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     console.print(f"pushed:  {_from_here(Path(pushed))}")
     picture = _from_here(inputs.picture) if inputs.picture else "IMAGE"
     model = _from_here(Path(pushed).parent)
-    words = [_python(), "-m", "serving.predict", picture, "--model", model]
+    words = [*_predict_command(), picture, "--model", model]
     console.print(f"try it:  {shlex.join(map(str, words))}", markup=False)
 
 
@@ -290,6 +291,12 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def _python() -> Path:
-    """The interpreter of this run, which need not be the shell's `python`."""
-    return _from_here(Path(sys.executable))
+def _predict_command() -> list[str]:
+    """`ssd predict` as it can be typed here: what runs this need not be first on the PATH."""
+    python = Path(sys.executable)
+    script = python.with_name("ssd")
+    # As `ssd.py` leaves it.
+    if sys.argv[0].split()[:1] != ["ssd"] or not script.exists():
+        return [str(_from_here(python)), "-m", "serving.predict"]
+    found = shutil.which("ssd")
+    return ["ssd" if found and Path(found) == script else str(_from_here(script)), "predict"]

@@ -6,20 +6,24 @@ between workers nor wait in memory.
 
 import glob
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from google.protobuf.message import DecodeError
+from rich.console import Console
 
 from data.errors import DataError
 from data.fields import COMMON
 from data.output import whole_folder
 from data.paths import check_no_wildcard
+from data.progress import Marks, watch
 from data.record_folder import read_records
 from serving.detecting import ask_for_each, shown_detections
 from serving.detections import Prediction
@@ -31,6 +35,8 @@ from serving.thresholds import ScoreThresholds
 FAILURES = "failures.jsonl"
 _PREDICTIONS = "predictions"
 _FAILED = "failed"
+# The stage of `data.progress.Marks`.
+_STAGE = "detect"
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ def predict_on_beam(
     thresholds: ScoreThresholds,
     batch_size: int,
     beam_options: Sequence[str],
+    console: Console,
 ) -> Written:
     """Writes `predictions-*.jsonl` and `failures.jsonl` to a folder that appears when all is done.
 
@@ -90,6 +97,7 @@ def predict_on_beam(
       model: folder of a SavedModel.
       output: folder that does not exist yet or is empty.
       batch_size: pictures that go through a worker's model at a time.
+      console: where progress is shown; with records nobody knows how many pictures there are.
 
     Raises:
       DataError: an unusable output folder, or answers that are no detections.
@@ -102,8 +110,14 @@ def predict_on_beam(
         else replace(source, path=source.path.absolute())
         for source in sources
     ]
+    known = not any(isinstance(source, Path) for source in sources)
     with whole_folder(output) as folder:
-        with beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline:
+        marks = folder / "marks"
+        marks.mkdir()
+        with (
+            watch(marks, {_STAGE: len(sources)} if known else {}, console),
+            beam.Pipeline(options=PipelineOptions(list(beam_options))) as pipeline,
+        ):
             pictures, unread = (
                 pipeline
                 | "Sources" >> beam.Create(sources, reshuffle=True)  # spread before the model
@@ -112,16 +126,18 @@ def predict_on_beam(
             lines, refused = (
                 pictures
                 | "Detect" >> RunInference(_Detector(model.absolute(), thresholds, batch_size))
+                | "Mark" >> beam.ParDo(_Mark(marks))
                 | "Line" >> beam.Map(_line).with_outputs(_FAILED, main="lines")
             )
             _ = lines | "Save" >> beam.io.WriteToText(str(folder / _PREDICTIONS), ".jsonl")
             _ = (
-                (unread, refused)
+                (unread | "MarkUnread" >> beam.ParDo(_Mark(marks)), refused)
                 | "Failures" >> beam.Flatten()
                 | "FailureLine" >> beam.Map(lambda failure: json.dumps(vars(failure)))
                 | "SaveFailures"
                 >> beam.io.WriteToText(str(folder / FAILURES), shard_name_template="")
             )
+        shutil.rmtree(marks)
         return _written(folder)
 
 
@@ -153,6 +169,23 @@ class _Detector(ModelHandler[EncodedPicture, Prediction | Failure, SavedModelDet
 
     def get_num_bytes(self, batch: Sequence[EncodedPicture]) -> int:
         return sum(len(picture.encoded) for picture in batch)  # Beam would pickle all to see
+
+
+class _Mark(beam.DoFn):
+    """Marks each picture for `data.progress.watch`, and hands it on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def setup(self) -> None:
+        self._marks = Marks(self._folder, _STAGE)
+
+    def process(self, result: Any) -> Iterator[Any]:
+        yield result
+        self._marks.add()
+
+    def teardown(self) -> None:
+        self._marks.close()
 
 
 def _read(source: PictureFile | Path) -> Iterator[EncodedPicture | beam.pvalue.TaggedOutput]:

@@ -7,15 +7,18 @@ ssd predict --records TFRECORDS --model DIR --beam multiprocess --output DIR
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
-from data.beam_runner import PRESETS, beam_arguments
+from data.beam_runner import PRESETS, beam_arguments, workers_in_words
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
+from data.problems import counted
 from data.saved_model import DEFAULT_SIGNATURE, OUTPUTS
 from serving.detecting import Refused
 from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
@@ -137,9 +140,15 @@ def _predict_on_beam(
     model = SavedModelDetector(options.model).folder  # fails here rather than in a worker
     from serving.batch_prediction import FAILURES, find_records, predict_on_beam
 
-    sources: list[PictureFile | Path] = [*pictures, *find_records(options.records)]
+    records = find_records(options.records)
+    sources: list[PictureFile | Path] = [*pictures, *records]
     if not sources:
         raise DataError("no pictures. Name files, folders or patterns, a --list or --records")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    given = [counted(len(pictures), "picture")] if pictures else []
+    given += [f"the pictures of {counted(len(records), 'TFRecord file')}"] if records else []
+    console.print(f"detecting in {' and '.join(given)}, {workers_in_words(options.beam, beam_args)}")
+    started = time.monotonic()
     written = predict_on_beam(
         sources,
         model,
@@ -147,8 +156,14 @@ def _predict_on_beam(
         thresholds=thresholds,
         batch_size=options.batch_size,
         beam_options=beam_args,
+        console=console,
     )
-    print(f"wrote {options.output}: {written.pictures:,} pictures in {written.shards:,} files")
+    seconds = time.monotonic() - started
+    print(
+        f"wrote {options.output}: {counted(written.pictures, 'picture')} in "
+        f"{counted(written.shards, 'file')}, {seconds:.1f} s, "
+        f"{written.pictures / seconds:.1f} pictures/s with start-up"
+    )
     for failure in written.failures[:_MOST_FAILURES]:
         print(f"error: {failure.error}", file=sys.stderr)
     if written.failures:

@@ -1,6 +1,7 @@
-"""What a local run says of the comparison with the latest blessed model."""
+"""What a local run says at its end."""
 
 import json
+import sys
 
 import pytest
 from tfx.types.standard_artifacts import ModelBlessing
@@ -49,3 +50,24 @@ def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):
     blessing.set_string_custom_property("baseline_model", str(tmp_path))
     note = local._other_classes({"blessing": [blessing]}, ("cat", "dog"))
     assert note.strip().startswith(text) and bool(note) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("started_as", "path", "command"),
+    [
+        ("ssd run", "venv/bin", "ssd predict"),
+        ("ssd run", "elsewhere", "venv/bin/ssd predict"),
+        ("local_runner.py", "venv/bin", "venv/bin/python -m serving.predict"),
+    ],
+)
+def test_the_hint_is_the_command_as_the_user_came(
+    started_as, path, command, tmp_path, monkeypatch
+):
+    for name in ("venv/bin/ssd", "venv/bin/python", "elsewhere/ssd"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / path))
+    monkeypatch.setattr(sys, "argv", [started_as])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/bin/python"))
+    assert " ".join(local._predict_command()) == command

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 import tensorflow as tf
@@ -56,10 +57,15 @@ def test_a_folder_gives_what_predict_gives_and_lists_its_failures(run, photos, b
     status, out, err = run("photos", "--model", blob_model, "--beam", "direct", "--output", "found")
     assert status == 1
     assert _results(photos.parent / "found") == expected and len(expected) == 25
-    assert out == "wrote found: 25 pictures in 1 files\n"
+    assert re.fullmatch(
+        r"wrote found: 25 pictures in 1 file, \d+\.\d s, \d+\.\d pictures/s with start-up\n", out
+    )
     (failure,) = _failures(photos.parent / "found")
     assert failure["image"] == str(photos / "24.png")
-    assert err.splitlines() == [
+    first, *quarters = err.splitlines()[:-2]
+    assert first == "detecting in 26 pictures, in this process"
+    assert quarters[-1] == "detect: 26 of 26 pictures", "those without a result too"
+    assert err.splitlines()[-2:] == [
         f"error: {failure['error']}",
         "1 failed: see found/failures.jsonl",
     ]
@@ -70,7 +76,10 @@ def test_two_workers_give_what_one_gives(run, photos, blob_model, tmp_path):
     given = photos, "--model", blob_model, "--batch-size", 3, "--score-threshold", "red:0.99"
     assert run(*given, "--beam", "direct", "--output", "one")[0] == 1
     beam = "--beam", "multiprocess", "--output", "two", "--", "--direct_num_workers=2"
-    assert run(*given, *beam)[0] == 1
+    status, _, err = run(*given, *beam)
+    assert status == 1
+    assert err.startswith("detecting in 26 pictures, 2 worker processes\n")
+    assert "detect: 26 of 26 pictures\n" in err
     assert _results(tmp_path / "two") == _results(tmp_path / "one") != []
     assert _failures(tmp_path / "two") == _failures(tmp_path / "one") != []
     shards = [path for path in (tmp_path / "two").glob("predictions-*") if path.stat().st_size]
@@ -112,7 +121,10 @@ def test_every_record_comes_out_as_a_result_or_a_failure(run, blob_model, tmp_pa
             writer.write(_example(_png(name), filename=f"{name}.png"))
     cut.write_bytes(cut.read_bytes()[:-9])
     arguments = "--records", "records", "--model", blob_model, "--beam", "direct"
-    assert run(*arguments, "--output", "found")[0] == 1
+    status, _, err = run(*arguments, "--output", "found")
+    assert status == 1
+    assert err.startswith("detecting in the pictures of 2 TFRecord files, in this process\n")
+    assert "detect:" not in err, "how many there are is unknown"
     found = {line["image"]: line["detections"] for line in _results(tmp_path / "found")}
     names = {image: [detection["name"] for detection in found[image]] for image in found}
     assert names == {
