@@ -147,7 +147,9 @@ def _predict_on_beam(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     given = [counted(len(pictures), "picture")] if pictures else []
     given += [f"the pictures of {counted(len(records), 'TFRecord file')}"] if records else []
-    console.print(f"detecting in {' and '.join(given)}, {workers_in_words(options.beam, beam_args)}")
+    console.print(
+        f"detecting in {' and '.join(given)}, {workers_in_words(options.beam, beam_args)}"
+    )
     started = time.monotonic()
     written = predict_on_beam(
         sources,

@@ -68,6 +68,7 @@ def _states(url: str, model: str) -> dict[int, tuple[str, str]]:
         raise DataError(f"{url}: {error.code} {error.reason}. Is it a model server?") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
+        reason = getattr(reason, "strerror", None) or reason
         raise DataError(f"{url}: no connection ({reason}). Check --url, and the server.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{url}: not a model server. Give the URL of its REST API.") from error

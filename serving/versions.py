@@ -131,7 +131,8 @@ def main(arguments: Arguments = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
-        parser.error(f"{args.action} needs a number, 1 or more")
+        what = "of a version" if args.action == "promote" else "of versions to keep"
+        parser.error(f"{args.action} needs the number {what}: ssd versions BASE {args.action} 3")
     quiet()
     args.model = args.model or args.base.resolve().name
     return _run(args)
@@ -187,11 +188,11 @@ def _move(args: argparse.Namespace) -> int:
     labels, served = labels_and_served(base, config, model)
     if labels.get(label) != version:
         now = f"still names {labels[label]}" if label in labels else "names no version yet"
-        again = f"promote {version} --label {label} --config {config} --model {model} --loaded"
         print(
-            f"{model}: servers that read {config} now load version {version}; {label} {now}.\n"
-            f"When all of them have version {version} in service, run\n"
-            f"  ssd versions {base} {again}\n"
+            f"{model}: servers that read {config} now load version {version};\n"
+            f"{label} {now}. When all of them have version {version} in service, run\n\n"
+            f"  ssd versions {base} promote {version} \\\n"
+            f"    --label {label} --config {config} --model {model} --loaded\n\n"
             "or let --url http://HOST:8501 wait for that."
         )
         return _NOT_DONE
@@ -207,12 +208,14 @@ def _needs_config(args: argparse.Namespace) -> str:
     """Why labels cannot move without a models.config, and how to get one."""
     number = f" {args.number}" if args.action == "promote" else ""
     return f"""{args.action} needs --config, the models.config that the servers read.
-A server that was started with --model_base_path always serves the newest version.
+A server started with --model_base_path always serves the newest version.
 To choose versions, write models.config:
 
   model_config_list {{
     config {{
-      name: "{args.model}" base_path: "{args.base.resolve()}" model_platform: "tensorflow"
+      name: "{args.model}"
+      base_path: "{args.base.resolve()}"
+      model_platform: "tensorflow"
     }}
   }}
 

@@ -4,6 +4,8 @@ from rich import box, filesize
 from rich.console import Console
 from rich.table import Table
 
+from data.problems import counted
+
 
 def print_runs(console: Console, runs: list[dict]) -> None:
     """One line a run."""
@@ -31,7 +33,10 @@ def print_run(console: Console, run: dict) -> None:
             for key, artifacts in side.items():
                 for artifact in artifacts:
                     name = f"{key} ({artifact['type']} {artifact['id']})"
-                    console.print(f"  {verb} {name}: {artifact['uri']}")
+                    line = f"  {verb} {name}: {artifact['uri']}"
+                    if len(line) > console.width:
+                        line = f"  {verb} {name}:\n    {artifact['uri']}"
+                    console.print(line, markup=False, soft_wrap=True)
 
 
 def print_trace(console: Console, trace: dict) -> None:
@@ -41,7 +46,7 @@ def print_trace(console: Console, trace: dict) -> None:
     rows = {
         "model": trace["model"],
         "pushed as": trace["pushed"] or "-",
-        "run": f"{run['number']} of {_when(run)}, {run['name']}, preset {run['preset']}",
+        "run": f"{run['number']}, {run['name']}, preset {run['preset']}, started {_when(run)}",
         "data": data["source"] or "-",
         "records": data["records"],
         "span": "-" if data["span"] is None else data["span"],
@@ -120,11 +125,12 @@ def print_pruned(console: Console, answer: dict) -> None:
         console.print(f"{kind}: {filesize.decimal(size)}")
     verb = "freed" if answer["removed"] else "would free"
     total = filesize.decimal(sum(answer["bytes"].values()))
-    console.print(f"{verb} {total} in {len(answer['folders'])} folders")
+    console.print(f"{verb} {total} in {counted(len(answer['folders']), 'folder')}")
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    # Narrow gaps: the state of a run that stopped in StatisticsGen fits in 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         # Names and places are what one copies from here: they are never cut off.
         table.add_column(column, overflow="fold", no_wrap=column in ("started", "pushed"))

@@ -60,9 +60,7 @@ def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):
         ("local_runner.py", "venv/bin", "venv/bin/python -m serving.predict"),
     ],
 )
-def test_the_hint_is_the_command_as_the_user_came(
-    started_as, path, command, tmp_path, monkeypatch
-):
+def test_the_hint_is_the_command_as_the_user_came(started_as, path, command, tmp_path, monkeypatch):
     for name in ("venv/bin/ssd", "venv/bin/python", "elsewhere/ssd"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch(0o755)

@@ -1,17 +1,20 @@
 """Runs as ML Metadata remembers them, read from a store that the test writes."""
 
 import dataclasses
+import io
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
+from rich.console import Console
 
 from data.errors import DataError
 from data.settings_file import write_settings
 from pipeline.config import load_config
-from pipeline.runs import questions
+from pipeline.runs import questions, tables
 from pipeline.runs.__main__ import main
 from pipeline.runs.home import Move, relocate, run_file
 from pipeline.runs.liveness import is_running, marked_as_running
@@ -196,6 +199,21 @@ def test_tables_and_json_tell_the_same(output, capsys, command, shown):
     assert [part for part in shown if part not in text] == []
     assert main(["--output", str(output), "--json", *command]) == 0
     json.loads(capsys.readouterr().out)
+
+
+def test_80_columns_are_enough(runs):
+    text = io.StringIO()
+    console = Console(file=text, width=80)
+    stopped = questions.summary(runs[0]) | {"name": "sample", "state": "StatisticsGen interrupted"}
+    tables.print_runs(console, [stopped | {"pushed": "1700000001", "mAP": 0.5}])
+    assert "StatisticsGen\n" in re.sub(" +\n", "\n", text.getvalue()), "not cut in the word"
+    text.truncate(0)
+    uri = "/a/folder/with a name/that/is/as/long/as/a/line/of/the/terminal/examples/13"
+    artifact = {"type": "Examples", "id": 8, "uri": uri}
+    step = {"component": "ImportExampleGen", "state": "cached", "seconds": None, "inputs": {}}
+    steps = [step | {"outputs": {"examples": [artifact]}}]
+    tables.print_run(console, stopped | {"steps": steps})
+    assert f"\n  wrote examples (Examples 8):\n    {uri}\n" in text.getvalue()
 
 
 def test_missing_and_unreachable_metadata_end_readably(tmp_path, capfd):

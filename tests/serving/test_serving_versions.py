@@ -194,12 +194,12 @@ def test_the_command_line(run, base, config):
     loaded = ("--config", config, "--loaded")
     status, out, _ = run(base, "promote", 7, "--config", config)
     assert status == 1
-    lines = out.splitlines()
-    assert lines[0] == (
-        f"ssd: servers that read {config} now load version 7; stable names no version yet."
+    assert out.startswith(
+        f"ssd: servers that read {config} now load version 7;\nstable names no version yet."
     )
     # The command that it names is one that works.
-    words = lines[2].split()
+    (command,) = re.findall(r"^  (ssd .*)$", re.sub(r"\\\n\s*", "", out), re.M)
+    words = command.split()
     assert words[:2] == ["ssd", "versions"]
     status, out, _ = run(*words[2:])
     assert (status, out) == (0, "ssd: stable is version 7\n")
@@ -236,6 +236,8 @@ def test_without_a_configuration_it_says_how_to_get_one(run, base, tmp_path, act
     """A server on --model_base_path has no labels; what is printed works as it stands."""
     status, _, err = run(base, *action)
     assert status == 2
+    # In 80 columns, but for where the versions are.
+    assert max(len(line.replace(str(base), "BASE")) for line in err.splitlines()) <= 80
     path = tmp_path / "models.config"
     path.write_text(err[err.index("  model_config_list {") : err.index("start the server")])
     (model,) = read_models(path)
@@ -363,7 +365,7 @@ def test_what_cannot_be_moved_leaves_the_file_as_it_was(fleet, run, tmp_path):
     words = ("rollback", "--config", fleet.config, "--url", fleet.server.url)
     status, _, err = run(fleet.base, *words, "--url", "http://127.0.0.1:1")
     assert status == 2
-    assert err.startswith("error: http://127.0.0.1:1: no connection")
+    assert err.startswith("error: http://127.0.0.1:1: no connection (Connection refused).")
     assert fleet.config.read_text() == before
     other = tmp_path / "other.config"
     other.write_text(before)
