@@ -97,7 +97,8 @@ def detect_all(
         ThreadPoolExecutor(_AT_ONCE) as askers,
     ):
         pictures = zip(files, _ahead(readers, read, files, 2 * batch_size), strict=True)
-        answers = _ahead(askers, answer, _batches(pictures, batch_size), _AT_ONCE)
+        # One more is done or on its way while the results of a batch are written.
+        answers = _ahead(askers, answer, _batches(pictures, batch_size), _AT_ONCE + 1)
         results = (result for batch in answers for result in batch)
         for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
             try:
@@ -125,7 +126,7 @@ def shown_detections(outputs: dict, thresholds: ScoreThresholds) -> list[Detecti
     """The detections of one picture's outputs that reach their thresholds, best first."""
     return [
         detection
-        for detection in detections_of(outputs, 0.0)
+        for detection in detections_of(outputs, thresholds.lowest)
         if thresholds.keeps(detection.name, detection.score)
     ]
 

@@ -21,6 +21,11 @@ class ScoreThresholds:
     default: float = DEFAULT
     by_class: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def lowest(self) -> float:
+        """The score below which no detection of any class is shown."""
+        return min([self.default, *self.by_class.values()])
+
     def keeps(self, name: str, score: float) -> bool:
         """Whether a detection of a class is shown."""
         return score >= self.by_class.get(name, self.default)

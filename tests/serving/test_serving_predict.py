@@ -2,8 +2,10 @@
 
 import csv
 import io
+import itertools
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -171,6 +173,25 @@ def test_results_come_while_later_pictures_wait(folder, blob_model, monkeypatch,
     assert status == 0
     assert min(written) < 20, "memory holds a few batches, not all pictures"
     assert "detect: 11 of 44 pictures" in err
+
+
+def test_the_model_works_on_two_batches_while_results_are_written(folder):
+    files = [detecting.PictureFile(folder / "a" / "same.jpg", str(n)) for n in range(3)]
+    both_there, answered = threading.Barrier(2), threading.Event()
+    asked = itertools.count()
+
+    def ask(pictures):
+        if next(asked):  # of the second and the third batch; the first is answered at once
+            both_there.wait(timeout=10)
+            answered.set()
+        return [{"num_detections": 0}]
+
+    def write(result):
+        assert answered.wait(timeout=10)
+
+    detecting.detect_all(
+        files, ask, write, batch_size=1, thresholds=detecting.ScoreThresholds(), drawings=None
+    )
 
 
 def test_turned_pictures_are_seen_and_drawn_upright(run, blob_model, tmp_path):

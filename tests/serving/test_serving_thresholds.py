@@ -25,6 +25,8 @@ def test_one_for_all_and_one_for_each():
     assert (some.default, some.by_class) == (0.5, {"RBC": 0.49, "a:b": 0.1})
     assert some.keeps("a:b", 0.2) and not some.keeps("RBC", 0.48) and not some.keeps("c", 0.4)
     assert parse_thresholds("0.2,RBC:0.9").keeps("c", 0.2)
+    lowest = {text: parse_thresholds(text).lowest for text in ("0.3", "0.2,RBC:0.9", "RBC:0.4")}
+    assert lowest == {"0.3": 0.3, "0.2,RBC:0.9": 0.2, "RBC:0.4": 0.4}
 
 
 def test_what_the_report_recommends_comes_with_the_model(model):
