@@ -131,8 +131,8 @@ def main(arguments: Arguments = None) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
-        what = "of a version" if args.action == "promote" else "of versions to keep"
-        parser.error(f"{args.action} needs the number {what}: ssd versions BASE {args.action} 3")
+        what = "of a version" if args.action == "promote" else "of versions"
+        parser.error(f"{args.action} needs the number {what}, as in {args.action} 3")
     quiet()
     args.model = args.model or args.base.resolve().name
     return _run(args)
@@ -190,7 +190,8 @@ def _move(args: argparse.Namespace) -> int:
         now = f"still names {labels[label]}" if label in labels else "names no version yet"
         print(
             f"{model}: servers that read {config} now load version {version};\n"
-            f"{label} {now}. When all of them have version {version} in service, run\n\n"
+            f"{label} {now}.\n"
+            f"When all of them have version {version} in service, run\n\n"
             f"  ssd versions {base} promote {version} \\\n"
             f"    --label {label} --config {config} --model {model} --loaded\n\n"
             "or let --url http://HOST:8501 wait for that."
