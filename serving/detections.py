@@ -55,7 +55,7 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
             i = number - 1
             score = float(outputs[SCORES][i])
             if score < score_threshold:
-                continue  # at first: reading the rest of all takes as long as a light network
+                continue  # before the rest is read: most detections end here
             name = outputs[CLASS_NAMES][i]
             ymin, xmin, ymax, xmax = map(float, outputs[BOXES][i])
             found.append(
