@@ -1,4 +1,4 @@
-"""Versions of a model: `BASE/<number>/saved_model.pb`, the highest number being the newest.
+"""Versions of a model: `BASE/<number>/saved_model.pb`, the highest is the newest.
 
 ssd versions BASE
 ssd versions BASE rollback --config models.config --url URL
@@ -7,18 +7,20 @@ ssd versions BASE promote 8 --label canary --config models.config --url URL
 ssd versions BASE latest --config models.config
 ssd versions BASE keep 3 --config models.config
 
-list (the default) shows the versions. rollback moves the label stable one version back, promote to
-the version named. latest drops the labels and serves the newest again. keep deletes all but the
-newest, and those served.
+list (the default) shows the versions. rollback moves the label stable one
+version back, promote to the version named. latest drops the labels and serves
+the newest again. keep deletes all but the newest, and those served.
 
-Servers must poll models.config (--model_config_file_poll_wait_seconds). A label moves when the
-servers at --url (give it once for each) have the new version in service. Without --url the first
-call has them load it; repeat it with --loaded when all have it.
+Servers must poll models.config (--model_config_file_poll_wait_seconds). A label
+moves when the servers at --url (give it once for each) have the new version in
+service. Without --url the first call has them load it; repeat it with --loaded
+when all have it.
 
-A request without a label gets the highest version served. Promoting keeps the version before, so
-rolling back is immediate; rolling back drops the version above. A canary above stable also gets the
-requests without a label. From the first promotion or rollback on, new pushes wait for a promotion,
-until `latest` drops the labels.
+A request without a label gets the highest version served. Promoting keeps the
+version before, so rolling back is immediate; rolling back drops the version
+above. A canary above stable also gets the requests without a label. From the
+first promotion or rollback on, new pushes wait for a promotion, until `latest`
+drops the labels.
 """
 
 import argparse
