@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from tensorflow_model_analysis.proto import metrics_for_slice_pb2, validation_result_pb2
 
 from components.mean_average_precision import metric_names, tfma_metric
@@ -71,7 +71,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     return Evaluation(candidate, baseline, changes, tuple(_failures(validation, changes)))
 
 
-def _read(folder: Path, pattern: str, message: type) -> list:
+def _read(folder: Path, pattern: str, message: type[Message]) -> list:
     """The records of a file as protos; at least one."""
     files = sorted(folder.glob(pattern))
     if not files:

@@ -43,7 +43,7 @@ class Executor(BaseBeamExecutor):
             [split.name for split in config.splits]
         )
         base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-        copies = []
+        copies: list[tuple[str, str]] = []
         for split in config.splits:
             folder = artifact_utils.get_split_uri([examples], split.name)
             tf.io.gfile.makedirs(folder)

@@ -1,13 +1,22 @@
 """Counts of right and wrong detections at every score threshold, and the threshold of best F1."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from metrics.voc import ClassResult, VocResult
 
 SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
+
+
+class BestF1(TypedDict):
+    """The numbers at the threshold with the best F1, as JSON holds them."""
+
+    threshold: float
+    precision: float | None
+    recall: float
+    f1: float
 
 
 def counts_above(row: ClassResult) -> dict[str, Any]:
@@ -33,7 +42,7 @@ def sum_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def best_f1(counts: dict[str, Any]) -> dict[str, float | None] | None:
+def best_f1(counts: dict[str, Any]) -> BestF1 | None:
     """`threshold`, `precision`, `recall` and `f1` at the lowest threshold with the best F1.
 
     None without objects. Precision is None where no detection reaches the threshold.

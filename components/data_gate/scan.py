@@ -224,8 +224,9 @@ def _near_pairs(
 
 def _least_distance(distances: Iterable[int | None]) -> int | None:
     """Equal bytes win over equal looks, which such a pair has as well."""
-    distances = list(distances)
-    return None if None in distances else min(distances)
+    all_distances = list(distances)
+    known = [distance for distance in all_distances if distance is not None]
+    return min(known) if len(known) == len(all_distances) else None
 
 
 def _sum(facts: Iterable[SplitFacts]) -> SplitFacts:

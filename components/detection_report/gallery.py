@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -67,7 +68,7 @@ def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
 
 
 def draw(
-    number: int, encoded: bytes, columns: Columns, outcomes: Outcomes, class_names: list[str]
+    number: int, encoded: bytes, columns: Columns, outcomes: Outcomes, class_names: Sequence[str]
 ) -> dict:
     """A picture as the template draws it: a small JPEG, and boxes in its pixels.
 
@@ -77,7 +78,7 @@ def draw(
     """
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     full_width = image.width
-    image.thumbnail((_LONGER_SIDE_PX, _LONGER_SIDE_PX), Image.LANCZOS)
+    image.thumbnail((_LONGER_SIDE_PX, _LONGER_SIDE_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     scale = image.width / full_width

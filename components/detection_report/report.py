@@ -94,7 +94,8 @@ def analyse(accumulator: DetectionAccumulator) -> dict:
     result = voc.evaluate(accumulator)
     explorer = score_thresholds.explore(result)
     best = {name: score_thresholds.best_f1(counts) for name, counts in explorer.items()}
-    threshold = best[""]["threshold"] if best[""] else _DEFAULT_SCORE
+    of_all = best[""]
+    threshold = of_all["threshold"] if of_all else _DEFAULT_SCORE
     outcomes = confusion.match_at(columns, num_classes, threshold)
     return {
         "map": result.map_11_point,

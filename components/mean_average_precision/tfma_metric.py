@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_model_analysis as tfma
@@ -70,7 +71,7 @@ class MeanAveragePrecision(metric_types.Metric):
     def __init__(
         self,
         class_names: Sequence[str],
-        fields: dict[str, str | None],
+        fields: dict[str, Any],
         with_coco: bool = False,
         with_intervals: bool = False,
         name: str = metric_names.MAP,
@@ -114,7 +115,7 @@ def significant_change(change: tfma.types.ValueWithTDistribution | float) -> flo
 
 def _computations(
     class_names: list[str],
-    fields: dict[str, str | None],
+    fields: dict[str, Any],
     with_coco: bool,
     with_intervals: bool,
     name: str,
@@ -128,7 +129,7 @@ def _computations(
     if with_intervals:
         computations.append(metric_types.CIDerivedMetricComputation([], _add_intervals))
     for model in model_names or [""]:
-        is_baseline = bool(baseline) and model == baseline.name
+        is_baseline = baseline is not None and model == baseline.name
         slices = metric_names.slice_names(record)
         reader = _ReadPicture(class_names, record, slices, with_coco, model, is_baseline)
         combiner = ScorePictures(class_names, slices, with_coco, with_intervals, model)

@@ -82,7 +82,7 @@ class ScorePictures(beam.CombineFn):
         accumulator.single.append(picture.matched)
         if len(accumulator.single) == _PICTURES_PER_PART:
             _pack(accumulator)
-        if self._with_coco:
+        if picture.columns is not None:
             accumulator.coco.add_columns(picture.columns)
         return accumulator
 
@@ -120,7 +120,8 @@ class ScorePictures(beam.CombineFn):
         """Metrics by name and plots by key; `boxes` holds the same pictures, for COCO."""
         results = score_classes(pictures, len(self._class_names), len(self._slices))
         rows = zip(self._class_names, results, strict=True)
-        values, plots, precisions = {}, {}, []
+        values: dict[str, float | np.ndarray] = {}
+        plots, precisions = {}, []
         for number, (name, (row, *parts)) in enumerate(rows, start=1):
             values |= {
                 metric_names.ap_name(name): row.ap_11_point,

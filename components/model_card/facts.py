@@ -58,10 +58,8 @@ def with_thresholds(scores: dict, evaluation: str) -> dict:
     names = [row["name"] for row in scores["classes"]]
     counts = score_thresholds.explore(voc.evaluate(read_answers(evaluation, names)))
     best = {name: score_thresholds.best_f1(counts[name]) for name in names}
-    rows = [
-        {**row, "score_threshold": best[row["name"]] and best[row["name"]]["threshold"]}
-        for row in scores["classes"]
-    ]
+    thresholds = {name: found["threshold"] if found else None for name, found in best.items()}
+    rows = [{**row, "score_threshold": thresholds[row["name"]]} for row in scores["classes"]]
     return {**scores, "classes": rows}
 
 

@@ -67,7 +67,8 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
       sent; and, if the server answered, `equal` of them, `detections` in all, `p50_ms` and
       `p99_ms` of a request, `memory_mb` of the server at its peak.
     """
-    found = {"pictures": len(records), "problems": []}
+    problems: list[str] = []
+    found = {"pictures": len(records), "problems": problems}
     try:
         with started_server(model) as server:
             # Loads here while the server starts.
@@ -77,7 +78,7 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
             answers, latencies_ms = _ask(server, _warm_up_pictures(model), _pictures(records))
             memory_mb = server.peak_memory_mb()
     except DataError as error:
-        found["problems"].append(str(error))
+        problems.append(str(error))
         return found
     differences = [
         find_difference(*pair, limits.score_tolerance, kept)
@@ -93,12 +94,12 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
         (name, text) for name, text in zip(_names(records), differences, strict=True) if text
     ]
     if unequal:
-        found["problems"].append(
+        problems.append(
             f"{len(unequal)} of {len(records)} pictures get other detections from the server than "
             f"from {EXAMPLES_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); "
             f"the first, {unequal[0][0]}: {unequal[0][1]}"
         )
-    found["problems"] += broken_limits(found, limits)
+    problems += broken_limits(found, limits)
     return found
 
 

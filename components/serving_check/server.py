@@ -58,7 +58,8 @@ class CheckedServer:
         """The most memory the process has held so far, in MB of 10^6 bytes."""
         self.check_alive()
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        return int(kilobytes) * 1024 / 1e6
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()
