@@ -4,12 +4,16 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from data.console import quiet
 from engines.local import missing as engines_missing
 
 quiet()
+# The time of one example says nothing on a machine that does other things as well.
+hypothesis.settings.register_profile("no_deadline", deadline=None)
+hypothesis.settings.load_profile("no_deadline")
 # A shell's background jobs ignore SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

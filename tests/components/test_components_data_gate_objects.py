@@ -72,7 +72,7 @@ SIDES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, np.nan, np.inf, 
 
 
 @given(hypothesis_numpy.arrays(float, (4, 4), elements=SIDES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_box_is_fine_if_clipping_leaves_it_as_it_is(boxes):
     names = ["cat"] * len(boxes)
     with np.errstate(all="ignore"):

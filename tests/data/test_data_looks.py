@@ -102,7 +102,7 @@ LOOKS = st.lists(
 
 
 @given(LOOKS, st.integers(-1, 16))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_near_pairs_are_all_pairs_of_different_splits_within_the_distance(pictures, most):
     pictures = [(split, f"r{index}", look) for index, (split, look) in enumerate(pictures)]
     expected = {

@@ -38,7 +38,7 @@ def test_confusion_without_anything(accumulator):
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_object_and_detection_is_in_the_matrix_once(seed, threshold):
     random = np.random.default_rng(seed)
 

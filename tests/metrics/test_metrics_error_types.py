@@ -159,7 +159,7 @@ PICTURES = st.lists(
 
 
 @given(PICTURES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_error_has_one_kind_and_no_correction_hurts(pictures):
     accumulator = accumulate(*pictures)
     analysis = analyse(accumulator)

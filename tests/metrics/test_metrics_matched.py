@@ -32,7 +32,7 @@ def assert_equal(found, expected):
 
 
 @given(PICTURES, st.integers(0, 3))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_matched_apart_scored_together(pictures, cut):
     single = match_each(pictures)[::-1]
     found, expected = (
@@ -45,7 +45,7 @@ def test_matched_apart_scored_together(pictures, cut):
 
 
 @given(PICTURES, st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_taken_pictures_are_scored_as_if_added(pictures, data):
     images = data.draw(st.lists(st.integers(0, len(pictures) - 1), max_size=6))
     single = match_each(pictures)

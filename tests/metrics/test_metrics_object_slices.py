@@ -41,7 +41,7 @@ def on_an_object(found, truth):
 
 
 @given(PICTURES, st.sampled_from(object_slices.NAMES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_everything_outside_counts_as_difficult(pictures, name):
     changed = []
     for truth, found in pictures:

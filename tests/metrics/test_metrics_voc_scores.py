@@ -106,7 +106,7 @@ def loop_ap(hits, positives):
 
 
 @given(PICTURES, st.sampled_from([Fraction(0), Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_agrees_with_a_loop_over_fractions(pictures, threshold):
     result = evaluate(accumulate(pictures), float(threshold))
     means = []
@@ -129,7 +129,7 @@ def test_agrees_with_a_loop_over_fractions(pictures, threshold):
 
 
 @given(PICTURES, st.randoms(use_true_random=False), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_order_and_any_partition_give_the_same_number(pictures, randomness, parts):
     expected = evaluate(accumulate(pictures))
     shuffled = randomness.sample(pictures, len(pictures))
@@ -147,7 +147,7 @@ def test_any_order_and_any_partition_give_the_same_number(pictures, randomness, 
 
 
 @given(PICTURES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pairs_in_small_pieces_change_nothing(pictures):
     columns = accumulate(pictures).columns()
     groups = matching.by_picture_and_class(columns, len(CLASSES))

@@ -15,14 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import settings
 from PIL import Image, ImageColor
 
 from data.palette import class_colour
-
-# The time of one example says nothing on a machine that does other things as well.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 CLASS_NAMES = ("red", "green", "blue")
 MAX_DETECTIONS = 5

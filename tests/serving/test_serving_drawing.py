@@ -59,7 +59,7 @@ def test_small_pictures_are_enlarged_by_a_whole_factor(size):
     assert 300 <= max(drawing.size) < 600
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(*[st.floats(allow_nan=True, width=32)] * 4), max_size=4),
     st.tuples(st.integers(1, 400), st.integers(1, 400)),

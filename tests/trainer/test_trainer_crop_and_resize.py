@@ -109,7 +109,7 @@ def test_any_window_equals_a_plain_loop(window, flip):
     np.testing.assert_allclose(found, _shown(image, placement, 24), atol=_TOLERANCE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     extent=st.tuples(st.integers(1, 600), st.integers(1, 600)),
     origin=st.tuples(st.floats(-3, 0.9), st.floats(-3, 0.9)),
