@@ -22,9 +22,10 @@ TFX_PYTHON ?= $(PYTHONS_$(TFX))
 run: $(VENV)/.ready
 	$(BIN)/ssd run
 
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# In the order of tests/conftest.py: slow files first.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Everything but whole pipelines, which take most of the time.
+# Everything but pipelines, engines and whole trainings, which take most of the time.
 check: lint
 	$(PYTEST) -m "not e2e"
 

@@ -47,6 +47,7 @@ def test_writes_splits_and_report(tmp_path, voc_root, voc_year, make_xml):
     assert list(output.parent.iterdir()) == [output]
 
 
+@pytest.mark.e2e
 def test_same_bytes_with_more_worker_processes(tmp_path, voc_root, voc_year):
     voc_year.write_list("trainval", [voc_year.add(f"{n:06d}") for n in range(10, 30)])
     convert(voc_root, tmp_path / "one", **_LISTS)

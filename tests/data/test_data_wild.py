@@ -4,6 +4,8 @@ import importlib.util
 import json
 from types import SimpleNamespace
 
+import pytest
+
 from data.convert import main
 
 # Their expectations contradict their files: the first has a dog in b.jpg, by its categories, and
@@ -14,6 +16,7 @@ _CONTRADICTORY = {
 }
 
 
+@pytest.mark.e2e
 def test_wild_cases(voc_fixtures, monkeypatch, capsys):
     folder = voc_fixtures / "wild"
     spec = importlib.util.spec_from_file_location("check", folder / "check.py")

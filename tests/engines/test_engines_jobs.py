@@ -22,6 +22,8 @@ from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from tests.engines.running import free_port, wait_for
 
+pytestmark = pytest.mark.e2e
+
 _CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
 _PICTURES = 44
 _LISTS = [f"--{split}={name}" for split, names in SPLIT_LISTS.items() for name in names]

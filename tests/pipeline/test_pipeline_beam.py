@@ -23,6 +23,8 @@ from pipeline.pipeline import create_pipeline
 from pipeline.progress import run_with_progress
 from trainer.input_pipeline import TransformedRecords
 
+pytestmark = pytest.mark.e2e
+
 _SPLITS = ("train", "eval", "test")
 _PICTURES = 22
 _CONFIG = load_config("sample")

@@ -225,6 +225,7 @@ def test_it_is_taken_whole_or_not_at_all(finish, taken, tmp_path, monkeypatch):
     assert taken(_longer()) == _LAST
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("tiny_detector")
 def test_it_ends_as_a_longer_training_does(
     make, transform_folder, sample_classes, tmp_path, monkeypatch, messages

@@ -46,8 +46,11 @@ def tensorflow_steps(images):
 # The pyramid's last map has one cell: normalised over three pictures, rounding errors grow.
 @pytest.mark.parametrize(
     ("size", "tolerance"),
-    [(128, 1e-4), (96, 1e-3), (64, 1e-4)],
-    ids=["small", "lite0", "vgg16"],
+    [
+        pytest.param(128, 1e-4, id="small"),
+        pytest.param(96, 1e-3, id="lite0", marks=pytest.mark.e2e),
+        pytest.param(64, 1e-4, id="vgg16", marks=pytest.mark.e2e),
+    ],
 )
 def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size, tolerance):
     images = np.random.default_rng(0).uniform(0, 255, (3, size, size, 3)).astype(np.float32)

@@ -57,6 +57,7 @@ def _is_plain(path) -> bool:
     return bool(large) and not any(item.difficult for item in annotation.objects)
 
 
+@pytest.mark.e2e
 def test_pictures_are_learnt_by_heart(tmp_path, voc_root):
     convert(voc_root, tmp_path / "records", ConversionOptions(eval_fraction=0))
     schema = read_schema(VOC_SCHEMA)

@@ -196,6 +196,7 @@ def _train(folder, inputs, sample_classes, patch=None):
         return summary["exported"], {key: best[key] for key in best}
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("unexported")
 def test_a_killed_training_chooses_as_one_that_was_not(inputs, sample_classes, tmp_path):
     """Killed after the evaluation of a step and before its checkpoint."""

@@ -156,6 +156,7 @@ def _assert_close(results, wanted):
         np.testing.assert_allclose(values, wanted_weights[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.e2e
 def test_a_process_alone_trains(alone):
     losses, weights = alone
     assert list(losses) == list(range(1, _STEPS + 1))
@@ -163,12 +164,14 @@ def test_a_process_alone_trains(alone):
     assert len(weights) == 20
 
 
+@pytest.mark.e2e
 def test_two_devices_train_as_one(alone, start, tmp_path):
     results = _finish(tmp_path, start(tmp_path, VIRTUAL_DEVICES="2"))
     assert "devices=2xCPU" in (tmp_path / "log").read_text()
     _assert_close(results, alone)
 
 
+@pytest.mark.e2e
 def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
     """`kill -9` after step 5: the last checkpoint is that of step 4."""
     assert start(tmp_path, KILL_AT="5").wait(timeout=600) == -9
@@ -224,6 +227,7 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
     _assert_close(_results(tmp_path), alone)
 
 
+@pytest.mark.e2e
 def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start, tmp_path):
     """The chief has the checkpoint of step 4, the other a folder of its own without any."""
     folders = (tmp_path / "chief", tmp_path / "other")
