@@ -25,6 +25,13 @@ def pytest_report_header() -> str:
     return ""
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files that take minutes first: none is left for one worker while others have ended."""
+    slow = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def voc_fixtures() -> Path:
     """Folder with the real VOC pictures and oracles; skips where it is not at hand."""

@@ -1,5 +1,8 @@
 """Command lines as a user runs them, each in a process of its own, and a run to share."""
 
+import fcntl
+import json
+import os
 import re
 import subprocess
 import sys
@@ -60,10 +63,16 @@ def run(run_python):
 
 @pytest.fixture(scope="session")
 def first(run, tmp_path_factory):
-    """A first run of everything; `output` is its folder."""
-    output = tmp_path_factory.mktemp("sample")
-    # Where the run would draw the whole data set.
-    draw_sample(output / "sample" / code_version("data.sample"), images=_PICTURES)
-    found = run(output, settings=["evaluator.min_map=0"])
-    found.output = output
-    return found
+    """A first run of everything, the same for all of pytest's workers; `output` is its folder."""
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each worker a folder in the one of all.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    output, result = base / "first", base / "first.json"
+    with (base / "first.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not result.exists():
+            # Where the run would draw the whole data set.
+            draw_sample(output / "sample" / code_version("data.sample"), images=_PICTURES)
+            found = run(output, settings=["evaluator.min_map=0"])
+            result.write_text(json.dumps(vars(found)))
+    return SimpleNamespace(**json.loads(result.read_text()), output=output)
