@@ -93,18 +93,24 @@ def test_a_run_that_starts_later_goes_on_with_the_same_batches(batches, uninterr
             np.testing.assert_array_equal(part, same_part)
 
 
+_REPLICATED = {"augmentation": "paper", "batch_size": 6, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def whole(batches):
+    return batches(4, first_step=1, **_REPLICATED)
+
+
 @pytest.mark.parametrize(("workers", "devices"), [(1, 2), (2, 1), (3, 2)])
 def test_replicas_have_the_parts_of_the_same_batches(
-    shards, transformed_records, batches, workers, devices
+    shards, transformed_records, whole, workers, devices
 ):
-    fields = {"augmentation": "paper", "batch_size": 6, "seed": 3}
-    whole = batches(4, first_step=1, **fields)
     part = 6 // workers // devices
     parts = []
     for worker in range(workers):
         context = tf.distribute.InputContext(workers, worker, workers * devices)
         dataset = input_pipeline.training_batches(
-            shards, transformed_records, _config(**fields), _SIZE, _RECORDS, 1, context=context
+            shards, transformed_records, _config(**_REPLICATED), _SIZE, _RECORDS, 1, context=context
         )
         parts.append(list(itertools.islice(dataset.as_numpy_iterator(), 4 * devices)))
     for step, (images, boxes, labels) in enumerate(whole):
