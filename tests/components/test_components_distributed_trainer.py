@@ -315,11 +315,15 @@ def arguments(tmp_path):
         (outside / "examples" / split / "data-0.gz").write_text(split)
     (volume / "transform").mkdir(parents=True)
     (outside / "run").mkdir()
+    (outside / "base").mkdir()
+    (outside / "base" / "base.txt").write_text("base")
     values = dict.fromkeys(ARGUMENTS)
     values |= {
         "train_files": [str(outside / "examples/train/*")],
         "eval_files": [str(outside / "examples/eval/*")],
         "transform_graph_path": str(volume / "transform"),
+        "base_model": str(outside / "base"),
+        "hyperparameters": {"values": {"learning_rate": 0.5}},
         "serving_model_dir": str(outside / "model/Format-Serving"),
         "model_run_dir": str(outside / "run"),
         "custom_config": {
@@ -338,6 +342,7 @@ def _train_as_a_worker(body):
     for key, name in (("train_files", "train"), ("eval_files", "eval")):
         (pattern,) = getattr(given, key)
         assert [p.read_text() for p in Path(pattern).parent.glob("*")] == [name]
+    assert (Path(given.base_model) / "base.txt").read_text() == "base"
     targets = {"model": given.serving_model_dir, "run": given.model_run_dir}
     for name, target in targets.items():
         Path(target).mkdir(parents=True)
@@ -359,7 +364,9 @@ def test_run_fn_gives_the_workers_what_they_need_and_fetches_the_model(
     (seen,) = given
     volume = tmp_path / "volume"
     assert seen.transform_graph_path == arguments.transform_graph_path
-    assert all(Path(p).is_relative_to(volume) for p in (*seen.train_files, seen.model_run_dir))
+    places = (*seen.train_files, *seen.eval_files, seen.base_model, seen.model_run_dir)
+    assert all(Path(path).is_relative_to(volume) for path in places)
+    assert seen.hyperparameters == arguments.hyperparameters
     assert (Path(arguments.serving_model_dir) / "model.txt").read_text() == "model"
     assert (Path(arguments.model_run_dir) / "run.txt").read_text() == "run"
     assert list((volume / "work").iterdir()) == []

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from components.evaluator import standalone
+from data.errors import DataError
 from metrics import voc
 from metrics.detection_files import file_name
 from pipeline import evaluate
@@ -55,6 +57,20 @@ def evaluated(places):
     )
     assert status == 0
     return output
+
+
+def test_beam_does_it_where_asked(places, tmp_path, monkeypatch):
+    given = []
+
+    def evaluate_model(*_, beam_args, **__):
+        given.append(beam_args)
+        raise DataError("stopped")
+
+    monkeypatch.setattr(standalone, "evaluate_model", evaluate_model)
+    words = ["--model", places / "good", "--data", places / "records", "--output", tmp_path / "out"]
+    beam = ["--beam", "multiprocess", "--", "--direct_num_workers=2"]
+    assert evaluate.main([*map(str, words), *beam]) == 2
+    assert "--direct_num_workers=2" in given[0]
 
 
 def test_scores_are_those_of_the_metric(evaluated):

@@ -32,7 +32,7 @@ def started(tmp_path, monkeypatch):
             raise Stopped
 
         inputs = Inputs(tmp_path, {"train": "t/*"}, COMMON, Path(SAMPLE_SCHEMA), ("star",))
-        monkeypatch.setattr(local, "prepare", lambda *_: inputs)
+        monkeypatch.setattr(local, "prepare", lambda *given: found.update(read=given) or inputs)
         monkeypatch.setattr(local, "run_with_progress", run)
         config = load_config("sample", list(settings))
         config = dataclasses.replace(config, output=str(tmp_path / "output"))
@@ -44,7 +44,8 @@ def started(tmp_path, monkeypatch):
 
 
 def test_everything_of_a_run_lies_in_its_folder(started, tmp_path):
-    pipeline = started(beam_args=["--runner=X"])["pipeline"]
+    found = started(beam_args=["--runner=X"])
+    pipeline = found["pipeline"]
     output = str(tmp_path / "output")
     info = pipeline.pipeline_info
     assert (info.pipeline_name, info.pipeline_root) == ("ssd-sample", f"{output}/pipeline")
@@ -54,6 +55,7 @@ def test_everything_of_a_run_lies_in_its_folder(started, tmp_path):
     database = pipeline.metadata_connection_config.sqlite.filename_uri
     assert database == f"{output}/metadata.sqlite"
     assert pipeline.beam_pipeline_args == ["--runner=X"]
+    assert found["read"][2:] == (tmp_path / "output", ["--runner=X"])
 
 
 def test_the_schema_is_imported_under_a_name_that_its_content_decides(started, tmp_path):

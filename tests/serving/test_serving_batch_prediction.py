@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from serving import predict
+from serving import batch_prediction, predict
 from tests.serving.conftest import CLASS_NAMES, blob_picture
 
 
@@ -70,6 +70,21 @@ def test_a_folder_gives_what_predict_gives_and_lists_its_failures(run, photos, b
         "1 failed: see found/failures.jsonl",
     ]
     assert not (photos.parent / "detections").exists()
+
+
+def test_a_workers_batches_are_as_large_as_asked(run, photos, blob_model, monkeypatch):
+    asked = []
+
+    def written(*_, **options):
+        asked.append(options["batch_size"])
+        return batch_prediction.Written(0, 0, [])
+
+    monkeypatch.setattr(batch_prediction, "predict_on_beam", written)
+    given = photos, "--model", blob_model, "--beam", "direct", "--output", "found"
+    assert run(*given, "--batch-size", 3)[0] == 0
+    assert asked == [3]
+    batches = batch_prediction._Detector(blob_model, None, 3).batch_elements_kwargs()
+    assert (batches["min_batch_size"], batches["max_batch_size"]) == (3, 3)
 
 
 def test_two_workers_give_what_one_gives(run, photos, blob_model, tmp_path):

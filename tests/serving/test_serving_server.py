@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.server import main, parse_flags
+from serving import servable
+from serving.server import Server, main, parse_flags
 
 
 def _wait(condition, seconds=20.0):
@@ -56,6 +57,21 @@ def test_flags_of_tensorflow_serving_without_an_effect_are_accepted_with_a_warni
         assert f"--{flag}" in line
     parse_flags(["--model_base_path=/m", "--port=1"])
     assert capsys.readouterr().err == ""
+
+
+def test_flags_reach_what_they_limit(monkeypatch, tmp_path):
+    flags = ["--rest_api_num_threads=3", "--rest_api_timeout_in_ms=1500", "--max_requests=7"]
+    flags += ["--max_body_bytes=99", "--max_num_load_retries=4", "--enable_model_warmup=false"]
+    flags += ["--load_retry_interval_micros=2500000", "--rest_api_port=1"]
+    server = Server(parse_flags([f"--model_base_path={tmp_path}", *flags]))
+    backend, manager = server._backend, server._backend.manager
+    assert backend.executor._max_workers == 3
+    assert (backend.timeout_s, backend.places.limit, backend.max_body_bytes) == (1.5, 7, 99)
+    assert (manager._max_load_retries, manager._retry_interval_s) == (4, 2.5)
+    loaded = []
+    monkeypatch.setattr(servable, "Servable", lambda *given: loaded.append(given))
+    manager._load(tmp_path)
+    assert loaded == [(tmp_path, False)]
 
 
 def test_new_versions_broken_versions_and_removed_versions(start_server, save_adder, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from data.errors import DataError
 from tests.trainer.tiny import TINY
 from trainer import run
 from trainer.anchors import anchor_boxes
@@ -85,11 +86,17 @@ def test_the_step_to_export_is_chosen_on_the_eval_split(
 ):
     scores = []
     monkeypatch.setattr(run, "train", lambda *arguments: scores.append(arguments[-1](2)))
-    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-    served = SimpleNamespace(network=network, serving_examples=_finds(records))
+    network, other = (
+        keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, name="dense")])
+        for _ in range(2)
+    )
+    served = SimpleNamespace(network=other, serving_examples=_finds(records))
     _, best = job_of(eval_every=2).train(network, served, tmp_path)
     assert scores == [score]
     assert best == (2, score)
+    # What is kept as the best, and restored here, are the weights that were measured.
+    for value, wanted in zip(other.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, wanted)
 
 
 def test_without_eval_every_nothing_is_measured(job_of, tmp_path, monkeypatch):
@@ -113,6 +120,14 @@ def test_the_network_has_the_configured_precision_and_what_is_exported_float32(j
     layer = job.new_network().get_layer("conv8")
     assert layer.compute_dtype == precision.removeprefix("mixed_")
     assert job.new_detector().network.get_layer("conv8").compute_dtype == "float32"
+
+
+def test_a_network_starts_as_configured(job_of):
+    weights = {"backbone_weights": "/nowhere.h5"}
+    with pytest.raises(DataError, match="/nowhere.h5: no such file"):
+        job_of(**weights).new_network()
+    with pytest.raises(DataError, match=r"frozen_stages: 1, but .* no stages to freeze"):
+        job_of(frozen_stages=1, warm_start="latest").new_network()
 
 
 def test_the_seed_decides_the_first_weights_and_the_order_of_pictures(job_of):

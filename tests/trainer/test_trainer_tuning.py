@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import keras_tuner
@@ -24,7 +25,7 @@ from tfx.types.standard_artifacts import (
 from tfx.utils import json_utils
 
 from data.errors import DataError
-from trainer import checkpoints, export, run
+from trainer import checkpoints, export, run, tuning
 from trainer.config import TrainerConfig
 from trainer.run import with_values
 from trainer.tuning import search_space
@@ -125,14 +126,35 @@ def _read(artifacts):
     return json.loads(path.read_text())
 
 
-def test_a_trial_is_measured_once_when_its_steps_are_done(tuned):
+def _logged(tuned, tag):
+    """(step, value) of what all trials have written for TensorBoard under a tag."""
     (results,) = tuned["tuner_results"]
-    measured = []
     for log in sorted(Path(results.uri).parent.glob("**/events*")):
         for record in tf.data.TFRecordDataset(str(log)):
             event = tf.compat.v1.Event.FromString(record.numpy())
-            measured += [event.step for value in event.summary.value if value.tag == "eval/mAP"]
+            for value in event.summary.value:
+                if value.tag == tag:
+                    yield event.step, float(tf.make_ndarray(value.tensor))
+
+
+def test_a_trial_is_measured_once_when_its_steps_are_done(tuned):
+    measured = [step for step, _ in _logged(tuned, "eval/mAP")]
     assert measured == [TUNER["steps"]] * TUNER["trials"]
+
+
+def test_a_trial_trains_with_its_own_values(tuned):
+    # By the last step the warm-up is over, and the rate has fallen to a tenth.
+    rates = [10 * rate for step, rate in _logged(tuned, "learning_rate") if step == TUNER["steps"]]
+    wanted = [row["learning_rate"] for row in _read(tuned["tuner_results"])]
+    assert sorted(rates) == pytest.approx(sorted(wanted))
+
+
+def test_the_search_has_the_seed_of_the_training(tmp_path, monkeypatch):
+    job = SimpleNamespace(config=dataclasses.replace(CONFIG, seed=5), new_detector=lambda: None)
+    monkeypatch.setattr(tuning, "Job", SimpleNamespace(from_arguments=lambda _: job))
+    given = SimpleNamespace(custom_config={"tuner": TUNER}, working_dir=str(tmp_path))
+    oracle = tuning.tuner_fn(given).tuner.oracle
+    assert (oracle.seed, oracle.max_trials) == (5, TUNER["trials"])
 
 
 def test_trials_search_around_the_configured_values(tuned):
