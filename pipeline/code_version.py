@@ -104,10 +104,9 @@ def _references(name: str, path: Path, modified_ns: int) -> frozenset[str]:
                 source = ".".join([*above, *filter(None, [source])])
             # What is imported from a package may be a module of it.
             wanted.update(f"{source}.{alias.name}" for alias in node.names)
-    found = set(filter(None, map(_module_of, wanted)))
+    found = filter(None, map(_module_of, wanted))
     # Python loads the packages that a module lies in first.
-    found.update(above for module in [*found, name] for above in _packages(module))
-    return frozenset(found)
+    return frozenset([*found, *_packages(name)])
 
 
 def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:

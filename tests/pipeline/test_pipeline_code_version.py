@@ -83,6 +83,7 @@ def _files(*modules):
         ("with x:\n    import room.b", {"room/b.py"}),
         ("match x:\n    case 1:\n        import room.b", {"room/b.py"}),
         ("run([python, '-m', 'room.b', '--x'])", {"room/b.py"}),
+        ('run(\n    "-m",\n    "room.b",\n)', {"room/b.py"}),
         ("if TYPE_CHECKING:\n    pass\nelse:\n    import room.b", {"room/b.py"}),
         ("if not TYPE_CHECKING:\n    import room.b", {"room/b.py"}),
         # None of these is loaded.
@@ -123,6 +124,8 @@ def test_templates_beside_a_module_count(project):
     found = _files("room.entry")
     assert "room/inner/page.html" in found
     assert "room/inner/deep.pyc" not in found
+    project(room__entry="import room.inner")
+    assert "room/inner/page.html" in _files("room.entry")
 
 
 def test_an_unknown_module_is_an_error(project):
@@ -151,6 +154,18 @@ def test_a_renamed_template_matters(project):
     version = code_version("room.entry")
     (module._ROOT / "room" / "page.html").rename(module._ROOT / "room" / "other.html")
     assert code_version("room.entry") != version
+
+
+def test_where_a_file_ends_matters(project):
+    project(room__page_html="", room__rest_html="room/rest.html\0<p>")
+    version = code_version("room.entry")
+    project(room__page_html="room/rest.html\0", room__rest_html="<p>")
+    assert code_version("room.entry") != version
+
+
+def test_a_package_goes_before_a_module_of_its_name(project):
+    project(room__inner="", room__entry="import room.inner")
+    assert _files("room.entry") == {"room/__init__.py", "room/entry.py", "room/inner/__init__.py"}
 
 
 def test_an_edited_module_is_read_again(project):
