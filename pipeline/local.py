@@ -247,17 +247,20 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
 
 
 def _cells(score: Score) -> tuple[str, str]:
+    # A class without an object in the split has no AP.
+    value = "-" if math.isnan(score.value) else f"{score.value:.4f}"
     if math.isnan(score.lower):
-        return f"{score.value:.4f}", ""
+        return value, ""
     score = score.clipped()
-    return f"{score.value:.4f}", f"{score.lower:.4f} - {score.upper:.4f}"
+    return value, f"{score.lower:.4f} - {score.upper:.4f}"
 
 
 def _how_to_bound(score: Score) -> str:
     """What to set so that worse models than this one are not blessed."""
     expected = score.value if math.isnan(score.lower) else score.lower
     least = math.floor(100 * max(expected, 0)) / 100
-    return f"bound:   none; to refuse worse models, --set evaluator.min_map={least:.2f}"
+    how = f"; to refuse worse models, --set evaluator.min_map={least:.2f}" if least else ""
+    return f"bound:   none{how}"
 
 
 def _change(evaluation: Evaluation) -> str:

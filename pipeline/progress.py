@@ -145,9 +145,11 @@ def _gate(outputs: dict) -> str:
     lines = [f"{counted(errors, 'error')}, {counted(len(warnings), 'warning')}"]
     for split, counts in report["splits"].items():
         per_class = " ".join(f"{name}={n}" for name, n in counts["objects_per_class"].items())
-        lines.append(
-            f"  {split}: {counts['pictures']} pictures, {counts['objects']} objects: {per_class}"
+        pictures, objects = (
+            counted(counts["pictures"], "picture"),
+            counted(counts["objects"], "object"),
         )
+        lines.append(f"  {split}: {pictures}, {objects}: {per_class}")
     return "\n".join(lines + [f"  warning: {line}" for line in lines_of(warnings)])
 
 

@@ -10,6 +10,7 @@ from components.data_gate.scan import Leak, Scan
 from components.data_gate.shift import Shift
 from data import fields
 from data.errors import DataError
+from data.problems import counted
 from data.splits import TRAIN
 
 ERROR = "error"
@@ -192,4 +193,7 @@ def _count_texts(
         if missing:
             yield "classes", f"{split}: no {', '.join(missing)}"
         if count["pictures"] < config.min_pictures:
-            yield "sizes", f"{split}: {count['pictures']} pictures, under {config.min_pictures}"
+            yield (
+                "sizes",
+                f"{split}: {counted(count['pictures'], 'picture')}, under {config.min_pictures}",
+            )

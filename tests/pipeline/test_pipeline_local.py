@@ -1,6 +1,7 @@
 """What a local run says at its end."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -30,6 +31,30 @@ def evaluation(change=None, counted=0.0):
 def test_the_change_and_whether_it_counts(arguments, text):
     line = local._change(evaluation(*arguments))
     assert line.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("score", "cells"),
+    [
+        (Score(0.5), ("0.5000", "")),
+        (Score(0.97, 0.9, 1.04), ("0.9700", "0.9000 - 1.0000")),
+        (Score(math.nan), ("-", "")),
+    ],
+)
+def test_a_class_without_objects_has_no_ap(score, cells):
+    assert local._cells(score) == cells
+
+
+@pytest.mark.parametrize(
+    ("score", "end"),
+    [
+        (Score(0.519), "evaluator.min_map=0.51"),
+        (Score(0.6, 0.519, 0.7), "evaluator.min_map=0.51"),
+        (Score(0.001), "bound:   none"),
+    ],
+)
+def test_a_bound_is_named_where_there_is_one_to_set(score, end):
+    assert local._how_to_bound(score).endswith(end)
 
 
 @pytest.mark.parametrize(
