@@ -53,7 +53,7 @@ from data.settings import field_types
 from data.splits import EVAL, TEST, TRAIN
 from pipeline.baseline import MetadataBaselines
 from pipeline.code_version import add_code_versions, code_version
-from pipeline.config import Config, ServingConfig
+from pipeline.config import PRESETS, Config, ServingConfig
 from pipeline.evaluation import EXTRACTORS, evaluation_config
 from trainer import reporting
 from trainer.config import LATEST
@@ -169,6 +169,13 @@ def _data_components(config: Config, inputs: Inputs, baselines: Baselines) -> li
         detector=config.trainer.detector,
         anchors=config.trainer.anchors,
         matching_iou=config.trainer.matching_iou,
+        presets=json.dumps(
+            {
+                name: (preset.trainer.detector, preset.trainer.anchors)
+                for name, preset in PRESETS.items()
+                if preset.data.schema != "sample"
+            }
+        ),
     )
     verdict = DataVerdict(report=gate.outputs["report"])
     return [example_gen, statistics_gen, schema_gen, validator, baseline, gate, verdict]

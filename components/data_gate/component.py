@@ -39,6 +39,7 @@ def DataGate(
     detector: Parameter[str],
     anchors: Parameter[str],
     matching_iou: Parameter[float],
+    presets: Parameter[str],
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
@@ -47,6 +48,7 @@ def DataGate(
     config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
         and the names of the schema.
     detector, anchors: whose anchors have to match the objects, at `matching_iou` or more.
+    presets: those to name where they would match more: detector and anchors of each, as JSON.
     baseline: statistics of the latest blessed model's data.
     """
     settings = json.loads(config)
@@ -59,14 +61,17 @@ def DataGate(
     )
     counts = {split: gate.count_objects(proto) for split, proto in protos.items()}
     tf.io.gfile.makedirs(report.uri)
+    own = anchor_spec(detector, anchors)
+    others = {name: anchor_spec(*layout) for name, layout in json.loads(presets).items()}
     scanned = scan(
         beam_pipeline,
         {split: f"{examples.uri}/Split-{split}/*" for split in splits},
         names,
-        anchor_spec(detector, anchors),
+        own,
         matching_iou,
         settings.leak_distance,
         f"{report.uri}/found.jsonl",
+        {name: spec for name, spec in others.items() if spec != own},
     )
     shifts = measure_shifts(
         protos,

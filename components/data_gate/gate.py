@@ -174,15 +174,28 @@ def _leak_text(leak: Leak) -> str:
 
 
 def _anchor_texts(scan: Scan, config: DataGateConfig) -> Iterable[tuple[str, str]]:
+    limit = config.max_unmatchable
     for split, facts in sorted(scan.splits.items()):
-        share = facts.unmatchable / facts.objects if facts.objects else 0.0
-        if share > config.max_unmatchable:
-            yield (
-                "anchors",
-                f"{split}: {share:.1%} of {facts.objects:,} objects match no anchor, "
-                f"above {config.max_unmatchable:.1%}; a detector with smaller anchors or "
-                "a larger input sees more",
-            )
+
+        def share(count: int, of: int = facts.objects) -> str:
+            return f"{count / of:.1%}"
+
+        if facts.unmatchable <= limit * facts.objects:
+            continue
+        kinds = sorted(facts.misfits.items(), key=lambda item: -item[1])
+        named = ", ".join(f"{count:,} {kind} ({share(count)})" for kind, count in kinds)
+        text = (
+            f"{split}: {facts.unmatchable:,} of {counted(facts.objects, 'object')} "
+            f"({share(facts.unmatchable)}) match no anchor, above {limit:.1%}: {named}"
+        )
+        best = min(facts.of_others, key=facts.of_others.__getitem__, default=None)
+        left = facts.of_others[best] if best else facts.unmatchable
+        if left >= facts.unmatchable:
+            yield "anchors", f"{text}. No preset has anchors for more of them"
+        elif left > limit * facts.objects:
+            yield "anchors", f"{text}. No preset matches enough; {best} would leave {share(left)}"
+        else:
+            yield "anchors", f"{text}. Preset {best} would leave {share(left)}"
 
 
 def _count_texts(

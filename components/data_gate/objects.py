@@ -9,6 +9,10 @@ from trainer.anchors import AnchorSpec, anchor_boxes
 
 SAME_OBJECT_IOU = 0.95
 
+# Why no anchor matches an object.
+TOO_SMALL, TOO_LARGE, TOO_TALL, TOO_WIDE = "too small", "too large", "too tall", "too wide"
+BETWEEN = "between two anchors"
+
 # Coordinates are float32; a border may be off by a rounding error.
 _ROUNDING = 1e-6
 
@@ -46,6 +50,8 @@ class AnchorGrid:
 
     def __init__(self, spec: AnchorSpec) -> None:
         self._levels = []
+        shapes = [shape for level in range(len(spec.feature_sizes)) for shape in spec.shapes(level)]
+        self._shapes = np.array(shapes) / spec.image_size
         anchors = anchor_boxes(spec).astype(np.float64)
         for level, size in enumerate(spec.feature_sizes):
             count = size * size * spec.per_cell(level)
@@ -67,9 +73,24 @@ class AnchorGrid:
                 [anchors[..., :2] - anchors[..., 2:] / 2, anchors[..., :2] + anchors[..., 2:] / 2],
                 axis=-1,
             )
-            for shape in range(corners.shape[1]):
-                best = np.maximum(best, box_iou(boxes, corners[:, shape]))
+            shapes = corners.shape[1]
+            overlap = box_iou(np.repeat(boxes, shapes, axis=0), corners.reshape(-1, 4))
+            best = np.maximum(best, overlap.reshape(-1, shapes).max(axis=1, initial=0.0))
         return best
+
+    def misfits(self, boxes: np.ndarray, matching_iou: float) -> list[str]:
+        """Why no anchor matches the boxes [n, 4], none of which reaches `matching_iou`."""
+        size = boxes[:, 2:] - boxes[:, :2]
+        area, areas = size.prod(axis=1), self._shapes.prod(axis=1)
+        shared = np.minimum(size[:, None], self._shapes).prod(axis=-1)
+        # As if an anchor of each shape had the box's centre.
+        fits = (shared / (area[:, None] + areas - shared)).max(axis=1) >= matching_iou
+        kinds = np.select(
+            [fits, area < areas.min(), area > areas.max(), size[:, 0] > size[:, 1]],
+            [BETWEEN, TOO_SMALL, TOO_LARGE, TOO_TALL],
+            TOO_WIDE,
+        )
+        return kinds.tolist()
 
 
 def _text(box: np.ndarray) -> str:

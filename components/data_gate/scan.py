@@ -3,11 +3,13 @@
 Only hashes and findings travel between workers, so memory does not grow with the pictures' bytes.
 """
 
+import functools
 import hashlib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import apache_beam as beam
 import numpy as np
@@ -50,10 +52,25 @@ class Leak:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Objects with a usable box in a split, and how many of them no anchor can match."""
+    """Objects with a usable box in a split, and how many of them no anchor can match.
+
+    `misfits` counts those by what they are, as in `AnchorGrid.misfits`, and `of_others` those that
+    the anchors of other detectors cannot match, by their names.
+    """
 
     objects: int = 0
     unmatchable: int = 0
+    misfits: Mapping[str, int] = field(default_factory=dict)
+    of_others: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "SplitFacts") -> "SplitFacts":
+        names = {*self.of_others, *other.of_others}
+        return SplitFacts(
+            self.objects + other.objects,
+            self.unmatchable + other.unmatchable,
+            dict(Counter(self.misfits) + Counter(other.misfits)),
+            {name: self.of_others.get(name, 0) + other.of_others.get(name, 0) for name in names},
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,7 @@ def scan(
     matching_iou: float,
     leak_distance: int,
     path: str,
+    others: Mapping[str, AnchorSpec] | None = None,
 ) -> Scan:
     """Reads the TFRecords of each split.
 
@@ -90,12 +108,14 @@ def scan(
     matching_iou: IoU with an anchor from which an object can be learnt.
     leak_distance: see `DataGateConfig`.
     path: of a file for what the pipeline finds, in a place that its workers see; it is removed.
+    others: anchors to compare with, by name.
     """
+    look = functools.partial(_Look, fields, anchors, matching_iou, others or {})
     with pipeline:
         pictures = [
             pipeline
             | f"Read {split}" >> beam.io.ReadFromTFRecord(pattern)
-            | f"Look {split}" >> beam.ParDo(_Look(split, fields, anchors, matching_iou))
+            | f"Look {split}" >> beam.ParDo(look(split))
             for split, pattern in patterns.items()
         ] | beam.Flatten()
         same = (
@@ -143,15 +163,22 @@ class _Look(beam.DoFn):
     """Everything that can be said of one record by itself."""
 
     def __init__(
-        self, split: str, fields: Fields, anchors: AnchorSpec, matching_iou: float
+        self,
+        fields: Fields,
+        anchors: AnchorSpec,
+        matching_iou: float,
+        others: Mapping[str, AnchorSpec],
+        split: str,
     ) -> None:
         self._split = split
         self._fields = fields
         self._anchors = anchors
         self._matching_iou = matching_iou
+        self._others = others
 
     def setup(self) -> None:
         self._grid = AnchorGrid(self._anchors)
+        self._other_grids = {name: AnchorGrid(spec) for name, spec in self._others.items()}
 
     def process(self, record: bytes) -> Iterator[_Picture]:
         features = tf.train.Example.FromString(record).features.feature
@@ -179,7 +206,6 @@ class _Look(beam.DoFn):
         found["boxes"] = box_problems(boxes, classes)
         found["duplicates"] = repeated_objects(boxes, classes)
         usable = boxes[is_usable(boxes)]
-        unmatchable = self._grid.best_iou(usable) < self._matching_iou
         yield _Picture(
             split=self._split,
             record_id=record_id,
@@ -190,7 +216,19 @@ class _Look(beam.DoFn):
                 for check, texts in found.items()
                 for text in texts
             ),
-            facts=SplitFacts(len(usable), int(unmatchable.sum())),
+            facts=self._facts(usable),
+        )
+
+    def _facts(self, boxes: np.ndarray) -> SplitFacts:
+        def unmatchable(grid: AnchorGrid) -> np.ndarray:
+            return grid.best_iou(boxes) < self._matching_iou
+
+        own = unmatchable(self._grid)
+        return SplitFacts(
+            len(boxes),
+            int(own.sum()),
+            dict(Counter(self._grid.misfits(boxes[own], self._matching_iou))),
+            {name: int(unmatchable(grid).sum()) for name, grid in self._other_grids.items()},
         )
 
 
@@ -230,8 +268,7 @@ def _least_distance(distances: Iterable[int | None]) -> int | None:
 
 
 def _sum(facts: Iterable[SplitFacts]) -> SplitFacts:
-    facts = list(facts)
-    return SplitFacts(sum(f.objects for f in facts), sum(f.unmatchable for f in facts))
+    return sum(facts, SplitFacts())
 
 
 def _read(path: str) -> Scan:

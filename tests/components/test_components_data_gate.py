@@ -112,14 +112,15 @@ FINDINGS = {
     "pictures": {"problems": [RecordProblem("pictures", "train", "r", "cannot be decoded")]},
     "boxes": {"problems": [RecordProblem("boxes", "train", "r", "no area")]},
     "duplicates": {"problems": [RecordProblem("duplicates", "train", "r", "IoU 1")]},
-    "anchors": {"facts": {"train": SplitFacts(100, 26)}},
+    "anchors": {"facts": {"train": SplitFacts(100, 26, {"too tall": 2, "too small": 24})}},
     "classes": {"counts": {"test": {"pictures": 100, "objects_per_class": {"cat": 1}}}},
     "sizes": {"counts": {"test": {"pictures": 99, "objects_per_class": {"cat": 1, "dog": 1}}}},
     "skew": {"shifts": [Shift("skew", "split eval", "f", "distance", 0.2, 0.1)]},
     "drift": {"shifts": [Shift("drift", "before", "f", "distance", 0.2, 0.1)]},
 }
 TEXTS = {
-    "anchors": "train: 26.0% of 100 objects match no anchor, above 25.0%",
+    "anchors": "train: 26 of 100 objects (26.0%) match no anchor, above 25.0%: "
+    "24 too small (24.0%), 2 too tall (2.0%). No preset has anchors for more of them",
     "classes": "test: no dog",
     "sizes": "test: 99 pictures, under 100",
     "skew": "f of train and split eval: distance 0.200, more than 0.1",
@@ -136,6 +137,20 @@ def test_each_check_warns_or_blocks_as_configured(check):
     (finding,) = judge(**FINDINGS[check], block_on=())
     assert finding.level == "warning"
     gate.refuse_errors([finding], "report")
+
+
+@pytest.mark.parametrize(
+    ("of_others", "advice"),
+    [
+        ({"fine": 12, "coarse": 90}, "Preset fine would leave 12.0%"),
+        ({"fine": 30, "coarse": 90}, "No preset matches enough; fine would leave 30.0%"),
+        ({"fine": 40}, "No preset has anchors for more of them"),
+    ],
+)
+def test_unmatched_objects_are_told_with_the_preset_that_would_match_them(of_others, advice):
+    facts = {"train": SplitFacts(100, 40, {"too small": 40}, of_others), "test": SplitFacts()}
+    (finding,) = judge(facts=facts)
+    assert finding.text.endswith(f"40 too small (40.0%). {advice}")
 
 
 def test_a_shift_within_its_limit_is_no_finding():
@@ -232,6 +247,7 @@ def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config
             detector="ssd128-small",
             anchors="paper",
             matching_iou=0.5,
+            presets=json.dumps({"fine": ("ssd300-lite0", "paper")}),
             beam_pipeline=pipeline,
         )
     report = json.loads((folder / "report" / DATA_GATE_FILE).read_text())

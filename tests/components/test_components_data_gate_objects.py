@@ -1,5 +1,7 @@
 """Checks of boxes, and the best anchor of a box against trying all anchors."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,6 +38,28 @@ def test_an_anchor_matches_itself_and_no_boxes_are_no_problem():
     boxes = np.asarray(to_corners(anchors.anchor_boxes(anchors.SSD128).astype(np.float64)))
     np.testing.assert_allclose(grid.best_iou(boxes[::7]), 1.0, atol=1e-6)
     assert grid.best_iou(np.zeros((0, 4))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "kind"),
+    [
+        (0.04, 0.04, "too small"),
+        (0.02, 0.08, "too small"),
+        (0.9, 0.04, "too tall"),
+        (0.04, 0.9, "too wide"),
+        (1.0, 1.0, "too large"),
+        (0.2, 0.2, "between two anchors"),
+    ],
+)
+def test_what_no_anchor_matches_is_said(height, width, kind):
+    spec = dataclasses.replace(
+        anchors.SSD300,
+        max_sizes=(60, 111, 162, 180, 190, 200),
+        min_sizes=(30, 60, 111, 162, 180, 190),
+    )
+    box = np.array([(0.0, 0.0, height, width)])
+    assert AnchorGrid(spec).misfits(box, 0.5) == [kind]
+    assert AnchorGrid(spec).misfits(box[:0], 0.5) == []
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from PIL import Image
 from components.data_gate.scan import SplitFacts, scan
 from data.fields import COMMON, HIKAPOK
 from tests.components.gate_records import BOX, jpeg, record, write
-from trainer.anchors import SSD128
+from trainer.anchors import SSD128, SSD300_FINE
 
 
-def scan_of(folder, splits, fields=COMMON, leak_distance=40, matching_iou=0.5):
+def scan_of(folder, splits, fields=COMMON, leak_distance=40, matching_iou=0.5, others=None):
     """Scans records by split."""
     patterns = {
         split: str(write(folder / f"Split-{split}" / "data.gz", records))
@@ -23,7 +23,9 @@ def scan_of(folder, splits, fields=COMMON, leak_distance=40, matching_iou=0.5):
     }
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"]))
     return scan(
-        pipeline, patterns, fields, SSD128, matching_iou, leak_distance, str(folder / "found")
+        *(pipeline, patterns, fields, SSD128, matching_iou, leak_distance),
+        str(folder / "found"),
+        others,
     )
 
 
@@ -69,6 +71,16 @@ def test_an_object_must_reach_the_matching_iou_with_an_anchor(tmp_path):
         for iou in (0.001, 0.5, 0.999)
     ]
     assert unmatchable == [0, 1, 2]
+
+
+def test_unmatched_objects_are_counted_by_kind_and_for_other_anchors(tmp_path):
+    small, wide = (0.5, 0.5, 0.58, 0.58), (0.5, 0.0, 0.56, 1.0)
+    records = [record(f"{n}", [("star", BOX), ("ring", small), ("ring", wide)]) for n in range(3)]
+    others = {"fine": SSD300_FINE, "own": SSD128}
+    found = scan_of(tmp_path, {"train": records, "test": [record("none")]}, others=others).splits
+    misfits = {"too small": 3, "too wide": 3}
+    assert found["train"] == SplitFacts(9, 6, misfits, {"fine": 3, "own": 6})
+    assert found["test"] == SplitFacts(of_others={"fine": 0, "own": 0})
 
 
 @pytest.mark.parametrize("leak_distance", [-1, 40])
