@@ -11,6 +11,8 @@ DATA_GATE_FILE = "data_gate.json"
 # In DATA_GATE_FILE: ids of the training records that DropLeaks leaves out.
 EXCLUDED_RECORDS = "excluded_records"
 FACTS_FILE = "facts.json"
+# Of the records, beside the splits of the examples.
+ORIGIN_FILE = "origin.json"
 SERVING_CHECK_FILE = "serving_check.json"
 REPORT_FILE = "report.html"
 

@@ -5,8 +5,11 @@ GB for VOC 07+12 and 100 GB for COCO. The records are shuffled where they are wr
 training shuffles them again.
 """
 
+import json
+import posixpath
 import uuid
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
@@ -19,12 +22,17 @@ from tfx.proto import example_gen_pb2
 from tfx.types import Artifact, artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
+from components.artifacts import ORIGIN_FILE
 from data.errors import DataError
+from data.origin import read_origin
 from data.record_folder import read_records
 
 
 class Executor(BaseBeamExecutor):
-    """Copies the TFRecord files of each input split into a split of the same name."""
+    """Copies the TFRecord files of each input split into a split of the same name.
+
+    What the records say of their origin is kept beside the splits.
+    """
 
     def Do(
         self,
@@ -48,6 +56,8 @@ class Executor(BaseBeamExecutor):
             folder = artifact_utils.get_split_uri([examples], split.name)
             tf.io.gfile.makedirs(folder)
             copies += _copies(f"{base}/{split.pattern}", folder)
+        with tf.io.gfile.GFile(f"{examples.uri}/{ORIGIN_FILE}", "w") as file:
+            file.write(json.dumps(asdict(read_origin(_record_folder(base, config.splits[0])))))
         with self._make_beam_pipeline() as pipeline:
             _ = (
                 pipeline
@@ -73,6 +83,12 @@ def _copies(pattern: str, folder: str) -> Iterator[tuple[str, str]]:
         raise DataError(f"{pattern}: no TFRecord files. Convert the data again")
     for number, file in enumerate(files):
         yield file, f"{folder}/data_tfrecord-{number:05d}-of-{len(files):05d}.gz"
+
+
+def _record_folder(base: str, split: example_gen_pb2.Input.Split) -> str:
+    """The folder that has the split in a subfolder of its name, or in files."""
+    folder = posixpath.dirname(f"{base}/{split.pattern}")
+    return posixpath.dirname(folder) if posixpath.basename(folder) == split.name else folder
 
 
 def copy_shard(source: str, target: str) -> None:

@@ -6,6 +6,7 @@ are checked later, like VOC's, by the workers that convert them.
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -104,7 +105,9 @@ def select_coco(
         for split in SPLITS
     }
     names = tuple(categories[key] for key in sorted(categories, key=_order))
+    places = [path.resolve() for source in sources for path in (source.annotations, source.images)]
     chosen = Selection(
+        Path(os.path.commonpath(places)).name,
         dict.fromkeys(SPLITS, ()) if by_content else lists,
         tuple(_with_clear_names(pictures.values())),
         tuple(notes),

@@ -34,7 +34,7 @@ from data.options import AUTO, FAIL, ConversionOptions
 from data.output import whole_folder
 from data.paths import check_no_wildcard, local_path
 from data.problems import Unusable, wrapped
-from data.report import Report
+from data.report import REPORT_FILE, Report
 from data.schema import VOC_SCHEMA, class_names, make_schema, read_schema
 from data.settings import parse
 from data.splits import SPLITS
@@ -159,7 +159,7 @@ def _write(
         if options.on_error != FAIL:
             with (folder / "rejected.jsonl").open("w", encoding="utf-8") as file:
                 file.writelines(f"{json.dumps(row)}\n" for row in outcome.rows(selection, result))
-        report.save(folder / "report.json")
+        report.save(folder / REPORT_FILE)
         (folder / SCHEMA_FILE).write_text(text_format.MessageToString(schema), encoding="utf-8")
     return report
 

@@ -59,10 +59,11 @@ class Picture(NamedTuple):
 class Selection:
     """The lists taken for each split, their pictures, and what a user should know about both.
 
-    `shares` of train, eval and test are there where the content of a picture decides its split.
-    `loose` are problems of no picture.
+    `data_set` is the name of the folder that all is in. `shares` of train, eval and test are there
+    where the content of a picture decides its split. `loose` are problems of no picture.
     """
 
+    data_set: str
     lists: Mapping[str, tuple[str, ...]]
     pictures: tuple[Picture, ...]
     notes: tuple[str, ...]
@@ -79,6 +80,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
     Raises:
         DataError: no VOC data found, a named list is missing, or a list names no picture.
     """
+    data_set = voc_root.resolve().name
     folders = find_folders(voc_root)
     found = {name: path for folder in folders for name, path in folder.lists().items()}
     named = {split: tuple(getattr(options, split)) for split in SPLITS}
@@ -104,12 +106,12 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
         for split in SPLITS:
             listed = (p for name in lists[split] for p in _pictures(by_name, split, name, found))
             pictures += {picture.source_id: picture for picture in listed}.values()
-        return Selection(lists, tuple(pictures), tuple(notes))
+        return Selection(data_set, lists, tuple(pictures), tuple(notes))
     every = [_picture(folder, "", image_id) for folder in folders for image_id in _ids(folder)]
     if not every:
         raise DataError(f"{voc_root}: no annotation (*.xml) in {folders[0].annotations}")
     shares = options.shares or shares_of(DEFAULT_SPLIT)
-    return Selection(lists, tuple(every), tuple(notes), shares)
+    return Selection(data_set, lists, tuple(every), tuple(notes), shares)
 
 
 def find_folders(voc_root: Path) -> list[VocFolder]:

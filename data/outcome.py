@@ -32,6 +32,7 @@ def judge(selection: Selection, plan: Plan, result: Result) -> Report:
     _check_splits(selection, plan, result, rejected, hints)
     kinds = Counter(kind for item in rejected for kind in {p.kind for p in item.problems})
     return Report(
+        data_set=selection.data_set,
         lists=selection.lists,
         notes=(*_notes(selection, plan, result), *hints),
         pictures=len(selection.pictures),

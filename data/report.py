@@ -8,6 +8,9 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+# Beside the records.
+REPORT_FILE = "report.json"
+
 
 @dataclass(frozen=True)
 class Count:
@@ -47,11 +50,13 @@ class SplitCount:
 class Report:
     """What a conversion read and wrote; `pictures` = written in all splits + `rejected`.
 
-    `settled` counts what was done to pictures and annotations, `left_out` the rejected pictures and
-    objects by kind of problem, which `summary` says in words, and `groups` the pictures that look
-    the same, where a split by content keeps them together.
+    `data_set` is the name of the folder that was converted. `settled` counts what was done to
+    pictures and annotations, `left_out` the rejected pictures and objects by kind of problem, which
+    `summary` says in words, and `groups` the pictures that look the same, where a split by content
+    keeps them together.
     """
 
+    data_set: str
     lists: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
     pictures: int

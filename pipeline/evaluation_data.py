@@ -14,6 +14,7 @@ from data import fields
 from data.errors import DataError
 from data.fields import Fields
 from data.options import IGNORE, ConversionOptions, as_settings
+from data.origin import Origin, read_origin
 from data.record_folder import read_records
 from data.saved_model import IDENTITY
 from data.sources import find_source
@@ -31,6 +32,7 @@ class Records:
     fields: Fields
     features: tuple[str, ...]
     classes: tuple[str, ...]
+    origin: Origin
     notes: tuple[str, ...] = ()
 
     def eval_config(self, config: Config) -> config_pb2.EvalConfig:
@@ -73,7 +75,7 @@ def find_records(
     features = _features(files[0])
     return Records(
         f"{data.resolve().name}, {split}", tuple(files), fields.detect(features), features, classes,
-        notes,
+        read_origin(str(folder.resolve())), notes,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What an evaluation outside of a run leaves: facts, a table, a report, files of detections."""
 
 import math
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def gather(
         "evaluation": {**scores, "baseline_model": str(baseline) if baseline else None},
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": None,
+        "origin": asdict(records.origin),
         "data": {"splits": {records.name: counts}, "notes": list(records.notes)},
         "fingerprints": {records.name: fingerprint},
         "packages": {name: metadata.version(name) for name in PACKAGES},

@@ -88,7 +88,8 @@ def _sample(config: Config, output: Path) -> Path:
             "--data is needed: a folder of annotated pictures or of TFRecords. Only the schema "
             "`sample`, the preset sample's, has pictures drawn"
         )
-    root = output / "sample" / code_version("data.sample")
+    # Its last folder is the data set's name.
+    root = output / "sample" / code_version("data.sample") / "sample"
     if not root.exists():
         _log.info("drawing the sample data set in %s", root)
         draw_sample(root)

@@ -29,6 +29,7 @@ def ModelCard(
 ) -> None:
     """Writes what is known of a model, for those who will use it."""
     facts = gather_facts(
+        examples=examples.uri,
         model=path_utils.serving_model_path(model.uri),
         model_run=model_run.uri,
         evaluation=evaluation.uri,

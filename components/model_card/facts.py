@@ -4,7 +4,7 @@ from importlib import metadata
 
 import tensorflow as tf
 
-from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, read_json
+from components.artifacts import DATA_GATE_FILE, EXCLUDED_RECORDS, ORIGIN_FILE, read_json
 from components.evaluator.answers import read_answers
 from components.model_card.scores import gather_scores
 from data.saved_model import IDENTITY
@@ -16,21 +16,29 @@ PACKAGES = ("tfx", "tensorflow", "keras", "numpy")
 
 
 def gather_facts(
-    *, model: str, model_run: str, evaluation: str, blessing: str, gate: str, splits: dict[str, str]
+    *,
+    examples: str,
+    model: str,
+    model_run: str,
+    evaluation: str,
+    blessing: str,
+    gate: str,
+    splits: dict[str, str],
 ) -> dict:
     """Everything known of a model before it is pushed, ready for JSON.
 
     Args:
       model: folder of the SavedModel.
       splits: folder of the examples of each split.
-      model_run, evaluation, blessing, gate: folders that Trainer, Evaluator and DataGate wrote.
+      examples, model_run, evaluation, blessing, gate: folders that ImportExampleGen, Trainer,
+        Evaluator and DataGate wrote.
 
     Returns:
       `blessed`; `evaluation` as `with_thresholds` returns it; `model`, the identity that the export
-      carries; `training` with the last `losses` and the `checkpoint` that was exported; `data`,
-      what the gate found, with the pictures `left_out` of training no longer among those of a
-      split; `fingerprints` of the records of each split, whatever their order;
-      `packages`, the versions of the main libraries.
+      carries; `training` with the last `losses` and the `checkpoint` that was exported; `origin`,
+      the data set's `name` and what its conversion `left_out`; `data`, what the gate found, with
+      the pictures `left_out` of training no longer among those of a split; `fingerprints` of the
+      records of each split, whatever their order; `packages`, the versions of the main libraries.
 
     Raises:
       DataError: one of them is missing or damaged.
@@ -41,6 +49,7 @@ def gather_facts(
         "evaluation": with_thresholds(gather_scores(evaluation), evaluation),
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
+        "origin": read_json(f"{examples}/{ORIGIN_FILE}"),
         "data": _data(read_json(f"{gate}/{DATA_GATE_FILE}")),
         "fingerprints": {
             split: count_records(list_shards([f"{folder}/*"]))[1]

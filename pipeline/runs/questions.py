@@ -88,9 +88,11 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
         "pushed": pushed and pushed.properties.get("pushed_destination"),
         "run": summary(run),
         "data": {
+            "name": facts.get("origin", {}).get("name"),
             "source": run.data,
             "records": example_gen and example_gen.parameters.get("input_base"),
             **_span(run),
+            "left_out": facts.get("origin", {}).get("left_out"),
             "splits": _splits(facts),
         },
         "code_versions": code_versions(run),

@@ -47,10 +47,12 @@ def print_trace(console: Console, trace: dict) -> None:
         "model": trace["model"],
         "pushed as": trace["pushed"] or "-",
         "run": f"{run['number']}, {run['name']}, preset {run['preset']}, started {_when(run)}",
+        "data set": data["name"] or "-",
         "data": data["source"] or "-",
         "records": data["records"],
         "span": "-" if data["span"] is None else data["span"],
         "version": "-" if data["version"] is None else data["version"],
+        "left out": data["left_out"] or "-",
         "base weights": trace["base_weights"],
         "base model": trace["base_model"] or "-",
         "starting weights": f"sha256 {trace['starting_weights_sha256']}",
@@ -73,7 +75,8 @@ def print_trace(console: Console, trace: dict) -> None:
     console.print(splits)
     for name, split in data["splits"].items():
         if split["left_out"]:
-            console.print(f"left out of {name}: {', '.join(split['left_out'])}", soft_wrap=True)
+            ids = split["left_out"]
+            console.print(f"left out of {name}, {len(ids):,}: {', '.join(ids)}", soft_wrap=True)
 
     bounds = _table("condition", "of", "required", "measured", "met")
     for bound in trace["thresholds"]:

@@ -79,6 +79,7 @@ def model_facts(replayed):
             "starting_weights_sha256": "0123456789abcdef",
             "exported": {"step": 8, "eval_map": 0.4321},
         },
+        "origin": {"name": "pets", "left_out": "2 of 50 pictures: the picture is damaged (2)"},
         "training": {"losses": {"total": 1.5}, "checkpoint": "checkpoints/step-00000010.npz"},
         "data": {
             "splits": {"train": split, "test": split},

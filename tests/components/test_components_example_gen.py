@@ -1,6 +1,7 @@
 """Shards become examples: the same records in the same order, whole or not at all."""
 
 import gzip
+import json
 
 import pytest
 import tensorflow as tf
@@ -64,6 +65,21 @@ def test_shards_are_copied_in_their_order(tmp_path):
     assert [_read(path) for path in train] == [_RECORDS, [b"b"], []]
     (test,) = (output / "Split-test").iterdir()
     assert _read(test) == [b"c"]
+
+
+def test_where_the_records_come_from_goes_with_them(tmp_path):
+    for span in (1, 2):
+        _write(tmp_path / f"pets/span-{span}/train/a.gz", _RECORDS)
+    report = {"data_set": "dogs", "rejected": 1, "pictures": 20, "left_out": {"damaged": 1}}
+    (tmp_path / "pets/span-2/report.json").write_text(json.dumps(report))
+    for span, name, left_out in (
+        (1, "span-1", ""),
+        (2, "dogs", "1 of 20 pictures: the picture is damaged (1)"),
+    ):
+        output = tmp_path / f"examples-{span}"
+        _import(tmp_path / "pets", output, train=f"span-{span}/train/*")
+        origin = json.loads((output / "origin.json").read_text())
+        assert origin == {"name": name, "left_out": left_out}
 
 
 @pytest.mark.parametrize("compression", ["GZIP", None])

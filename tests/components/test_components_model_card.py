@@ -77,6 +77,7 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
         ("model", "assets.extra/model.json", {"classes": ["cat"]}),
         ("model_run", "summary.json", {"losses": None}),
         ("gate", "data_gate.json", gate),
+        ("examples", "origin.json", {"name": "pets", "left_out": ""}),
         ("blessing", "BLESSED", ""),
         ("model_run", "checkpoints/step-00000002.npz", ""),
         ("model_run", "checkpoints/step-00000010.npz", ""),
@@ -84,10 +85,12 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
         path = tmp_path / name / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
-    folders = {name: str(tmp_path / name) for name in ("model", "model_run", "gate", "blessing")}
+    names = ("examples", "model", "model_run", "gate", "blessing")
+    folders = {name: str(tmp_path / name) for name in names}
     folders["evaluation"] = str(replayed / "evaluation")
     facts = gather_facts(**folders, splits={"test": str(tmp_path / "records")})
     assert facts["blessed"] is True
+    assert facts["origin"] == {"name": "pets", "left_out": ""}
     thresholds = {row["name"]: row["score_threshold"] for row in facts["evaluation"]["classes"]}
     rows = voc.evaluate(accumulate(PICTURES)).classes
     assert thresholds.pop("ghost") is None, "it has no objects"
@@ -154,7 +157,18 @@ def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path
     assert json.loads((tmp_path / "facts.json").read_text()) == model_facts
     page = (tmp_path / "model_card.html").read_text(encoding="utf-8")
     assert page.count("<table>") == len(re.findall(r"^(\|-+)+\|$", text, re.MULTILINE)) == 5
-    assert "<h1>Model card: replay</h1>" in page
+    assert "<h1>Model card: pets</h1>" in page
+    assert "| preset | replay |" in text
+    assert "when the data was converted: 2 of 50 pictures: the picture is damaged (2)." in text
+
+
+def test_pictures_that_the_gate_left_out_are_counted(plain):
+    facts = plain()
+    facts["origin"]["left_out"] = ""
+    facts["data"]["splits"]["train"]["left_out"] = ["0007", "0009"]
+    text = card_markdown(facts)
+    assert "another split has the same picture, 2: 0007, 0009." in text
+    assert "was converted" not in text
 
 
 def test_names_cannot_break_out_of_the_card(plain):

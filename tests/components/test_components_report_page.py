@@ -81,6 +81,9 @@ def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report,
         assert shown[entry["name"]] == ("" if value is None else str(value))
     assert page.locator("#verdict tbody tr", has_text="AP/cat").inner_text().startswith("✗ no")
     assert "a<b>" in page.inner_text("#data"), "what the gate found, as text"
+    assert page.title() == "Not blessed: pets"
+    assert page.inner_text("h1") == "Detection report: pets"
+    assert "2 of 50 pictures: the picture is damaged (2)" in page.inner_text("#data")
     assert page.locator(".warn").count() == 0, "the detections are those that were evaluated"
 
 
@@ -159,9 +162,36 @@ def test_the_explorer_counts_at_the_chosen_class_and_score(page):
 def test_a_phone_needs_no_sideways_scrolling_and_the_dark_is_dark(open_page, report):
     page = open_page(report, viewport={"width": 360, "height": 740}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+    for part in ("#error-table", "#thresholds table", "#confusion"):
+        table = page.locator(part)
+        assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth"), (
+            part
+        )
     red, *_ = map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).color")))
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert red > 180 and max(map(int, re.findall(r"\d+", back))) < 60
+
+
+def test_a_confusion_matrix_of_twenty_classes_fits_a_desktop(open_page, plain, tmp_path):
+    facts = plain()
+    names = [f"class of number {number}" for number in range(20)]
+    facts["model"]["classes"] = names
+    found = analyse(accumulate(PICTURES)) | {"matrix": np.eye(21, dtype=int)}
+    entry = facts["evaluation"]["classes"][0]
+    facts["evaluation"]["classes"] = [entry | {"name": name, "curve": None} for name in names]
+    found["positives"] = dict.fromkeys(names, 1)
+    path = tmp_path / "report.html"
+    path.write_text(render(facts, found, NO_PICTURES, curves={}, features={}), encoding="utf-8")
+    page = open_page(path, viewport={"width": 1280, "height": 900})
+    box = page.locator("#confusion").evaluate("t => [t.scrollWidth, t.parentElement.clientWidth]")
+    assert box[0] <= box[1]
+    head = page.locator("#confusion thead th").nth(10).bounding_box()
+    assert head["height"] > 2 * head["width"], "upright"
+    phone = open_page(path, viewport={"width": 360, "height": 740})
+    place = phone.locator("#confusion").locator("..")
+    place.evaluate("p => p.scrollTo(p.scrollWidth, 0)")
+    label = phone.locator("#confusion tbody th").first.bounding_box()
+    assert label["x"] >= place.bounding_box()["x"], "names of rows stay while one scrolls"
 
 
 def test_without_scripts_the_numbers_are_there(open_page, report, model_facts):

@@ -28,6 +28,7 @@ def test_writes_splits_and_report(tmp_path, voc_root, voc_year, make_xml):
     assert sources_of(output / "eval") == ["VOC2007/000003"]
     assert sources_of(output / "test") == ["VOC2007/000004"]
     saved = json.loads((output / "report.json").read_text())
+    assert saved["data_set"] == voc_root.name
     assert (report.pictures, report.rejected) == (saved["pictures"], saved["rejected"]) == (4, 0)
     assert saved["splits"]["train"] == {
         "total": {"images": 2, "objects": 3, "difficult": 1},

@@ -122,6 +122,7 @@ def run_facts(ap, fingerprint, steps):
             "starting_weights_sha256": "0123456789abcdef",
             "exported": {"step": steps - 1, "eval_map": ap},
         },
+        "origin": {"name": "pets", "left_out": "1 of 9 pictures: the picture is damaged (1)"},
         "training": {"checkpoint": f"step-{steps}.npz"},
         "data": {"splits": {"train": {"pictures": 9, "objects": 12, "left_out": ["0007"]}}},
         "fingerprints": {"train": fingerprint},

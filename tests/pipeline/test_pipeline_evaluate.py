@@ -79,6 +79,7 @@ def test_scores_are_those_of_the_metric(evaluated):
     total = facts["evaluation"]["map"]
     assert total["value"] == pytest.approx(new.map_11_point, abs=1e-6)
     assert total["baseline"]["value"] == pytest.approx(old.map_11_point, abs=1e-6)
+    assert facts["origin"] == {"name": "records", "left_out": ""}
     (counts,) = facts["data"]["splits"].values()
     assert counts["pictures"] == len(PICTURES)
     assert counts["objects"] == sum(counts["objects_per_class"].values())

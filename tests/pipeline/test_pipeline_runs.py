@@ -105,7 +105,8 @@ def test_a_run_shows_what_each_component_read_and_wrote(runs, output):
 def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted):
     trace = questions.trace(runs, wanted.format(output))
     assert trace["run"]["number"] == 1
-    assert trace["data"]["records"] == "/records"
+    assert (trace["data"]["name"], trace["data"]["records"]) == ("pets", "/records")
+    assert trace["data"]["left_out"] == "1 of 9 pictures: the picture is damaged (1)"
     assert (trace["data"]["span"], trace["data"]["version"]) == (3, 1)
     assert trace["data"]["splits"] == {
         "train": {"pictures": 9, "objects": 12, "left_out": ["0007"], "fingerprint": "f1"}
