@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,29 +43,26 @@ def surest_mistakes(
 
 
 def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
-    """Pictures in which everything is right, those with the most usual mean score first.
+    """Pictures with the fewest errors for their objects (highest F1), the most usual scores first.
 
-    Returns entries of `picture` and `focus`, which is -1.
+    Hardly a crowded picture is without any error. Returns entries of `picture` and `focus`, which
+    is -1.
     """
     num_pictures = len(columns.image_ids)
 
-    def count(rows: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return np.bincount(of[rows], minlength=num_pictures)
+    def count(rows: np.ndarray, of: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(of[rows], weights, minlength=num_pictures)
 
     objects = count(outcomes.countable, columns.gt_image)
-    found = count(outcomes.found & outcomes.countable, columns.gt_image)
+    hits = outcomes.found & outcomes.countable
+    found = count(hits, columns.gt_image)
     shown = count(outcomes.shown, columns.det_image)
-    right = np.flatnonzero((objects > 0) & (found == objects) & (shown == objects))
-    if not len(right):
-        return []
-    scores = np.bincount(
-        columns.det_image[outcomes.shown],
-        columns.det_score[outcomes.shown],
-        minlength=num_pictures,
-    )
-    means = scores[right] / objects[right]
-    order = np.argsort(np.abs(means - np.median(means)), kind="stable")[:most]
-    return [{"picture": int(picture), "focus": -1} for picture in right[order]]
+    candidates = np.flatnonzero(found)
+    scores = columns.det_score[outcomes.detection_of[hits]]
+    means = count(hits, columns.gt_image, scores)[candidates] / found[candidates]
+    f1 = (2 * found / np.maximum(objects + shown, 1))[candidates]
+    order = np.lexsort((np.abs(means - np.median(means)), -f1)) if len(candidates) else []
+    return [{"picture": int(candidates[row]), "focus": -1} for row in order[:most]]
 
 
 def draw(
@@ -110,6 +108,14 @@ def draw(
             for row in shown[np.argsort(columns.det_score[shown], kind="stable")]
         ],
     }
+
+
+def summary(drawn: dict) -> str:
+    """What `draw` shows in words, as in "14 of 15 found, 2 wrong"."""
+    objects = Counter(box["kind"] for box in drawn["objects"])
+    wrong = sum(box["kind"] == _MISTAKE for box in drawn["detections"])
+    text = f"{objects[_FOUND]} of {objects[_FOUND] + objects[_MISSED]} found"
+    return f"{text}, {wrong} wrong" if wrong else text
 
 
 def _object_kind(outcomes: Outcomes, row: int) -> str:

@@ -128,18 +128,17 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
     }
     names = accumulator.class_names
 
-    def caption(row: str, focus: int) -> str:
+    def caption(row: str, picture: int, focus: int) -> str:
         if row == "misses":
             return f"{names[columns.gt_class[focus]]} not found"
         if row == "mistakes":
             name = names[columns.det_class[focus]]
             return f"{name} {columns.det_score[focus]:.2f}: {kinds[focus]}"
-        return ""
+        return gallery.summary(drawn[picture])
 
     return {
         row: [
-            drawn[entry["picture"]]
-            | {"focus": entry["focus"], "caption": caption(row, entry["focus"])}
+            drawn[entry["picture"]] | {"focus": entry["focus"], "caption": caption(row, **entry)}
             for entry in entries
         ]
         for row, entries in rows.items()

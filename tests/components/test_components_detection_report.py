@@ -30,8 +30,8 @@ def test_galleries_choose_by_area_by_score_and_by_the_usual_score():
         ([(RIGHT, DOG, False), (LEFT, CAT, False)], []),
         ([(LEFT, CAT, False)], [(LEFT, CAT, 0.9), (RIGHT, CAT, 0.6)]),
         ([(LEFT, CAT, False)], [(LEFT, DOG, 0.8)]),
-        ([(LEFT, CAT, False)], [(LEFT, CAT, 0.95)]),
-        ([(LEFT, CAT, False)], [(LEFT, CAT, 0.7)]),
+        ([(LEFT, CAT, False)], [(LEFT, CAT, 0.99)]),
+        ([(LEFT, CAT, False)], [(LEFT, CAT, 0.75)]),
         ([(LEFT, CAT, False)], [(LEFT, CAT, 0.65)]),
         ([(LEFT, CAT, True)], []),
         ([], []),
@@ -45,9 +45,31 @@ def test_galleries_choose_by_area_by_score_and_by_the_usual_score():
     mistakes = gallery.surest_mistakes(columns, outcomes, kinds, 5)
     assert [entry["picture"] for entry in mistakes] == [3, 2]
     assert [kinds[entry["focus"]] for entry in mistakes] == ["classification", "background"]
-    hits = gallery.typical_hits(columns, outcomes, 2)
-    assert [entry["picture"] for entry in hits] == [5, 6], "0.7 is the median of the scores"
+    hits = gallery.typical_hits(columns, outcomes, 5)
+    usual = "without an error, those near the median score of 0.825 first; then with one"
+    assert [entry["picture"] for entry in hits] == [5, 4, 6, 2], usual
     assert gallery.worst_misses(columns, outcomes, 1) == misses[:1]
+
+
+def test_crowded_pictures_are_typical_though_none_is_without_an_error():
+    places = [(0, 20 * number, 10, 20 * number + 10) for number in range(15)]
+    objects = [(place, CAT, False) for place in places]
+
+    def picture(found, wrong):
+        right = [(place, CAT, 0.9) for place in places[:found]]
+        return objects, [*right, *[((50, 20 * n, 60, 20 * n + 10), CAT, 0.6) for n in range(wrong)]]
+
+    accumulator = collect(picture(10, 0), picture(14, 1), picture(0, 3))
+    columns = accumulator.columns()
+    outcomes = confusion.match_at(columns, 2, 0.5)
+    hits = gallery.typical_hits(columns, outcomes, 12)
+    assert [entry["picture"] for entry in hits] == [1, 0], "where nothing is found is no hit"
+    buffer = io.BytesIO()
+    Image.new("RGB", (300, 100)).save(buffer, "PNG")
+    drawn = gallery.draw(1, buffer.getvalue(), columns, outcomes, ["cat", "dog"])
+    assert gallery.summary(drawn) == "14 of 15 found, 1 wrong"
+    drawn = gallery.draw(0, buffer.getvalue(), columns, outcomes, ["cat", "dog"])
+    assert gallery.summary(drawn) == "10 of 15 found"
 
 
 def test_a_drawn_picture_is_small_and_its_boxes_are_scaled_with_it():
