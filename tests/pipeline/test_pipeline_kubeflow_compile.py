@@ -184,6 +184,19 @@ def test_argo_takes_the_names(documents):
     assert "latest-blessed-model" in tasks["Evaluator"]["dependentTasks"]
 
 
+def test_the_light_preset_runs_for_its_epochs(tmp_path):
+    light = ("--preset", "light", "--image", _IMAGE, "--pipeline-root", "s3://bucket/root")
+    path = _compile(tmp_path, *light, "--data", "s3://bucket/records", "--work-dir", "/work")
+    component = kfp.components.load_component_from_file(str(path))
+    inputs = {"data", "epochs", "learning_rate", "min_map", "min_map_change"}
+    assert set(component.component_spec.inputs) == inputs
+    trainer = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]["Trainer"]
+    text = trainer["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"]
+    settings = json.loads(text)["trainer"]
+    assert (settings["detector"], settings["backbone_weights"]) == ("ssd300-lite0", "imagenet")
+    assert (settings["epochs"], settings["steps"]) == (50, None)
+
+
 def test_the_schema_travels_in_the_file(tmp_path):
     arguments = ("--image", _IMAGE, "--pipeline-root", "gs://b/root", "--data", "gs://b/records")
     spec = next(yaml.safe_load_all(_compile(tmp_path, *arguments).read_text()))

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from data.errors import DataError
 from data.saved_model import IDENTITY
+from trainer import checkpoints
+from trainer.anchors import anchors_hash
 from trainer.config import TrainerConfig
 from trainer.detector import build_network, detector_spec
 from trainer.export import ServedDetector, export
@@ -78,6 +80,33 @@ def test_with_other_classes_the_heads_stay_new(exported, sample_classes, message
         wanted = before if variable.path in heads else stored
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), wanted[variable.path])
     assert line == (f"  warm start: backbone 4 layers from {folder}, heads new (classes differ)")
+
+
+def test_the_light_detector_starts_from_one_of_its_kind(tmp_path, messages):
+    config = TrainerConfig(detector="ssd300-lite0")
+    spec = detector_spec(config)
+    first, second = (build_network(spec, 3) for _ in range(2))
+    new = {variable.path: np.array(variable) for variable in second.variables}
+    stored = {variable.path: np.array(variable) for variable in first.variables}
+    # What `export` writes, without the functions, which take long to trace.
+    saved = tf.Module()
+    saved.weights = {checkpoints.key(i, v): v.value for i, v in enumerate(first.variables)}
+    tf.saved_model.save(saved, str(tmp_path))
+    facts = {"trainer": dataclasses.asdict(config), "classes": ["a", "b", "c"]}
+    (tmp_path / IDENTITY).parent.mkdir()
+    (tmp_path / IDENTITY).write_text(
+        json.dumps(facts | {"anchors_hash": anchors_hash(spec.anchors)})
+    )
+    load_base_model(second, config, ["c", "b", "a"], str(tmp_path))
+    assert messages()[-1].endswith("heads new (classes differ)")
+    heads = {path for path in new if "_head" in path}
+    for variable in second.variables:
+        wanted = new if variable.path in heads else stored
+        np.testing.assert_array_equal(np.array(variable), wanted[variable.path])
+    load_base_model(second, config, ["a", "b", "c"], str(tmp_path))
+    for variable in second.variables:
+        np.testing.assert_array_equal(np.array(variable), stored[variable.path])
+    assert 0 < len(heads) < len(stored)
 
 
 def test_the_model_is_found_where_tfx_keeps_and_seeks_it(exported, tmp_path):
