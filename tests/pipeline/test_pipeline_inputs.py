@@ -194,6 +194,7 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
         found = inputs.prepare(_SAMPLE, None, tmp_path)
     assert found.classes == class_names(read_schema(SAMPLE_SCHEMA))
     assert drawn == [conversions[0].voc_root]
+    assert drawn[0].name == "sample", "the data set's name"
     (call,) = conversions
     # The sample has an eval list of its own.
     assert (call.options.train, call.options.eval) == (("VOC2007/train",), ("VOC2007/val",))
