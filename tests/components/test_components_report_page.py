@@ -162,7 +162,7 @@ def test_the_explorer_counts_at_the_chosen_class_and_score(page):
 def test_a_phone_needs_no_sideways_scrolling_and_the_dark_is_dark(open_page, report):
     page = open_page(report, viewport={"width": 360, "height": 740}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    for part in ("#error-table", "#thresholds table", "#confusion"):
+    for part in ("#error-table", "#slices table", "#thresholds table", "#confusion"):
         table = page.locator(part)
         assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth"), (
             part

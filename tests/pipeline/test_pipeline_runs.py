@@ -189,7 +189,7 @@ def test_nothing_is_written(output):
         (["show", "2"], ["Evaluator: complete", "wrote model (Model"]),
         (
             ["trace", "1700000001"],
-            ["vgg.h5", "step-100.npz", "f1", "≥ 0.7", "code100", "left out of train: 0007"],
+            ["vgg.h5", "step-100.npz", "f1", "≥ 0.7", "code100", "left out of train, 1: 0007"],
         ),
         (["diff", "1", "2"], ["trainer.steps", "-0.2500", "f2"]),
     ],
