@@ -74,7 +74,7 @@ def test_an_object_must_reach_the_matching_iou_with_an_anchor(tmp_path):
 
 
 def test_unmatched_objects_are_counted_by_kind_and_for_other_anchors(tmp_path):
-    small, wide = (0.5, 0.5, 0.58, 0.58), (0.5, 0.0, 0.56, 1.0)
+    small, wide = (0.5, 0.5, 0.56, 0.56), (0.5, 0.0, 0.56, 1.0)
     records = [record(f"{n}", [("star", BOX), ("ring", small), ("ring", wide)]) for n in range(3)]
     others = {"fine": SSD300_FINE, "own": SSD128}
     found = scan_of(tmp_path, {"train": records, "test": [record("none")]}, others=others).splits
@@ -117,7 +117,8 @@ def test_problems_name_split_record_and_object(tmp_path):
     assert texts.pop(("pictures", "train", "d")).startswith("cannot be decoded")
     assert texts == {}
     # The tiny one, and the one that is mostly outside.
-    assert found.splits == {"train": SplitFacts(4, 2), "test": SplitFacts(0, 0)}
+    misfits = {"too wide": 1, "too small": 1}
+    assert found.splits == {"train": SplitFacts(4, 2, misfits), "test": SplitFacts(0, 0)}
 
 
 def in_format(kind, mode="RGB"):
