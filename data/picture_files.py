@@ -1,6 +1,7 @@
 """Finding the file of a picture that does not go by exactly the name its annotation gives it."""
 
 import functools
+import itertools
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,7 +22,8 @@ def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
     Returns:
       None where there is no such file.
     """
-    for name in (image_id, *_names(filename)):
+    # Nearly all are found by their id, before the other names are worked out.
+    for name in itertools.chain((image_id,), _names(filename)):
         if path := find_picture(folder, name):
             return path
     for name in _names(filename):
