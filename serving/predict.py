@@ -1,4 +1,4 @@
-"""Detects objects in pictures with a pushed model, in this process, without a server.
+"""Detects objects in pictures with a pushed model, without a server.
 
 ssd predict PICTURE... --model DIR [--format FORMAT] [--draw DIR]
 ssd predict PICTURE... --model DIR --beam multiprocess --output DIR
