@@ -85,13 +85,15 @@ def with_report(place: Path) -> Callable[[], object]:
 def _action(place: Path, *, with_report: bool) -> Callable[[], object]:
     from components.evaluator.standalone import evaluate_model
     from data.fields import COMMON
+    from data.origin import Origin
     from pipeline.config import load_config
     from pipeline.evaluation_data import Records
     from pipeline.evaluation_report import gather, write_report
 
     files = tuple(sorted((place / "records").iterdir()))
     names = dict.fromkeys(name for name in vars(COMMON).values() if name != COMMON.is_crowd)
-    records = Records("drawn", files, COMMON, tuple(names), tuple(_names()))
+    classes, origin = tuple(_names()), Origin("drawn")
+    records = Records("drawn", files, COMMON, tuple(names), classes, origin)
     config = records.eval_config(load_config(None, []))
     model = place / "model"
 
