@@ -41,8 +41,7 @@ def entry_modules(component: BaseComponent) -> list[str]:
     if isinstance(component.executor_spec, ExecutorClassSpec):
         names.add(component.executor_spec.executor_class.__module__)
     for value in component.exec_properties.values():
-        # Settings in settings are JSON in JSON.
-        names.update(_NAMED.findall(str(value).replace("\\", "")))
+        names.update(_NAMED.findall(str(value)))
     return sorted(set(filter(None, map(_module_of, names))))
 
 

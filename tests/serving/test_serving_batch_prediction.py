@@ -72,17 +72,17 @@ def test_a_folder_gives_what_predict_gives_and_lists_its_failures(run, photos, b
     assert not (photos.parent / "detections").exists()
 
 
-def test_a_workers_batches_are_as_large_as_asked(run, photos, blob_model, monkeypatch):
+def test_batches_and_thresholds_are_those_asked_for(run, photos, blob_model, monkeypatch):
     asked = []
 
     def written(*_, **options):
-        asked.append(options["batch_size"])
+        asked.append((options["batch_size"], options["thresholds"].by_class))
         return batch_prediction.Written(0, 0, [])
 
     monkeypatch.setattr(batch_prediction, "predict_on_beam", written)
     given = photos, "--model", blob_model, "--beam", "direct", "--output", "found"
-    assert run(*given, "--batch-size", 3)[0] == 0
-    assert asked == [3]
+    assert run(*given, "--batch-size", 3, "--score-threshold", "red:0.99")[0] == 0
+    assert asked == [(3, {"red": 0.99})]
     batches = batch_prediction._Detector(blob_model, None, 3).batch_elements_kwargs()
     assert (batches["min_batch_size"], batches["max_batch_size"]) == (3, 3)
 
