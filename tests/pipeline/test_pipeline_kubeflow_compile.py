@@ -12,7 +12,6 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 import kubeflow_runner
 from data.schema import SAMPLE_SCHEMA
-from pipeline.kubeflow import entrypoint
 from pipeline.kubeflow.entrypoint import ARTIFACT_TYPES, translate_input
 from trainer import reporting
 
@@ -293,55 +292,6 @@ def _summary(spec, platform) -> str:
             if asked:
                 lines.append(f"  {what} {json.dumps(asked, sort_keys=True)}")
     return "\n".join(lines) + "\n"
-
-
-def _compile_beam(folder, *words):
-    """Class and Beam's options of every executor in the pipeline compiled with `--beam WORDS`."""
-    where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records", "--set", _VOLUMES)
-    command = ["compile", "--image", _IMAGE, *where, "-o", str(folder / "ssd.yaml")]
-    assert kubeflow_runner.main([*command, *(("--beam", *words) if words else ())]) == 0
-    spec, _ = yaml.safe_load_all((folder / "ssd.yaml").read_text())
-    containers = {name: e["container"] for name, e in _containers(spec).items() if "container" in e}
-    found = {}
-    for name, container in containers.items():
-        parsed, beam_args = entrypoint._parser().parse_known_args(container["args"])
-        found[name] = parsed.executor_class_path, beam_args
-    return found
-
-
-def test_beam_works_in_the_containers_unless_asked_otherwise(tmp_path):
-    found = _compile_beam(tmp_path)
-    assert "Transform" in found
-    for executor, args in found.values():
-        assert args == ["--runner=FnApiRunner", "--sdk_container_image=none"]
-        assert not entrypoint.works_elsewhere(executor, args)
-
-
-@pytest.mark.parametrize(
-    ("preset", "options", "expected"),
-    [
-        ("multiprocess", ["--direct_num_workers=4"], "--direct_running_mode=multi_processing"),
-        ("flink", ["--job_endpoint=flink:8099"], f"--sdk_container_image={_IMAGE}"),
-        (
-            "dataflow",
-            [
-                *("--project=p", "--region=r", "--temp_location=gs://b/t"),
-                "--sdk_container_image=registry/ssd:1-beam",
-            ],
-            "--runner=DataflowRunner",
-        ),
-    ],
-)
-def test_beam_works_where_it_is_told_to(tmp_path, preset, options, expected):
-    compiled = _compile_beam(tmp_path, preset, "--", *options)
-    for _, args in compiled.values():
-        assert expected in args
-        assert args[-len(options) :] == options
-        # Of the machine that compiles.
-        assert str(Path(kubeflow_runner.__file__).parent) not in " ".join(args)
-    elsewhere = {name for name, found in compiled.items() if entrypoint.works_elsewhere(*found)}
-    by_beam = {"ImportExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"}
-    assert elsewhere == (set() if preset == "multiprocess" else by_beam)
 
 
 def test_bulk_inferrer_is_compiled_when_asked_for(tmp_path, documents):
