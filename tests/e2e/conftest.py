@@ -72,7 +72,8 @@ def first(run, tmp_path_factory):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
             # Where the run would draw the whole data set.
-            draw_sample(output / "sample" / code_version("data.sample"), images=_PICTURES)
+            drawn = output / "sample" / code_version("data.sample") / "sample"
+            draw_sample(drawn, images=_PICTURES)
             found = run(output, settings=["evaluator.min_map=0"])
             result.write_text(json.dumps(vars(found)))
     return SimpleNamespace(**json.loads(result.read_text()), output=output)
