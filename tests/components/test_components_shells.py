@@ -73,12 +73,17 @@ def test_the_gate_looks_at_every_split_as_configured(given, tmp_path, monkeypatc
             detector="ssd300-vgg16",
             anchors="clipped",
             matching_iou=0.4,
+            presets=json.dumps(
+                {"same": ("ssd300-vgg16", "clipped"), "other": ("ssd512-vgg16", "paper")}
+            ),
             beam_pipeline=pipeline,
         )
     folder = str(tmp_path / "examples")
     assert seen["patterns"] == {split: f"{folder}/Split-{split}/*" for split in _SPLITS}
     anchors = anchor_spec("ssd300-vgg16", "clipped")
     assert seen["scan"][:4] == (COMMON, anchors, 0.4, 7)
+    # What another preset's anchors would match; not of one with the same.
+    assert seen["scan"][5] == {"other": anchor_spec("ssd512-vgg16", "paper")}
     assert seen["limits"] == (0.3, 0.4)
     assert set(seen["statistics"]) == set(_SPLITS)
     assert seen["baseline"] == (str(tmp_path / "baseline"), "train")
