@@ -25,7 +25,7 @@ def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outc
     """Matches each object with at most one of the detections that reach the score threshold.
 
     First come VOC's hits. Then, surest first, each other detection may take an object that is left,
-    of any class, with an IoU above `IOU_THRESHOLD`.
+    of another class, with an IoU above `IOU_THRESHOLD`. For its own class VOC's rule has decided.
     """
     kept = np.flatnonzero(columns.det_score >= score_threshold)
     part = columns._replace(
@@ -40,7 +40,8 @@ def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outc
     free[object_of[matches.hit]] = False
     for detection, ground_truth in _overlapping(part):
         unmatched = object_of[detection] < 0 and not matches.ignored[detection]
-        if unmatched and free[ground_truth]:
+        confused = part.det_class[detection] != part.gt_class[ground_truth]
+        if unmatched and confused and free[ground_truth]:
             object_of[detection] = ground_truth
             free[ground_truth] = False
 
