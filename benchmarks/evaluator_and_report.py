@@ -83,6 +83,7 @@ def with_report(place: Path) -> Callable[[], object]:
 
 
 def _action(place: Path, *, with_report: bool) -> Callable[[], object]:
+    from components.evaluator.answers import read_answers
     from components.evaluator.standalone import evaluate_model
     from data.fields import COMMON
     from data.origin import Origin
@@ -105,9 +106,9 @@ def _action(place: Path, *, with_report: bool) -> Callable[[], object]:
             if bool(kept) != with_report:
                 raise RuntimeError("answers are kept where they must not be, or are not kept")
             if with_report:
-                write_report(
-                    gather(model, None, records, "", output / "evaluation"), records, output
-                )
+                answers = read_answers(str(output / "evaluation"), list(records.classes))
+                facts = gather(model, None, records, "", output / "evaluation", answers)
+                write_report(facts, answers, records, output)
 
     return run
 

@@ -81,7 +81,7 @@ def evaluate(
     Raises:
       DataError: the model, the data or the folder cannot be used.
     """
-    from components.evaluator.answers import STAGE
+    from components.evaluator.answers import STAGE, read_answers
     from components.evaluator.standalone import evaluate_model, model_folder
     from pipeline.evaluation_data import find_records
     from pipeline.evaluation_report import gather, write_report
@@ -108,9 +108,11 @@ def evaluate(
             beam_args=beam_args,
         )
     shutil.rmtree(marks)
-    facts = gather(model_dir, baseline_dir, records, fingerprint, output / "evaluation")
+    evaluation = output / "evaluation"
+    answers = read_answers(str(evaluation), list(records.classes))
+    facts = gather(model_dir, baseline_dir, records, fingerprint, evaluation, answers)
     (output / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    write_report(facts, records, output)
+    write_report(facts, answers, records, output)
     return Outcome(output, facts)
 
 

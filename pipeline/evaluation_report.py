@@ -15,16 +15,22 @@ from components.evaluator.answers import read_answers
 from components.model_card.facts import PACKAGES, with_thresholds
 from components.model_card.scores import gather_scores
 from data.saved_model import IDENTITY
+from metrics.accumulator import DetectionAccumulator
 from metrics.detection_files import write_detections
 from pipeline.evaluation_data import Records
 
 
 def gather(
-    model: Path, baseline: Path | None, records: Records, fingerprint: str, evaluation: Path
+    model: Path,
+    baseline: Path | None,
+    records: Records,
+    fingerprint: str,
+    evaluation: Path,
+    answers: DetectionAccumulator,
 ) -> dict:
     """The facts, in the form of `components.model_card.facts`; nothing of them is of a training."""
-    scores = with_thresholds(gather_scores(str(evaluation)), str(evaluation))
-    columns = read_answers(str(evaluation), list(records.classes)).columns()
+    scores = with_thresholds(gather_scores(str(evaluation)), answers)
+    columns = answers.columns()
     objects = np.bincount(columns.gt_class, minlength=len(records.classes))
     counts = {
         "pictures": len(columns.image_ids),
@@ -43,11 +49,12 @@ def gather(
     }
 
 
-def write_report(facts: dict, records: Records, folder: Path) -> None:
+def write_report(
+    facts: dict, answers: DetectionAccumulator, records: Records, folder: Path
+) -> None:
     """Writes report.html beside `evaluation`."""
-    accumulator = read_answers(str(folder / "evaluation"), list(records.classes))
-    found = analyse(accumulator)
-    pictures = draw_galleries(accumulator, found, [str(file) for file in records.files])
+    found = analyse(answers)
+    pictures = draw_galleries(answers, found, [str(file) for file in records.files])
     html = render(facts, found, pictures, curves={}, features={})
     (folder / REPORT_FILE).write_text(html, encoding="utf-8")
 

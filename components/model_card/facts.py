@@ -9,6 +9,7 @@ from components.evaluator.answers import read_answers
 from components.model_card.scores import gather_scores
 from data.saved_model import IDENTITY
 from metrics import score_thresholds, voc
+from metrics.accumulator import DetectionAccumulator
 from trainer.files import BEST_FILE, SUMMARY
 from trainer.input_pipeline import count_records, list_shards
 
@@ -44,9 +45,11 @@ def gather_facts(
       DataError: one of them is missing or damaged.
     """
     summary = read_json(f"{model_run}/{SUMMARY}")
+    scores = gather_scores(evaluation)
+    answers = read_answers(evaluation, [row["name"] for row in scores["classes"]])
     return {
         "blessed": tf.io.gfile.exists(f"{blessing}/BLESSED"),
-        "evaluation": with_thresholds(gather_scores(evaluation), evaluation),
+        "evaluation": with_thresholds(scores, answers),
         "model": read_json(f"{model}/{IDENTITY}"),
         "training": {"losses": summary["losses"], "checkpoint": _exported_checkpoint(model_run)},
         "origin": read_json(f"{examples}/{ORIGIN_FILE}"),
@@ -59,13 +62,13 @@ def gather_facts(
     }
 
 
-def with_thresholds(scores: dict, evaluation: str) -> dict:
+def with_thresholds(scores: dict, answers: DetectionAccumulator) -> dict:
     """Scores of `gather_scores` with each class's `score_threshold`, the one with the best F1.
 
     It is None for a class without objects. It travels with the model, for those who use it.
     """
     names = [row["name"] for row in scores["classes"]]
-    counts = score_thresholds.explore(voc.evaluate(read_answers(evaluation, names)))
+    counts = score_thresholds.explore(voc.evaluate(answers))
     best = {name: score_thresholds.best_f1(counts[name]) for name in names}
     thresholds = {name: found["threshold"] if found else None for name, found in best.items()}
     rows = [{**row, "score_threshold": thresholds[row["name"]]} for row in scores["classes"]]

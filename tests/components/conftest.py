@@ -13,7 +13,7 @@ from tensorflow_model_analysis.proto import config_pb2
 
 from components.artifacts import SERVING_CHECK_FILE
 from components.detection_report.report import Sources
-from components.evaluator.answers import answers_kept_in
+from components.evaluator.answers import answers_kept_in, read_answers
 from components.mean_average_precision import metric_names, picture_slices, tfma_metric
 from components.model_card.card import write_model_card
 from components.model_card.facts import with_thresholds
@@ -59,7 +59,8 @@ def model_facts(replayed):
     return {
         "blessed": False,
         "evaluation": with_thresholds(
-            gather_scores(str(replayed / "evaluation")), str(replayed / "evaluation")
+            gather_scores(str(replayed / "evaluation")),
+            read_answers(str(replayed / "evaluation"), classes),
         ),
         "model": {
             "preset": "replay",
