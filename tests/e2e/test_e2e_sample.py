@@ -85,7 +85,7 @@ def test_a_partial_run_runs_what_depends_on_the_component(first, run):
 
 
 def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
-    picture = max((first.output / "sample").glob("*/VOCdevkit/VOC2007/JPEGImages/*.jpg"))
+    picture = max((first.output / "sample").glob("*/*/VOCdevkit/VOC2007/JPEGImages/*.jpg"))
     model = first.output / "serving" / "ssd"
     arguments = ("--model", model, "--draw", tmp_path, "--format", "json", "--score-threshold", "0")
     found = run_python("-m", "serving.predict", picture, *arguments)
