@@ -27,7 +27,7 @@ PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --
 
 # Everything but pipelines, engines and whole trainings, which take most of the time.
 check: lint
-	$(PYTEST) -m "not e2e"
+	$(PYTEST) -m "not e2e and not slow"
 
 test: lint
 	$(PYTEST)

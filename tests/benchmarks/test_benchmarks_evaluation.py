@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from benchmarks import evaluation
 
 
+@pytest.mark.slow
 def test_it_measures_and_reports(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(evaluation, "_PICTURES", 60)
     monkeypatch.delenv("VOC_FIXTURES", raising=False)

@@ -176,6 +176,7 @@ def killed_at_line(number: int, model: Path, base: Path) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(model, tmp_path):
     old = push(str(model), str(tmp_path))
     line, seen = 1, Counter()
@@ -231,6 +232,7 @@ def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
     return len(loads), errors
 
 
+@pytest.mark.slow
 def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
     push(str(model), str(tmp_path))
     stop, broken = threading.Event(), []

@@ -274,6 +274,7 @@ def test_the_components_pass_clean_data(tmp_path):
     component.DataVerdict.test_call(report=artifact)
 
 
+@pytest.mark.slow
 def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_path):
     splits = {
         "train": [*every_class("t"), record("copy", [("star", BOX)], jpeg(5, quality=50))],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import pytest
 
 from tests.pipeline.recorder import Recorder
 
@@ -11,6 +12,7 @@ NOTEBOOK = Path(__file__).parents[2] / "docs" / "evaluation.ipynb"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_scores_views_and_verdict(replayed, model_facts, tmp_path, monkeypatch):
     recorder = Recorder(tmp_path)
     recorder.run("run")

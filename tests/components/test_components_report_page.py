@@ -68,6 +68,7 @@ def _column(page, table, index):
     return cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
 
 
+@pytest.mark.slow
 def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report, model_facts):
     assert report.stat().st_size < 10e6
     evaluation = model_facts["evaluation"]

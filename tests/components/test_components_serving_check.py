@@ -143,6 +143,7 @@ def log(caplog, monkeypatch):
     return caplog
 
 
+@pytest.mark.slow
 def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
     model = save_model(tmp_path / "model" / "Format-Serving")
     blessing, report = run_component(tmp_path, model)
@@ -160,6 +161,7 @@ def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
     assert log.records == []
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
     model = save_model(tmp_path / "model" / "Format-Serving", served_shift=0.004)
     blessing, report = run_component(
@@ -179,6 +181,7 @@ def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
     assert all(problem in log.text for problem in report["problems"])
 
 
+@pytest.mark.slow
 def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
     model = save_model(tmp_path / "model", breaks_on_white=True)
     report = check(str(model), [record(60), record(255)], GENEROUS)
@@ -187,6 +190,7 @@ def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
     assert "equal" not in report
 
 
+@pytest.mark.slow
 def test_a_model_that_no_server_loads_is_not(tmp_path):
     model = save_model(tmp_path / "model")
     # Only a server reads the warm-up requests as it loads.
@@ -197,6 +201,7 @@ def test_a_model_that_no_server_loads_is_not(tmp_path):
     assert "does not load" in problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil, message",
     [

@@ -64,8 +64,14 @@ def assert_same(scores, values):
 
 @pytest.mark.parametrize(
     "beam_args",
-    [IN_PROCESS, beam_arguments("multiprocess", ["--direct_num_workers=2"])],
-    ids=["one process", "two workers"],
+    [
+        pytest.param(IN_PROCESS, id="one process"),
+        pytest.param(
+            beam_arguments("multiprocess", ["--direct_num_workers=2"]),
+            id="two workers",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True)
@@ -170,6 +176,7 @@ def plain_bootstrap(samples=200):
         yield [voc_values(a) | {"coco/ap50": coco.evaluate(a).ap50} for a in accumulators]
 
 
+@pytest.mark.slow
 def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True, with_intervals=True)
     bounds = {metric_names.SIGNIFICANT: least_change(0.0), "mAP": least(0.99)}

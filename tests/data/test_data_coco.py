@@ -373,6 +373,7 @@ def test_records_are_those_of_voc(both):
         assert found == expected
 
 
+@pytest.mark.slow
 def test_the_pipelines_checks_find_nothing_wrong(both, tmp_path):
     folder = both[1]
     schema = read_schema(folder / "schema.pbtxt")

@@ -256,6 +256,7 @@ def test_what_was_settled_is_counted(tmp_path, voc_root, voc_year, make_xml, mak
         assert sum(text in change for change in saved) == 1
 
 
+@pytest.mark.slow
 def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, make_xml):
     voc_year.add("000001", make_xml([("ant nest", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))] * 2))
     with pytest.raises(DataError) as error:
@@ -285,6 +286,7 @@ def test_a_wrong_list_of_classes_says_so(tmp_path, voc_root, voc_year, options):
         assert option not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, make_xml):
     voc_year.add("000001", make_xml([("dog", (0, 4, 9, 9))] * 5))
     hint = "5 boxes start at pixel 0 and none at pixel 1: this data set counts from 0"

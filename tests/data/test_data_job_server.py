@@ -217,6 +217,7 @@ def test_an_option_that_nobody_has(job_server):
     pipeline.run()
 
 
+@pytest.mark.slow
 def test_something_else_than_a_job_server():
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

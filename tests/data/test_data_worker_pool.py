@@ -74,6 +74,7 @@ def test_only_this_machine_can_ask_for_workers(pool):
     assert hosts <= set(loopback)
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_said(pool):
     _, port = pool
     command = [sys.executable, "-m", "data.worker_pool", f"--port={port}"]

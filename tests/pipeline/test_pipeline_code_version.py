@@ -268,6 +268,7 @@ def loaded(components):
     return json.loads(process.stdout)
 
 
+@pytest.mark.slow
 def test_a_component_is_keyed_by_the_files_that_it_loads_and_no_others(components, loaded):
     keyed = {name: component.exec_properties.get("code_version") for name, component in
              components.items()}  # fmt: skip

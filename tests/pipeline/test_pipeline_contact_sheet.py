@@ -20,6 +20,7 @@ def records(tmp_path_factory):
     return folder / "records"
 
 
+@pytest.mark.slow
 def test_draws_a_sheet(tmp_path, records, capsys):
     path = tmp_path / "sheet.png"
     arguments = ["--data", str(records), "--output", str(path), "--count", "3"]

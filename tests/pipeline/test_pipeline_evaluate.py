@@ -104,6 +104,7 @@ def test_detections_are_written_for_voc_map(evaluated):
     assert list(map(float, edges)) == pytest.approx([xmin + 1, ymin + 1, xmax, ymax], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_one_split_or_all(places, capsys):
     for split, pictures in (("train", len(PICTURES) // 2), ("all", 3 * len(PICTURES) // 2)):
         output = places / split

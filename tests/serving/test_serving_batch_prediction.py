@@ -87,6 +87,7 @@ def test_batches_and_thresholds_are_those_asked_for(run, photos, blob_model, mon
     assert (batches["min_batch_size"], batches["max_batch_size"]) == (3, 3)
 
 
+@pytest.mark.slow
 def test_two_workers_give_what_one_gives(run, photos, blob_model, tmp_path):
     given = photos, "--model", blob_model, "--batch-size", 3, "--score-threshold", "red:0.99"
     assert run(*given, "--beam", "direct", "--output", "one")[0] == 1

@@ -79,6 +79,7 @@ _ANSWER = (200, {}, json.dumps({"predictions": [_GOOD]}).encode())
 _BUSY = (503, {}, b'{"error": "Too many"}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol):
     port = server.port if protocol == "http" else server.grpc_port

@@ -54,6 +54,7 @@ def _canvas(page) -> np.ndarray:
     return np.array(data, np.uint8).reshape(height, width, 4)
 
 
+@pytest.mark.slow
 def test_a_chosen_picture_shows_boxes_names_and_latency(page, picture):
     assert page.locator("#model option").all_inner_texts() == ["blobs", "sleeper", "adder"]
     assert re.fullmatch(r"2 of 2 objects shown · \d+ ms", _show(page, picture))

@@ -134,6 +134,7 @@ def test_patterns_lists_and_files_name_pictures_once(run, folder, blob_model, tm
     assert [entry["image"] for entry in _lines(out)] == [str(folder / path) for path in wanted]
 
 
+@pytest.mark.slow
 def test_a_broken_picture_is_reported_and_the_others_go_on(run, folder, blob_model):
     (folder / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     # Its header is sound, so that only the model finds out.

@@ -25,6 +25,7 @@ def commands() -> list[str]:
     return re.sub(r"(\\|\|)\n\s*", r"\1 ", block).replace("\\ ", " ").splitlines()
 
 
+@pytest.mark.slow
 def test_the_server_curl_and_the_client(commands, blob_model, picture, tmp_path):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

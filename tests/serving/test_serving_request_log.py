@@ -44,6 +44,7 @@ def _config(folder, base, rate, more="") -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_is_asked_under_load_is_in_the_log_after_sigterm(
     start_server, blob_model, picture, tmp_path
 ):
@@ -211,6 +212,7 @@ def _log_of(folder, pictures, names, score=0.9):
     return next(folder.glob("*.tfrecord"))
 
 
+@pytest.mark.slow
 def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeypatch, capsys):
     import tensorflow_data_validation as tfdv
 

@@ -163,6 +163,7 @@ def test_more_requests_than_places_are_told_to_come_back(server):
     assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long(server):
     status, _, body = server.request(
         "POST", "/v1/models/sleeper:predict", json.dumps({"instances": [3.5]})
@@ -172,6 +173,7 @@ def test_an_answer_that_takes_too_long(server):
     time.sleep(1.2)
 
 
+@pytest.mark.slow
 def test_requests_given_up_in_the_queue_free_their_places_and_are_not_run(server):
     def ask(_):
         body = json.dumps({"instances": [3.5]})
@@ -292,6 +294,7 @@ def test_bodies_that_are_too_large_together_are_refused(server):
     assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
 
 
+@pytest.mark.slow
 def test_a_client_that_never_sends_its_body_is_given_up(server):
     answer = _raw(server, _HEAD + b"Content-Length: 100\r\n\r\n{", wait_s=10)
     assert b" 408 " in answer.split(b"\r\n")[0]
@@ -326,6 +329,7 @@ def test_pictures_of_absurd_size_inside_examples_are_refused(server, field):
     assert "pixels" in answer["error"]
 
 
+@pytest.mark.slow
 def test_a_head_that_never_ends_is_given_up(server):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(10)
@@ -335,6 +339,7 @@ def test_a_head_that_never_ends_is_given_up(server):
         assert 2 < time.monotonic() - start < 8
 
 
+@pytest.mark.slow
 def test_a_connection_waits_longer_between_requests_than_for_the_first(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     for pause in (3.0, 0.0):

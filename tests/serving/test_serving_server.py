@@ -74,6 +74,7 @@ def test_flags_reach_what_they_limit(monkeypatch, tmp_path):
     assert loaded == [(tmp_path, False)]
 
 
+@pytest.mark.slow
 def test_new_versions_broken_versions_and_removed_versions(start_server, save_adder, tmp_path):
     base = tmp_path / "adder"
     server = start_server(
@@ -130,6 +131,7 @@ def _refuses(port):
     return False
 
 
+@pytest.mark.slow
 def test_sigterm_finishes_requests_in_flight_in_bounded_time(start_server, save_sleeper, tmp_path):
     save_sleeper(tmp_path / "sleeper" / "1")
     server = start_server(
@@ -199,6 +201,7 @@ def test_a_start_that_cannot_succeed_says_why(monkeypatch, capsys, tmp_path, mak
     assert message in captured.err
 
 
+@pytest.mark.slow
 def test_answers_are_tensorflow_servings(start_server, tmp_path):
     """Holds the server against answers recorded from TensorFlow Serving 2.16.1."""
     recorded = os.environ.get("SERVING_VECTORS")

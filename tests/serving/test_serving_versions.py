@@ -315,6 +315,7 @@ def fleet(tmp_path, start_server, monkeypatch):
     return SimpleNamespace(base=base, config=config, server=server, ask=ask, becomes=becomes)
 
 
+@pytest.mark.slow
 def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, capsys):
     """Rolling back twice, promoting after a rollback, a second canary: with --url, in one call."""
     served = ("--config", fleet.config, "--url", fleet.server.url)
@@ -349,6 +350,7 @@ def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, cap
     assert "configuration not applied" not in fleet.server.log.read_text()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_moved_leaves_the_file_as_it_was(fleet, run, tmp_path):
     broken = fleet.base / "4"
     broken.mkdir()

@@ -67,6 +67,7 @@ def test_all_but_extras_and_heads_have_published_weights(detector):
     assert own == published
 
 
+@pytest.mark.slow
 def test_training_steps_lower_the_loss(detector):
     name, network, spec = detector
     images = np.random.default_rng(0).uniform(0, 255, (2, 300, 300, 3)).astype(np.float32)

@@ -186,6 +186,7 @@ for size in (12_450, 1_000_000):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_once(tmp_path):
     """A file that fails when it is closed, and one that fails before; both leave nothing."""
     path = tmp_path / "step-00000001.npz"

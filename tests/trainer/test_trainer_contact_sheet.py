@@ -53,6 +53,7 @@ def _tiles(sheet, count, columns):
         yield pixels[top : top + _TILE_PX, left : left + _TILE_PX].astype(int)
 
 
+@pytest.mark.slow
 def test_records_are_those_of_the_transform_graph(serialised, schema_records, transformed_records):
     found, expected = schema_records(serialised), transformed_records(serialised)
     assert found.keys() == expected.keys()
@@ -60,6 +61,7 @@ def test_records_are_those_of_the_transform_graph(serialised, schema_records, tr
         np.testing.assert_array_equal(found[name], values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_pictures_are_those_of_the_training_in_its_order(
     shards, schema_records, sample_classes, epoch
@@ -97,6 +99,7 @@ def test_no_more_pictures_than_there_are(shards, schema_records, sample_classes)
     assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
 
 
+@pytest.mark.slow
 def test_shards_need_not_be_compressed(
     tmp_path, shards, serialised, schema_records, sample_classes
 ):
@@ -111,6 +114,7 @@ def test_shards_need_not_be_compressed(
     np.testing.assert_array_equal(*map(np.asarray, sheets))
 
 
+@pytest.mark.slow
 def test_what_fills_batches_for_xla_is_no_object(shards, schema_records, sample_classes):
     sheets = [
         draw_contact_sheet(

@@ -97,6 +97,7 @@ def test_maps_are_those_of_ssd300(detector):
     assert network.get_layer("class_head0").kernel.shape == (1, 1, 96, 4 * 4)
 
 
+@pytest.mark.slow
 def test_a_training_lowers_the_loss_and_leaves_the_statistics(detector):
     network, spec = detector
     images = np.random.default_rng(0).uniform(0, 255, (2, 300, 300, 3)).astype(np.float32)

@@ -92,6 +92,7 @@ def answers(ask, make, pictures):
     return {name: np.concatenate([answer[name] for answer in each]) for name in OUTPUTS}
 
 
+@pytest.mark.slow
 def test_the_saved_model_answers_as_the_network_does(served, answers, pictures):
     inputs = tf.image.resize(tf.cast(pictures, tf.float32), (128, 128))
     eager = {name: value.numpy() for name, value in served.detect(inputs).items()}

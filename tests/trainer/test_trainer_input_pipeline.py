@@ -85,6 +85,7 @@ def uninterrupted(batches):
     return batches(9, augmentation="paper", seed=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_step", [1, 7])
 def test_a_run_that_starts_later_goes_on_with_the_same_batches(batches, uninterrupted, first_step):
     later = batches(9 - first_step, first_step, augmentation="paper", seed=3)
@@ -101,6 +102,7 @@ def whole(batches):
     return batches(4, first_step=1, **_REPLICATED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "devices"), [(1, 2), (2, 1), (3, 2)])
 def test_replicas_have_the_parts_of_the_same_batches(
     shards, transformed_records, whole, workers, devices
@@ -136,6 +138,7 @@ def test_pictures_without_any_object(tmp_path, make, transformed_records):
         assert labels.shape == (5, 0)
 
 
+@pytest.mark.slow
 def test_xla_sees_few_shapes(batches):
     for plain, padded in zip(batches(4), batches(4, xla=True), strict=True):
         objects = plain[2].shape[1]
@@ -153,6 +156,7 @@ def test_a_picture_looks_different_in_the_next_epoch(uninterrupted):
     assert sum(same) <= 2
 
 
+@pytest.mark.slow
 def test_the_seed_fixes_the_order(batches):
     orders = [
         [n for images, *_ in batches(2, seed=seed) for n in _numbers(images)] for seed in (0, 0, 1)
@@ -160,6 +164,7 @@ def test_the_seed_fixes_the_order(batches):
     assert orders[0] == orders[1] != orders[2]
 
 
+@pytest.mark.slow
 def test_the_global_seed_does_not_matter(batches):
     drawn = []
     for global_seed in (0, 7):

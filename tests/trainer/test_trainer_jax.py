@@ -44,6 +44,7 @@ def tensorflow_steps(images):
 
 
 # The pyramid's last map has one cell: normalised over three pictures, rounding errors grow.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "tolerance"),
     [

@@ -135,6 +135,7 @@ def test_the_seed_decides_the_first_weights_and_the_order_of_pictures(job_of):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.slow
 def test_a_measurement_sees_the_weights_that_are_exported(job_of, tmp_path):
     """Those of the averages, also after the last step, which no multiple of `eval_every` is."""
     config = dataclasses.replace(CONFIG, steps=5, eval_every=2, ema=0.5, checkpoint_every=5)

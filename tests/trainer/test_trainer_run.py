@@ -96,6 +96,7 @@ def test_the_detector_to_export_is_the_configured_one(arguments, tmp_path):
     assert answer["detection_scores"].shape == (1, 7)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_from_which_step_the_same_command_resumes(
     arguments, tmp_path, monkeypatch, capsys, messages
 ):
@@ -129,6 +130,7 @@ def test_settings_that_change_no_result_keep_the_folder(folder_of):
     assert {folder_of(field, 3) for field in BOOKKEEPING} == {first}
 
 
+@pytest.mark.slow
 def test_other_settings_data_weights_classes_and_code_have_folders_of_their_own(
     folder_of, arguments, sample_classes
 ):

@@ -95,6 +95,7 @@ def uninterrupted(tmp_path_factory):
     return folder, *_train(folder, _config())
 
 
+@pytest.mark.slow
 def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     config = _config(steps=25, batch_size=16, warmup_steps=5, log_every=5, checkpoint_every=25)
     _, last = _train(
@@ -108,6 +109,7 @@ def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     assert last.positives >= 16
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
     folder, network, last = uninterrupted
 
@@ -266,6 +268,7 @@ def _loss_when_served(network):
     return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors), _config())[0])
 
 
+@pytest.mark.slow
 def test_averages_of_a_short_training_serve_as_well_as_the_last_weights(tmp_path):
     """With an `ema` that would take thousands of steps to forget the first weights."""
     loss = {}

@@ -137,11 +137,13 @@ def _logged(tuned, tag):
                     yield event.step, float(tf.make_ndarray(value.tensor))
 
 
+@pytest.mark.slow
 def test_a_trial_is_measured_once_when_its_steps_are_done(tuned):
     measured = [step for step, _ in _logged(tuned, "eval/mAP")]
     assert measured == [TUNER["steps"]] * TUNER["trials"]
 
 
+@pytest.mark.slow
 def test_a_trial_trains_with_its_own_values(tuned):
     # By the last step the warm-up is over, and the rate has fallen to a tenth.
     rates = [10 * rate for step, rate in _logged(tuned, "learning_rate") if step == TUNER["steps"]]
@@ -157,6 +159,7 @@ def test_the_search_has_the_seed_of_the_training(tmp_path, monkeypatch):
     assert (oracle.seed, oracle.max_trials) == (5, TUNER["trials"])
 
 
+@pytest.mark.slow
 def test_trials_search_around_the_configured_values(tuned):
     results = _read(tuned["tuner_results"])
     assert len(results) == 2
@@ -171,6 +174,7 @@ def test_trials_search_around_the_configured_values(tuned):
     assert all(0 <= row["score"] <= 1 for row in results)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unexported")
 def test_the_trainer_takes_the_best_values(tuned, inputs, sample_classes, tmp_path, messages):
     best = _read(tuned["best_hyperparameters"])["values"]
@@ -237,6 +241,7 @@ def test_a_killed_training_chooses_as_one_that_was_not(inputs, sample_classes, t
         np.testing.assert_array_equal(value, resumed_weights[key])
 
 
+@pytest.mark.slow
 def test_the_trainer_starts_from_the_base_model(inputs, sample_classes, tmp_path, messages):
     config = dataclasses.replace(CONFIG, steps=1, eval_every=0)
     outputs = _outputs(tmp_path / "first", model=Model, model_run=ModelRun)

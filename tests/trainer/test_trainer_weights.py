@@ -63,6 +63,7 @@ APPLICATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", APPLICATIONS)
 def test_keras_weights_give_what_keras_applications_gives(detector, tmp_path, messages):
     application, module, layer, our_layer = APPLICATIONS[detector]

@@ -19,6 +19,8 @@ from trainer.weights import load_backbone_weights, locate_weights, vgg16
 from trainer.weights.torch_file import read_state_dict
 from trainer.weights.vgg16 import VOC_CLASSES as VOC
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
