@@ -1,6 +1,6 @@
 """Folders of VOC annotations as VOC and labelling tools lay them out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,40 +41,82 @@ class VocFolder:
 def find_voc_folders(root: Path) -> list[VocFolder]:
     """The VOC folders at `root`, else those in it, else those one level deeper; sorted by name.
 
-    A folder is one if it has lists in ImageSets/Main, XML files in Annotations, or XML files of its
-    own; then the pictures are in JPEGImages, in images, or beside the XML files.
+    A folder is one if it has lists in ImageSets/Main, XML files in Annotations or of its own, or
+    two folders of which one holds XML files and the other pictures. The pictures are in JPEGImages,
+    in images, beside the XML files, or in the only folder that has some. Without lists, folders
+    such as annotations/train and images/train are a VOC folder `train`.
     """
     level = [root]
     for _ in range(3):
-        found = [folder for path in level if (folder := _voc_folder(path))]
-        names = [folder.name for folder in found]
+        found = [pair for path in level for pair in _voc_folders(path)]
+        names = [folder.name for _, folder in found]
         if len(set(names)) < len(names):
             return [
                 replace(folder, name="-".join(path.relative_to(root).parts))
-                for path in level
-                if (folder := _voc_folder(path))
+                for path, folder in found
             ]
         if found:
-            return found
+            return [folder for _, folder in found]
         level = sorted(child for path in level for child in _folders(path).values())
     return []
+
+
+def _voc_folders(path: Path) -> Iterator[tuple[Path, VocFolder]]:
+    """What is at `path`, whole or in parts, and the paths that tell folders of one name apart."""
+    whole = _voc_folder(path)
+    if whole is None:
+        return
+    parts = {} if whole.annotations == path else _folders(whole.annotations)
+    pictures = _folders(whole.pictures)
+    in_parts = parts and parts.keys() <= pictures.keys() and not _has_annotations(whole.annotations)
+    if whole.lists() or not in_parts:
+        yield path, whole
+        return
+    for name, annotations in sorted(parts.items()):
+        part = VocFolder(annotations.name, annotations, pictures[name], whole.image_sets)
+        yield path / annotations.name, part
 
 
 def _voc_folder(path: Path) -> VocFolder | None:
     folders = _folders(path)
     image_sets = folders.get("imagesets", path / "ImageSets") / "Main"
     annotations = folders.get("annotations", path / "Annotations")
+    named = [folders[name] for name in _PICTURE_FOLDERS if name in folders]
     if next(annotations.rglob(_XML), None) is None:
-        if next(path.glob(_XML), None) is not None:
+        if _has_annotations(path):
             annotations = path
+        elif apart := _apart_from_pictures(folders):
+            annotations = apart
         elif next(image_sets.glob("*.txt"), None) is None:
             return None
-    found = [folders[name] for name in _PICTURE_FOLDERS if name in folders]
-    if found:
-        pictures = found[0]
+    if named:
+        pictures = named[0]
+    elif annotations == path or _has_pictures(path):
+        pictures = path
     else:
-        pictures = path if annotations == path or _has_pictures(path) else annotations
+        others = _with(_has_pictures, folders)
+        pictures = others[0] if len(others) == 1 else annotations
     return VocFolder(path.resolve().name, annotations, pictures, image_sets)
+
+
+def _apart_from_pictures(folders: dict[str, Path]) -> Path | None:
+    """The only folder with annotations, where they are beside the only one with pictures."""
+    annotated, pictures = (_with(has, folders) for has in (_has_annotations, _has_pictures))
+    alone = len(annotated) == len(pictures) == 1 and annotated != pictures
+    return annotated[0] if alone else None
+
+
+def _with(has: Callable[[Path], bool], folders: dict[str, Path]) -> list[Path]:
+    """The folders that have some themselves or in their parts."""
+    return [
+        folder
+        for folder in folders.values()
+        if has(folder) or any(map(has, _folders(folder).values()))
+    ]
+
+
+def _has_annotations(path: Path) -> bool:
+    return next(path.glob(_XML), None) is not None
 
 
 def _has_pictures(path: Path) -> bool:

@@ -43,7 +43,7 @@ class DataGateConfig(Settings):
     """Share of objects that overlap no anchor by `trainer.matching_iou`: 0.13 for SSD300 on
     VOC, 0.07 for SSD512."""
     min_pictures: int = Field(default=100, ge=0)
-    """In each split."""
+    """In each split. Smaller ones are not compared with others: what differs is mostly chance."""
     max_skew: Fraction = 0.1
     """How far the train split may be from the others: L-infinity distance of class frequencies,
     Jensen-Shannon divergence of sizes and positions."""

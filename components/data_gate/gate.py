@@ -1,6 +1,6 @@
 """What the data gate decides, as plain functions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
@@ -114,9 +114,10 @@ def judge(
         dropped = config.on_leak == DROP_TRAIN and _in_train(leak)
         text = _leak_text(leak) + (", left out of training" if dropped else "")
         found.append(Finding(_LEAKS, WARNING if dropped else ERROR, text))
+    small = {split for split, count in counts.items() if count["pictures"] < config.min_pictures}
     texts = [(p.check, f"{p.split}: {p.record_id}: {p.text}") for p in scan.problems]
     texts += _anchor_texts(scan, config)
-    texts += _count_texts(counts, classes, config)
+    texts += _count_texts(counts, classes, small, config.min_pictures)
     texts += [
         (
             shift.check,
@@ -124,7 +125,7 @@ def judge(
             f"{shift.value:.3f}, more than {shift.limit:g}",
         )
         for shift in shifts
-        if shift.value > shift.limit
+        if shift.value > shift.limit and not {TRAIN, shift.other} & small
     ]
     found += [
         Finding(check, ERROR if check in config.block_on else WARNING, text)
@@ -199,14 +200,12 @@ def _anchor_texts(scan: Scan, config: DataGateConfig) -> Iterable[tuple[str, str
 
 
 def _count_texts(
-    counts: Mapping[str, dict], classes: Sequence[str], config: DataGateConfig
+    counts: Mapping[str, dict], classes: Sequence[str], small: Collection[str], min_pictures: int
 ) -> Iterable[tuple[str, str]]:
     for split, count in sorted(counts.items()):
         missing = [name for name in classes if not count["objects_per_class"].get(name)]
         if missing:
             yield "classes", f"{split}: no {', '.join(missing)}"
-        if count["pictures"] < config.min_pictures:
-            yield (
-                "sizes",
-                f"{split}: {counted(count['pictures'], 'picture')}, under {config.min_pictures}",
-            )
+        if split in small:
+            pictures = counted(count["pictures"], "picture")
+            yield "sizes", f"{split}: {pictures}, under {min_pictures}: not compared with others"

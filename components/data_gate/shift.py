@@ -23,7 +23,7 @@ class Shift:
     """How far a feature of the train split is from that of another split or data set."""
 
     check: str  # skew or drift
-    other: str
+    other: str  # what train is compared with; in skew the name of a split
     feature: str
     measure: str
     value: float
@@ -48,7 +48,7 @@ def measure_shifts(
     for split, other in sorted(statistics.items()):
         if split != TRAIN:
             found = tfdv.validate_statistics(train, schema, serving_statistics=other)
-            shifts += _shifts("skew", f"split {split}", found, max_skew)
+            shifts += _shifts("skew", split, found, max_skew)
     if baseline is not None:
         found = tfdv.validate_statistics(train, schema, previous_statistics=baseline)
         shifts += _shifts("drift", "the latest blessed model's data", found, max_drift)

@@ -115,15 +115,15 @@ FINDINGS = {
     "anchors": {"facts": {"train": SplitFacts(100, 26, {"too tall": 2, "too small": 24})}},
     "classes": {"counts": {"test": {"pictures": 100, "objects_per_class": {"cat": 1}}}},
     "sizes": {"counts": {"test": {"pictures": 99, "objects_per_class": {"cat": 1, "dog": 1}}}},
-    "skew": {"shifts": [Shift("skew", "split eval", "f", "distance", 0.2, 0.1)]},
+    "skew": {"shifts": [Shift("skew", "eval", "f", "distance", 0.2, 0.1)]},
     "drift": {"shifts": [Shift("drift", "before", "f", "distance", 0.2, 0.1)]},
 }
 TEXTS = {
     "anchors": "train: 26 of 100 objects (26.0%) match no anchor, above 25.0%: "
     "24 too small (24.0%), 2 too tall (2.0%). No preset has anchors for more of them",
     "classes": "test: no dog",
-    "sizes": "test: 99 pictures, under 100",
-    "skew": "f of train and split eval: distance 0.200, more than 0.1",
+    "sizes": "test: 99 pictures, under 100: not compared with others",
+    "skew": "f of train and eval: distance 0.200, more than 0.1",
 }
 
 
@@ -154,7 +154,26 @@ def test_unmatched_objects_are_told_with_the_preset_that_would_match_them(of_oth
 
 
 def test_a_shift_within_its_limit_is_no_finding():
-    assert judge(shifts=[Shift("skew", "split eval", "f", "distance", 0.1, 0.1)]) == []
+    assert judge(shifts=[Shift("skew", "eval", "f", "distance", 0.1, 0.1)]) == []
+
+
+@pytest.mark.parametrize(
+    ("small", "judged"),
+    [("", ["drift", "skew", "skew"]), ("eval", ["drift", "skew"]), ("train", [])],
+)
+def test_small_splits_are_not_compared(small, judged):
+    shifts = [
+        Shift("skew", "eval", "f", "distance", 0.2, 0.1),
+        Shift("skew", "test", "f", "distance", 0.2, 0.1),
+        Shift("drift", "before", "f", "distance", 0.2, 0.1),
+    ]
+    counts = {
+        split: {"pictures": 30 if split == small else 31, "objects_per_class": {"cat": 1, "dog": 1}}
+        for split in ("train", "eval", "test")
+    }
+    found = judge(shifts=shifts, counts=counts, min_pictures=31)
+    assert sorted(f.check for f in found if f.check != "sizes") == judged
+    assert not any("train and eval" in f.text for f in found if small == "eval")
 
 
 @pytest.mark.parametrize(
@@ -190,11 +209,11 @@ def test_shift_of_classes_and_of_boxes_is_measured(tmp_path):
         (shift.check, shift.other, shift.feature): shift
         for shift in measure_shifts(protos, protos["eval"], COMMON, 0.3, 0.2)
     }
-    classes = shifts["skew", "split eval", COMMON.text]
+    classes = shifts["skew", "eval", COMMON.text]
     assert (classes.value, classes.limit) == (pytest.approx(0.25), 0.3)
-    assert shifts["skew", "split eval", COMMON.ymax].value == pytest.approx(0, abs=1e-6)
-    assert shifts["skew", "split test", COMMON.text].value == pytest.approx(0, abs=1e-6)
-    assert shifts["skew", "split test", COMMON.ymax].value > 0.9
+    assert shifts["skew", "eval", COMMON.ymax].value == pytest.approx(0, abs=1e-6)
+    assert shifts["skew", "test", COMMON.text].value == pytest.approx(0, abs=1e-6)
+    assert shifts["skew", "test", COMMON.ymax].value > 0.9
     drift = {key[2]: shift for key, shift in shifts.items() if key[0] == "drift"}
     assert (drift[COMMON.text].value, drift[COMMON.text].limit) == (pytest.approx(0.25), 0.2)
     assert len(shifts) == 3 * 7

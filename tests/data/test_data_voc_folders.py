@@ -1,0 +1,75 @@
+"""Where a VOC folder's annotations and pictures are, however its author named the folders."""
+
+import pytest
+
+from data.voc_folders import find_voc_folders
+
+
+def _write(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.mark.parametrize("below", ["", "set/"])
+@pytest.mark.parametrize(
+    ("annotations", "pictures"),
+    [
+        ("Annotations", "JPEGImages"),
+        ("annotations", "images"),
+        ("annotations", "imgs"),
+        ("labels", "images"),
+        ("xmls", "photos"),
+        ("Annotations", "."),
+        ("Annotations", "Annotations"),
+        (".", "images"),
+        (".", "."),
+    ],
+)
+def test_folders_of_any_name(tmp_path, below, annotations, pictures):
+    root = tmp_path / below
+    _write(root, f"{annotations}/a.xml", f"{pictures}/a.jpg", "README.md", "notes/a.txt")
+    (folder,) = find_voc_folders(tmp_path)
+    assert (folder.annotations, folder.pictures) == (root / annotations, root / pictures)
+
+
+@pytest.mark.parametrize("other", ["more/b.jpg", "more/b.xml"])
+def test_which_of_three_folders_belong_together_is_not_guessed(tmp_path, other):
+    _write(tmp_path, "xmls/a.xml", "photos/a.jpg", other)
+    found = {folder.annotations: folder.pictures for folder in find_voc_folders(tmp_path)}
+    assert found[tmp_path / "xmls"] == tmp_path / "xmls"
+
+
+def test_splits_with_pictures_and_annotations_side_by_side(tmp_path):
+    _write(tmp_path, "train/a.xml", "train/a.jpg", "valid/b.xml", "valid/b.jpg", "thumbs/a.jpg")
+    names = [folder.name for folder in find_voc_folders(tmp_path)]
+    assert names == ["train", "valid"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "pictures"), [("annotations", "images"), ("labels", "images"), ("xml", "jpg")]
+)
+def test_splits_as_folders_of_annotations_and_of_pictures(tmp_path, annotations, pictures):
+    for split in ("train", "val"):
+        _write(tmp_path, f"{annotations}/{split}/a.xml", f"{pictures}/{split}/a.jpg")
+    found = {folder.name: folder for folder in find_voc_folders(tmp_path)}
+    assert found.keys() == {"train", "val"}
+    assert found["val"].annotations == tmp_path / annotations / "val"
+    assert found["val"].pictures == tmp_path / pictures / "val"
+    assert found["val"].annotated_ids() == ["a"]
+
+
+def test_folders_of_annotations_without_pictures_of_their_own_are_ids(tmp_path):
+    _write(tmp_path, "annotations/sub/a.xml", "images/sub/a.jpg", "annotations/b.xml")
+    (folder,) = find_voc_folders(tmp_path)
+    assert folder.annotated_ids() == ["b", "sub/a"]
+    _write(tmp_path / "flat", "annotations/sub/a.xml", "images/a.jpg")
+    (folder,) = find_voc_folders(tmp_path / "flat")
+    assert folder.annotated_ids() == ["sub/a"]
+
+
+def test_equal_parts_of_several_folders_get_longer_names(tmp_path):
+    for day in ("mon", "tue"):
+        _write(tmp_path / day, "labels/train/a.xml", "images/train/a.jpg")
+    names = [folder.name for folder in find_voc_folders(tmp_path)]
+    assert names == ["mon-train", "tue-train"]
