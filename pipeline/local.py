@@ -26,10 +26,12 @@ from components.mean_average_precision import metric_names
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError, did_you_mean
 from data.fields import COMMON
+from data.origin import read_origin
 from data.paths import check_no_wildcard
 from data.saved_model import IDENTITY
 from data.schema import class_names, read_schema
 from data.settings_file import write_settings
+from data.splits import TEST
 from pipeline.config import FIND_SCHEMA, Config
 from pipeline.inputs import keep_schema, prepare, schema_path
 from pipeline.pipeline import Inputs, create_pipeline
@@ -214,7 +216,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     """The table of AP per class, the verdict, and how to try the model."""
     evaluation = evaluation_of(outputs["Evaluator"])
     scores = evaluation.candidate[OVERALL]
-    table = Table(title=f"AP on the test split, {config.preset} (11-point, IoU > 0.5)")
+    data_set = read_origin(str(inputs.records)).name
+    table = Table(title=f"AP on {data_set}, {TEST} (11-point, IoU > 0.5)")
     table.add_column("class")
     table.add_column("AP", justify="right")
     table.add_column("95 % interval", justify="right")
