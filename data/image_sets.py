@@ -124,8 +124,8 @@ def find_folders(voc_root: Path) -> list[VocFolder]:
     if not folders:
         raise DataError(
             f"{voc_root}: no VOC data: neither XML files nor a folder YEAR/ImageSets/Main with "
-            "lists, also not in the folders below. Give a folder with a folder of XML files and one "
-            "of pictures, or with pictures and XML files side by side; for VOC itself unpack "
+            "lists, also not in the folders below. Give a folder with one folder of XML files and "
+            "one of pictures, or with pictures and XML files side by side; for VOC itself unpack "
             "VOCtrainval_06-Nov-2007.tar and the other archives there"
         )
     return folders

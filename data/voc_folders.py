@@ -66,10 +66,11 @@ def _voc_folders(path: Path) -> Iterator[tuple[Path, VocFolder]]:
     whole = _voc_folder(path)
     if whole is None:
         return
-    parts = {} if whole.annotations == path else _folders(whole.annotations)
-    pictures = _folders(whole.pictures)
-    in_parts = parts and parts.keys() <= pictures.keys() and not _has_annotations(whole.annotations)
-    if whole.lists() or not in_parts:
+    if whole.lists() or _has_annotations(whole.annotations):
+        yield path, whole
+        return
+    parts, pictures = _folders(whole.annotations), _folders(whole.pictures)
+    if not parts.keys() <= pictures.keys():
         yield path, whole
         return
     for name, annotations in sorted(parts.items()):

@@ -31,13 +31,20 @@ def test_folders_of_any_name(tmp_path, below, annotations, pictures):
     _write(root, f"{annotations}/a.xml", f"{pictures}/a.jpg", "README.md", "notes/a.txt")
     (folder,) = find_voc_folders(tmp_path)
     assert (folder.annotations, folder.pictures) == (root / annotations, root / pictures)
+    assert folder.name == root.name
 
 
 @pytest.mark.parametrize("other", ["more/b.jpg", "more/b.xml"])
 def test_which_of_three_folders_belong_together_is_not_guessed(tmp_path, other):
     _write(tmp_path, "xmls/a.xml", "photos/a.jpg", other)
-    found = {folder.annotations: folder.pictures for folder in find_voc_folders(tmp_path)}
-    assert found[tmp_path / "xmls"] == tmp_path / "xmls"
+    found = {folder.name: folder for folder in find_voc_folders(tmp_path)}
+    assert found["xmls"].annotations == found["xmls"].pictures == tmp_path / "xmls"
+
+
+def test_which_of_two_folders_of_pictures_is_meant_is_not_guessed(tmp_path):
+    _write(tmp_path, "Annotations/a.xml", "photos/a.jpg", "more/b.jpg")
+    (folder,) = find_voc_folders(tmp_path)
+    assert folder.pictures == folder.annotations == tmp_path / "Annotations"
 
 
 def test_splits_with_pictures_and_annotations_side_by_side(tmp_path):
@@ -57,6 +64,19 @@ def test_splits_as_folders_of_annotations_and_of_pictures(tmp_path, annotations,
     assert found["val"].annotations == tmp_path / annotations / "val"
     assert found["val"].pictures == tmp_path / pictures / "val"
     assert found["val"].annotated_ids() == ["a"]
+
+
+def test_lists_count_more_than_folders(tmp_path):
+    _write(tmp_path, "Annotations/train/a.xml", "images/train/a.jpg", "ImageSets/Main/all.txt")
+    (folder,) = find_voc_folders(tmp_path)
+    assert folder.name == tmp_path.name
+    assert folder.annotated_ids() == ["train/a"]
+
+
+def test_lists_without_annotations(tmp_path):
+    _write(tmp_path, "VOC2007/ImageSets/Main/train.txt", "VOC2007/JPEGImages/a.jpg")
+    (folder,) = find_voc_folders(tmp_path)
+    assert list(folder.lists()) == ["VOC2007/train"]
 
 
 def test_folders_of_annotations_without_pictures_of_their_own_are_ids(tmp_path):
