@@ -46,6 +46,7 @@ def test_the_run_says_what_it_made(first):
     assert "DataGate done" in first.stdout
     assert ": 0 errors" in first.stdout
     assert re.search(r"step=60/60 loss=[\d.]+ class=[\d.]+ box=[\d.]+ .* images/s=", first.stdout)
+    assert "AP on sample, test (11-point, IoU > 0.5)\n" in first.stdout
     for name in (*_CLASSES, "mAP"):
         assert re.search(rf"│ {name} +│ +\d\.\d{{4}}", first.stdout)
     # A few lines for each component; nothing of what the libraries print.

@@ -54,5 +54,6 @@ def test_from_a_tools_folder_to_a_model_in_one_command(folder, run_python, tmp_p
     assert "category 0 (things) only groups others and is left out" in done.stdout
     for split, count in zip(("train", "eval", "test"), _PICTURES.values(), strict=True):
         assert re.search(rf"^  {split}: {count} pictures, \d+ objects: ", done.stdout, re.M)
+    assert f"AP on {folder.name}, test (11-point" in done.stdout
     assert re.search(r"│ person +│", done.stdout)
     assert re.search(rf"^pushed:  {tmp_path}/serving/ssd/\d+$", done.stdout, re.M)
