@@ -243,9 +243,9 @@ def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeyp
         (shift.other, shift.feature): shift.value
         for shift in measure_shifts(statistics, None, COMMON, 0.1, 0.1)
     }
-    assert shifts["split like", COMMON.text] == pytest.approx(0)
-    assert shifts["split skewed", COMMON.text] == pytest.approx(0.4)
-    assert shifts["split skewed", COMMON.width] == pytest.approx(0)
+    assert shifts["like", COMMON.text] == pytest.approx(0)
+    assert shifts["skewed", COMMON.text] == pytest.approx(0.4)
+    assert shifts["skewed", COMMON.width] == pytest.approx(0)
 
 
 def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, capsys):

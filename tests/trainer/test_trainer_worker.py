@@ -221,7 +221,10 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
         "jobs deleted",
         "services deleted",
     ], log[-3000:]
-    assert [pod.status for pod in cluster.pods[2:]] == [0, 0]
+    # The Job ends with pod 0; the other one may not be done with its exit.
+    first, second = sorted((pod.index, pod.status) for pod in cluster.pods[2:])
+    assert first == (0, 0)
+    assert second in ((1, 0), (1, 137))
     assert "another worker was lost. Start all workers again" in log
     assert "resume step=4" in log
     _assert_close(_results(tmp_path), alone)
