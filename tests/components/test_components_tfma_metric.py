@@ -114,6 +114,7 @@ def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     assert at_half["falseNegatives"] == cat.positives - above.sum()
 
 
+@pytest.mark.slow
 def test_records_of_hikapok_and_no_coco(tmp_path, models, monkeypatch):
     monkeypatch.setattr(coco, "evaluate", None)  # would fail if it were called
     metric = tfma_metric.metric_config(CLASSES, HIKAPOK)

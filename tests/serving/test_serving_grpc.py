@@ -138,6 +138,7 @@ def test_status(channel):
     _refused(stub.GetModelStatus, request, grpc.StatusCode.NOT_FOUND)
 
 
+@pytest.mark.slow
 def test_reloading_the_configuration(start_server, save_adder, tmp_path):
     for name, amount in (("a", 1), ("b", 2)):
         save_adder(tmp_path / name / "1", amount)

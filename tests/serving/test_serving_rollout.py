@@ -174,6 +174,7 @@ def _same(text: str, other: str) -> bool:
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=80, stateful_step_count=25)
+TestRollouts = pytest.mark.slow(TestRollouts)
 
 
 @pytest.fixture

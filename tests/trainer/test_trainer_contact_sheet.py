@@ -78,6 +78,7 @@ def test_pictures_are_those_of_the_training_in_its_order(
         np.testing.assert_allclose(tile[2, -3], image[0, -1], atol=2)
 
 
+@pytest.mark.slow
 def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_classes):
     sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, _RECORDS)
     assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)

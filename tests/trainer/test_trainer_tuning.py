@@ -260,6 +260,7 @@ def test_the_trainer_starts_from_the_base_model(inputs, sample_classes, tmp_path
     assert summary["starting_weights_sha256"] != first["starting_weights_sha256"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
     inputs, sample_classes, tmp_path, monkeypatch
 ):

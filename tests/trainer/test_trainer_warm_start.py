@@ -82,6 +82,7 @@ def test_with_other_classes_the_heads_stay_new(exported, sample_classes, message
     assert line == (f"  warm start: backbone 4 layers from {folder}, heads new (classes differ)")
 
 
+@pytest.mark.slow
 def test_the_light_detector_starts_from_one_of_its_kind(tmp_path, messages):
     config = TrainerConfig(detector="ssd300-lite0")
     spec = detector_spec(config)
