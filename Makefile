@@ -25,7 +25,7 @@ run: $(VENV)/.ready
 # In the order of tests/conftest.py: slow files first.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Everything but pipelines, engines and whole trainings, which take most of the time.
+# Everything but pipelines, engines, trainings and servers, which take most of the time.
 check: lint
 	$(PYTEST) -m "not e2e and not slow"
 

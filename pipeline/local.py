@@ -20,13 +20,12 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 from tfx.utils import path_utils
 
-from components.artifacts import REPORT_FILE, read_json
+from components.artifacts import ORIGIN_FILE, REPORT_FILE, read_json
 from components.evaluation import OVERALL, Evaluation, Score
 from components.mean_average_precision import metric_names
 from data.beam_runner import IN_PROCESS
 from data.errors import DataError, did_you_mean
 from data.fields import COMMON
-from data.origin import read_origin
 from data.paths import check_no_wildcard
 from data.saved_model import IDENTITY
 from data.schema import class_names, read_schema
@@ -216,7 +215,8 @@ def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
     """The table of AP per class, the verdict, and how to try the model."""
     evaluation = evaluation_of(outputs["Evaluator"])
     scores = evaluation.candidate[OVERALL]
-    data_set = read_origin(str(inputs.records)).name
+    (examples,) = outputs["ImportExampleGen"]["examples"]
+    data_set = read_json(f"{examples.uri}/{ORIGIN_FILE}")["name"]
     table = Table(title=f"AP on {data_set}, {TEST} (11-point, IoU > 0.5)")
     table.add_column("class")
     table.add_column("AP", justify="right")

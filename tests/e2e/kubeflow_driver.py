@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 _TASK = str(Path(__file__).with_name("kubeflow_task.py"))
 # What every task imports first, and nothing of ours.
-_PRELOADED = ["tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"]
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"])
 _MOUNTS = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 
 
@@ -38,10 +39,6 @@ class Cluster:
 
     store: Path
     folder: Path
-
-    def __post_init__(self) -> None:
-        self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(_PRELOADED)
 
     def run(self, compiled: Path, runtime_config: dict, until: str | None = None) -> dict:
         """Runs the tasks in order, two at a time, up to and with `until`.
@@ -150,7 +147,7 @@ class Cluster:
             "environment": environment,
             "printed": root / "printed",
         }
-        process = self._forks.Process(target=runpy.run_path, args=(_TASK, {"task": task}))
+        process = _FORKS.Process(target=runpy.run_path, args=(_TASK, {"task": task}))
         process.start()
         process.join()
         if process.exitcode != 0:
