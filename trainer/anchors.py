@@ -1,4 +1,4 @@
-"""Anchors (the paper's default boxes): their layout, their coordinates and the hash naming them."""
+"""Anchors (the paper's default boxes): layout, coordinates and the hash that identifies them."""
 
 import dataclasses
 import hashlib
@@ -28,7 +28,7 @@ class AnchorSpec:
     clipped: bool = False
 
     def shapes(self, level: int) -> list[tuple[float, float]]:
-        """(height, width) in pixels of the anchors in a cell of map `level`, in their order."""
+        """(height, width) in pixels of each anchor in a cell of map `level`, in order."""
         small, large = self.min_sizes[level], self.max_sizes[level]
         extra = (small * large) ** 0.5
         ratios = self.aspect_ratios[level]
@@ -65,8 +65,8 @@ SSD300_HIKAPOK = dataclasses.replace(
     extra_square_first=True,
 )
 
-# SSD300's anchors miss half of the objects of 20 px, which own pictures are full of: its squares
-# start at 30 px. These start at 20 and match more objects of VOC too (docs/light.md).
+# SSD300's squares start at 30 px and miss half of all 20 px objects, which users' own pictures are
+# full of. These start at 20 px and match more VOC objects too (docs/light.md).
 SSD300_FINE = dataclasses.replace(
     SSD300,
     min_sizes=(20, 48, 96, 150, 210, 270),
@@ -82,8 +82,8 @@ SSD512 = AnchorSpec(
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
 
-# Of SSD300's squares the first would need a map of 38 cells, which MobileNet's SSD does without;
-# sizes as in MobileNetV2 (section 6.2) and TensorFlow's object detection, 20 % to 95 % of the side.
+# SSD300's smallest squares would need a map of 38 cells, which MobileNet's SSD does not have. Sizes
+# as in MobileNetV2 (section 6.2) and TensorFlow Object Detection: 20 % to 95 % of the side.
 SSD300_COARSE = AnchorSpec(
     image_size=300,
     feature_sizes=(19, 10, 5, 3, 2, 1),
@@ -106,8 +106,8 @@ SSD128 = AnchorSpec(
 def anchor_boxes(spec: AnchorSpec) -> np.ndarray:
     """Anchors as centre boxes, float32 [num_anchors, 4]: cy, cx, height, width, relative.
 
-    Ordered by map, then row, column and anchor of the cell, as the heads' outputs are. Not clipped
-    to the picture, like the Caffe release, unless the layout says so.
+    Ordered by map, row, column, then anchor within the cell, like the heads' outputs. As in the
+    Caffe release, not clipped to the picture unless the layout says so.
     """
     levels = []
     for level, (size, step) in enumerate(zip(spec.feature_sizes, spec.steps, strict=True)):
@@ -123,6 +123,6 @@ def anchor_boxes(spec: AnchorSpec) -> np.ndarray:
 
 
 def anchors_hash(spec: AnchorSpec) -> str:
-    """Names the anchors a model was trained with; weights with another hash must be refused."""
+    """Fingerprint of the anchors; weights trained with a different one must be rejected."""
     rounded = np.round(anchor_boxes(spec).astype(np.float64), 5)
     return hashlib.sha256(rounded.tobytes()).hexdigest()[:16]

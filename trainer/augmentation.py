@@ -1,9 +1,9 @@
 """SSD's training augmentation, geometry first (paper, section 2.2, and its Caffe release).
 
 `draw` decides expansion, patch and flip on numbers alone; the caller then samples the one resulting
-window of the picture, and `distort_colours` works on that small result. Colour acts on each pixel
-by itself, so the order does not change the outcome. All draws are stateless: the same seed gives
-the same picture wherever and whenever it is made.
+window of the picture, and `distort_colours` works on that small result. Colour changes act on
+single pixels, so the order does not change the outcome. All draws are stateless: the same seed
+gives the same picture, wherever and whenever it is made.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from trainer.recipes import Recipe
 
-# One sampler for each least IoU; 0 is the paper's "any patch". The whole picture always competes.
+# One sampler per minimum IoU; 0 is the paper's "any patch". The whole picture always competes.
 PATCH_IOUS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 PATCH_TRIES = 50
 PATCH_ASPECT = (0.5, 2.0)
@@ -23,7 +23,7 @@ _Sides = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class Draws(NamedTuple):
-    """What is drawn for each picture of a batch.
+    """The random draws for each picture of a batch.
 
     `window` is float32 [batch, 4], relative to the picture and possibly larger than it; `flip` bool
     [batch]; `colours` float32 [batch, 5], what `distort_colours` takes.
@@ -35,14 +35,14 @@ class Draws(NamedTuple):
 
 
 def draw(boxes: tf.RaggedTensor, seeds: tf.Tensor, recipe: Recipe) -> Draws:
-    """Draws the window of each picture to show, whether to mirror it, and its change of colours.
+    """Draws each picture's window, whether to mirror it, and its colour changes.
 
-    A whole batch at a time, because there are many small steps, each of which costs the same for
-    one picture as for many.
+    Works on whole batches: there are many small steps, and each costs the same for one picture as
+    for many.
 
     Args:
       boxes: ragged float32 [batch, (objects), 4], corner boxes relative to the picture.
-      seeds: int64 [batch, 2]; what is drawn for a picture depends on its own seed alone.
+      seeds: int64 [batch, 2]; a picture's draws depend on its own seed alone.
     """
     patch_sizes = [1, 4 * len(PATCH_IOUS) * PATCH_TRIES] if recipe.patch_scale else []
     sizes = [4, 1, 9, *patch_sizes]
@@ -60,7 +60,7 @@ def draw(boxes: tf.RaggedTensor, seeds: tf.Tensor, recipe: Recipe) -> Draws:
 
 
 def _uniforms(seeds: tf.Tensor, count: int) -> tf.Tensor:
-    """float32 [batch, count] in [0, 1), a row from each seed."""
+    """float32 [batch, count] in [0, 1), one row per seed."""
     return tf.map_fn(
         lambda seed: tf.random.stateless_uniform([count], seed),
         seeds,
@@ -80,7 +80,7 @@ def _expand(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 def _choose_patch(
     boxes: tf.RaggedTensor, choice: tf.Tensor, patches: _Sides, recipe: Recipe
 ) -> tf.Tensor:
-    """Patches [batch, 4] of canvases: each sampler's first success and the whole compete.
+    """Patches [batch, 4] of canvases: each sampler's first success competes with the whole canvas.
 
     Args:
       boxes: ragged float32 [batch, (objects), 4], relative to the canvas.
@@ -122,11 +122,11 @@ def _accepts(
 ) -> tf.Tensor:
     """bool [batch, samplers, tries]: whether the kept boxes have the sampler's IoU with the patch.
 
-    A box is kept when its centre lies in the patch. A picture without objects takes any patch,
-    but only from the sampler that asks for no IoU.
+    A box is kept when its centre lies in the patch. A picture without objects takes any patch, but
+    only from the sampler without a minimum IoU.
     """
     pictures = boxes.value_rowids()
-    # Sides apart and the tries last: few operations, each on one row after the other.
+    # Sides apart and tries last: few operations, each on contiguous rows.
     top, left, bottom, right = (tf.gather(side, pictures) for side in patches)
     ymin, xmin, ymax, xmax = tf.unstack(boxes.flat_values[:, None, None, :], axis=-1)
     height = tf.nn.relu(tf.minimum(bottom, ymax) - tf.maximum(top, ymin))
@@ -184,7 +184,7 @@ def boxes_in_window(boxes: tf.Tensor, window: tf.Tensor, flip: tf.Tensor) -> tf.
     )
 
 
-# What changes nothing: brightness, contrast before the rest, saturation, hue, contrast after it.
+# No change: brightness, contrast before the rest, saturation, hue, contrast after the rest.
 _NEUTRAL = (0.0, 1.0, 1.0, 0.0, 1.0)
 
 
@@ -215,12 +215,12 @@ def _colours(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 def distort_colours(pixels: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue of float32 [h, w, 3] in 0-255.
 
-    Values are clipped after each, as 8-bit pictures would be, but for what rounding adds.
+    Values are clipped after each change, as in 8-bit pictures, but not rounded.
 
     Args:
-      colours: float32 [5]: what is added to the pixels; a factor of them; of the saturation; how
-        far hues turn, 1 being all around; and a factor of the pixels once more, for contrast comes
-        before or after saturation and hue.
+      colours: float32 [5]: a value added to the pixels; their contrast factor; a saturation factor;
+        a hue shift, where 1 is a full turn; and a second contrast factor, because contrast comes
+        either before or after saturation and hue.
     """
     changes = (
         _brighten,
@@ -231,7 +231,7 @@ def distort_colours(pixels: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
     )
     acts = tf.unstack(tf.not_equal(colours, _NEUTRAL))
     for change, happens, amount in zip(changes, acts, tf.unstack(colours), strict=True):
-        # Not computed where it does not happen, which is as often as not.
+        # Skipped where it does not happen, which is about half the time.
         pixels = tf.cond(happens, partial(change, pixels, amount), partial(tf.identity, pixels))
     return pixels
 
@@ -245,11 +245,11 @@ def _contrast(pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def _saturate(pixels: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """HSV's saturation times a factor, at most 1; hue and value stay."""
+    """Multiplies HSV's saturation, capped at 1; hue and value stay."""
 
     def fade() -> tf.Tensor:
-        # A channel lies below the value in proportion to the saturation. Where that only falls
-        # there is no limit to look for, and this takes less time than TensorFlow's operator.
+        # A channel lies below the value in proportion to the saturation. Lowering the saturation
+        # needs no cap, so this is faster than TensorFlow's operator.
         red, green, blue = tf.unstack(pixels, axis=-1)
         value = tf.maximum(tf.maximum(red, green), blue)
         return pixels * scale + tf.expand_dims(value * (1.0 - scale), -1)

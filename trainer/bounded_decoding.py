@@ -1,4 +1,4 @@
-"""Decoding of pictures that anybody may send, within a bound on memory."""
+"""Decodes pictures from untrusted senders within a memory limit."""
 
 import tensorflow as tf
 
@@ -10,10 +10,11 @@ _HEADER_BYTES = 32
 def decode(picture: tf.Tensor) -> tf.Tensor:
     """Decodes a JPEG, PNG, GIF or BMP: string [] -> uint8 [height, width, 3].
 
-    A picture of more than MAX_PIXELS by its header is an InvalidArgumentError before any memory is
-    taken for it: a PNG of 300 kB may have 100 million pixels.
+    Raises InvalidArgumentError if the header says more than MAX_PIXELS, before it allocates any
+    memory: a 300 kB PNG may have 100 million pixels.
     """
-    # By hand, because the operators that read a size know one format each, and some decode for it.
+    # By hand: TensorFlow's operators that read a size know one format each, and some decode the
+    # picture to find it.
     padded = tf.strings.join([tf.strings.substr(picture, 0, _HEADER_BYTES), "\0" * _HEADER_BYTES])
     header = tf.cast(
         tf.io.decode_raw(tf.strings.substr(padded, 0, _HEADER_BYTES), tf.uint8), tf.int64
@@ -36,13 +37,13 @@ def decode(picture: tf.Tensor) -> tf.Tensor:
             ),
             (starts(0x89, *b"PNG"), lambda: number(16, *big) * number(20, *big)),
             (starts(*b"GIF8"), lambda: number(6, 1, 256) * number(8, 1, 256)),
-            # Rows from the top have a negative height.
+            # A top-down bitmap has a negative height.
             (
                 starts(*b"BM"),
                 lambda: number(18, *little) * tf.minimum(bmp_height, (1 << 32) - bmp_height),
             ),
         ],
-        default=lambda: tf.constant(0, tf.int64),  # what decode_image refuses
+        default=lambda: tf.constant(0, tf.int64),  # decode_image rejects these
         exclusive=False,
     )
     small = tf.debugging.Assert(

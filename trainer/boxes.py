@@ -27,12 +27,13 @@ def to_centres(corner_boxes: KerasTensor) -> KerasTensor:
 def iou(boxes_a: KerasTensor, boxes_b: KerasTensor) -> KerasTensor:
     """Intersection over union of corner boxes [..., n, 4] and [..., m, 4]: [..., n, m].
 
-    Boxes without an area have IoU 0 with everything.
+    Boxes with no area have IoU 0 with everything.
     """
     a, b = ops.expand_dims(boxes_a, -2), ops.expand_dims(boxes_b, -3)
 
     def overlap(low: int, high: int) -> KerasTensor:
-        # Side by side, not stacked: operations on whole rows of boxes are several times as fast.
+        # Coordinates apart, not stacked: operations on whole rows of boxes are several times
+        # faster.
         shared = ops.minimum(a[..., high], b[..., high]) - ops.maximum(a[..., low], b[..., low])
         return ops.maximum(shared, 0.0)
 

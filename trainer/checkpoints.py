@@ -15,7 +15,7 @@ import numpy as np
 from data.errors import DataError
 
 _log = logging.getLogger("ssd.trainer")
-# What reading a damaged archive can raise: a flipped bit makes an array compressed or encrypted.
+# What reading a damaged archive can raise: a flipped bit can mark an array as compressed.
 _DAMAGE = (
     zipfile.BadZipFile,
     lzma.LZMAError,
@@ -33,7 +33,7 @@ def save(folder: Path, step: int, variables: Sequence[keras.Variable], keep: int
     """Writes the values of `variables` after `step` steps and removes all but the last `keep`.
 
     Raises:
-        DataError: it cannot be written; the older ones stay.
+        DataError: it cannot be written; older ones stay.
     """
     path = folder / f"step-{step:08d}.npz"
     write(path, as_arrays(variables))
@@ -43,9 +43,9 @@ def save(folder: Path, step: int, variables: Sequence[keras.Variable], keep: int
 
 
 def restore_latest(folder: Path, variables: Sequence[keras.Variable]) -> int:
-    """Loads the newest readable checkpoint into `variables`; returns its step, 0 without one.
+    """Loads the newest readable checkpoint into `variables`; returns its step, or 0.
 
-    A damaged file is named in a warning and the one before it is taken.
+    Skips damaged files with a warning.
     """
     for step, path in steps_on_disk(folder):
         values = read(path, [key(i, v) for i, v in enumerate(variables)])
@@ -66,7 +66,7 @@ def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:
 
 
 def key(index: int, variable: keras.Variable) -> str:
-    """Names a variable among those stored with it."""
+    """The name a variable is stored under."""
     return f"{index}:{variable.path}"
 
 
@@ -85,7 +85,7 @@ def write(path: Path, arrays: dict) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            # As np.savez, which leaves its archive open after an error, to fail again at some time.
+            # Like np.savez, which leaves its archive open after an error and fails again later.
             with zipfile.ZipFile(file, "w") as archive:
                 for name, values in arrays.items():
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
@@ -104,7 +104,7 @@ def write(path: Path, arrays: dict) -> None:
 
 
 def read(path: Path, names: list[str]) -> list[np.ndarray] | None:
-    """The named arrays of a file that `write` made; None, with a warning, if it is damaged."""
+    """The named arrays of a file that `write` wrote; None, with a warning, if it is damaged."""
     try:
         with np.load(path) as stored:
             return [stored[name] for name in names]

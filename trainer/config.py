@@ -1,4 +1,4 @@
-"""What the Trainer needs to know, with the paper's values as defaults. Imports nothing heavy."""
+"""The Trainer's configuration, with the paper's values as defaults. Imports nothing heavy."""
 
 import dataclasses
 from collections.abc import Callable, Collection
@@ -17,13 +17,13 @@ MIXED_FLOAT16 = "mixed_float16"
 PRECISIONS = ("float32", "mixed_bfloat16", MIXED_FLOAT16)
 LATEST = "latest"
 NO_WEIGHTS = "none"
-# Pairs of fields of which one is set: in steps, or relative to the data or the training.
+# Pairs of fields of which exactly one is set: in steps, or relative to the data or the training.
 ALTERNATIVES = (
     ("steps", "epochs"),
     ("warmup_steps", "warmup_fraction"),
     ("eval_every", "eval_every_epochs"),
 )
-# Fields that say what a training writes on its way; they do not change what it ends with.
+# Fields that say what a training writes on the way; they do not change its result.
 BOOKKEEPING = ("log_every", "checkpoint_every", "keep_checkpoints")
 # numpy's seeds have 32 bits, and no data set has that many records.
 _MAX_SEED = 2**32 - 1
@@ -42,73 +42,73 @@ class TrainerConfig(Settings):
     augmentation: Annotated[str, one_of(RECIPES)] = "paper"
     use_difficult: bool = True
     batch_size: int = Field(default=32, ge=1)
-    """Pictures a step on all devices together, a multiple of their number."""
+    """Pictures per step over all devices; must be a multiple of their number."""
     steps: int | None = Field(default=120_000, ge=1)
     """Optimiser steps, each on one batch. Either `steps` or `epochs` is set."""
     epochs: float | None = Field(default=None, gt=0)
-    """Times that each picture is trained with."""
+    """How often each picture is used."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """For the whole batch, so the number of devices does not change it."""
     backbone_rate: float = Field(default=1.0, gt=0)
-    """Factor of the learning rate for the backbone: weights that have learned already want smaller
-    steps than new ones."""
+    """Factor on the backbone's learning rate: pretrained weights want smaller steps than new
+    ones."""
     schedule: Annotated[str, one_of(SCHEDULES)] = "steps"
     """How the rate falls after the warm-up: in `steps`, or along half a `cosine` to 0."""
     warmup_steps: int | None = Field(default=500, ge=0)
-    """Steps over which the rate rises from `warmup_learning_rate`. Or it is `warmup_fraction`."""
+    """Steps over which the rate rises from `warmup_learning_rate`. Or set `warmup_fraction`."""
     warmup_fraction: float | None = Field(default=None, ge=0, lt=1)
     """The warm-up as a share of the training."""
     warmup_learning_rate: float = Field(default=1e-4, gt=0)
     learning_rate_steps: tuple[float, ...] = (2 / 3, 5 / 6)
-    """Fractions of `steps` after which the schedule `steps` divides the rate by ten. The paper's
-    80k and 100k of 120k are 2/3 and 5/6."""
+    """Fractions of the training after which the schedule `steps` divides the rate by ten. The
+    paper's 80k and 100k of 120k steps are 2/3 and 5/6."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=5e-4, ge=0)
     """On kernels only."""
     double_bias_rate: bool = False
     """Biases learn at twice the rate, the other half of the Caffe release's rule."""
     clip_norm: float = Field(default=0.0, ge=0)
-    """Bound on the norm of all gradients together; 0 for none."""
+    """Limit on the global gradient norm; 0 for none."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Above 0, weights and moving statistics are averaged over the steps and the averages are
-    evaluated and exported: `average = ema * average + (1 - ema) * weights`, with less than `ema` in
-    the first steps (`trainer.moving_averages`)."""
+    """Above 0, moving averages of weights and statistics are evaluated and exported, with `average
+    = ema * average + (1 - ema) * weights` and a smaller `ema` in the first steps
+    (`trainer.moving_averages`)."""
     matching_iou: float = Field(default=0.5, gt=0, le=1)
-    """IoU from which an anchor answers for an object, beside the best anchor of each object."""
+    """IoU from which an anchor matches an object; each object's best anchor always does."""
     negatives_per_positive: int = Field(default=3, ge=1)
-    """Background anchors with the highest loss that count in a picture, for each positive one."""
+    """Background anchors per positive that count in a picture, those with the highest loss."""
     score_threshold: float = Field(default=0.01, ge=0, lt=1)
-    """The exported model leaves out detections with lower scores."""
+    """The exported model drops detections with lower scores."""
     candidates_per_class: int = Field(default=400, ge=1)
-    """Boxes with the highest scores of each class that go into non-maximum suppression."""
+    """How many of each class's best boxes go into non-maximum suppression."""
     nms_iou: Fraction = 0.45
-    """Non-maximum suppression drops boxes that overlap a better one of their class by more."""
+    """Non-maximum suppression drops boxes with a higher IoU with a better box of their class."""
     max_detections: int = Field(default=200, ge=1)
-    """Most detections that the exported model answers for a picture."""
+    """Most detections that the exported model returns for a picture."""
     precision: Annotated[str, one_of(PRECISIONS)] = "float32"
-    """Keras' dtype policy. `mixed_float16` has a loss scale that follows the gradients. Losses, box
+    """Keras' dtype policy. `mixed_float16` uses dynamic loss scaling. Losses, box
     codes and the exported model are always float32."""
     xla: bool = False
     """Compile the step with XLA, which helps on GPUs but not on CPUs, and works on one device."""
     seed: int = Field(default=0, ge=0, le=_MAX_SEED)
     shuffle_buffer: int = Field(default=2048, ge=1, le=_MAX_BUFFER)
-    """Pictures that are shuffled at a time; their encoded bytes are held in memory."""
+    """Size of the shuffle buffer in pictures; it holds their encoded bytes in memory."""
     log_every: int = Field(default=10, ge=1)
     checkpoint_every: int = Field(default=1000, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     eval_every: int | None = Field(default=0, ge=0)
     """Steps between measurements of the mAP on the eval split, which is also measured at the end.
-    The best weights are exported; with 0 nothing is measured and the last ones are. Or the time
-    between them is `eval_every_epochs`."""
+    The best weights are exported. With 0 nothing is measured and the last weights are exported. Or
+    set `eval_every_epochs`."""
     eval_every_epochs: float | None = Field(default=None, ge=0)
     patience: int = Field(default=0, ge=0)
-    """Stop after so many measurements in a row without a new best mAP; 0 trains to the end."""
+    """Stop after this many measurements in a row without a new best mAP; 0 trains to the end."""
     frozen_stages: int = Field(default=0, ge=0)
-    """Stages of the backbone, from the picture on, whose weights stay as they are. What they see
-    in pictures is general; freezing them saves most of their time."""
+    """How many of the backbone's first stages keep their weights. What they detect is general;
+    freezing them saves most of their training time."""
     warm_start: str = ""
     """A model to start from: the path of an exported one (`trainer.weights.saved_model`), `latest`
-    for the latest blessed one, or empty. While there is none yet, `backbone_weights` counts."""
+    for the latest blessed one (`backbone_weights` while there is none yet), or empty."""
 
     @field_validator("learning_rate_steps")
     @classmethod
@@ -157,11 +157,11 @@ class ConfigInSteps(TrainerConfig):
 
 
 def only_the_given(values: dict[str, Any], given: Collection[str]) -> None:
-    """Of each pair of ALTERNATIVES drops the one that a preset has where the other is given.
+    """Drops a preset's value where the user set the other field of the pair (ALTERNATIVES).
 
     Args:
       values: fields of a TrainerConfig, changed in place.
-      given: names of the fields that a user has set.
+      given: names of the fields that the user set.
     """
     for pair in ALTERNATIVES:
         for field, other in (pair, pair[::-1]):
@@ -173,10 +173,10 @@ def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> Config
     """The configuration with all lengths in steps.
 
     Args:
-      count_pictures: how many there are to train with; called only if lengths are in epochs.
+      count_pictures: returns the number of training pictures; called only if a length is in epochs.
 
     Raises:
-      ValueError: the schedule `cosine` has no step left after the warm-up.
+      ValueError: the cosine schedule has no steps left after the warm-up.
     """
     values = dataclasses.asdict(config)
     steps = config.steps

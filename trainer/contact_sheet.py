@@ -1,4 +1,4 @@
-"""A picture of training pictures as the network gets them, to be looked at."""
+"""Draws training pictures as the network gets them, for people to look at."""
 
 import dataclasses
 import itertools
@@ -39,8 +39,8 @@ def draw_contact_sheet(
 ) -> Image.Image:
     """Draws the first `count` pictures of an epoch with objects (thick) and their anchors (thin).
 
-    A picture's augmentation depends on the seed, the epoch and the record's id alone, so these are
-    the pixels and boxes that a training with this configuration gets, whatever its batch size.
+    A picture's augmentation depends only on the seed, the epoch and the record's id, so a training
+    with this configuration gets exactly these pixels and boxes, whatever its batch size.
 
     Args:
       shards: TFRecord files of the train split.
@@ -53,7 +53,7 @@ def draw_contact_sheet(
     spec = detector_spec(config).anchors
     num_records, _ = count_records(shards)
     anchors = anchor_boxes(spec)
-    # One picture a batch, so that an epoch begins with a batch of its own, and no rows to fill up.
+    # Batches of one, so that an epoch starts with a new batch and rows need no padding.
     one = dataclasses.replace(config, batch_size=1, xla=False)
     examples = training_batches(
         shards, records, one, spec.image_size, num_records, first_step=epoch * num_records
@@ -86,7 +86,7 @@ def draw_contact_sheet(
 def _matched(
     boxes: np.ndarray, labels: np.ndarray, anchors: np.ndarray, matching_iou: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corner boxes and class ids of the anchors that answer for an object."""
+    """Corner boxes and class ids of the anchors matched to an object."""
     (anchor_labels,), _ = match(boxes[None], labels[None], anchors, matching_iou)
     anchor_labels = np.asarray(anchor_labels)
     positive = anchor_labels > 0
@@ -112,7 +112,7 @@ def _tile(
         left, top, right, bottom = _edges_px(box)
         colour = class_colour(label)
         draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-        # Above the box where there is room, else in it.
+        # Above the box where there is room, else inside it.
         corner = (left, top - 16 if top >= 16 else top)
         draw.rectangle(draw.textbbox(corner, classes[label - 1], font=_FONT), fill=colour)
         draw.text(corner, classes[label - 1], fill=text_colour(colour), font=_FONT)
@@ -122,7 +122,7 @@ def _tile(
 
 
 def _edges_px(box: np.ndarray) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom in the tile; edges that reach out of it stay outside."""
+    """Left, top, right, bottom in the tile; edges outside it stay outside."""
     top, left, bottom, right = (round(float(side) * _TILE_PX) for side in box)
     return left, top, max(right - 1, left), max(bottom - 1, top)
 

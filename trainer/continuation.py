@@ -1,6 +1,6 @@
-"""Lets a longer training go on from a finished one that is the same up to there.
+"""Lets a longer training continue a finished one whose steps it would repeat.
 
-It ends with what it would end with from the beginning, so this is no part of any cache key.
+The result is the same as from scratch, so this is not part of any cache key.
 """
 
 import json
@@ -19,7 +19,7 @@ from trainer.schedule import LearningRate
 
 _log = logging.getLogger("ssd.trainer")
 
-# They say when a training stops and how its learning rate goes, which is compared step by step.
+# When a training stops, and its learning rate, which is compared step by step.
 _SCHEDULE = {
     f"trainer.{name}"
     for name in (
@@ -30,15 +30,15 @@ _SCHEDULE = {
 
 
 def continue_finished(work_dir: Path, run_dir: Path, identity: dict) -> None:
-    """Gives a new training the state of a finished one that it would repeat, and says so.
+    """Gives a new training the state of a finished one that it would repeat, and logs it.
 
     The two must be the same in all but their length, and in the learning rate of every step taken.
     Where the last finished training does not fit, the log says why.
 
     Args:
-      work_dir: of the new training, in which it then resumes. One that exists is left alone.
-      run_dir: the Trainer's `model_run` for it; those of finished trainings lie beside it.
-      identity: JSON values that decide the result, all of which a SUMMARY has too; the
+      work_dir: the new training's, which then resumes from it. An existing one is left alone.
+      run_dir: its Trainer's `model_run`; those of finished trainings are its siblings.
+      identity: JSON values that decide the result, all of which are in a SUMMARY too; the
         configuration is `trainer`.
 
     Raises:
@@ -50,7 +50,7 @@ def continue_finished(work_dir: Path, run_dir: Path, identity: dict) -> None:
         (folder, other, _differences(other, identity)) for folder, other in _finished(run_dir)
     ]
     if any(not differences for *_, differences in finished):
-        return  # Whoever repeats a training wants it trained.
+        return  # The user asked to train it again.
     reasons = []
     for folder, other, differences in finished:
         if names := [name for name in differences if name not in _SCHEDULE]:
@@ -73,7 +73,7 @@ def continue_finished(work_dir: Path, run_dir: Path, identity: dict) -> None:
 
 
 def _finished(run_dir: Path) -> Iterator[tuple[Path, dict]]:
-    """Folders beside `run_dir` with what their SUMMARY says, the newest first."""
+    """Sibling folders of `run_dir` with the contents of their SUMMARY, newest first."""
     files = [path for path in run_dir.parent.glob(f"*/{SUMMARY}") if path.parent != run_dir]
     for path in sorted(files, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
@@ -85,8 +85,8 @@ def _finished(run_dir: Path) -> Iterator[tuple[Path, dict]]:
 
 
 def _differences(found: dict, wanted: dict) -> list[str]:
-    """Names of the facts and settings that differ, but for those that change no result."""
-    wanted = json.loads(json.dumps(wanted))  # as the found ones were stored
+    """Names of the facts and settings that differ and can change the result."""
+    wanted = json.loads(json.dumps(wanted))  # normalised as `found` was
     settings = found["trainer"]
     return [
         *(
@@ -101,7 +101,7 @@ def _differences(found: dict, wanted: dict) -> list[str]:
 def _checkpoint_to_take(
     folder: Path, old: ConfigInSteps, new: ConfigInSteps
 ) -> tuple[Path | None, str]:
-    """The newest checkpoint of a training that another one would have too, or why there is none."""
+    """The newest checkpoint that both trainings would write, or why there is none."""
     if new.steps < old.steps:
         return None, f"it has more steps ({old.steps})"
     if new.patience and not 0 < old.patience <= new.patience:
@@ -128,7 +128,7 @@ def _checkpoint_to_take(
 
 
 def _steps_in_common(old: ConfigInSteps, new: ConfigInSteps) -> int:
-    """How many first steps have the same learning rates."""
+    """How many steps at the start have the same learning rates."""
     steps = np.arange(old.steps)
     differ = np.asarray(LearningRate(old)(steps)) != np.asarray(LearningRate(new)(steps))
     return int(differ.argmax()) if differ.any() else old.steps
@@ -144,7 +144,7 @@ def _take(checkpoint: Path, folder: Path, work_dir: Path, with_best: bool) -> No
         if with_best:
             shutil.copy2(checkpoint.with_name(BEST_FILE), partial / "checkpoints")
         newest = checkpoints.steps_on_disk(checkpoint.parent)[0][1]
-        # Otherwise the curves go on where this training will not.
+        # Otherwise the curves would go past the checkpoint.
         if checkpoint == newest and (folder / "logs").is_dir():
             shutil.copytree(folder / "logs", partial / "logs")
         partial.rename(work_dir)

@@ -1,6 +1,7 @@
-"""Crops and resizes a picture or a window of it to the network's input: the only resampling here.
+"""Crops and resizes a picture, or a window of it, to the network's input size.
 
-Training, evaluation and serving all call `resize`, so a model sees the same pixels in each.
+All resampling is here: training, evaluation and serving all call `resize`, so that a model sees the
+same pixels in each.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from trainer.backbones import MEAN_RGB
 
 
 def resize(image: tf.Tensor, extent: tf.Tensor | Sequence[int]) -> tf.Tensor:
-    """Warps a picture bilinearly, pixel centres at half integers, as `tf.image.resize` does.
+    """Resizes a picture bilinearly with half-pixel centres, like `tf.image.resize`.
 
     Args:
       image: uint8 or float32 [height, width, 3], RGB in 0-255.
@@ -23,30 +24,30 @@ def resize(image: tf.Tensor, extent: tf.Tensor | Sequence[int]) -> tf.Tensor:
     Returns:
       float32 [*extent, 3] in 0-255.
     """
-    # From bytes, the operator gives the same numbers without a float copy of the whole picture.
+    # From uint8, the operator gives the same numbers without a float copy of the whole picture.
     resized = tf.raw_ops.ResizeBilinear(images=image[None], size=extent, half_pixel_centers=True)
     # Unlike `resized[0]`, no copy.
     return tf.squeeze(resized, axis=0)
 
 
 class Placement(NamedTuple):
-    """Which pixels of pictures to decode, and where they come to lie in the square results.
+    """Which pixels of each picture to decode, and where they go in the square result.
 
-    Worked out for a batch of pictures at a time, because small operations cost the same for many.
+    Computed for a whole batch, because small operations cost the same for many pictures as for one.
     `decode_part` and `fill` take the placement of one picture.
 
     Attributes:
-      decoded: int32 [batch, 4], the part of a JPEG to decode: its top, left, height and width.
-      first, shown: int32 [batch, 3], where in that the shown pixels begin and how many they are,
-        as `tf.slice` takes them.
-      resized: int32 [batch, 2], height and width that they are resized to.
-      grows: bool [batch], whether that makes them more.
-      filled: int32 [batch, 3], as `tf.slice` takes it, how many of those the result has: all, or
-        none where no pixel of it is covered.
-      margins: int32 [batch, 4, 3], shapes of what is above them in the result, left, right, below.
-      covers: bool [batch], whether all of these are empty.
-      flip: bool [batch], whether they are mirrored left and right.
-      window: float32 [batch, 4], relative to the picture, what the result shows before mirroring.
+      decoded: int32 [batch, 4], the part of the JPEG to decode: top, left, height, width.
+      first, shown: int32 [batch, 3], where the shown pixels begin in the decoded part, and how many
+        there are, as arguments of `tf.slice`.
+      resized: int32 [batch, 2], height and width they are resized to.
+      grows: bool [batch], whether that enlarges them.
+      filled: int32 [batch, 3], how many resized pixels the result takes, as an argument of
+        `tf.slice`: all, or none where no pixel of the result is covered.
+      margins: int32 [batch, 4, 3], shapes of the margins above, left, right and below them.
+      covers: bool [batch], whether all margins are empty.
+      flip: bool [batch], whether they are mirrored left to right.
+      window: float32 [batch, 4], what the result shows before mirroring, relative to the picture.
     """
 
     decoded: tf.Tensor
@@ -62,23 +63,23 @@ class Placement(NamedTuple):
 
 
 def place(window: tf.Tensor, flip: tf.Tensor, extent: tf.Tensor, size: int) -> Placement:
-    """Moves windows so that whole pixels of the picture fill whole pixels of the result.
+    """Snaps windows so that whole pixels of the picture fill whole pixels of the result.
 
-    Only so is what is visible a plain resize of a part of the picture, by far the fastest sampling
-    there is. As in the paper's chain, which crops whole pixels, edges move by at most half a pixel
-    of the picture, further only to show a whole one. Pixels of the result that the picture covers
-    in part count as outside it.
+    The visible part is then a plain resize of a part of the picture, by far the fastest way to
+    sample it. Like the paper's chain, which crops whole pixels, this moves edges by at most half a
+    pixel of the picture, or further to show at least one whole pixel. Pixels of the result that the
+    picture covers only in part count as outside.
 
     Args:
       window: float32 [batch, 4], `ymin, xmin, ymax, xmax` relative to the picture; may exceed it.
-      flip: bool [batch], whether to mirror the result left and right.
+      flip: bool [batch], whether to mirror the result left to right.
       extent: int32 [batch, 2], height and width of the picture.
       size: side of the result in pixels.
     """
     extent_px = tf.cast(extent, tf.float32)
     low, high = (edge * extent_px for edge in tf.split(window, 2, axis=1))
     step = (high - low) / size
-    # Rounding errors must not cost a window at the picture's edge a pixel.
+    # Keeps rounding errors from costing a window at the picture's edge a pixel.
     first = tf.clip_by_value(tf.math.ceil(-low / step - 1e-3), 0.0, float(size))
     last = tf.clip_by_value(tf.floor((extent_px - low) / step + 1e-3), first, float(size))
     source_low = tf.clip_by_value(tf.round(low + first * step), 0.0, extent_px - 1.0)
@@ -91,12 +92,12 @@ def place(window: tf.Tensor, flip: tf.Tensor, extent: tf.Tensor, size: int) -> P
 
     edges = tf.cast(tf.concat([source_low, source_high, first, last], axis=1), tf.int32)
     source_low, source_high, first, last = tf.split(edges, 4, axis=1)
-    # One pixel more on each side: the colours of a border pixel are interpolated from both sides.
-    # From where a block of a JPEG begins on the left, the decoder needs no further copy.
+    # One more pixel on each side, because border pixels are interpolated from both sides. Starting
+    # at a JPEG block's left edge saves the decoder a copy.
     decoded_low = tf.maximum(source_low - 1, 0) // [1, 16] * [1, 16]
     decoded_high = tf.minimum(source_high + 1, extent)
     shown, covered = source_high - source_low, last - first
-    # Where no pixel of the result is covered, one is made and not used.
+    # Where no pixel of the result is covered, one is computed and not used.
     resized = tf.maximum(covered, 1)
     top, left = tf.unstack(first, axis=1)
     bottom, right = tf.unstack(size - last, axis=1)
@@ -125,36 +126,36 @@ def decode_part(encoded: tf.Tensor, placement: Placement) -> tf.Tensor:
       encoded: string scalar.
 
     Returns:
-      uint8 [height, width, 3], the pixels that decoding all gives.
+      uint8 [height, width, 3], the same pixels as from decoding the whole picture.
     """
     pixels = tf.io.decode_and_crop_jpeg(encoded, placement.decoded, channels=3)
     return tf.ensure_shape(tf.slice(pixels, placement.first, placement.shown), [None, None, 3])
 
 
 def fill(part: tf.Tensor, placement: Placement, size: int, change: Callable) -> tf.Tensor:
-    """Resizes a part of a picture into its place in a square; around it comes the mean colour.
+    """Resizes a part of a picture into its place in a square filled with the mean colour.
 
     Args:
       part: uint8 [height, width, 3], RGB.
-      change: what to do to each pixel of the part, float32 [..., 3] in 0-255, before or after the
-        part is resized: whenever they are fewer.
+      change: applied to each pixel of the part, float32 [..., 3] in 0-255, before or after
+        resizing, whichever leaves fewer pixels.
 
     Returns:
       float32 [size, size, 3] in 0-255.
     """
     grows, resized = placement.grows, partial(resize, extent=placement.resized)
-    # A part is small, and from floats the operator runs twice as fast, the cast included.
+    # The part is small, and on floats the operator is twice as fast, including the cast.
     part = tf.cast(part, tf.float32)
     pixels = tf.cond(grows, lambda: part, lambda: resized(part))
     pixels = change(pixels)
     pixels = tf.cond(grows, lambda: resized(pixels), lambda: pixels)
     pixels = tf.cond(placement.flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
 
-    # As a row of numbers, the first of which are copied as one block.
+    # One flat row, whose start is copied as one block.
     around = tf.constant(np.tile(np.array(MEAN_RGB, np.float32), size * size))
 
     def framed() -> tf.Tensor:
-        # Joining copies whole rows; `tf.pad` and `tf.where` go from number to number.
+        # `tf.concat` copies whole rows; `tf.pad` and `tf.where` go number by number.
         counts = tf.unstack(tf.reduce_prod(placement.margins, axis=1, keepdims=True))
         above, left, right, below = (
             tf.reshape(tf.slice(around, [0], count), shape)

@@ -32,14 +32,14 @@ class DetectorSpec:
     pretrained: Pretrained | None = None
     head: Callable = dense_head
     stages: tuple[str, ...] = ()
-    """What the names of the backbone's layers match, stage by stage from the picture on."""
+    """Regular expressions for the names of the backbone's layers, one per stage, input first."""
 
 
 class _Backbone(Protocol):
     def feature_maps(self, images: keras.KerasTensor, /) -> list: ...
 
 
-# By the names that the rows of `trainer.model_zoo` have.
+# By the names used in `trainer.model_zoo`.
 _BACKBONES: dict[str, _Backbone] = {
     "efficientnet_lite0": efficientnet_lite.LITE0,
     "mobilenet": mobilenet,
@@ -70,7 +70,7 @@ def freeze_stages(network: keras.Model, spec: DetectorSpec, count: int) -> None:
     """Makes the first stages of the backbone untrainable; batch normalisation keeps its statistics.
 
     Raises:
-      DataError: the backbone does not have so many stages.
+      DataError: the backbone has fewer stages.
     """
     if count > len(spec.stages):
         raise DataError(
@@ -84,12 +84,12 @@ def freeze_stages(network: keras.Model, spec: DetectorSpec, count: int) -> None:
 
 
 def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float32") -> keras.Model:
-    """The network for `num_classes` classes, background not counted.
+    """The network for `num_classes` classes, not counting background.
 
     Input: float [batch, size, size, 3], RGB 0-255. Outputs: box codes [batch, num_anchors, 4] and
     class logits [batch, num_anchors, 1 + num_classes], both float32 and in the order of
-    `anchors.anchor_boxes`. `precision` is Keras' dtype policy for what lies between; the weights
-    are float32 with each of them.
+    `anchors.anchor_boxes`. `precision` is Keras' dtype policy for the layers in between; the
+    weights are always float32.
     """
     with _dtype_policy(precision):
         return _build(spec, num_classes)
@@ -97,7 +97,7 @@ def build_network(spec: DetectorSpec, num_classes: int, precision: str = "float3
 
 @contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
-    # Layers of keras.applications take no policy but the global one.
+    # Layers of keras.applications follow only the global policy.
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,4 +1,4 @@
-"""Which devices a training runs on: one, several of this machine, or those of several machines."""
+"""Which devices a training runs on: one, several on this machine, or those of several machines."""
 
 import json
 import logging
@@ -13,21 +13,21 @@ from trainer.config import TrainerConfig
 
 _log = logging.getLogger("ssd.trainer")
 
-# The tasks of a cluster that train.
+# The cluster's task types that train.
 _TRAINING = ("chief", "worker")
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """The strategy for what is there, to build and train a network in the scope of.
+    """The strategy for the available devices; build and train the network in its scope.
 
     Several workers in the environment's `TF_CONFIG`: MultiWorkerMirroredStrategy over their
     devices, which waits for all of them. Several devices here (GPUs, or CPUs where there is no
-    GPU): MirroredStrategy. One: TensorFlow's default. To be called before anything is computed:
-    the devices of several workers are joined when TensorFlow starts.
+    GPU): MirroredStrategy. One: TensorFlow's default. Call it before computing anything: TensorFlow
+    connects the workers' devices when it starts.
 
     Raises:
         DataError: Keras runs on another backend, or `TF_CONFIG` cannot be read or describes no
-            cluster that this process can train in.
+            cluster this process can train in.
     """
     if (backend := keras.backend.backend()) != "tensorflow":
         raise DataError(
@@ -61,7 +61,7 @@ def cluster_size() -> int:
 
 
 def _count_workers(tf_config: object) -> int:
-    """The number of workers; ValueError for what TensorFlow refuses or would wait on for ever."""
+    """The number of workers; ValueError for what TensorFlow rejects or would wait on forever."""
     if not isinstance(tf_config, dict) or not isinstance(tf_config.get("cluster", {}), dict):
         raise ValueError("no JSON object with an object `cluster`")
     cluster = tf_config.get("cluster", {})
@@ -70,8 +70,8 @@ def _count_workers(tf_config: object) -> int:
             raise ValueError(f'cluster.{kind} is no list of "host:port"')
     workers = sum(len(cluster.get(kind, ())) for kind in _TRAINING)
     if workers < 2:
-        return workers  # It trains alone, whatever its task is.
-    # An evaluator may be named: nothing waits for it, as for a parameter server.
+        return workers  # It trains alone, whatever its task.
+    # An evaluator is allowed: unlike a parameter server, nothing waits for it.
     if unknown := cluster.keys() - {*_TRAINING, "evaluator"}:
         raise ValueError(f"cluster.{min(unknown)} takes no part in this training")
     if len(cluster.get("chief", ())) > 1:
@@ -83,7 +83,7 @@ def _count_workers(tf_config: object) -> int:
     if kind not in _TRAINING:
         raise ValueError(f"task.type is {json.dumps(kind)}, not chief or worker")
     number = len(cluster.get(kind, ()))
-    # TensorFlow takes an index in quotes too.
+    # TensorFlow accepts quoted indices too.
     if not str(index).isdecimal() or int(str(index)) >= number:
         raise ValueError(
             f"task.index is {json.dumps(index)}, counted from 0 of {number} in cluster.{kind}"
@@ -120,12 +120,12 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes checkpoints, logs and the model, as one of all workers does."""
+    """Whether this process is the one that writes checkpoints, logs and the model."""
     return strategy.extended.should_checkpoint
 
 
 def synchronise_normalisation(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Lets batch normalisation see the whole batch, not each replica's part, as on one device."""
+    """Normalises over the whole batch, as on one device, rather than over each replica's part."""
     if strategy.num_replicas_in_sync == 1:
         return
     for layer in network.layers:
@@ -134,17 +134,17 @@ def synchronise_normalisation(network: keras.Model, strategy: tf.distribute.Stra
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when all workers have called it: one that ends earlier counts as lost."""
+    """Returns when all workers have called it: a worker that exits earlier counts as lost."""
     same_everywhere(strategy, 0)
 
 
 def same_everywhere(strategy: tf.distribute.Strategy, value: int) -> bool:
-    """Whether all workers have the same whole number. All have to ask."""
+    """Whether all workers have the same integer. All must call it."""
     return len(set(_of_all(strategy, value))) == 1
 
 
 def largest(strategy: tf.distribute.Strategy, value: int) -> int:
-    """The largest of the workers' whole numbers. All have to ask."""
+    """The largest of the workers' integers. All must call it."""
     return max(_of_all(strategy, value))
 
 

@@ -1,4 +1,4 @@
-"""The SavedModel that is evaluated, pushed and served: one network, three ways to ask it."""
+"""The SavedModel that is evaluated, pushed and served: one network, three signatures."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ from trainer.input_pipeline import TransformedRecords
 from trainer.postprocessing import detect, output_specs
 from trainer.preprocessing import ENCODED
 
-# Pictures that go through the network at a time. An evaluator may send a thousand records at
-# once, whose activations would not fit into memory.
+# Pictures per forward pass. An evaluator may send a thousand records at once, whose activations
+# would not fit into memory.
 _CHUNK = 16
 _WARMUP_PICTURES = 2
 
@@ -35,7 +35,7 @@ class ServedDetector(tf.Module):
 
     `serving_default` takes `image_bytes`, strings [batch], each a JPEG or PNG; `serving_tensor`
     takes `images`, uint8 [batch, height, width, 3]; `serving_examples` takes `examples`,
-    serialised `tf.Example`s. All answer what `postprocessing.detect` returns.
+    serialised `tf.Example`s. All return what `postprocessing.detect` does.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class ServedDetector(tf.Module):
     def _in_chunks(
         self, answer: Callable[[tf.Tensor], dict[str, tf.Tensor]], inputs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """`answer` applied to slices of at most _CHUNK rows of `inputs`, results joined again."""
+        """Applies `answer` to slices of at most _CHUNK rows of `inputs`; concatenates the
+        results."""
         total = tf.shape(inputs)[0]
         arrays = {
             name: tf.TensorArray(
@@ -135,14 +136,15 @@ def export(
     """Writes the SavedModel with its warm-up requests and IDENTITY.
 
     Args:
-      facts: JSON values that say what the model is (preset, versions); image size, anchors hash
+      facts: JSON values that describe the model (preset, versions); image size, anchors hash
         and classes are added here.
-      warmup_pictures: a few encoded pictures that the server answers before it says it is ready.
+      warmup_pictures: a few encoded pictures that the server runs before it reports that it is
+      ready.
     """
     saved = tf.Module()
     saved.transform_graph = detector.records.graph
-    # A Keras variable that is saved itself is restored into a copy by all but
-    # `tf.saved_model.load`: TensorFlow Serving's functions would find the original empty.
+    # Anything but `tf.saved_model.load` restores a directly saved Keras variable into a copy:
+    # TensorFlow Serving's functions would find the original empty.
     variables = detector.network.variables
     named = {checkpoints.key(i, v): v.value for i, v in enumerate(variables)}
     setattr(saved, WEIGHTS, named)

@@ -1,8 +1,8 @@
-"""Names of what a training leaves, for those who read it."""
+"""Names of what a training writes, shared with its readers."""
 
-# In `model_run`, for the command line and the report.
+# In `model_run`, read by the command line and the report.
 SUMMARY = "summary.json"
-# Among the checkpoints of `model_run`, where one was chosen on the eval split.
+# Among `model_run`'s checkpoints, if weights were chosen on the eval split.
 BEST_FILE = "best.npz"
 # The attribute of the SavedModel that holds the network's weights by name.
 WEIGHTS = "weights"

@@ -12,16 +12,16 @@ def multibox_sums(
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
     """Sums of both loss terms over the batch; divide by the number of positives to get the loss.
 
-    Sums rather than means, so that replicas can add theirs before dividing. In each picture the
-    background anchors with the highest loss count, `negatives_per_positive` (in the paper 3) for
-    each positive, and as many in a picture without any positive: an empty picture still teaches
-    what background is.
+    Sums rather than means, so that replicas can be added up before dividing. Of a picture's
+    background anchors only those with the highest loss count: `negatives_per_positive` (3 in the
+    paper) per positive, and that many in a picture without positives, so that empty pictures still
+    teach what background is.
 
     Args:
       box_codes: float [batch, num_anchors, 4], predicted.
       class_logits: float [batch, num_anchors, 1 + num_classes], predicted; class 0 is background.
       labels: int32 [batch, num_anchors], 0 for background (from `matching.match`).
-      codes: float32 [batch, num_anchors, 4], wanted where the label is not 0.
+      codes: float32 [batch, num_anchors, 4], targets where the label is not 0.
 
     Returns:
       (class_sum, box_sum, num_positives), float32 scalars.
@@ -37,17 +37,17 @@ def multibox_sums(
     negative = _highest(ops.stop_gradient(background_loss), wanted) & ~positive
     class_sum = -ops.sum(ops.where(positive | negative, picked, 0.0))
 
-    # A background anchor's code may be anything, also infinite: choose before subtracting.
+    # A background anchor's code may be anything, even infinite: mask it before taking the loss.
     error = ops.abs(ops.where(positive[..., None], box_codes - codes, 0.0))
     box_sum = ops.sum(ops.where(error < 1.0, 0.5 * error**2, error - 0.5))
     return class_sum, box_sum, ops.cast(ops.sum(positives), "float32")
 
 
 def _highest(losses: KerasTensor, wanted: KerasTensor) -> KerasTensor:
-    """bool [batch, num_anchors]: the `wanted` highest of each row's losses, of equals the first.
+    """bool [batch, num_anchors]: the `wanted` highest losses of each row; ties go to the first.
 
-    The bound is bracketed by bisection, which takes a quarter of the time of sorting. Losses that
-    are still on the same side of it in the end differ by 2**-32 of the range: they count as equal.
+    Finds the threshold by bisection, which is four times as fast as sorting. Losses that end up on
+    the same side of it differ by less than 2**-32 of the range and count as ties.
 
     Args:
       losses: float32 [batch, num_anchors], at least -1.
@@ -76,6 +76,6 @@ def _count(holds: KerasTensor) -> KerasTensor:
 def multibox_loss(
     class_sum: KerasTensor, box_sum: KerasTensor, num_positives: KerasTensor
 ) -> tuple[KerasTensor, KerasTensor, KerasTensor]:
-    """(total, class, box) losses per positive anchor; a batch without one divides by 1."""
+    """(total, class, box) losses per positive anchor; a batch without positives divides by 1."""
     divisor = ops.maximum(num_positives, 1.0)
     return (class_sum + box_sum) / divisor, class_sum / divisor, box_sum / divisor

@@ -1,4 +1,4 @@
-"""Which anchor answers for which object (SSD paper, section 2.2, "Matching strategy")."""
+"""Matches anchors to objects (SSD paper, section 2.2, "Matching strategy")."""
 
 from keras import KerasTensor, ops
 
@@ -12,10 +12,9 @@ def match(
 ) -> tuple[KerasTensor, KerasTensor]:
     """Assigns objects to anchors.
 
-    First every object gets an anchor of its own: the pair with the highest IoU of all is joined,
-    both leave, and so on, so that no object loses its only anchor to another. Then every anchor
-    still free takes the object it overlaps most, if their IoU is at least
-    `matching_iou`, 0.5 in the paper.
+    First every object gets its own anchor: the pair with the highest IoU is matched and set aside,
+    and so on, so that no object loses its only anchor to another. Each anchor left over then takes
+    the object it overlaps most, if their IoU is at least `matching_iou` (0.5 in the paper).
 
     Args:
       gt_boxes: float32 [batch, num_boxes, 4], corner boxes; padded rows are zero.
@@ -26,11 +25,11 @@ def match(
       (labels, codes): int32 [batch, num_anchors], 0 for background, and float32
       [batch, num_anchors, 4], meaningful where the label is not 0.
     """
-    # A row of its own for "no object" keeps argmax defined for pictures without any.
+    # An extra row for "no object" keeps argmax defined for pictures without objects.
     gt_boxes = ops.pad(gt_boxes, [[0, 0], [0, 1], [0, 0]])
     gt_labels = ops.pad(gt_labels, [[0, 0], [0, 1]])
     no_object = ops.shape(gt_boxes)[1] - 1
-    # Anchors last: they are many, and all operations run along them.
+    # Anchors last: there are many, and every operation runs along them.
     overlaps = iou(gt_boxes, to_corners(anchors)[None])
     overlaps = ops.where(ops.expand_dims(gt_labels > 0, 2), overlaps, -1.0)
 
@@ -39,7 +38,7 @@ def match(
     forced = _join_best_pairs(overlaps)
     assigned = ops.where(forced >= 0, forced, assigned)
 
-    # Rows of the whole batch at once: `take_along_axis` would look up each coordinate by itself.
+    # All rows of the batch at once: `take_along_axis` would look up each coordinate separately.
     batch, num_objects = ops.shape(gt_labels)
     rows = assigned + num_objects * ops.arange(batch)[:, None]
     labels = ops.take(ops.reshape(gt_labels, (-1,)), rows, axis=0)
@@ -48,17 +47,17 @@ def match(
 
 
 def _join_best_pairs(overlaps: KerasTensor) -> KerasTensor:
-    """The object that each anchor is joined with: int32 [batch, num_anchors], -1 for none.
+    """The object matched to each anchor: int32 [batch, num_anchors], -1 for none.
 
-    Each round joins the best remaining pair of every picture at once; of equals that of the first
-    anchor, then of the first object. Other objects can take at most one anchor each, so that of an
-    object's anchors only the best, as many as there are objects, need to be looked at.
+    Each round matches the best remaining pair of every picture; ties go to the first anchor, then
+    to the first object. Every other object takes at most one anchor, so only the best `num_objects`
+    anchors of an object need to be looked at.
 
     Args:
       overlaps: float32 [batch, num_objects, num_anchors].
     """
     batch, num_objects, num_anchors = ops.shape(overlaps)
-    # On JAX the number is needed when the step is compiled.
+    # JAX needs the number when it compiles the step.
     minimum = min if isinstance(num_objects, int) else ops.minimum
     tried = minimum(num_objects, num_anchors)
     remaining, anchor_ids = ops.top_k(overlaps, tried)
@@ -79,7 +78,7 @@ def _join_best_pairs(overlaps: KerasTensor) -> KerasTensor:
         remaining = ops.where((anchor_ids == anchor) | (object_ids == owner), -1.0, remaining)
         return remaining, taken
 
-    # One column more, for objects that have no anchor.
+    # An extra column for objects without an anchor.
     taken = ops.full((batch, num_objects), num_anchors, dtype="int32")
     _, taken = ops.fori_loop(0, num_objects - 1, join_best_pair, (remaining, taken))
     rows = ops.broadcast_to(ops.arange(batch)[:, None], ops.shape(taken))

@@ -9,17 +9,17 @@ from trainer.config import ConfigInSteps
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to the base rate, then down by the configured schedule.
+    """Linear warm-up to the base rate, then decay by the configured schedule.
 
-    `steps`: a tenth at each of the given fractions of the run. `cosine`: half a cosine from the end
-    of the warm-up to 0 after the last step.
+    `steps`: divided by ten at each of the given fractions of the run. `cosine`: half a cosine from
+    the end of the warm-up to 0 after the last step.
     """
 
     def __init__(self, config: ConfigInSteps) -> None:
         self.config = config
 
     def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
-        """The rate of a step, float32 scalar; steps count from 0."""
+        """The rate at a step, float32 scalar; steps count from 0."""
         config = self.config
         step = ops.cast(step, "float32")
         share = ops.minimum(step / max(config.warmup_steps, 1), 1.0)
