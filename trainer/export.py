@@ -108,8 +108,7 @@ class ServedDetector(tf.Module):
     def _in_chunks(
         self, answer: Callable[[tf.Tensor], dict[str, tf.Tensor]], inputs: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """Applies `answer` to slices of at most _CHUNK rows of `inputs`; concatenates the
-        results."""
+        """Applies `answer` to chunks of at most _CHUNK rows and joins the results."""
         total = tf.shape(inputs)[0]
         arrays = {
             name: tf.TensorArray(

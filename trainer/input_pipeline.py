@@ -1,7 +1,7 @@
-"""From TFRecord shards to batches of network inputs, in an order that a seed fixes.
+"""From TFRecord shards to batches of network inputs, in an order fixed by a seed.
 
-Every picture's augmentation is drawn from (seed, epoch, record), so neither the number of parallel
-calls nor a resumed run changes what the network sees.
+Each picture's augmentation is drawn from (seed, epoch, record), so neither parallelism nor resuming
+changes what the network sees.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ _PLAN_BATCH = 64
 # Shards read in turn.
 _OPEN_SHARDS = 8
 _FeatureSpec: TypeAlias = tf.io.FixedLenFeature | tf.io.VarLenFeature | tf.io.RaggedFeature
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -50,7 +50,7 @@ def list_shards(patterns: Sequence[str]) -> list[str]:
 
 
 def count_records(files: Sequence[str]) -> tuple[int, str]:
-    """Number of records in the shards and a fingerprint of them, whatever their order.
+    """Number of records in the shards and their fingerprint, independent of their order.
 
     Raises:
         DataError: there are none, or a shard is not a whole TFRecord file.
@@ -106,7 +106,7 @@ class TransformedRecords:
 
 
 def _optional(spec: _FeatureSpec) -> _FeatureSpec:
-    """A record to predict on need not carry what only training reads."""
+    """Lets records to predict on leave out what only training reads."""
     if isinstance(spec, tf.io.FixedLenFeature):
         default = np.full(spec.shape, "" if spec.dtype == tf.string else 0)
         return tf.io.FixedLenFeature(spec.shape, spec.dtype, default_value=default)
@@ -114,10 +114,10 @@ def _optional(spec: _FeatureSpec) -> _FeatureSpec:
 
 
 def keep_freed_memory() -> None:
-    """Makes this process keep up to a GiB of what it frees, where its C library is glibc.
+    """Makes glibc, if it is the C library, keep up to 1 GiB of the memory this process frees.
 
-    A batch of 32 pictures is one of the blocks of 32 MiB and more that glibc would hand back to
-    the kernel at once, which then clears new pages for the next: a sixth of the pipeline's time.
+    glibc would return blocks of 32 MiB and more, such as a batch of 32 pictures, to the kernel at
+    once. Clearing new pages for the next batch takes a sixth of the pipeline's time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -137,12 +137,12 @@ def training_batches(
     """Endless batches of (images, boxes, labels) from step `first_step` on.
 
     images float32 [batch, size, size, 3], RGB 0-255; boxes float32 [batch, n, 4] and labels int32
-    [batch, n], padded with zeros. Epochs follow each other without a gap, each in an order of its
-    own; a run started at a later step continues the same sequence.
+    [batch, n], padded with zeros. Epochs follow each other without a gap, each in its own order; a
+    run started at a later step continues the same sequence.
 
-    `context` says for which replicas of how many the batches are. Each replica then has its part of
-    every whole batch, and a worker's dataset gives the parts of its replicas in turn; what belongs
-    to other workers is read, but neither decoded nor augmented.
+    `context` says which replicas the batches are for. Each replica gets its part of every whole
+    batch, and a worker's dataset yields the parts of its replicas in turn. Records for other
+    workers are read, but neither decoded nor augmented.
     """
     keep_freed_memory()
     context = context or tf.distribute.InputContext()
@@ -155,8 +155,8 @@ def training_batches(
         in_turn = tf.data.Dataset.from_tensor_slices(shards).interleave(
             read_records, cycle_length=min(_OPEN_SHARDS, len(files))
         )
-        # While the global seed is 0, TensorFlow asks for the value of an operation's, which is not
-        # known before the epoch comes. Set here, it is that of this function alone.
+        # With a global seed of 0, TensorFlow needs the value of an operation's seed, which is
+        # unknown until the epoch comes. Set here, it applies only to this function.
         tf.compat.v1.set_random_seed(1)
         shuffled = in_turn.shuffle(
             config.shuffle_buffer,
@@ -167,7 +167,7 @@ def training_batches(
 
     def plan(serialised: tf.Tensor, epoch: tf.Tensor) -> ExamplePlan:
         planned = plan_examples(records(serialised), epoch, config, size)
-        # One row more: TensorFlow crashes where `unbatch` meets a tensor without elements.
+        # One extra row: TensorFlow crashes when `unbatch` meets a tensor without elements.
         return planned._replace(
             boxes=tf.pad(planned.boxes, [[0, 0], [0, 1], [0, 0]]),
             labels=tf.pad(planned.labels, [[0, 0], [0, 1]]),
@@ -181,7 +181,7 @@ def training_batches(
         .flat_map(epoch_records)
         .skip(skip)
         .apply(partial(_of_this_worker, batch_size=config.batch_size, context=context))
-        # Whole batches are planned together, so that their boxes are padded alike.
+        # Whole batches are planned together, so that their boxes have the same padding.
         .batch(-(-_PLAN_BATCH // part) * part)
         .map(plan, num_parallel_calls=tf.data.AUTOTUNE)
         .unbatch()
@@ -195,7 +195,7 @@ def training_batches(
 def _without_empty_rows(
     images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """As many rows of boxes and labels as the picture with most objects has."""
+    """Cuts boxes and labels to as many rows as the picture with most objects needs."""
     rows = tf.reduce_max(tf.math.count_nonzero(labels, axis=1))
     return images, boxes[:, :rows], labels[:, :rows]
 
@@ -203,7 +203,7 @@ def _without_empty_rows(
 def _few_shapes(
     images: tf.Tensor, boxes: tf.Tensor, labels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """A batch with boxes padded to a multiple of 8: XLA compiles the step for each shape anew."""
+    """Pads boxes to a multiple of 8, because XLA recompiles the step for every new shape."""
     missing = -tf.shape(labels)[1] % 8
     boxes = tf.pad(boxes, [[0, 0], [0, missing], [0, 0]])
     return images, boxes, tf.pad(labels, [[0, 0], [0, missing]])
@@ -212,7 +212,7 @@ def _few_shapes(
 def _of_this_worker(
     records: tf.data.Dataset, batch_size: int, context: tf.distribute.InputContext
 ) -> tf.data.Dataset:
-    """Of every whole batch the records for the replicas of one worker."""
+    """The records of every whole batch that belong to one worker's replicas."""
     workers = context.num_input_pipelines
     if workers == 1:
         return records
@@ -228,8 +228,8 @@ class ExamplePlan(NamedTuple):
     """How each picture of a batch becomes a training example.
 
     `encoded`: JPEG, string [batch]. `placement`: which of its pixels are shown, and where.
-    `colours`: float32 [batch, 5], for `augmentation.distort_colours`. `boxes` and `labels`: of the
-    example, float32 [batch, n, 4] and int32 [batch, n], padded with zeros.
+    `colours`: float32 [batch, 5], for `augmentation.distort_colours`. `boxes` and `labels`: the
+    example's, float32 [batch, n, 4] and int32 [batch, n], padded with zeros.
     """
 
     encoded: tf.Tensor
@@ -242,15 +242,15 @@ class ExamplePlan(NamedTuple):
 def plan_examples(
     records: dict[str, tf.Tensor], epoch: tf.Tensor, config: TrainerConfig, size: int
 ) -> ExamplePlan:
-    """Draws the augmentation of a batch of transformed records and what becomes of their objects.
+    """Draws the augmentation of a batch of transformed records and transforms their objects.
 
-    All but the pixels, for many pictures at a time: these are some 200 small operations.
+    Does everything but the pixels for many pictures at once: it takes some 200 small operations.
 
-    A crowd is not learned as an object, however difficult ones are used: its box says where many
-    are, not where one is. Anchors there are background.
+    A crowd is never learned as an object, even where difficult ones are: its box says where many
+    objects are, not where one is. Anchors there are background.
 
     Args:
-      records: what TransformedRecords gives.
+      records: what TransformedRecords returns.
       epoch: int64 [batch].
     """
     recipe = RECIPES[config.augmentation]
@@ -259,7 +259,7 @@ def plan_examples(
         real &= ~records[DIFFICULT]
     boxes, labels = (tf.ragged.boolean_mask(records[name], real) for name in ("boxes", "labels"))
     encoded = records[ENCODED]
-    # By number: over the pictures themselves, `tf.map_fn` would first copy all of them.
+    # By index: over the pictures themselves, `tf.map_fn` would first copy them all.
     extent = tf.map_fn(
         lambda number: tf.image.extract_jpeg_shape(encoded[number])[:2],
         tf.range(tf.size(encoded)),

@@ -14,7 +14,7 @@ from trainer.objective import objective
 def initial_state(
     network: keras.Model, optimizer: keras.optimizers.Optimizer, averages: MovingAverages
 ) -> tuple[list, list, list, list]:
-    """(trainable, other, optimiser, average) values of a network and what trains it."""
+    """Initial (trainable, other, optimiser, average) values of a training."""
     optimizer.build(network.trainable_variables)
     trainable, other, optimizer_values, average_values = (
         [variable.value for variable in variables]
@@ -37,7 +37,7 @@ def make_step(
 ) -> Callable:
     """A compiled step: (state, images, boxes, labels) -> state, (total, class, box, positives).
 
-    The given state's memory is used for the new one. The network itself stays as it is until its
+    The new state reuses the given one's memory. The network itself does not change until its
     variables are assigned.
     """
 

@@ -1,6 +1,6 @@
-"""The detectors by name: the backbone and the anchor layouts of each.
+"""The detectors by name: their backbones and anchor layouts.
 
-To add a detector, add a row. Imports no Keras, so that configurations are checked quickly.
+To add a detector, add a row. Does not import Keras, so that checking a configuration is fast.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from trainer.anchors import AnchorSpec
 
 @dataclass(frozen=True)
 class Detector:
-    """`backbone` is a name in `trainer.detector`; `anchors` are the layouts by style."""
+    """`backbone` is a name in `trainer.detector`; `anchors` maps styles to layouts."""
 
     backbone: str
     anchors: Mapping[str, AnchorSpec]

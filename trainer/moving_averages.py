@@ -10,12 +10,12 @@ from keras import ops
 class MovingAverages:
     """`average = decay * average + (1 - decay) * variable` for every variable of a network.
 
-    The moving statistics of batch normalisation are averaged too: averaged weights give activations
-    of other means and variances than the last weights do. The decay after n steps is
-    `min(ema, (1 + n) / (10 + n))`, as TensorFlow's ExponentialMovingAverage has it: with a constant
-    one, weights of the first steps would outweigh what was learned for some `1 / (1 - ema)` steps.
+    Batch normalisation's moving statistics are averaged too: with averaged weights, activations
+    have other means and variances than with the last weights. As in TensorFlow's
+    ExponentialMovingAverage, the decay after n steps is `min(ema, (1 + n) / (10 + n))`: with a
+    constant decay, the initial weights would dominate for some `1 / (1 - ema)` steps.
 
-    With `ema` 0 nothing is averaged and nothing stored.
+    With `ema` 0 nothing is averaged or stored.
     """
 
     def __init__(self, network: keras.Model, ema: float) -> None:
@@ -27,20 +27,20 @@ class MovingAverages:
         ]
 
     def update(self, steps: keras.KerasTensor) -> None:
-        """Takes in the values of the network's variables after so many steps."""
+        """Updates the averages from the network's variables after `steps` steps."""
         steps = ops.cast(steps, "float32")
         decay = ops.minimum(self._ema, (1.0 + steps) / (10.0 + steps))
         for average, variable in zip(self.variables, self._averaged, strict=True):
             average.assign(decay * average + (1.0 - decay) * variable)
 
     def put_into_network(self) -> None:
-        """Gives the network's variables their averages."""
+        """Sets the network's variables to their averages."""
         for variable, average in zip(self._averaged, self.variables, strict=True):
             variable.assign(average)
 
     @contextmanager
     def in_network(self) -> Iterator[None]:
-        """The network with the averages for a while, then with its own values again."""
+        """Puts the averages into the network within the context, then restores its own values."""
         trained = [ops.convert_to_numpy(variable) for variable in self._averaged]
         self.put_into_network()
         try:

@@ -1,4 +1,4 @@
-"""What a training step minimises and with what, on any Keras backend."""
+"""The training step's loss and optimiser, on any Keras backend."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def make_optimizer(config: ConfigInSteps) -> keras.optimizers.Optimizer:
     """The configured optimiser, with dynamic loss scaling where the precision needs it."""
     optimizer = CaffeSGD(config)
     if config.precision == MIXED_FLOAT16:
-        # A name of its own: Keras would number it, and a checkpoint's variables go by their names.
+        # Named, because Keras would number it and checkpoints identify variables by name.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     return optimizer
 
@@ -25,12 +25,12 @@ def make_optimizer(config: ConfigInSteps) -> keras.optimizers.Optimizer:
 class CaffeSGD(keras.optimizers.SGD):
     """SGD with momentum and weight decay in the order of Caffe's solver.
 
-    Clipped gradients get their weight decay, which the momentum sees too. Decay is on kernels
-    alone, not on biases and normalisation parameters; biases learn at twice the rate if configured
-    (the SSD release's `lr_mult`), and the backbone at its own.
+    Weight decay is added to the clipped gradients, before momentum. Only kernels decay, not biases
+    or normalisation parameters. If configured, biases learn at twice the rate (the SSD release's
+    `lr_mult`) and the backbone at its own rate.
 
-    On several replicas `apply` wants gradients that are summed over all of them already. Keras
-    would add them up only after clipping, so what is clipped would depend on their number.
+    On several replicas, pass `apply` gradients already summed over all of them. Keras would sum
+    them only after clipping, so the result would depend on the number of replicas.
     """
 
     def __init__(self, config: ConfigInSteps) -> None:
@@ -43,7 +43,7 @@ class CaffeSGD(keras.optimizers.SGD):
         self.config = config
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Works out for each variable which rules apply to it."""
+        """Determines which rules apply to each variable."""
         super().build(variables)
         self.kernels = [len(variable.shape) > 1 for variable in variables]
         self.biases = [variable.name == "bias" for variable in variables]
@@ -68,7 +68,7 @@ class CaffeSGD(keras.optimizers.SGD):
         super().update_step(gradient, variable, learning_rate)
 
     def get_config(self) -> dict:
-        """The configuration in place of SGD's own arguments, all of which follow from it."""
+        """The configuration, which determines all of SGD's own arguments."""
         return {"config": self.config}
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
@@ -83,15 +83,15 @@ def objective(
     config: TrainerConfig,
     over_replicas: Callable = lambda positives: positives,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
-    """(total, class, box) losses per positive anchor, and how many there are, float32 scalars.
+    """(total, class, box) losses per positive anchor and the number of those, float32 scalars.
 
     Args:
-      outputs: box codes and class logits, as `detector.build_network`'s network gives them.
+      outputs: box codes and class logits from `detector.build_network`'s network.
       boxes: float32 [batch, num_boxes, 4], corner boxes; padded rows are zero.
       labels: int32 [batch, num_boxes], 1..num_classes; padded rows are 0.
       anchors: float32 [num_anchors, 4], centre boxes.
-      over_replicas: sums a value over the replicas of a batch. Every replica divides by the
-        positives of all, so that their losses and gradients add up to those of the whole batch.
+      over_replicas: sums a value over a batch's replicas. Every replica divides by the positives of
+        all, so that losses and gradients add up to the whole batch's.
     """
     box_codes, class_logits = outputs
     anchor_labels, codes = match(boxes, labels, anchors, config.matching_iou)

@@ -1,4 +1,4 @@
-"""From the network's outputs to detections; the only copy, part of the exported model."""
+"""From the network's outputs to detections; part of the exported model."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def detect(
       class_names: names of classes 1..num_classes.
 
     Returns:
-      dict of `output_specs`, each with the batch in front. Best detection first; boxes are clipped
+      dict of `output_specs`, each with the batch in front. Best detections first; boxes are clipped
       to the picture; rows from `num_detections` on are zero and "".
     """
     boxes = decode(box_codes, anchors)

@@ -1,6 +1,6 @@
-"""What Transform does to a record: class names become ids, boxes become clean.
+"""What Transform does to a record: turns class names into ids and cleans up boxes.
 
-The same graph goes into the exported model, so a served `tf.Example` is read as in training.
+The exported model contains the same graph, so it reads a `tf.Example` as training does.
 Changes here re-run Transform: `pipeline` hashes this file.
 """
 
@@ -13,7 +13,7 @@ from data import fields
 
 Feature: TypeAlias = tf.Tensor | tf.SparseTensor | tf.RaggedTensor
 
-# Names of what the transform graph gives.
+# Names of the transform graph's outputs.
 ENCODED = "encoded"
 RECORD_ID = "record_id"
 BOX_SIDES = ("ymin", "xmin", "ymax", "xmax")
@@ -25,7 +25,7 @@ CROWD = "is_crowd"
 def preprocessing_fn(
     inputs: Mapping[str, Feature], custom_config: dict
 ) -> dict[str, tf.Tensor | tf.RaggedTensor]:
-    """TFX's entry point: raw features of a batch of records -> the trainer's view of them.
+    """TFX's entry point: the raw features of a batch of records -> the trainer's features.
 
     Args:
       inputs: raw features by name, the common names or SSD.TensorFlow's, dense or sparse.
@@ -33,12 +33,11 @@ def preprocessing_fn(
 
     Returns:
       `encoded` and `record_id`, strings [batch]; the sides of the boxes, float32, clipped to the
-      picture, and `label`, `difficult` and `is_crowd`, int64, all ragged [batch, objects]; where
-      records do not say what is difficult or a crowd, nothing is. Boxes without an area and
-      objects of other classes are left out; the data gate has stopped the run before if there
-      were any.
+      picture, and `label`, `difficult` and `is_crowd`, int64, all ragged [batch, objects]; without
+      such fields in the records, nothing is difficult or a crowd. Drops boxes with no area and
+      objects of other classes; the data gate has already stopped a run that has any.
     """
-    # Small steps on strings and a few numbers: a GPU would only wait for them.
+    # Small operations on strings and a few numbers: a GPU would only slow them down.
     with tf.device("/CPU:0"):
         return _transform(inputs, custom_config["classes"])
 
@@ -83,7 +82,7 @@ def _class_ids(text: tf.Tensor, classes: Sequence[str]) -> tf.Tensor:
 
 
 def _ragged(feature: Feature) -> tf.RaggedTensor:
-    """One value for each object, whichever way the schema makes TFT deliver it."""
+    """One value per object, however the schema makes TFT deliver it."""
     if isinstance(feature, tf.SparseTensor):
         return tf.RaggedTensor.from_sparse(feature)
     if isinstance(feature, tf.RaggedTensor):
@@ -92,5 +91,5 @@ def _ragged(feature: Feature) -> tf.RaggedTensor:
 
 
 def _scalar(feature: Feature) -> tf.Tensor:
-    """One value for each record: string [batch]."""
+    """One value per record: string [batch]."""
     return tf.reshape(_ragged(feature).flat_values, [-1])

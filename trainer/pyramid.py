@@ -1,20 +1,20 @@
-"""A feature pyramid of depthwise separable convolutions, and heads of the same kind.
+"""A feature pyramid and heads of depthwise separable convolutions.
 
-The pyramid brings what coarse maps know about objects to the fine ones (Feature Pyramid Networks,
+The pyramid passes information about objects from coarse to fine maps (Feature Pyramid Networks,
 section 3); the heads are SSDLite's (MobileNetV2, section 6.2).
 """
 
 from keras import KerasTensor, layers
 
-# Of the moving statistics, which a training of a few hundred steps has to reach.
+# Low enough for the moving statistics to converge in a few hundred steps.
 _MOMENTUM = 0.97
 
 
 def pyramid(maps: list[KerasTensor], filters: int) -> list:
-    """Maps of `filters` channels each: those of `maps`, then coarser ones down to a single cell.
+    """Maps of `filters` channels: one for each of `maps`, then coarser ones down to a single cell.
 
     Args:
-      maps: finest first, each half as fine as the one before, rounded up.
+      maps: finest first, each half the size of the one before, rounded up.
     """
     levels = [
         _normalised(_pointwise(x, filters, f"lateral{level}"), f"lateral{level}")
@@ -28,7 +28,7 @@ def pyramid(maps: list[KerasTensor], filters: int) -> list:
         levels[level] = layers.Add(name=f"merge{level}")([fine, up])
     while (x := levels[-1]).shape[1] > 1:
         name = f"extra{len(levels) - len(maps) + 1}"
-        # As SSD300 does it: "same" would pad the far side only and shift the map by half a cell.
+        # As in SSD300: "same" would pad only the far side and shift the map by half a cell.
         if x.shape[1] != 3:
             x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
         x = _depthwise(x, f"{name}_depthwise", strides=2, padding="valid")
@@ -60,6 +60,6 @@ def _pointwise(x: KerasTensor, filters: int, name: str) -> KerasTensor:
 
 
 def _normalised(x: KerasTensor, name: str, activation: bool = False) -> KerasTensor:
-    """`x` with batch normalisation, and ReLU6 where there is an activation."""
+    """`x` with batch normalisation and, with `activation`, ReLU6."""
     x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x

@@ -1,4 +1,4 @@
-"""The augmentation recipes by name (`trainer.augmentation` carries them out)."""
+"""The augmentation recipes by name (applied by `trainer.augmentation`)."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ RECIPES = {
     "none": Recipe(
         patch_scale=None, expand_probability=0.0, flip_probability=0.0, colour_probability=0.0
     ),
-    # For small networks and short runs: objects never shrink far below their real size.
+    # For small networks and short runs: never shrinks objects far below their real size.
     "light": Recipe(patch_scale=(0.6, 1.0), expand_probability=0.25, expand_ratio=(1.0, 1.3)),
     "paper": PAPER,
     # HiKapok/SSD.TensorFlow: every kept box must reach the IoU, colour always, no hue or contrast.

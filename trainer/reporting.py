@@ -1,8 +1,8 @@
-"""How often a training logs and saves: settings that TFX's cache must not see.
+"""Logging and checkpoint settings, hidden from TFX's cache.
 
-They do not change what a training ends with, so a change of them is no reason to train again. What
-is among a component's parameters is part of its cache key; these travel in the environment of the
-process or container that trains.
+They do not change a training's result, so changing them must not train again. A component's
+parameters are part of its cache key, so these travel in the environment of the process or container
+that trains.
 """
 
 import dataclasses
@@ -28,5 +28,5 @@ def environment(config: TrainerConfig) -> dict[str, str]:
 
 
 def with_reporting(fields: dict[str, Any]) -> dict[str, Any]:
-    """All fields, with those that this process's environment carries; else their defaults hold."""
+    """`fields` with those from this process's environment, if any, added."""
     return {**fields, **json.loads(os.environ.get(VARIABLE, "{}"))}

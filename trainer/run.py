@@ -1,4 +1,4 @@
-"""TFX's way into the trainer: `run_fn` reads the Trainer's arguments and calls plain functions."""
+"""TFX's entry point: `run_fn` reads the Trainer's arguments, trains and exports."""
 
 import dataclasses
 import hashlib
@@ -49,12 +49,12 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
     """Trains and exports (TFX's Trainer contract).
 
     `fn_args.custom_config` holds `trainer`, the fields of a TrainerConfig; `classes`, the names in
-    the order of their ids; `preset` and `code_version`, for the record; `work_dir`, where the
-    checkpoints of unfinished runs wait (`work_folder`). A run with the same configuration, data and
-    code resumes from them; when it is done they move to `fn_args.model_run_dir` with TensorBoard's
-    logs, where a longer one finds them (`trainer.continuation`).
-    `fn_args.base_model`, if given, is the model to start from, and `fn_args.hyperparameters` is
-    what a Tuner has found, whose values take the place of the configured ones.
+    the order of their ids; `preset` and `code_version`, for the record; and `work_dir`, where
+    unfinished runs keep their checkpoints (`work_folder`). A run with the same configuration, data
+    and code resumes from them; once it is done they move to `fn_args.model_run_dir` with
+    TensorBoard's logs, where a longer run finds them (`trainer.continuation`).
+    `fn_args.base_model`, if given, is the model to start from. `fn_args.hyperparameters` is a
+    Tuner's result, whose values override the configured ones.
     """
     facts = dict(fn_args.custom_config)
     job = Job.from_arguments(fn_args)
@@ -78,10 +78,10 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
         "code_version": facts["code_version"],
         "data": job.data_facts,
         "base_model": job.base_model,
-        # A path names them, but files change.
+        # A path is not enough: files change.
         "starting_weights_sha256": weights_hash(network),
     }
-    # An exported model has its classes anyway.
+    # Not part of `identity`: an exported model holds its classes anyway.
     decisive = {**identity, "classes": list(job.classes)}
     work_dir = work_folder(Path(facts["work_dir"]), decisive)
     if devices.is_chief(job.strategy):
@@ -99,7 +99,7 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
         return
     if best:
         _log.info("  exported step=%d eval_mAP=%.4f", best.step, best.score)
-    # Tells this model from every other, wherever a copy of it lies.
+    # Identifies this model wherever it is copied.
     identity["weights_sha256"] = weights_hash(served.network)
     identity["exported"] = {
         "step": best.step if best else config.steps,
@@ -122,7 +122,7 @@ def run_fn(fn_args: "FnArgs | SimpleNamespace") -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A configuration, whose lengths are all in steps, and the data to train with it."""
+    """A configuration with all lengths in steps, and the data to train on."""
 
     config: ConfigInSteps
     classes: tuple[str, ...]
@@ -134,8 +134,8 @@ class Job:
 
     @classmethod
     def from_arguments(cls, fn_args: "FnArgs | SimpleNamespace") -> "Job":
-        """What TFX hands to a `run_fn`; DataError for data that cannot be read."""
-        # First: the devices of several workers are joined before anything is computed.
+        """From what TFX passes to a `run_fn`; DataError if the data cannot be read."""
+        # First: TensorFlow must connect the workers' devices before it computes anything.
         strategy = devices.choose_strategy()
         facts = fn_args.custom_config
         fields = reporting.with_reporting(facts["trainer"])
@@ -165,7 +165,7 @@ class Job:
 
     @cached_property
     def data_facts(self) -> dict:
-        """Sizes and fingerprints of what is trained, and if need be chosen, with."""
+        """Size and fingerprint of the train split; the eval split's fingerprint if it is used."""
         count, fingerprint = input_pipeline.count_records(self.shards)
         facts = {"train_records": count, "train_fingerprint": fingerprint}
         if self.config.eval_every:
@@ -174,11 +174,11 @@ class Job:
 
     @property
     def num_records(self) -> int:
-        """How many pictures are trained with."""
+        """Number of training pictures."""
         return self.data_facts["train_records"]
 
     def new_network(self) -> keras.Model:
-        """The network with the weights that training starts from."""
+        """The network with its initial weights."""
         keras.utils.set_random_seed(self.config.seed)
         with self.strategy.scope():
             network = build_network(self.spec, len(self.classes), self.config.precision)
@@ -193,7 +193,7 @@ class Job:
         return network
 
     def new_detector(self) -> export.ServedDetector:
-        """The detector to export, float32 and on one device, for weights that training gives."""
+        """The detector to export, float32 and on one device; it gets its weights from training."""
         network = build_network(self.spec, len(self.classes))
         return export.ServedDetector(
             network, self.spec.anchors, self.classes, self.records, self.config
@@ -204,12 +204,12 @@ class Job:
     ) -> tuple[StepLosses | None, selection.Best | None]:
         """Trains `network` and gives `served` the weights to export.
 
-        It resumes from what `work_dir` holds. Of several workers only the chief's `served` has the
+        Resumes from what `work_dir` holds. Of several workers only the chief's `served` gets the
         best weights.
 
         Returns:
-          The losses of the last step, as `training.train`, and which step was best on the eval
-          split; None where that was not asked for.
+          The losses of the last step, as from `training.train`, and the best step on the eval
+          split, None if that was not measured.
 
         Raises:
           FloatingPointError: the loss is no longer finite.
@@ -226,7 +226,7 @@ class Job:
     def _evaluation(
         self, network: keras.Model, served: export.ServedDetector, folder: Path
     ) -> Callable[[int], float] | None:
-        """What measures a step and keeps the best in a folder; None where nothing is measured."""
+        """Returns a function that measures a step and keeps the best; None to measure nothing."""
         if not self.config.eval_every or not devices.is_chief(self.strategy):
             return None
         split = selection.EvalSplit(self.eval_shards, self.records, self.classes)
@@ -262,12 +262,12 @@ class Job:
 
 
 def with_values(config: _Config, hyperparameters: dict | None) -> _Config:
-    """The configuration with the values that a Tuner's hyperparameters hold."""
+    """The configuration with the values of a Tuner's hyperparameters."""
     return dataclasses.replace(config, **(hyperparameters or {}).get("values", {}))
 
 
 def weights_hash(network: keras.Model) -> str:
-    """Names the values of all variables of a network."""
+    """Fingerprint of the values of all of a network's variables."""
     digest = hashlib.sha256()
     for values in network.get_weights():
         digest.update(values.tobytes())
@@ -275,7 +275,7 @@ def weights_hash(network: keras.Model) -> str:
 
 
 def work_folder(root: Path, identity: dict) -> Path:
-    """Where a training keeps its checkpoints until it is done, by what decides its result.
+    """Where a training keeps its checkpoints until it is done; depends on what decides its result.
 
     Args:
       identity: JSON values, with the configuration as `trainer`.
@@ -287,11 +287,11 @@ def work_folder(root: Path, identity: dict) -> Path:
 
 @contextmanager
 def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
-    """What is said where there is no room for what a training gives: nothing of it is lost."""
+    """Turns a failed write of the results into a DataError that says how to resume."""
     try:
         yield
     except (OSError, tf.errors.ResourceExhaustedError) as error:
-        # Several files' errors are one, of (from, to, reason) each.
+        # shutil.Error lists (from, to, reason) for each file.
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
         raise DataError(
             f"{folder}: what was trained cannot be written ({reason_of(reason)}). Free disk "
@@ -300,20 +300,20 @@ def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
 
 
 def _move(folder: Path, target: Path) -> None:
-    """Moves a folder to an empty one; needs its room twice only where file systems differ.
+    """Moves a folder to an empty one; needs twice the space only across file systems.
 
-    Whenever this is interrupted one of the two is whole.
+    If interrupted at any point, one of the two is complete.
     """
     try:
         folder.rename(target)
     except OSError:
         shutil.copytree(folder, target, dirs_exist_ok=True)
-        # What stays of it is no reason to lose the whole one.
+        # Leftovers must not fail a finished training.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _warn(config: ConfigInSteps, work_dir: Path) -> None:
-    """Says what a user may not have meant."""
+    """Logs what the user may not have intended."""
     if config.warmup_steps >= config.steps:
         _log.warning(
             "  trainer.warmup_steps=%d is not less than trainer.steps=%d: the learning rate never "
@@ -332,7 +332,7 @@ def _warn(config: ConfigInSteps, work_dir: Path) -> None:
 
 
 def _how_to_resume(work_dir: Path, config: TrainerConfig) -> str:
-    """What an interrupted user reads."""
+    """The advice printed after an interrupt."""
     kept = checkpoints.steps_on_disk(work_dir / "checkpoints")
     if kept:
         return f"rerun the same command to resume from step {kept[0][0]}"

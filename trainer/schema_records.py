@@ -1,4 +1,4 @@
-"""Reading records as the Trainer does where no Transform component has run."""
+"""Reads records like the Trainer, without a Transform component."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from trainer.preprocessing import preprocessing_fn
 
 
 class SchemaRecords(TransformedRecords):
-    """As TransformedRecords; the transform follows from a schema, since it depends on no data."""
+    """TransformedRecords from a schema alone, since the transform depends on no data."""
 
     def __init__(self, schema: schema_pb2.Schema) -> None:
         classes = {"classes": class_names(schema)}

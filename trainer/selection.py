@@ -1,6 +1,6 @@
-"""Which weights are exported: those of the step with the best mAP on the eval split.
+"""Selects the weights to export: those with the best mAP on the eval split.
 
-The metric is the one the Evaluator judges by.
+The Evaluator's gate uses the same metric.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,34 +21,34 @@ from trainer.files import BEST_FILE
 from trainer.input_pipeline import TransformedRecords
 from trainer.preprocessing import RECORD_ID
 
-# With fewer pictures, which of two checkpoints has the better mAP says little.
+# With fewer pictures, comparing two checkpoints' mAP says little.
 FEW_PICTURES = 30
-# Records given to the detector at a time.
+# Records per call of the detector.
 _BATCH = 64
 
 
 class Best(NamedTuple):
-    """The step whose weights are kept as the best, and their mAP on the eval split."""
+    """The step with the best weights so far, and their mAP on the eval split."""
 
     step: int
     score: float
 
 
 class EvalSplit:
-    """The eval split, to measure a detector on while it is trained."""
+    """The eval split, for measuring a detector during training."""
 
     def __init__(
         self, files: Sequence[str], records: TransformedRecords, class_names: Sequence[str]
     ) -> None:
-        """Reads the ground truth; pictures are read again each time.
+        """Reads the ground truth; pictures are read again for each measurement.
 
         Args:
           files: TFRecord shards.
-          records: how they are read.
+          records: reads them.
           class_names: in the order of their ids 1..N.
 
         Raises:
-          DataError: no object counts, so that there is no mAP.
+          DataError: no object counts, so there is no mAP.
         """
         self._batches = read_records(files).batch(_BATCH)
         self._class_names = tuple(class_names)
@@ -61,7 +61,7 @@ class EvalSplit:
 
     @property
     def num_pictures(self) -> int:
-        """How many pictures the mAP is measured on."""
+        """Number of pictures that the mAP is measured on."""
         return len(self._truth)
 
     def mean_average_precision(
@@ -70,7 +70,7 @@ class EvalSplit:
         """VOC2007's 11-point mAP of a detector.
 
         Args:
-          detect: from serialised examples, string [batch], to the outputs of `data.saved_model`.
+          detect: maps serialised examples, string [batch], to the outputs of `data.saved_model`.
 
         Raises:
           DataError: a box is invalid or a score is not a number.
@@ -104,10 +104,10 @@ def _ground_truth(
 def keep_if_best(
     folder: Path, step: int, score: float, variables: Sequence[keras.Variable]
 ) -> bool:
-    """Keeps the weights after `step` steps unless better ones are kept; the later of equals.
+    """Keeps the weights of `step` unless a better step is kept; of ties, the later one.
 
-    Weights, step and score are in one file that is replaced as a whole, so a killed run leaves the
-    old one or the new one. Repeating a step gives the same result.
+    Weights, step and score are in one file that is replaced atomically, so a killed run leaves the
+    old or the new one. Repeating a step gives the same result.
     """
     best = _read(folder, [])
     if best and best[0].score > score:
@@ -118,15 +118,15 @@ def keep_if_best(
 
 
 def best_in(folder: Path) -> Best | None:
-    """Which step's weights are kept as the best; None where there are none."""
+    """The step kept as the best, if any."""
     found = _read(folder, [])
     return found[0] if found else None
 
 
 def restore_best(folder: Path, variables: Sequence[keras.Variable]) -> Best | None:
-    """Loads the best weights into `variables`; without any, returns None and changes nothing.
+    """Loads the best weights into `variables`; if there are none, changes nothing.
 
-    A damaged file is named in a warning and ignored.
+    Ignores a damaged file with a warning.
     """
     found = _read(folder, [checkpoints.key(i, v) for i, v in enumerate(variables)])
     if found is None:

@@ -1,4 +1,4 @@
-"""The training loop, readable from top to bottom."""
+"""The training loop, to be read from top to bottom."""
 
 import logging
 import math
@@ -26,7 +26,7 @@ _log = logging.getLogger("ssd.trainer")
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses per positive anchor of one step, and how many positive anchors the batch had."""
+    """One step's losses per positive anchor, and the batch's number of positive anchors."""
 
     total: float
     classes: float
@@ -44,11 +44,11 @@ def make_step(
 ) -> Callable:
     """A compiled optimiser step: (images, boxes, labels) -> total, class, box loss, positives.
 
-    It is the same step of the same whole batch on however many replicas the strategy has in whose
-    scope this is called; losses and positives are the whole batch's on each of them.
+    Call it in the strategy's scope. The step is the same for any number of replicas: each returns
+    the losses and positives of the whole batch.
 
     Args:
-      batch_spec: the batches' `element_spec`; needed where a batch is in parts for replicas.
+      batch_spec: the batches' `element_spec`; needed if batches are split over replicas.
     """
     strategy = tf.distribute.get_strategy()
 
@@ -94,26 +94,25 @@ def train(
 ) -> StepLosses | None:
     """Trains to `config.steps`, resuming from the newest checkpoint in `checkpoint_dir`.
 
-    It ends sooner when `config.patience` measurements in a row have brought no new best mAP.
+    Stops early after `config.patience` measurements in a row without a new best mAP.
 
-    It trains on the devices of the strategy in whose scope it is called and the network was built.
-    Of several workers the chief alone writes; the others need to see its `checkpoint_dir`. At the
-    end the network has the weights that it is exported with.
+    Call it in the scope of the strategy that the network was built in. Of several workers only the
+    chief writes; the others must see its `checkpoint_dir`. At the end the network has the weights
+    to export.
 
     Args:
-      make_batches: called with the first step and a `tf.distribute.InputContext`, gives an endless
-        dataset of the batches of the replicas that the context names, in their order.
+      make_batches: takes the first step and a `tf.distribute.InputContext`; returns an endless
+        dataset of the batches for that context's replicas, in order.
       log_dir: where TensorBoard's event files go.
-      evaluate: called with the step every `config.eval_every` steps and after the last, while the
-        network has the weights that it is exported with; gives the mAP on the eval split.
+      evaluate: takes the step; returns the mAP on the eval split. Called every `config.eval_every`
+        steps and after the last one, with the weights to export in the network.
 
     Returns:
-      The losses of the last step, None when the checkpoint had all steps already.
+      The losses of the last step, None if the checkpoint was already at the end.
 
     Raises:
-      FloatingPointError: loss or state is no longer finite; the last checkpoint stays.
-      DataError: the workers do not see the same checkpoints, or what is to be kept cannot be
-        written.
+      FloatingPointError: loss or state is not finite; the last checkpoint stays.
+      DataError: the workers do not see the same checkpoints, or a file cannot be written.
     """
     strategy = tf.distribute.get_strategy()
     is_chief = devices.is_chief(strategy)
@@ -145,9 +144,9 @@ def train(
     pace = _Pace(first_step, config.steps)
     losses = None
     for step in range(first_step + 1, config.steps + 1):
-        # Before the step: one that resumes after its last measurement stops there too.
+        # Before the step, so that a run resumed after its last measurement stops there too.
         if config.patience and (step - 1) % config.eval_every == 0:
-            # The chief alone measures; 0 is what the others know.
+            # Only the chief measures; the others report 0.
             lasting = step - 1 - best.step if best else 0
             if devices.largest(strategy, lasting) >= config.patience * config.eval_every:
                 if is_chief and best:
@@ -175,13 +174,13 @@ def train(
             window = _Window()
         if checkpoint_due or evaluation_due:
             _check_state(step, state)
-        # Before the checkpoint: a run that goes on from one has all evaluations up to it.
+        # Before the checkpoint, so that a run resumed from it has all evaluations up to it.
         if evaluate and evaluation_due:
             with averages.in_network():
                 score = evaluate(step)
             with _written_to(log_dir), writer.as_default(step=step):
                 tf.summary.scalar("eval/mAP", score)
-            # As `selection.keep_if_best`: of equals the later.
+            # Ties go to the later step, as in `selection.keep_if_best`.
             if best is None or score >= best.score:
                 best = selection.Best(step, score)
             window = _Window()
@@ -194,14 +193,14 @@ def train(
 
 
 class _Pace:
-    """How long the rest of a training takes, by the steps so far with all that happened between."""
+    """Estimates the time left from all the time that the steps so far took."""
 
     def __init__(self, first_step: int, last_step: int) -> None:
         self._first, self._last = first_step, last_step
         self._started = time.perf_counter()
 
     def left(self, step: int) -> str:
-        """The time to the end, as in `1:02:30`."""
+        """The time left, as in `1:02:30`."""
         per_step = (time.perf_counter() - self._started) / (step - self._first)
         return str(timedelta(seconds=round(per_step * (self._last - step))))
 
@@ -233,7 +232,7 @@ def _check_finite(step: int, losses: StepLosses) -> None:
 
 
 def _check_state(step: int, state: Iterable[keras.Variable]) -> None:
-    """The loss tells of a step's weights only in the next step."""
+    """Checks the weights, because the loss shows a bad update only in the next step."""
     for variable in state:
         if not np.isfinite(variable).all():
             raise FloatingPointError(
@@ -244,7 +243,7 @@ def _check_state(step: int, state: Iterable[keras.Variable]) -> None:
 
 @contextmanager
 def _written_to(log_dir: Path) -> Iterator[None]:
-    """What TensorFlow says when TensorBoard's logs cannot be written, in words of ours."""
+    """Turns TensorFlow's error for logs that cannot be written into a DataError."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,4 +1,4 @@
-"""TFX's way to tune: short trainings with other learning rates, weight decays and warm-ups."""
+"""Tuning with TFX: short trainings that vary learning rate, weight decay and warm-up."""
 
 import dataclasses
 import logging
@@ -14,18 +14,19 @@ from trainer.run import Job, with_values
 _log = logging.getLogger("ssd.trainer")
 
 _OBJECTIVE = "eval_mAP"
-# How far from the configured value is searched, both ways.
+# Searches from the configured value divided by this to the value times this.
 _SPREAD = 10.0
-# The middle of the search where no weight decay is configured: the paper's.
+# The middle of the search if no weight decay is configured: the paper's.
 _WEIGHT_DECAY = TrainerConfig().weight_decay
 
 
 def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
-    """A search for what brings the best mAP on the eval split (TFX's Tuner contract).
+    """A search for the best mAP on the eval split (TFX's Tuner contract).
 
-    `fn_args.custom_config` holds what `trainer.run.run_fn` finds there and `tuner`: the number of
-    `trials`, and the `steps` of each. The best values are named as the fields of a TrainerConfig,
-    so that `run_fn` takes them as its hyperparameters. The first trial has the configured values.
+    `fn_args.custom_config` holds what `trainer.run.run_fn` reads there and `tuner`: the number of
+    `trials` and the `steps` of each. The best values are named like the fields of a TrainerConfig,
+    so that `run_fn` accepts them as its hyperparameters. The first trial uses the configured
+    values.
     """
     settings = fn_args.custom_config["tuner"]
     job = Job.from_arguments(fn_args)
@@ -40,9 +41,10 @@ def tuner_fn(fn_args: FnArgs) -> TunerFnResult:
 
 
 def search_space(config: ConfigInSteps, steps: int) -> keras_tuner.HyperParameters:
-    """Rate and decay up to ten times the configured ones either way, warm-up to half the steps.
+    """Rate and decay within a factor of ten of the configured ones; warm-up up to half the steps.
 
-    These are the trial's `steps` or the training's, whichever are fewer: both warm up as long.
+    That is half of the trial's `steps` or of the training's, whichever is less, since both use the
+    same warm-up.
     """
     space = keras_tuner.HyperParameters()
     for name, middle in (
@@ -56,17 +58,17 @@ def search_space(config: ConfigInSteps, steps: int) -> keras_tuner.HyperParamete
 
 
 class FromConfigured(keras_tuner.oracles.BayesianOptimizationOracle):
-    """Bayesian optimisation whose first trial has the values that are configured."""
+    """Bayesian optimisation whose first trial uses the configured values."""
 
     def populate_space(self, trial_id: str) -> dict:
-        """The values of the next trial, and whether there is one."""
+        """The next trial's values, and whether there is one."""
         if not self.trials:
             return {"status": "RUNNING", "values": dict(self.hyperparameters.values)}
         return super().populate_space(trial_id)
 
 
 class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
-    """Trains from the same start for each trial and measures on the eval split."""
+    """Trains each trial from the same start and measures it on the eval split."""
 
     def __init__(self, job: Job, settings: dict, oracle: keras_tuner.Oracle, folder: Path) -> None:
         super().__init__(oracle=oracle, directory=str(folder), project_name="tuning")
@@ -76,7 +78,7 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
         self._served = job.new_detector()
 
     def run_trial(self, trial: keras_tuner.engine.trial.Trial, verbose: int) -> dict[str, float]:
-        """The mAP that a trial's values lead to; 0 where the loss does not stay finite."""
+        """The mAP that a trial's values reach; 0 if the loss does not stay finite."""
         values = trial.hyperparameters.values
         steps = self._settings["steps"]
         try:
@@ -92,7 +94,7 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
             score = best.score
         except FloatingPointError:
             score = 0.0
-        # KerasTuner goes on with the next trial after any other kind of error.
+        # After any other kind of error KerasTuner would continue with the next trial.
         except Exception as error:
             raise keras_tuner.errors.FatalError(str(error)) from error
         _log.info(
@@ -105,7 +107,7 @@ class ShortTrainings(keras_tuner.engine.base_tuner.BaseTuner):
         return {_OBJECTIVE: score}
 
     def search_space_summary(self, extended: bool = False) -> None:
-        """Nothing: each trial says its values."""
+        """Does nothing: each trial logs its values."""
 
     def results_summary(self, num_trials: int = 10) -> None:
-        """Nothing: each trial says its score."""
+        """Does nothing: each trial logs its score."""

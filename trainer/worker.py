@@ -1,13 +1,13 @@
-"""One process of a training on one or several hosts: `python -m trainer.worker --config FILE`.
+"""One worker of a training on one or several hosts: `python -m trainer.worker --config FILE`.
 
-FILE is JSON with the arguments of `trainer.run.run_fn` (`ARGUMENTS`), the same for all workers and
-with paths that all of them see. `TF_CONFIG` in the environment says who the workers are and which
-of them this one is. In the pods of a Kubernetes Indexed Job it is made from `--workers`,
-`--service` and the pod's completion index. Without either the process trains alone. The chief
-(worker 0) writes checkpoints and the model.
+FILE is JSON with the arguments of `trainer.run.run_fn` (`ARGUMENTS`), the same for all workers,
+with paths that all of them can see. The environment's `TF_CONFIG` lists the workers and says which
+one this is. In the pods of a Kubernetes Indexed Job it is built from `--workers`, `--service` and
+the pod's completion index. Without either the process trains alone. The chief (worker 0) writes
+checkpoints and the model.
 
-A worker that is lost takes the others down: they end with status 138. Once all of them are started
-again, training resumes from the last checkpoint.
+Losing a worker takes the others down: they exit with status 138. Start all of them again to resume
+from the last checkpoint.
 """
 
 import json
@@ -35,25 +35,25 @@ ARGUMENTS = (
     "hyperparameters",
     "custom_config",
 )
-# Above what Python and shells end with, and apart from 128 + the number of a signal that kills.
+# Not an exit status of Python or shells, nor 128 + the number of a deadly signal.
 LOST_WORKER = 138
 # Kubernetes sets this in the containers of an Indexed Job.
 COMPLETION_INDEX = "JOB_COMPLETION_INDEX"
-# Of worker 0. Each has a port of its own, so that two may share a host's network.
+# Worker 0's. Each worker has its own port, so that two can share a host's network.
 FIRST_PORT = 2222
 
 
 def write_arguments(path: Path, fn_args: "FnArgs") -> None:
-    """Writes what a worker needs of the arguments that TFX hands to a `run_fn`."""
+    """Writes the arguments of a TFX `run_fn` that a worker needs."""
     values = {name: getattr(fn_args, name) for name in ARGUMENTS}
-    # A worker does not have the environment of the process that starts it.
+    # A worker does not inherit the environment of the process that starts it.
     settings = with_reporting(fn_args.custom_config["trainer"])
     values["custom_config"] = {**fn_args.custom_config, "trainer": settings}
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_arguments(path: Path) -> SimpleNamespace:
-    """The arguments that `write_arguments` wrote.
+    """Reads the arguments that `write_arguments` wrote.
 
     Raises:
         DataError: the file cannot be read, or holds other names.
@@ -70,15 +70,15 @@ def read_arguments(path: Path) -> SimpleNamespace:
 def tf_config(workers: int, service: str, index: str | None) -> dict:
     """`TF_CONFIG` for a pod of a Kubernetes Indexed Job.
 
-    Kubernetes gives the pods of the Job the host names JOB-0, JOB-1, ... and DNS names below the
-    headless Service that is their subdomain.
+    Kubernetes names the Job's pods JOB-0, JOB-1, ... and gives them DNS names under the headless
+    Service that is their subdomain.
 
     Args:
       service: name of the Job and of its Service.
-      index: the pod's completion index, None outside of such a Job.
+      index: the pod's completion index, None outside such a Job.
 
     Raises:
-        DataError: `index` is no worker's.
+        DataError: `index` is not a worker's.
     """
     if index is None or not index.isdecimal() or int(index) >= workers:
         raise DataError(
@@ -95,8 +95,8 @@ def main(arguments: Arguments = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = Parser(description="Trains, alone or as one of several workers.")
     parser.add_argument("--config", type=Path, required=True, help="JSON of run_fn's arguments")
-    parser.add_argument("--workers", type=int, metavar="N", help="of a Kubernetes Indexed Job")
-    parser.add_argument("--service", metavar="NAME", help="of that Job and its headless Service")
+    parser.add_argument("--workers", type=int, metavar="N", help="size of a Kubernetes Indexed Job")
+    parser.add_argument("--service", metavar="NAME", help="name of that Job and Service")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     options = parser.parse_args(arguments)
     if (options.workers is None) != (options.service is None):

@@ -1,4 +1,4 @@
-"""What backbones made from keras.applications share."""
+"""Shared parts of the backbones from keras.applications."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,17 +9,17 @@ from data.errors import DataError
 
 
 def extra_maps(x: KerasTensor, pairs: Iterable[tuple[int, int, int, int]]) -> list:
-    """Maps of further layer pairs on `x`, each with batch normalisation (SSD paper, section 2.1).
+    """Maps of extra layer pairs after `x`, with batch normalisation (SSD paper, section 2.1).
 
     Args:
-      pairs: (squeeze, output, stride, padding) each; a 1x1 convolution to `squeeze` channels, then
-        a 3x3 one to `output`.
+      pairs: (squeeze, output, stride, padding) for each pair: a 1x1 convolution to `squeeze`
+        channels, then a 3x3 one to `output`.
     """
     maps = []
     for number, (squeeze, filters, stride, pad) in enumerate(pairs, start=1):
         x = _convolution(x, squeeze, 1, 1, f"extra{number}_1")
         if pad:
-            # Explicit: with stride 2 "same" pads one side only and shifts the map by half a cell.
+            # Explicit: with stride 2, "same" pads only one side and shifts the map by half a cell.
             x = layers.ZeroPadding2D(pad, name=f"extra{number}_pad")(x)
         x = _convolution(x, filters, 3, stride, f"extra{number}_2")
         maps.append(x)
@@ -33,13 +33,13 @@ def _convolution(x: KerasTensor, filters: int, kernel: int, stride: int, name: s
 
 
 def from_keras(application: Callable) -> Callable:
-    """Converter for a `Pretrained`: layers of a file to those of a model of keras.applications.
+    """Converter for a `Pretrained`: from a file's layers to those of a keras.applications model.
 
-    They are paired by their order, as Keras does: in some of the published files the names are
-    those of an older version. What follows them in a file is the classifier, which is not wanted.
+    Pairs them by order, as Keras does, because some published files have an older version's names.
+    The file's remaining layers are the classifier, which is dropped.
 
     Args:
-      application: gives the model without classifier and with random weights.
+      application: returns the model without a classifier, with random weights.
     """
 
     def convert(file_layers: Sequence[tuple[str, list[np.ndarray]]]) -> dict:

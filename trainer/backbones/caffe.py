@@ -1,4 +1,4 @@
-"""The input that networks trained in Caffe expect."""
+"""The input preprocessing of networks trained in Caffe."""
 
 import keras
 from keras import layers, ops
@@ -8,7 +8,7 @@ from trainer.backbones import MEAN_RGB
 
 @keras.saving.register_keras_serializable(package="ssd")
 class CaffePreprocessing(layers.Layer):
-    """RGB 0-255 to BGR with ImageNet's mean subtracted."""
+    """Turns RGB 0-255 into BGR and subtracts ImageNet's mean."""
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """float [batch, height, width, 3], RGB to BGR."""

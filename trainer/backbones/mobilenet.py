@@ -1,11 +1,11 @@
-"""MobileNetV3-Large of keras.applications: its maps of 1/16 and 1/32, and four of extra layers."""
+"""keras.applications' MobileNetV3-Large: its maps at 1/16 and 1/32, and four extra maps."""
 
 import keras
 
 from trainer.backbones import Pretrained
 from trainer.backbones.application import extra_maps, from_keras
 
-# (squeeze, output, stride, padding): 10 cells become 5, 3, 2 and 1.
+# (squeeze, output, stride, padding); 10 cells become 5, 3, 2 and 1.
 _EXTRAS = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 2, 1), (64, 128, 2, 1))
 
 
@@ -16,10 +16,10 @@ def _application(**inputs: keras.KerasTensor | None) -> keras.Model:
 
 
 def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """Six maps; of 19, 10, 5, 3, 2 and 1 cells for pictures of 300 px."""
+    """Six maps, of 19, 10, 5, 3, 2 and 1 cells for 300 px pictures."""
     model = _application(input_tensor=images)
-    # The first block of the last resolution expands its input before it halves the resolution:
-    # the last thing at 1/16 (MobileNetV3 paper, section 6.3).
+    # The last layer at 1/16 is the expansion of the block that halves the resolution to 1/32
+    # (MobileNetV3 paper, section 6.3).
     fine = model.get_layer("expanded_conv_12_depthwise_pad").input
     coarse = model.output
     return [fine, coarse, *extra_maps(coarse, _EXTRAS)]

@@ -1,4 +1,4 @@
-"""ResNet-50 of keras.applications: its maps of 1/8, 1/16 and 1/32, and three of extra layers."""
+"""keras.applications' ResNet-50: its maps at 1/8, 1/16 and 1/32, and three extra maps."""
 
 import keras
 
@@ -7,7 +7,7 @@ from trainer.backbones.application import extra_maps, from_keras
 from trainer.backbones.caffe import CaffePreprocessing
 
 _MAPS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
-# (squeeze, output, stride, padding): 10 cells become 5, 3 and 1.
+# (squeeze, output, stride, padding); 10 cells become 5, 3 and 1.
 _EXTRAS = ((256, 512, 2, 1), (128, 256, 2, 1), (128, 256, 1, 0))
 
 
@@ -16,7 +16,7 @@ def _application(**inputs: keras.KerasTensor | None) -> keras.Model:
 
 
 def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
-    """Six maps; of 38, 19, 10, 5, 3 and 1 cells for pictures of 300 px."""
+    """Six maps, of 38, 19, 10, 5, 3 and 1 cells for 300 px pictures."""
     x = CaffePreprocessing(name="preprocessing", dtype="float32")(images)
     model = _application(input_tensor=x)
     maps = [model.get_layer(name).output for name in _MAPS]

@@ -1,8 +1,8 @@
-"""A backbone that learns the sample data on two CPU cores in minutes; maps of 1/8 to 1/64."""
+"""A backbone that learns the sample data on two CPU cores in minutes; maps at 1/8 to 1/64."""
 
 from keras import KerasTensor, layers
 
-# Filters after each halving of the resolution, and how many convolutions follow the halving.
+# For each halving of the resolution: its filters, and the number of convolutions after it.
 _STAGES = ((16, 0), (32, 1), (64, 1), (96, 1), (96, 1), (96, 1))
 _FIRST_MAP_STAGE = 2
 

@@ -9,7 +9,7 @@ from trainer.backbones import Pretrained
 from trainer.backbones.caffe import CaffePreprocessing
 from trainer.weights import vgg16 as weights
 
-# Channels of the convolutions between two poolings.
+# Channels of the convolutions before each pooling.
 _BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 # (squeeze, output, kernel, stride, padding) of the layer pairs after fc7.
 _EXTRAS = {
@@ -26,7 +26,7 @@ _EXTRAS = {
 
 @keras.saving.register_keras_serializable(package="ssd")
 class L2Normalisation(layers.Layer):
-    """Normalises over channels and multiplies by a learned scale per channel that starts at 20.
+    """Normalises over channels, then applies a learned scale per channel, initially 20.
 
     conv4_3 has larger activations than the other maps (ParseNet; SSD paper, section 3.1).
     """
@@ -52,7 +52,7 @@ def _conv(
         filters,
         kernel,
         activation="relu",
-        # Xavier, as the Caffe release initialises every layer that has no weights to load.
+        # Xavier, like every layer without pretrained weights in the Caffe release.
         kernel_initializer="glorot_uniform",
         name=name,
         **kwargs,
@@ -80,7 +80,7 @@ def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
     ):
         x = _conv(x, squeeze, 1, f"conv{number}_1")
         if pad:
-            # Explicit: with stride 2 "same" pads one side only and shifts the map by half a cell.
+            # Explicit: with stride 2, "same" pads only one side and shifts the map by half a cell.
             x = layers.ZeroPadding2D(pad, name=f"conv{number}_pad")(x)
         x = _conv(x, filters, kernel, f"conv{number}_2", strides=stride)
         maps.append(x)
@@ -90,7 +90,7 @@ def feature_maps(images: keras.KerasTensor) -> list[keras.KerasTensor]:
 STAGES = ("conv1_", "conv2_", "conv3_", r"conv4_\d$", "conv5_")
 
 PRETRAINED = Pretrained(
-    # With the dense layers, which become fc6 and fc7.
+    # Includes the dense layers, which become fc6 and fc7.
     url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
     "vgg16_weights_tf_dim_ordering_tf_kernels.h5",
     md5="64373286793e3c8b2b4e3219cbf3544b",

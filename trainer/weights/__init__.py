@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ssd.trainer")
 
-# Seconds for a server to say that it has the published weights.
+# How long to wait for the server of the published weights, in seconds.
 _ANSWER_S = 10
-# Kinds of files: a PyTorch state dict, layers of a model of keras.applications, and what Keras 3
-# saves of a whole network.
+# Kinds of files: a PyTorch state dict, the layers of a keras.applications model, and the weights of
+# a whole network saved by Keras 3.
 TORCH, LAYERS, WHOLE = "torch", "layers", "whole"
-# More layers with random weights than this are counted in the log, not named.
+# Up to this many layers with random weights are named in the log; more are counted.
 _MOST_NAMES = 24
 
 
 def locate_weights(source: str, spec: "DetectorSpec") -> Path | None:
-    """The file that a `TrainerConfig.backbone_weights` names, downloaded if need be; None for none.
+    """The file for a `TrainerConfig.backbone_weights`, downloaded if need be; None for `none`.
 
     Args:
       spec: the DetectorSpec.
 
     Raises:
-        DataError: there is no such file, it cannot be downloaded, or is of no known kind.
+        DataError: the file does not exist, cannot be downloaded, or is of an unknown kind.
     """
     if source == NO_WEIGHTS:
         return None
@@ -64,10 +64,10 @@ def locate_weights(source: str, spec: "DetectorSpec") -> Path | None:
 def load_backbone_weights(
     network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], source: str
 ) -> None:
-    """Puts the weights of `source` into a new network and logs which layers they are for.
+    """Loads the weights of `source` into a new network and logs which layers got them.
 
-    Layers that the file does not cover keep their random weights. Of a full SSD the heads are taken
-    too where their anchors are the paper's, those for classes where the classes are VOC's.
+    Layers missing from the file keep their random weights. A full SSD's heads are loaded too: box
+    heads if the anchors are the paper's, class heads if the classes are VOC's as well.
 
     Args:
       spec: the DetectorSpec the network was built from.
@@ -75,8 +75,9 @@ def load_backbone_weights(
       source: `TrainerConfig.backbone_weights`.
 
     Raises:
-        DataError: see `locate_weights`; or the file does not fit: the first layer that does not is
-          named, with the shapes. The network is unchanged then, unless the file was of a whole one.
+        DataError: see `locate_weights`; or the file does not fit, with the name and shapes of the
+          first layer that does not. The network is then unchanged, unless the file holds a whole
+          one.
     """
     path = locate_weights(source, spec)
     if path is None:
@@ -104,7 +105,7 @@ def load_backbone_weights(
 
 
 def _short(names: list[str]) -> str:
-    """The names of a few layers, or how many there are and of which kinds."""
+    """The names of a few layers, or the number and kinds of many."""
     if len(names) <= _MOST_NAMES:
         return ",".join(names) or "none"
     kinds = sorted({re.split(r"\d", name)[0] for name in names})
@@ -114,12 +115,12 @@ def _short(names: list[str]) -> str:
 def check_weights(
     network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], source: str
 ) -> None:
-    """Tells before a pipeline starts what `load_backbone_weights` would say in its Trainer.
+    """Finds before a pipeline starts the errors `load_backbone_weights` would raise in the Trainer.
 
     Args:
-      network: one of the configured detector to try the weights on.
-      class_names: none where they are not known yet; weights of a whole network, which depend on
-        them, are not tried then.
+      network: an instance of the configured detector, to try the weights on.
+      class_names: empty if not known yet; weights of a whole network, which depend on them, are not
+        tried then.
 
     Raises:
         DataError: as `load_backbone_weights`.
@@ -136,7 +137,7 @@ def check_weights(
 def _fitting(
     network: keras.Model, spec: "DetectorSpec", class_names: Sequence[str], path: Path
 ) -> dict:
-    """{layer of the network: weights} of a file, of the right shapes."""
+    """{layer of the network: weights} from a file, with shapes checked."""
     if _kind(path, spec) == TORCH:
         names = class_names if _of_paper(spec.anchors) else None
         state = torch_file.read_state_dict(path)
@@ -197,9 +198,9 @@ def _downloaded(pretrained: Pretrained) -> Path:
 
 
 def _check_reachable(url: str) -> None:
-    """OSError unless the server answers soon, where Keras would try for minutes in silence.
+    """Raises OSError unless the server answers soon: Keras would retry silently for minutes.
 
-    The time is for all addresses of the server together; urllib gives it to each.
+    The timeout covers all of the server's addresses together; urllib's is for each.
     """
     answer: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 
@@ -209,7 +210,7 @@ def _check_reachable(url: str) -> None:
             urllib.request.urlopen(request, timeout=_ANSWER_S).close()
             answer.put(None)
         except urllib.error.HTTPError:
-            answer.put(None)  # it answers; what it has against this, Keras will say
+            answer.put(None)  # it answers; Keras will report the error
         except OSError as error:
             answer.put(error)
 
@@ -260,7 +261,7 @@ def _from_keras(path: Path, spec: "DetectorSpec") -> Callable:
 
 
 def _of_paper(spec: anchors.AnchorSpec) -> bool:
-    """Whether the anchors of a cell are the ones ssd.pytorch has."""
+    """Whether a cell's anchors are the same as in ssd.pytorch."""
     return dataclasses.replace(spec, clipped=False) in (anchors.SSD300, anchors.SSD512)
 
 
@@ -278,7 +279,7 @@ def _check_shapes(network: keras.Model, converted: dict[str, list[np.ndarray]]) 
 def _load_whole(network: keras.Model, path: Path) -> None:
     try:
         network.load_weights(path)
-    # ValueError or KeyError: it has other shapes or fewer layers, or it is damaged like the others.
+    # ValueError and KeyError also mean other shapes or missing layers.
     except keras_file.DAMAGE as error:
         found = keras_file.names_in_whole_network(path)
         differing = found ^ {layer.name for layer in network.layers if layer.weights}
@@ -287,7 +288,7 @@ def _load_whole(network: keras.Model, path: Path) -> None:
                 f"{path}: weights that save_weights wrote of another model: layer "
                 f"{min(differing)} is in one of the two only. {keras_file.FORMS}"
             ) from error
-        # Keras goes on with the values of the variable and all other layers.
+        # Keras' message continues with the variable's values and all other layers.
         reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]
         raise DataError(
             f"{path}: not weights of this detector with this number of classes: {reason}"

@@ -10,9 +10,9 @@ import numpy as np
 from data.errors import DataError
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-# The name of the first entry of a `.keras` archive, after 30 bytes of zip's.
+# The name of a `.keras` archive's first entry, after a 30-byte zip header.
 _ARCHIVE_ENTRY = b"metadata.json"
-# What to do where Keras saved something else.
+# Advice for files in which Keras saved something else.
 FORMS = (
     "Give what save('x.h5') writes of a model of keras.applications, or "
     "save_weights('x.weights.h5') of this detector"
@@ -22,29 +22,29 @@ DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is what `Model.save` of Keras 3 writes as `.keras`, damaged or not."""
+    """Whether a file is a `.keras` archive from Keras 3's `Model.save`, damaged or not."""
     with path.open("rb") as file:
         start = file.read(30 + len(_ARCHIVE_ENTRY))
     return start.startswith(b"PK") and start.endswith(_ARCHIVE_ENTRY)
 
 
 def is_whole_network(path: Path) -> bool:
-    """Whether a file is what `Model.save_weights` of Keras 3 writes, rather than layer by layer."""
+    """Whether a file is from Keras 3's `Model.save_weights`, rather than a list of layers."""
     with _opened(path) as file:
         return "layers" in file and "layer_names" not in file.attrs
 
 
 def names_in_whole_network(path: Path) -> set[str]:
-    """The names of the layers that have weights, where `is_whole_network`; old files hold none."""
+    """The layers with weights in an `is_whole_network` file; older files hold no names."""
     with _opened(path) as file:
         weights = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
         return {_text(each.attrs["name"]) for each in weights if len(each) and "name" in each.attrs}
 
 
 def read_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
-    """(name, weights) of the layers that have weights, in the order of the file.
+    """(name, weights) of the layers with weights, in file order.
 
-    Reads the format of the weights of keras.applications, and whole models saved as `.h5`.
+    Reads the weight files of keras.applications and whole models saved as `.h5`.
 
     Raises:
         DataError: the file is something else, or damaged.
@@ -64,7 +64,7 @@ def read_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file to read from; what is found damaged while it is open is a DataError too."""
+    """Opens a file; damage found while it is open is a DataError too."""
     try:
         with h5py.File(path, "r") as file:
             yield file

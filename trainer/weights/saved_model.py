@@ -1,4 +1,4 @@
-"""Starts from a model that was exported before: a pushed version, or what a Trainer has made."""
+"""Starts from an exported model: a pushed version or a Trainer's output."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from trainer.files import WEIGHTS
 
 _log = logging.getLogger("ssd.trainer")
 
-# Where TFX's Trainer puts the model below its artifact, and looks for one that was imported.
+# The folder in a model artifact where TFX's Trainer writes the model and looks for an imported one.
 _TFX_FOLDER = "Format-Serving"
 _HEAD = re.compile(r"(box|class)_head\d+[_/]")
 
@@ -27,10 +27,10 @@ def check_base_model(path: str, config: TrainerConfig) -> str:
     """The folder of the SavedModel at `path`, whose backbone fits the configured detector.
 
     Args:
-      path: of a pushed version, of a Trainer's model artifact, or of the SavedModel in it.
+      path: a pushed version, a Trainer's model artifact, or the SavedModel in it.
 
     Raises:
-        DataError: there is no such model, or it is another detector or has other anchors.
+        DataError: there is no such model, or its detector or anchors differ.
     """
     folder = _locate(path)
     facts = _read_facts(folder)
@@ -53,12 +53,12 @@ def check_base_model(path: str, config: TrainerConfig) -> str:
 def load_base_model(
     network: keras.Model, config: TrainerConfig, class_names: Sequence[str], path: str
 ) -> None:
-    """Puts the weights of an exported model into a new network and logs which.
+    """Loads the weights of an exported model into a new network and logs which.
 
-    The heads are taken only where the classes are the same, in the same order of their ids.
+    The heads are loaded only if the classes and their ids are the same.
 
     Raises:
-        DataError: as `check_base_model`; or a layer is missing or of another shape. The network is
+        DataError: as `check_base_model`; or a layer is missing or has another shape. The network is
           unchanged then.
     """
     folder = check_base_model(path, config)
@@ -108,7 +108,7 @@ def _read_facts(folder: str) -> dict:
 
 
 def _read_weights(folder: str) -> dict[str, np.ndarray]:
-    """{path of a variable: its value} of what `export` wrote."""
+    """{path of a variable: its value} from what `export` wrote."""
     try:
         reader = tf.train.load_checkpoint(f"{folder}/variables/variables")
         keys = [key for key in reader.get_variable_to_shape_map() if key.startswith(f"{WEIGHTS}/")]
@@ -118,7 +118,7 @@ def _read_weights(folder: str) -> dict[str, np.ndarray]:
 
 
 def _variable_path(key: str) -> str:
-    """Of `WEIGHTS/12:conv1.Skernel/.ATTRIBUTES/VARIABLE_VALUE`: `conv1/kernel`."""
-    # TensorFlow writes a dot of a name as two and a slash as `.S`.
+    """`WEIGHTS/12:conv1.Skernel/.ATTRIBUTES/VARIABLE_VALUE` -> `conv1/kernel`."""
+    # TensorFlow escapes a dot in a name as `..` and a slash as `.S`.
     name = re.sub(r"\.(.)", lambda found: "/" if found[1] == "S" else found[1], key.split("/")[1])
     return name.partition(":")[2]

@@ -1,7 +1,7 @@
 """Reads a PyTorch state dict without PyTorch.
 
-A state dict is a pickle of names and tensor descriptions beside the tensors' raw bytes. Unpickling
-runs whatever a file names, so only what a plain state dict is made of is let through.
+A state dict is a pickle of names and tensor descriptions, plus the tensors' raw bytes. Unpickling
+runs whatever a file names, so only the parts of a plain state dict are allowed.
 """
 
 import pickle
@@ -17,7 +17,7 @@ import numpy as np
 from data.errors import DataError
 
 ZIP_MAGIC = b"PK\x03\x04"
-# First bytes of what torch.save wrote before version 1.6: a pickle of protocol 2 and its number.
+# First bytes of files from torch.save before version 1.6: a protocol 2 pickle of a magic number.
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a"
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
 
@@ -111,7 +111,7 @@ def _read_legacy(path: Path) -> tuple[object, dict[str, bytes]]:
     with path.open("rb") as file:
         if _Unpickler(file).load() != _LEGACY_NUMBER:
             raise DataError("a pickle, but not one that torch.save writes")
-        _Unpickler(file).load()  # the format's version, the same in all files
+        _Unpickler(file).load()  # the format version, the same in all files
         if not _Unpickler(file).load()["little_endian"]:
             raise DataError("written on a big-endian machine. Save it on a little-endian one")
         unpickler = _Unpickler(file)
@@ -127,10 +127,10 @@ def _read_legacy(path: Path) -> tuple[object, dict[str, bytes]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds descriptions of tensors, and nothing that a state dict does not need."""
+    """Builds only tensor descriptions and what else a state dict needs."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        # Files of Python 2 hold byte strings.
+        # Files from Python 2 hold byte strings.
         super().__init__(file, encoding="utf-8")
         self.storages: dict[str, _Storage] = {}
 

@@ -1,10 +1,10 @@
-"""Published VGG-16 and SSD weights, layer by layer in the layout of `backbones.vgg16`.
+"""Converts published VGG-16 and SSD weights to the layers of `backbones.vgg16`.
 
-Channel order: the network turns its RGB input into BGR, as Caffe's VGG-16 wants it. The weights of
-keras.applications and `vgg16_reducedfc.pth` are that VGG-16 and are taken as they are. A full SSD
-of ssd.pytorch was trained on RGB (its loader swaps OpenCV's BGR), so the input channels of its
-first layer are swapped here. A full SSD converted from Caffe to the same naming would be on BGR;
-the file does not tell, and such files are not supported.
+Channel order: the network turns its RGB input into BGR, as Caffe's VGG-16 expects. The weights of
+keras.applications and `vgg16_reducedfc.pth` are from that VGG-16 and are used unchanged. A full SSD
+from ssd.pytorch was trained on RGB (its loader swaps OpenCV's BGR), so its first layer's input
+channels are swapped here. A full SSD converted from Caffe to the same naming would expect BGR; the
+file does not say, so such files are not supported.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,20 +26,20 @@ _CONVOLUTIONS = [
     for index in range(1, count + 1)
 ]
 _LAYERS = [f"conv{block}_{index}" for block, index in _CONVOLUTIONS] + ["fc6", "fc7"]
-# Their positions in ssd.pytorch's list of layers, which counts activations and poolings too.
+# Their positions in ssd.pytorch's list of layers, which includes activations and poolings.
 _POSITIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 # keras.applications flattens 7 x 7 x 512 values for its first dense layer.
 _FC1_SHAPE = (7, 7, 512, 4096)
 
 
 def from_keras(layers: Iterable[tuple[str, list[np.ndarray]]]) -> dict[str, list[np.ndarray]]:
-    """Weights of keras.applications' VGG16, with its dense layers or without.
+    """Converts keras.applications' VGG16, with or without its dense layers.
 
-    fc1 and fc2 become fc6 and fc7 by leaving out values: every third tap in both directions and
-    every fourth channel stay (SSD paper, section 3, after DeepLab).
+    fc1 and fc2 are subsampled to fc6 and fc7: every third tap in both directions and every fourth
+    channel stay (SSD paper, section 3, after DeepLab).
 
     Args:
-      layers: (name, weights) as `keras_file.read_layers` gives them.
+      layers: (name, weights) from `keras_file.read_layers`.
     """
     found = dict(layers)
     converted = {}
@@ -69,12 +69,12 @@ def _dense(
 def from_torch(
     tensors: dict, class_names: Sequence[str] | None = None
 ) -> dict[str, list[np.ndarray]]:
-    """Weights in the naming of ssd.pytorch: `vgg16_reducedfc.pth` or a full SSD trained on VOC.
+    """Converts ssd.pytorch's files: `vgg16_reducedfc.pth` or a full SSD trained on VOC.
 
     Args:
       tensors: the state dict.
-      class_names: the network's classes in the order of their ids; None leaves all heads out.
-        Class heads are converted where file and names are of VOC's twenty classes, else left out.
+      class_names: the network's classes in the order of their ids; None leaves out all heads. Class
+        heads are converted only if both file and names have VOC's twenty classes.
     """
     unread = dict(tensors)
 
@@ -125,7 +125,7 @@ def _height_first(values: np.ndarray) -> np.ndarray:
 
 
 def _ordered(values: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Class scores of each anchor along the last axis, from VOC's order to that of the names."""
+    """Class scores per anchor, along the last axis, from VOC's order to that of `class_names`."""
     order = [0, *(1 + VOC_CLASSES.index(name) for name in class_names)]
     grouped = values.reshape(*values.shape[:-1], -1, len(order))
     return grouped[..., order].reshape(values.shape)
