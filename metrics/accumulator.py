@@ -1,4 +1,4 @@
-"""Ground truth and detections of many pictures, collected in any order and any partition."""
+"""Collects ground truth and detections of many pictures, in any order and partition."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from metrics.boxes import box_area
 
 
 class Columns(NamedTuple):
-    """Ground truth and detections of some pictures, one row per box, picture after picture.
+    """Ground truth and detections of some pictures, one row per box, grouped by picture.
 
     Rows keep their order within a picture. `gt_image` and `det_image` index `image_ids`;
     `gt_class` and `det_class` index the accumulator's class names. Boxes are float64
-    `ymin, xmin, ymax, xmax`: products in float32 could move an IoU of exactly 0.5 across the
+    `ymin, xmin, ymax, xmax`: float32 products could move an IoU of exactly 0.5 across the
     threshold.
     """
 
@@ -35,19 +35,19 @@ class Columns(NamedTuple):
 
 
 class DetectionAccumulator:
-    """Collects detections beside the ground truth, for `voc.evaluate` and `coco.evaluate`.
+    """Collects detections and ground truth for `voc.evaluate` and `coco.evaluate`.
 
-    It keeps the boxes rather than the outcome of matching them, so one accumulator serves every
-    IoU threshold and protocol. Memory grows with objects, not with pixels. Accumulators over the
-    same classes merge in any order. The same image id may be added several times, as bootstrap
-    resampling does: every `add` is a picture of its own.
+    Keeps boxes rather than matches, so one accumulator serves every IoU threshold and protocol.
+    Memory grows with objects, not pixels. Accumulators over the same classes merge in any order.
+    The same image id may be added several times, as in bootstrap resampling: every `add` is a
+    separate picture.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        """class_names: in the order of their indices.
+        """class_names: in index order.
 
         Raises:
-            DataError: there is none, or one appears twice.
+            DataError: there are none, or one appears twice.
         """
         self.class_names = tuple(class_names)
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
@@ -60,11 +60,11 @@ class DetectionAccumulator:
         self._parts: list[Columns] = []
 
     def add(self, *picture: Any, **options: Any) -> None:
-        """Adds one picture; takes the arguments of `picture`."""
+        """Adds one picture; takes the same arguments as `picture`."""
         self.add_columns(self.picture(*picture, **options))
 
     def add_columns(self, columns: Columns) -> None:
-        """Adds a picture that `picture` has made, perhaps on another machine."""
+        """Adds a picture made by `picture`, perhaps on another machine."""
         self._parts.append(columns)
 
     def picture(
@@ -81,27 +81,27 @@ class DetectionAccumulator:
         gt_truncated: ArrayLike | None = None,
         gt_occluded: ArrayLike | None = None,
     ) -> Columns:
-        """One picture as columns, checked; adds nothing.
+        """Checks one picture and returns it as columns, without adding it.
 
         Args:
-            image_id: decides ties in score between pictures, so each needs its own.
-            gt_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any unit; pixels, if COCO's object sizes
-                are to mean something. A box spans from edge to edge, as `data.voc.pixel_edges`
-                makes them.
+            image_id: breaks ties in score between pictures, so give each its own.
+            gt_boxes: [n, 4] `ymin, xmin, ymax, xmax` in any unit, but pixels for COCO's object
+                sizes to make sense. A box spans from edge to edge, as from `data.voc.pixel_edges`.
             gt_classes: [n] names, or indices into `class_names` (from 0).
-            gt_difficult: [n] truth values; detections of these objects count neither way.
+            gt_difficult: [n] truth values; detections of these objects count as neither right nor
+            wrong.
             det_boxes: [k, 4], like `gt_boxes`.
-            det_scores: [k] finite numbers, higher for a surer detection.
+            det_scores: [k] finite numbers, higher for more confident detections.
             det_classes: [k], like `gt_classes`.
             gt_crowd: [n] truth values, all false by default: COCO's boxes around many objects,
-                which may be detected several times and count neither way.
-            gt_area: [n] areas for COCO's sizes, by default those of the boxes.
+                which may be detected several times and are ignored.
+            gt_area: [n] areas for COCO's sizes; by default the boxes' areas.
             gt_truncated: [n] truth values for `object_slices`, all false by default.
             gt_occluded: likewise.
 
         Raises:
-            DataError: names the picture and the row, for boxes that are not finite or are
-                inverted, scores that are not finite, unknown classes, and lengths that disagree.
+            DataError: boxes that are inverted or not finite, scores that are not finite, unknown
+                classes, or different lengths; names the picture and the row.
         """
         gt_class = self._indices(gt_classes, image_id, "ground truth")
         det_class = self._indices(det_classes, image_id, "detection")
@@ -143,10 +143,10 @@ class DetectionAccumulator:
         )
 
     def merge(self, others: Iterable["DetectionAccumulator"]) -> None:
-        """Adds the pictures of other accumulators, which stay as they are.
+        """Adds the pictures of other accumulators, which do not change.
 
         Raises:
-            DataError: they have other class names.
+            DataError: their class names differ.
         """
         for other in others:
             if other.class_names != self.class_names:
@@ -156,7 +156,7 @@ class DetectionAccumulator:
             self._parts.extend(other._parts)
 
     def columns(self) -> Columns:
-        """Everything added so far as one table, which is also kept in place of the parts."""
+        """Everything added so far as one table, which also replaces the stored parts."""
         if len(self._parts) != 1:
             self._parts = [_concatenate(self._parts)]
         return self._parts[0]
@@ -177,11 +177,11 @@ def _boxes(boxes: ArrayLike, count: int, image_id: str, kind: str) -> np.ndarray
     boxes = np.array(boxes, np.float64)
     if boxes.shape != (count, 4) and not (boxes.size == 0 and count == 0):
         raise DataError(
-            f"{image_id}: {kind} boxes have shape {boxes.shape} beside {count} classes; "
+            f"{image_id}: {kind} boxes have shape {boxes.shape} for {count} classes; "
             f"expected ({count}, 4)"
         )
     boxes = boxes.reshape(count, 4)
-    # A comparison with NaN is false, so this line finds NaN and inverted boxes alike.
+    # Comparisons with NaN are false, so this finds both NaN and inverted boxes.
     good = (boxes[:, :2] <= boxes[:, 2:]).all(axis=1) & np.isfinite(boxes).all(axis=1)
     if not good.all():
         row = int(np.argmin(good))
@@ -215,7 +215,7 @@ def _areas(values: ArrayLike, count: int, image_id: str) -> np.ndarray:
 
 
 def take(columns: Columns, images: np.ndarray) -> Columns:
-    """Some of the pictures, each as often as its index is in `images`, int64 [taken]."""
+    """Selects pictures, each as often as its index is in `images`, int64 [taken]."""
 
     def rows(of_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(of_row, minlength=len(columns.image_ids))
@@ -234,7 +234,7 @@ def take(columns: Columns, images: np.ndarray) -> Columns:
 
 
 def rows_of(images: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The rows, int64 [taken], of some pictures when picture i has `counts[i]` rows in turn."""
+    """The rows, int64 [taken], of `images` if picture i has `counts[i]` consecutive rows."""
     taken = counts[images]
     shift = (np.cumsum(counts) - counts)[images] - (np.cumsum(taken) - taken)
     return np.repeat(shift, taken) + np.arange(taken.sum())

@@ -1,19 +1,20 @@
-"""From ranked hits and misses to average precision."""
+"""Average precision from ranked hits and misses."""
 
 import math
 
 import numpy as np
 
-# k * 0.1, not k / 10, as in the published VOC evaluations. Three of these are a rounding error
-# above the tenth they stand for, so a recall of exactly 0.3, 0.6 or 0.7 does not reach its point.
-# With k / 10 a class of 480 objects moves by 0.1 % AP, and published numbers are missed.
+# k * 0.1, not k / 10, as in the published VOC evaluations. Three of these are a rounding error too
+# high, so a recall of exactly 0.3, 0.6 or 0.7 does not reach its point. With k / 10 a class of 480
+# objects moves by 0.1 % AP, and published numbers are not reproduced.
 _ELEVEN_RECALLS = np.arange(11) * 0.1
 
 
 def precision_recall(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall after each detection, float64 [detections] each.
 
-    hits: bool [detections] by falling score; True for an object found, False for a false positive.
+    hits: bool [detections] by descending score; True for an object found, False for a false
+    positive.
     positives: number of objects to find, more than 0.
     """
     found = np.cumsum(hits)
@@ -23,7 +24,7 @@ def precision_recall(hits: np.ndarray, positives: int) -> tuple[np.ndarray, np.n
 def interpolated_precision(
     precision: np.ndarray, recall: np.ndarray, recalls: np.ndarray
 ) -> np.ndarray:
-    """The highest precision at each of `recalls` or above; 0 where that recall is never reached.
+    """The highest precision at each of `recalls` or above; 0 if that recall is never reached.
 
     precision, recall: float64 [detections], as `precision_recall` returns them.
     recalls: float64 [points].
@@ -34,12 +35,12 @@ def interpolated_precision(
 
 
 def ap_11_point(precision: np.ndarray, recall: np.ndarray) -> float:
-    """AP of VOC2007: the mean interpolated precision at recall 0, 0.1 ... 1."""
+    """VOC2007's AP: the mean interpolated precision at recall 0, 0.1 ... 1."""
     return float(interpolated_precision(precision, recall, _ELEVEN_RECALLS).mean())
 
 
 def ap_area(precision: np.ndarray, recall: np.ndarray) -> float:
-    """AP of VOC2010 and later: the area under the monotone envelope of precision over recall."""
+    """AP since VOC2010: the area under the monotone envelope of precision over recall."""
     return float(np.sum(np.diff(recall, prepend=0.0) * _envelope(precision)))
 
 

@@ -1,9 +1,9 @@
-"""Bootstrap samples of pictures, from which confidence intervals come.
+"""Bootstrap samples of pictures, for confidence intervals.
 
-TFMA's own bootstrap passes the pictures of each sample through all of Beam's stages, so 20 samples
-hold them in memory some hundred times. Here a sample is drawn where the pictures are scored, and
-lasts no longer than its scoring. It depends on the pictures alone: every run gives the same
-intervals, and two models are measured on the same samples.
+TFMA's own bootstrap passes each sample's pictures through all of Beam's stages, so 20 samples hold
+them in memory some hundred times. Here a sample is drawn where the pictures are scored and dropped
+once scored. It depends only on the pictures: every run gives the same intervals, and two models are
+measured on the same samples.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ SAMPLES = 20
 def draws(image_ids: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the pictures of each sample as indices, int64 [drawn], repeats side by side.
 
-    How often a picture is drawn follows a Poisson distribution of mean 1, as in TFMA.
+    As in TFMA, how often a picture is drawn follows a Poisson distribution with mean 1.
 
     image_ids: [pictures], in any order.
     """

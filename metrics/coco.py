@@ -23,11 +23,11 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
 @dataclass(frozen=True)
 class CocoResult:
-    """COCO's twelve numbers and the AP of each class; NaN where there is no object to find.
+    """COCO's twelve numbers and each class's AP; NaN without objects to find.
 
     AP is the mean over IoU 0.50, 0.55 ... 0.95 (or at one of them), 101 recalls and the classes. AR
-    is the recall, averaged over these IoUs and the classes, with 1, 10 or 100 detections per class
-    and picture. Sizes are those of the objects (`boxes.SIZES`).
+    is the recall with 1, 10 or 100 detections per class and picture, averaged over these IoUs and
+    the classes. Sizes are of objects (`boxes.SIZES`).
     """
 
     ap: float
@@ -48,7 +48,7 @@ class CocoResult:
 def evaluate(accumulator: DetectionAccumulator) -> CocoResult:
     """Scores an accumulator whose boxes (and areas) are in pixels.
 
-    Crowds and difficult objects are ignored: neither missing nor finding them costs anything.
+    Crowds and difficult objects are ignored: missing or finding them costs nothing.
     """
     columns = accumulator.columns()
     num_classes = len(accumulator.class_names)

@@ -12,36 +12,35 @@ from metrics.matching import (
     ranking,
 )
 
-DETECTIONS_PER_IMAGE = 100  # of one class, as in COCO
+DETECTIONS_PER_IMAGE = 100  # per class, as in COCO
 
-# Every object that counts is worth more than any that does not, whatever the overlap. A power of
-# two keeps the comparison of overlaps exact.
+# An object that counts always beats one that does not, whatever the overlap. A power of two keeps
+# the comparison of overlaps exact.
 _COUNTED_WEIGHT = 4.0
 
 
 class CocoMatches(NamedTuple):
-    """The fate of the detections that COCO considers: the surest 100 per picture and class."""
+    """Outcomes of the detections COCO considers: the top 100 per picture and class."""
 
     rows: np.ndarray  # int64 [kept], detection rows in the order of `ranking`
-    rank: np.ndarray  # int64 [kept], 0 for the surest of its picture and class
+    rank: np.ndarray  # int64 [kept], 0 for the best of its picture and class
     matched: np.ndarray  # bool [sizes, thresholds, kept]
-    ignored: np.ndarray  # bool [sizes, thresholds, kept]: counts neither way
+    ignored: np.ndarray  # bool [sizes, thresholds, kept]: neither hit nor false positive
     positives: np.ndarray  # int64 [sizes, classes]: objects to find
 
 
 def match_coco(
     columns: Columns, num_classes: int, thresholds: np.ndarray, areas: np.ndarray
 ) -> CocoMatches:
-    """Matches as COCO does: surest first, each detection takes the best object that is still free.
+    """Matches as COCO does: by score, each detection takes the best object that is still free.
 
-    Unlike VOC: an overlap of exactly the threshold is enough; if an object is taken, the detection
+    Unlike VOC, an overlap of exactly the threshold is enough; if an object is taken, the detection
     may take the next best one; objects that count are preferred to those that do not (crowds,
-    difficult ones, those of another size); and a crowd can be taken again and again, its overlap
-    being the share of the detection inside it. An unmatched detection of another size counts
-    neither way.
+    difficult ones, those of another size); and a crowd can be matched repeatedly, its overlap being
+    the share of the detection inside it. An unmatched detection of another size is ignored.
 
     thresholds: float64 [thresholds], each more than 0.25.
-    areas: float64 [sizes, 2], lowest and highest area of an object of this size.
+    areas: float64 [sizes, 2], lowest and highest area of an object of each size.
     """
     rows = ranking(columns)
     group, gt_group = by_picture_and_class(columns, num_classes)
@@ -70,7 +69,7 @@ def match_coco(
         taken[size, threshold, chosen[size, threshold, position]] = True
 
     matched = best >= 0
-    # The -1 of a free detection reads the added last entry.
+    # An unmatched detection's -1 reads the padded last entry.
     of_uncounted = np.take_along_axis(np.pad(uncounted, ((0, 0), (0, 1)))[:, None], best, axis=2)
     of_other_size = _outside(box_area(columns.det_box[rows]), areas)[:, None]
     ignored = np.where(matched, of_uncounted, of_other_size)
@@ -81,7 +80,7 @@ def match_coco(
 
 
 def _rank_in_group(group: np.ndarray) -> np.ndarray:
-    """The position of each entry among those of its group, in the given order."""
+    """Each entry's position within its group, in the given order."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
     sizes = np.diff(starts, append=len(group))
@@ -91,7 +90,7 @@ def _rank_in_group(group: np.ndarray) -> np.ndarray:
 
 
 def _outside(area: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """bool [sizes, n]: whether areas [n] are outside of the ranges `areas` [sizes, 2]."""
+    """bool [sizes, n]: whether areas [n] are outside the ranges `areas` [sizes, 2]."""
     return (area < areas[:, :1]) | (area > areas[:, 1:])
 
 
@@ -100,7 +99,7 @@ def _overlapping_pairs(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions in `rows`, ground truth rows and overlaps of all pairs that may match.
 
-    Each [pairs]; the overlap is at least `least`.
+    Each [pairs], with overlaps of at least `least`.
     """
     pieces = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for detections, truths in candidate_pairs(group, gt_group):
@@ -123,11 +122,11 @@ def _choose(
     taken: np.ndarray,
     thresholds: np.ndarray,
 ) -> np.ndarray:
-    """Ground truth rows [sizes, thresholds, distinct detections] of one rank; -1 for none.
+    """The rows matched at one rank, [sizes, thresholds, distinct detections]; -1 for none.
 
-    The last of equals wins, as in COCO's own loop.
+    Ties go to the last, as in COCO's own loop.
 
-    detections, truths, overlap: [pairs], those of a detection side by side.
+    detections, truths, overlap: [pairs], grouped by detection.
     uncounted: bool [sizes, ground truths].
     taken: bool [sizes, thresholds, ground truths].
     """

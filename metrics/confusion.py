@@ -1,4 +1,4 @@
-"""Which class is mistaken for which, at one score threshold."""
+"""Which classes are mistaken for which, at one score threshold."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from metrics.voc_matching import IOU_THRESHOLD, match_voc
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The fate of objects and detections at a score threshold."""
+    """Outcomes of objects and detections at a score threshold."""
 
     object_of: np.ndarray  # int64 [detections], the matched ground truth row, -1 for none
     shown: np.ndarray  # bool [detections], reaches the threshold and hits no difficult object
@@ -22,10 +22,10 @@ class Outcomes:
 
 
 def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outcomes:
-    """Matches each object with at most one of the detections that reach the score threshold.
+    """Matches each object with at most one detection that reaches the score threshold.
 
-    First come VOC's hits. Then, surest first, each other detection may take an object that is left,
-    of another class, with an IoU above `IOU_THRESHOLD`. For its own class VOC's rule has decided.
+    VOC's hits come first. Then, by score, each remaining detection may take a remaining object of
+    another class with an IoU above `IOU_THRESHOLD`. For its own class, VOC's rule is final.
     """
     kept = np.flatnonzero(columns.det_score >= score_threshold)
     part = columns._replace(
@@ -57,7 +57,7 @@ def match_at(columns: Columns, num_classes: int, score_threshold: float) -> Outc
 
 
 def confusion_matrix(columns: Columns, outcomes: Outcomes, num_classes: int) -> np.ndarray:
-    """Counts int64 [num_classes + 1, num_classes + 1]: true classes in rows, detected in columns.
+    """Counts int64 [num_classes + 1, num_classes + 1]: true classes by detected classes.
 
     The last column counts missed objects, the last row detections without an object.
     """
@@ -71,7 +71,7 @@ def confusion_matrix(columns: Columns, outcomes: Outcomes, num_classes: int) -> 
 
 
 def _overlapping(columns: Columns) -> list[tuple[int, int]]:
-    """Rows of detection and ground truth of a picture that overlap enough, surest first."""
+    """(detection row, ground truth row) pairs that overlap enough, by descending score."""
     pairs = []
     for det_rows, gt_rows in candidate_pairs(columns.det_image, columns.gt_image):
         iou = box_iou(columns.det_box[det_rows], columns.gt_box[gt_rows])

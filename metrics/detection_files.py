@@ -1,7 +1,7 @@
-"""A detector's output in Pascal VOC's format, and the annotations to score it against.
+"""Reads and writes detections in Pascal VOC's format, and reads the matching annotations.
 
-A folder has one file `comp4_det_test_CLASS.txt` per class, with lines of `LINE` in pixels that are
-counted from 1.
+A folder has one file `comp4_det_test_CLASS.txt` per class, with lines of `LINE`, in pixels counted
+from 1.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ _PREFIX = "comp4_det_test_"
 
 
 def file_name(class_name: str) -> str:
-    """The name of the file with the detections of a class."""
+    """The name of a class's detection file."""
     return f"{_PREFIX}{class_name}.txt"
 
 
 def format_line(image_id: str, score: float, box_px: Sequence[float]) -> str:
-    """A line of `LINE` with its end.
+    """One line of `LINE`, including the newline.
 
     box_px: `ymin, xmin, ymax, xmax`, edges in pixels from 0.
 
     Raises:
-        DataError: the id has spaces, which the format cannot tell.
+        DataError: the id has spaces, which the format does not allow.
     """
     if len(image_id.split()) != 1:
-        raise DataError(f"{image_id!r}: comp4 has no way to write an id with spaces")
+        raise DataError(f"{image_id!r}: the comp4 format cannot hold ids with spaces")
     ymin, xmin, ymax, xmax = box_px
     return f"{image_id} {score:.9g} {xmin + 1:.6f} {ymin + 1:.6f} {xmax:.6f} {ymax:.6f}\n"
 
@@ -58,10 +58,10 @@ class VocData(NamedTuple):
 
 
 def write_detections(accumulator: DetectionAccumulator, folder: Path) -> None:
-    """Writes all detections into a new folder, a file for each class.
+    """Writes all detections into a new folder, one file per class.
 
     Raises:
-        DataError: the id of a picture has spaces, which the format cannot tell.
+        DataError: a picture's id has spaces, which the format does not allow.
     """
     columns = accumulator.columns()
     ids = columns.image_ids[columns.det_image].tolist()
@@ -76,9 +76,8 @@ def write_detections(accumulator: DetectionAccumulator, folder: Path) -> None:
 def read_folders(annotations: Path, image_set: Path, detections: Path) -> VocData:
     """Reads detection files and the annotations of the listed pictures.
 
-    The classes are those with objects in these pictures and those with a detection file. Warnings
-    name the classes with objects but no file, whose AP is 0, and the files of classes without
-    objects.
+    The classes are those with objects in these pictures or with a detection file. Warnings name
+    classes with objects but no file, whose AP is 0, and files of classes without objects.
 
     Args:
         annotations: folder of the XML files.
@@ -115,7 +114,7 @@ def read_folders(annotations: Path, image_set: Path, detections: Path) -> VocDat
 
 
 def accumulate(data: VocData) -> DetectionAccumulator:
-    """The data in an accumulator, in pixels."""
+    """Puts the data into an accumulator, in pixels."""
     accumulator = DetectionAccumulator(data.class_names)
     for image_id, objects, (boxes, scores, classes) in zip(
         data.image_ids, data.truth, data.detections, strict=True
@@ -136,8 +135,8 @@ def read_detections(folder: Path) -> dict[str, ClassDetections]:
     """Reads every `comp4_det_test_CLASS.txt` of a folder, by class; blank lines are skipped.
 
     Raises:
-        DataError: names folder, file and line, where a folder has no such files, or a line is not
-            six words with finite numbers and a valid box.
+        DataError: the folder has no such files, or a line is not six words with finite numbers and
+            a valid box; names folder, file and line.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder of the detection files")
@@ -148,7 +147,7 @@ def read_detections(folder: Path) -> dict[str, ClassDetections]:
 
 
 def _objects(path: Path) -> tuple[VocObject, ...]:
-    # The other flags do not count here, so a bad one stops nothing.
+    # Only this flag counts here, so bad values of others are no error.
     annotation = read_annotation(path, flags=("difficult",))
     if annotation.problems:
         raise DataError(str(annotation.problems[0]))
@@ -175,7 +174,7 @@ def _read_class(path: Path) -> ClassDetections:
 
 
 def _bad_line(path: Path, lines: Sequence[str]) -> DataError:
-    """The error that names the first malformed line of a file."""
+    """An error that names the file's first malformed line."""
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:

@@ -1,4 +1,4 @@
-"""The kinds of error that a detector makes, and the AP that each kind costs.
+"""The kinds of error a detector makes, and the AP that each kind costs.
 
 After TIDE (Bolya et al., ECCV 2020), on VOC's matching: false positives are sorted into kinds, and
 the cost of a kind is the AP gained by correcting it alone.
@@ -19,24 +19,24 @@ from metrics.matching import (
 from metrics.voc import score_classes
 from metrics.voc_matching import IOU_THRESHOLD, match_voc
 
-CLASSIFICATION = "classification"  # on an object of another class
+CLASSIFICATION = "classification"  # hits an object of another class
 LOCALISATION = "localisation"  # near an object of its class, with too little overlap
 BOTH = "both"  # near an object of another class, with too little overlap
-DUPLICATE = "duplicate"  # on an object that a surer detection has found
+DUPLICATE = "duplicate"  # hits an object that a higher-scoring detection found
 BACKGROUND = "background"  # near no object
-MISSED = "missed"  # an object that nothing found, not even with a wrong class or a bad box
+MISSED = "missed"  # an object without a detection, not even with a wrong class or a bad box
 ERROR_TYPES = (CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED)
 
 HIT = "hit"
 IGNORED = "ignored"
 
-# With less overlap than this, a detection is near no object.
+# Below this overlap a detection is not near an object.
 _BACKGROUND_IOU = 0.1
 
 
 @dataclass(frozen=True)
 class ErrorShare:
-    """The number of errors of a kind, and the area AP they cost (NaN without objects)."""
+    """The number of errors of one kind, and the area AP they cost (NaN without objects)."""
 
     count: int
     ap_cost: float
@@ -46,7 +46,7 @@ class ErrorShare:
 class ErrorAnalysis:
     """Errors by kind, for each class and overall; the overall cost is in mAP.
 
-    An error counts for the class of the detection, a missed object for its own. The cost for a
+    An error counts towards the detection's class, a missed object towards its own. The cost for a
     class is what correcting all errors of the kind would add to its AP.
     """
 
@@ -59,9 +59,10 @@ class ErrorAnalysis:
 def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
     """Sorts every false positive and every missed object into one kind.
 
-    A false positive is of the first kind that fits: localisation (an IoU from `_BACKGROUND_IOU` to
-    `IOU_THRESHOLD` with an object of its class), classification (more than `IOU_THRESHOLD` with one
-    of another class), duplicate, background (less than `_BACKGROUND_IOU` with every object), both.
+    A false positive gets the first kind that fits: localisation (an IoU from `_BACKGROUND_IOU` to
+    `IOU_THRESHOLD` with an object of its class), classification (more than `IOU_THRESHOLD` with an
+    object of another class), duplicate, background (less than `_BACKGROUND_IOU` with every object),
+    both.
     Difficult objects are ignored.
     """
     columns = accumulator.columns()
@@ -111,7 +112,7 @@ def analyse(accumulator: DetectionAccumulator) -> ErrorAnalysis:
             counts = np.bincount(columns.det_class[rows], minlength=num_classes)
             corrected = _corrected(columns, table, rows, targets.get(kind), found)
         left = np.bincount(corrected.gt_class[corrected.gt_countable > 0], minlength=num_classes)
-        # A class of which nothing is left to find is complete.
+        # A class with nothing left to find has AP 1.
         after = np.where(left, _average_precisions(corrected, num_classes), 1.0)
         shares[kind] = (counts, after - before)
     return ErrorAnalysis(
@@ -140,11 +141,11 @@ def _corrected(
 ) -> Matched:
     """The table without the errors in `rows`.
 
-    With targets, the surest error at each object that is not found becomes a hit on it; all other
-    errors are taken out.
+    With targets, the highest-scoring error at each unfound object becomes a hit on it; all other
+    errors are removed.
 
     rows: int64 [errors], detection rows.
-    target: int64 [detections], the ground truth row that a detection was meant for.
+    target: int64 [detections], the ground truth row each detection should have hit.
     found: bool [ground truths].
     """
     ignored = table.det_ignored.copy()

@@ -1,7 +1,7 @@
-"""Matched pictures in the few bytes that the VOC score needs of them, without their boxes.
+"""Matched pictures without their boxes, in the few bytes that the VOC score needs.
 
-A detection takes 52 bytes with its box and 7 without. TFMA collects the pictures in three stages of
-Beam, which hold them several times each.
+A detection takes 52 bytes with its box and 7 without. TFMA collects the pictures in three Beam
+stages, each of which holds several copies.
 """
 
 import zlib
@@ -16,23 +16,23 @@ from metrics.voc_matching import VocMatches, match_voc
 
 
 class Matched(NamedTuple):
-    """Matched pictures, one row an object, pictures one after another.
+    """Matched pictures, one row per object or detection, grouped by picture.
 
     Bit 0 of `gt_countable` and `det_ignored` is for all objects, bit i + 1 for slice i.
     """
 
-    image_ids: np.ndarray  # UTF-8 bytes [images], which sort as the text does
+    image_ids: np.ndarray  # UTF-8 bytes [images], which sort like the text
     gt_count: np.ndarray  # int32 [images]
     det_count: np.ndarray  # int32 [images]
     gt_class: np.ndarray  # uint8 or wider [ground truths]
     gt_countable: np.ndarray  # uint8 [ground truths], bits
     det_class: np.ndarray  # uint8 or wider [detections]
     det_score: np.ndarray  # float [detections]
-    det_hit: np.ndarray  # bool [detections], found an object that counts, unless ignored
+    det_hit: np.ndarray  # bool [detections], found an object that counts (unless ignored)
     det_ignored: np.ndarray  # uint8 [detections], bits
 
 
-# The columns of Matched, each as type and compressed bytes.
+# The columns of Matched, each as (type, compressed bytes).
 Packed = tuple[tuple[str, bytes], ...]
 
 
@@ -51,7 +51,7 @@ def match(
 def compact(columns: Columns, num_classes: int, parts: Sequence[VocMatches]) -> Matched:
     """The columns without boxes.
 
-    parts: at most 8 of the same detections; the first is for all objects, the others for slices.
+    parts: at most 8, of the same detections; the first for all objects, the others for slices.
     """
     single = columns.det_score.astype(np.float32)
     images = len(columns.image_ids)
@@ -63,7 +63,7 @@ def compact(columns: Columns, num_classes: int, parts: Sequence[VocMatches]) -> 
         gt_class=columns.gt_class.astype(class_type),
         gt_countable=_as_bits([part.countable for part in parts]),
         det_class=columns.det_class.astype(class_type),
-        # A model's scores are float32, and have to be compared as they are.
+        # A model's scores are float32 and must be compared exactly.
         det_score=single if (single == columns.det_score).all() else columns.det_score,
         det_hit=parts[0].hit,
         det_ignored=_as_bits([part.ignored for part in parts]),
@@ -71,7 +71,7 @@ def compact(columns: Columns, num_classes: int, parts: Sequence[VocMatches]) -> 
 
 
 def pack(pictures: Iterable[Matched]) -> Packed:
-    """Matched pictures as compressed bytes, two thirds of their size."""
+    """Compresses matched pictures to two thirds of their size."""
     columns = [np.concatenate(arrays) for arrays in zip(_EMPTY, *pictures, strict=True)]
     return tuple((column.dtype.str, zlib.compress(column.tobytes(), 1)) for column in columns)
 
@@ -86,7 +86,7 @@ def _unpacked_column(parts: Iterable[tuple[str, bytes]]) -> np.ndarray:
 
 
 def take(matched: Matched, images: np.ndarray) -> Matched:
-    """Some of the pictures, each as often as its index is in `images`, int64 [taken]."""
+    """Selects pictures, each as often as its index is in `images`, int64 [taken]."""
     gt_rows = rows_of(images, matched.gt_count)
     det_rows = rows_of(images, matched.det_count)
     return Matched(
@@ -97,7 +97,7 @@ def take(matched: Matched, images: np.ndarray) -> Matched:
 
 
 def _as_bits(flags: Sequence[np.ndarray]) -> np.ndarray:
-    """Bit i of row n is row n of flags[i], of which there are at most 8."""
+    """Bit i of row n is flags[i][n], for at most 8 flags."""
     (bits,) = np.packbits(np.array(flags), axis=0, bitorder="little")
     return bits
 

@@ -7,20 +7,20 @@ import numpy as np
 from metrics.accumulator import Columns
 from metrics.boxes import box_iou
 
-# Pairs compared at once. It bounds the memory for a crowded data set to some 200 MB, and is large
-# enough to hide numpy's overhead per call.
+# Pairs compared at once: limits memory for a crowded data set to some 200 MB, yet hides numpy's
+# overhead per call.
 _PAIRS_AT_ONCE = 1_000_000
 
 
 def candidate_pairs(
     det_group: np.ndarray, gt_group: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs every detection with every ground truth of its group, in pieces of bounded size.
+    """Pairs every detection with every ground truth of its group, in chunks of limited size.
 
-    det_group, gt_group: int64 [detections] and [ground truths], such as one number for each picture
-        and class.
-    Yields (detection rows, ground truth rows), int64 [pairs] each. All pairs of a detection are in
-    one piece, side by side, with the ground truths in row order.
+    det_group, gt_group: int64 [detections] and [ground truths], such as one number per picture and
+        class.
+    Yields (detection rows, ground truth rows), int64 [pairs] each. All pairs of a detection are
+    consecutive in one chunk, with ground truths in row order.
     """
     gt_order = np.argsort(gt_group, kind="stable")
     sorted_groups = gt_group[gt_order]
@@ -48,11 +48,11 @@ def best_ground_truth(
     gt_group: np.ndarray,
     is_candidate: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the ground truth of each detection's group with the highest IoU; the first of equals.
+    """Finds the ground truth with the highest IoU in each detection's group; the first of ties.
 
     det_group, gt_group: as in `candidate_pairs`.
-    is_candidate: from detection rows and ground truth rows, int64 [pairs] each, whether to consider
-        each pair, bool [pairs]; by default all pairs of a group.
+    is_candidate: maps detection rows and ground truth rows, int64 [pairs] each, to whether to
+        consider each pair, bool [pairs]; by default all pairs of a group.
     Returns (ground truth rows int64 [detections], IoUs float64 [detections]): -1 and 0 for a
     detection without a candidate.
     """
@@ -68,16 +68,15 @@ def best_ground_truth(
         starts = np.flatnonzero(np.diff(det_rows, prepend=-1))
         best_iou[det_rows[starts]] = np.maximum.reduceat(iou, starts)
         highest = np.flatnonzero(iou == best_iou[det_rows])
-        # The last assignment to a repeated index wins: going backwards, that is the first pair.
+        # The last assignment to a repeated index wins; in reverse order, that is the first pair.
         best[det_rows[highest[::-1]]] = gt_rows[highest[::-1]]
     return best, best_iou
 
 
 def ranking(columns: Columns) -> np.ndarray:
-    """Detection rows, int64 [detections], by class, then falling score, then image id, then row.
+    """Detection rows, int64 [detections], by class, descending score, image id and row.
 
-    The id makes the order, and every number computed from it, independent of the order in which
-    pictures were added.
+    With the id, the result does not depend on the order in which pictures were added.
     """
     _, id_rank = np.unique(columns.image_ids, return_inverse=True)
     return np.lexsort((id_rank[columns.det_image], -columns.det_score, columns.det_class))

@@ -14,7 +14,7 @@ NAMES = tuple(f"size={size}" for size in SIZES) + tuple(
 
 
 def restrict(columns: Columns, matches: VocMatches, name: str) -> VocMatches:
-    """The matches as they count for the objects of one slice.
+    """Restricts matches to the objects of one slice.
 
     Objects outside the slice are ignored like difficult ones, and so are detections of them. A
     detection of nothing is neither truncated nor occluded, so it is a false positive in all of
@@ -22,7 +22,7 @@ def restrict(columns: Columns, matches: VocMatches, name: str) -> VocMatches:
     COCO. Slices with few objects therefore score lower: compare a slice across models, not with
     other slices.
 
-    columns: with boxes in pixels, as the sizes are COCO's.
+    columns: with boxes in pixels, because the sizes are COCO's.
     name: one of `NAMES`.
     """
     kind, value = name.split("=")

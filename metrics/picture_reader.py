@@ -1,4 +1,4 @@
-"""Reads the objects of a record and the detections in a model's answer, picture by picture."""
+"""Reads a record's objects and the detections in a model's answer, picture by picture."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class GroundTruth(NamedTuple):
     image_id: str
     size_px: tuple[float, float]  # height, width
     boxes_px: np.ndarray  # float64 [n, 4]: ymin, xmin, ymax, xmax
-    classes: list[bytes]  # of each of the n objects, as all that follows
+    classes: list[bytes]  # [n], like the lists below
     difficult: list[int]
     truncated: list[int]
     occluded: list[int]
@@ -25,7 +25,7 @@ class GroundTruth(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """The detections in a picture, without the padding of the model's answer."""
+    """The detections in a picture, without the model's padding."""
 
     boxes_px: np.ndarray  # float64 [k, 4]: ymin, xmin, ymax, xmax
     scores: np.ndarray  # float [k] in [0, 1]
@@ -35,10 +35,10 @@ class Detections(NamedTuple):
 def read_ground_truth(features: Mapping[str, Any], fields: Fields) -> GroundTruth:
     """Reads the objects of a record; a record without object features has none.
 
-    features: values by feature name: lists, arrays, sparse or ragged tensor values, or None.
+    features: by feature name: lists, arrays, sparse or ragged tensor values, or None.
 
     Raises:
-        DataError: the record has no id or no size, or its lists of objects differ in length.
+        DataError: the record has no id or size, or its lists of objects differ in length.
     """
     ids = [_values(features, name) for name in (fields.source_id, fields.filename)]
     image_id = next((values[0].decode() for values in ids if values and values[0]), None)
@@ -93,7 +93,7 @@ def read_detections(answer: Mapping[str, Any] | None, truth: GroundTruth) -> Det
     if not 0 <= count <= len(scores):
         raise DataError(f"{image_id}: {COUNT} is {count} with {len(scores)} rows of detections")
     scores = scores[:count]
-    # A comparison with NaN is false.
+    # Comparisons with NaN are false.
     good = (scores >= 0) & (scores <= 1)
     if not good.all():
         row = int(np.argmin(good))
@@ -108,7 +108,7 @@ def read_detections(answer: Mapping[str, Any] | None, truth: GroundTruth) -> Det
 
 
 def as_columns(accumulator: DetectionAccumulator, truth: GroundTruth, found: Detections) -> Columns:
-    """The picture as columns for `accumulator.add_columns`, checked; adds nothing."""
+    """Checks the picture and returns it as columns for `accumulator.add_columns`."""
     return accumulator.picture(
         truth.image_id,
         truth.boxes_px,
@@ -124,7 +124,7 @@ def as_columns(accumulator: DetectionAccumulator, truth: GroundTruth, found: Det
 
 
 def _values(features: Mapping[str, Any], name: str | None) -> list[Any]:
-    """The values of a feature: TFMA delivers it dense, sparse, ragged, as None or not at all."""
+    """A feature's values; TFMA delivers it dense, sparse, ragged, as None or not at all."""
     value = features.get(name) if name else None
     if value is None:
         return []

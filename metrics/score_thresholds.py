@@ -1,4 +1,4 @@
-"""Counts of right and wrong detections at every score threshold, and the threshold of best F1."""
+"""Counts right and wrong detections at every score threshold, and finds the best F1."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -11,7 +11,7 @@ SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
 class BestF1(TypedDict):
-    """The numbers at the threshold with the best F1, as JSON holds them."""
+    """The numbers at the threshold with the best F1, ready for JSON."""
 
     threshold: float
     precision: float | None
@@ -20,7 +20,7 @@ class BestF1(TypedDict):
 
 
 def counts_above(row: ClassResult) -> dict[str, Any]:
-    """Counts of a class: `objects`, and at each of SCORE_THRESHOLDS `found` and `wrong`, int lists.
+    """A class's `objects`, and `found` and `wrong` at each of SCORE_THRESHOLDS, int lists.
 
     A detection counts if its score reaches the threshold.
     """
@@ -34,7 +34,7 @@ def counts_above(row: ClassResult) -> dict[str, Any]:
 
 
 def sum_counts(counts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The counts of several classes added up."""
+    """The sum of several classes' counts."""
     return {
         "objects": sum(entry["objects"] for entry in counts),
         "found": np.sum([entry["found"] for entry in counts], axis=0).tolist(),
@@ -62,6 +62,6 @@ def best_f1(counts: dict[str, Any]) -> BestF1 | None:
 
 
 def explore(result: VocResult) -> dict[str, dict[str, Any]]:
-    """The counts of all classes together under "", then those of each class by name."""
+    """The counts of all classes together under "", then of each class by name."""
     classes = {name: counts_above(row) for name, row in result.classes.items()}
     return {"": sum_counts(list(classes.values())), **classes}

@@ -19,19 +19,19 @@ from metrics.voc_matching import IOU_THRESHOLD
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The score of one class. Arrays have a row for each detection that counts, by falling score.
+    """The score of one class. Arrays have a row per detection that counts, by descending score.
 
     Without objects that count, precision, recall and AP are undefined: NaN.
     """
 
     positives: int  # objects that count: neither difficult nor a crowd
-    detections: int  # all of them, also those of difficult objects
+    detections: int  # all, including those of difficult objects
     scores: np.ndarray  # float64 [counted detections]
     hits: np.ndarray  # bool [counted detections]
     ap_11_point: float
     ap_area: float
 
-    # Not stored: they would take twice the memory of the rest, for all classes at once.
+    # Not stored: they would take twice the memory of the rest.
     @property
     def precision(self) -> np.ndarray:
         """float64 [counted detections]."""
@@ -45,18 +45,18 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class VocResult:
-    """All classes by name; the means leave out those without objects that count."""
+    """All classes by name; the means exclude those without objects that count."""
 
     classes: dict[str, ClassResult]
 
     @property
     def map_11_point(self) -> float:
-        """mAP as VOC2007 defines it; NaN when no class has an object that counts."""
+        """mAP as defined by VOC2007; NaN if no class has an object that counts."""
         return mean_of_defined(np.array([result.ap_11_point for result in self.classes.values()]))
 
     @property
     def map_area(self) -> float:
-        """mAP as VOC2010 and later define it; NaN when no class has an object that counts."""
+        """mAP as defined since VOC2010; NaN if no class has an object that counts."""
         return mean_of_defined(np.array([result.ap_area for result in self.classes.values()]))
 
 
@@ -71,9 +71,9 @@ def evaluate(accumulator: DetectionAccumulator, iou_threshold: float = IOU_THRES
 def score_classes(
     matched: Matched, num_classes: int, num_slices: int = 0
 ) -> Iterator[tuple[ClassResult, ...]]:
-    """Scores one class after another: over all objects, then over those of each slice.
+    """Scores each class in turn: over all objects, then over those of each slice.
 
-    Class by class, because ranking and scoring take several times the memory of their input.
+    Yields class by class, because ranking and scoring take several times their input's memory.
 
     num_slices: how many slices the pictures were matched for.
     """

@@ -27,7 +27,7 @@ def evaluate_folders(
 ) -> tuple[VocResult, list[str]]:
     """Scores the detection files of a folder against the annotations of the listed pictures.
 
-    Arguments, warnings and errors are those of `read_folders`.
+    Arguments, warnings and errors are as in `read_folders`.
 
     Returns:
         The scores and the warnings.
@@ -39,7 +39,7 @@ def evaluate_folders(
 def as_table(result: VocResult, year: int) -> Table:
     """The result as a table for the terminal, AP in per cent.
 
-    year: 2007 or 2012, which decides the rule of AP.
+    year: 2007 or 2012, which selects the AP rule.
     """
     table = Table(title=f"VOC{year} ({_RULES[year]}), IoU > 0.5")
     table.add_column("class")
@@ -61,7 +61,7 @@ def as_table(result: VocResult, year: int) -> Table:
 
 
 def as_json(result: VocResult, year: int, warnings: Sequence[str]) -> str:
-    """The result at full precision; AP is null for a class without objects to find."""
+    """The result at full precision; AP is null for classes without objects to find."""
     document = {
         "year": year,
         "mAP": _number(_mean(result, year)),
@@ -119,7 +119,7 @@ def main(arguments: Arguments = None) -> None:
         type=int,
         choices=sorted(_RULES),
         default=2007,
-        help="the rule of AP: 2007 is 11-point (default), 2012 the area under the curve",
+        help="the AP rule: 2007 is 11-point (default), 2012 the area under the curve",
     )
     parser.add_argument("--json", action="store_true", help="print JSON at full precision")
     args = parser.parse_args(arguments)

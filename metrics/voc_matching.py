@@ -7,16 +7,16 @@ import numpy as np
 from metrics.accumulator import Columns
 from metrics.matching import best_ground_truth, by_picture_and_class, ranking
 
-# A detection hits an object with more overlap than this.
+# A hit needs an IoU above this.
 IOU_THRESHOLD = 0.5
 
 
 class VocMatches(NamedTuple):
-    """The fate of each detection, and which objects count; in row order."""
+    """The outcome of each detection, and which objects count; in row order."""
 
     best: np.ndarray  # int64 [detections], row of the matched object, -1 for none
     hit: np.ndarray  # bool [detections], found an object that counts
-    ignored: np.ndarray  # bool [detections], counts neither way
+    ignored: np.ndarray  # bool [detections], neither hit nor false positive
     countable: np.ndarray  # bool [ground truths], neither difficult nor a crowd
 
 
@@ -24,9 +24,9 @@ def match_voc(columns: Columns, num_classes: int, iou_threshold: float) -> VocMa
     """Matches as the development kit does.
 
     A detection belongs to the object of its class and picture with the highest IoU, which must
-    exceed `iou_threshold`; difficult and already found objects are candidates like all others. If
-    that object is difficult (or a crowd, which VOC does not know), the detection counts neither
-    way; if a detection of higher score has found it, it is a false positive.
+    exceed `iou_threshold`; difficult and already found objects are candidates too. If that object
+    is difficult (or a crowd, which VOC does not have), the detection is ignored; if a
+    higher-scoring detection found it, this one is a false positive.
     """
     best, iou = best_ground_truth(columns, *by_picture_and_class(columns, num_classes))
     best[iou <= iou_threshold] = -1
@@ -42,5 +42,5 @@ def match_voc(columns: Columns, num_classes: int, iou_threshold: float) -> VocMa
 
 def lookup(flags: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Flags bool [n] at rows int64 [m]; False where the row is -1."""
-    # -1 reads the added last entry.
+    # -1 reads the appended last entry.
     return np.append(flags, False)[rows]

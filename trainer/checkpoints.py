@@ -109,5 +109,5 @@ def read(path: Path, names: list[str]) -> list[np.ndarray] | None:
         with np.load(path) as stored:
             return [stored[name] for name in names]
     except _DAMAGE as error:
-        _log.warning("checkpoint damaged, taking the one before: %s (%s)", path, error)
+        _log.warning("ignoring a damaged checkpoint: %s (%s)", path, error)
         return None

@@ -64,7 +64,7 @@ def draw_contact_sheet(
     except tf.errors.OpError as error:
         raise DataError(
             f"{Path(shards[0]).parent}: a picture cannot be read ({reason_of(error.message)}). "
-            "`ssd run` with the same --data says which, before it trains"
+            "`ssd run` with the same --data names it before training"
         ) from error
     if not any(labels.size for _, _, labels in shown):
         _log.warning(

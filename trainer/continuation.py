@@ -61,7 +61,7 @@ def continue_finished(work_dir: Path, run_dir: Path, identity: dict) -> None:
         if checkpoint:
             _take(checkpoint, folder, work_dir, with_best=bool(new.eval_every))
             _log.info(
-                "  goes on from the finished training of %d steps in %s: same data, settings, code "
+                "  continues the finished training of %d steps in %s: same data, settings, code "
                 "and learning rates so far",
                 old.steps,
                 folder,
@@ -113,16 +113,16 @@ def _checkpoint_to_take(
     checkpoint = next((path for step, path in kept if step <= common), None)
     if checkpoint is None:
         return None, (
-            f"the learning rates are the same for {common} steps only, and its first checkpoint is "
-            f"that of step {kept[-1][0]}. To start from its weights, set trainer.warm_start"
+            f"the learning rates are the same for only {common} steps, and its first checkpoint is "
+            f"from step {kept[-1][0]}. To start from its weights, set trainer.warm_start"
         )
     if new.eval_every:
         best = selection.best_in(folder / "checkpoints")
         # Measurements are repeated from the checkpoint on, so a later best is found again.
         if best is None or best.step > common or best.step % new.eval_every:
             return None, (
-                f"its best weights are {f'of step {best.step}' if best else 'gone'}, where this "
-                "training does not measure them"
+                f"its best weights are {f'from step {best.step}' if best else 'gone'}, which this "
+                "training does not measure"
             )
     return checkpoint, ""
 

@@ -113,7 +113,7 @@ def _build(spec: DetectorSpec, num_classes: int) -> keras.Model:
     found = tuple(x.shape[1] for x in maps)
     if found != spec.anchors.feature_sizes:
         raise ValueError(
-            f"backbone gives maps of {found}, anchors stand on {spec.anchors.feature_sizes}"
+            f"the backbone has maps of {found}, the anchors need {spec.anchors.feature_sizes}"
         )
     codes: list[keras.KerasTensor] = []
     logits: list[keras.KerasTensor] = []

@@ -31,8 +31,8 @@ def choose_strategy() -> tf.distribute.Strategy:
     """
     if (backend := keras.backend.backend()) != "tensorflow":
         raise DataError(
-            f"KERAS_BACKEND: Keras runs on {backend}, and the training on TensorFlow. Unset it, or "
-            'where it is not set, write "backend": "tensorflow" in ~/.keras/keras.json'
+            f"KERAS_BACKEND: Keras runs on {backend}, but training needs TensorFlow. Unset it, or "
+            'if it is not set, write "backend": "tensorflow" in ~/.keras/keras.json'
         )
     workers = cluster_size()
     if workers > 1:
@@ -63,11 +63,11 @@ def cluster_size() -> int:
 def _count_workers(tf_config: object) -> int:
     """The number of workers; ValueError for what TensorFlow rejects or would wait on forever."""
     if not isinstance(tf_config, dict) or not isinstance(tf_config.get("cluster", {}), dict):
-        raise ValueError("no JSON object with an object `cluster`")
+        raise ValueError("not a JSON object with an object `cluster`")
     cluster = tf_config.get("cluster", {})
     for kind, addresses in cluster.items():
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            raise ValueError(f'cluster.{kind} is no list of "host:port"')
+            raise ValueError(f'cluster.{kind} is not a list of "host:port"')
     workers = sum(len(cluster.get(kind, ())) for kind in _TRAINING)
     if workers < 2:
         return workers  # It trains alone, whatever its task.
@@ -78,7 +78,7 @@ def _count_workers(tf_config: object) -> int:
         raise ValueError("cluster.chief names more than one")
     task = tf_config.get("task")
     if not isinstance(task, dict):
-        raise ValueError("no object `task`")
+        raise ValueError("`task` is not an object")
     kind, index = task.get("type"), task.get("index")
     if kind not in _TRAINING:
         raise ValueError(f"task.type is {json.dumps(kind)}, not chief or worker")
@@ -86,7 +86,7 @@ def _count_workers(tf_config: object) -> int:
     # TensorFlow accepts quoted indices too.
     if not str(index).isdecimal() or int(str(index)) >= number:
         raise ValueError(
-            f"task.index is {json.dumps(index)}, counted from 0 of {number} in cluster.{kind}"
+            f"task.index is {json.dumps(index)}, but cluster.{kind} has {number}, counted from 0"
         )
     return workers
 

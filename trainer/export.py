@@ -50,9 +50,9 @@ class ServedDetector(tf.Module):
         outputs = network.output_shape[1][-1] - 1
         if outputs != len(class_names):
             raise DataError(
-                f"the network tells {outputs} classes apart, but {len(class_names)} names are "
-                f"given ({', '.join(class_names)}). Train again with this schema, or give the "
-                "schema the network was trained with"
+                f"the network has {outputs} classes, but there are {len(class_names)} names "
+                f"({', '.join(class_names)}). Train again with this schema, or give the schema "
+                "the network was trained with"
             )
         self.network = network
         self.spec = spec

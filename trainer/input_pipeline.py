@@ -44,7 +44,7 @@ def list_shards(patterns: Sequence[str]) -> list[str]:
     if not files:
         raise DataError(
             f"no TFRecord shards match {', '.join(patterns)}. Convert the data again with "
-            "`ssd convert` and see that each split has pictures"
+            "`ssd convert` and check that each split has pictures"
         )
     return files
 

@@ -294,7 +294,7 @@ def _written_to(folder: Path, work_dir: Path) -> Iterator[None]:
         # shutil.Error lists (from, to, reason) for each file.
         reason = error.args[0][0][2] if isinstance(error, shutil.Error) else str(error)
         raise DataError(
-            f"{folder}: what was trained cannot be written ({reason_of(reason)}). Free disk "
+            f"{folder}: the results cannot be written ({reason_of(reason)}). Free disk "
             f"space and rerun: training resumes from the last checkpoint, in {work_dir}"
         ) from error
 

@@ -56,7 +56,7 @@ class EvalSplit:
         if all(difficult.all() for *_, difficult in self._truth):
             raise DataError(
                 f"{Path(files[0]).parent}: the eval split has no object that counts, so no "
-                "checkpoint can be chosen by it. Set trainer.eval_every=0 to export the last one"
+                "checkpoint can be chosen on it. Set trainer.eval_every=0 to export the last one"
             )
 
     @property

@@ -111,7 +111,7 @@ def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
 
 def test_another_backend_of_keras_is_told_before_work_starts(refused, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    assert refused().startswith("error: KERAS_BACKEND: Keras runs on jax, and the training on")
+    assert refused().startswith("error: KERAS_BACKEND: Keras runs on jax, but training needs")
 
 
 _JOB = ("training_job.workers=2", "training_job.image=i", "training_job.volumes=claim:/models")
@@ -140,7 +140,7 @@ def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tm
     [
         (None, "no such file. Give none, imagenet, or the path"),
         (b"plain text", "neither a Keras .h5 file nor a PyTorch state dict"),
-        (b"\x89HDF\r\n\x1a\n cut", "not a whole HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n cut", "not a complete HDF5 file"),
     ],
     ids=["missing", "wrong type", "cut"],
 )

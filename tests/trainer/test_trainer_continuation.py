@@ -88,7 +88,7 @@ def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken,
     folder = finish(_identity())
     assert taken(_longer(log_every=7)) == _LAST
     (text,) = told()
-    assert f"goes on from the finished training of 4 steps in {folder}: same data" in text
+    assert f"continues the finished training of 4 steps in {folder}: same data" in text
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_hikapok_anchors_exist_for_ssd300_only(detector):
 
 
 def test_maps_that_anchors_do_not_stand_on_are_refused():
-    with pytest.raises(ValueError, match=r"maps of \(38, 19, 10, 5\), anchors stand on \(38, 19,"):
+    with pytest.raises(ValueError, match=r"maps of \(38, 19, 10, 5\), the anchors need \(38, 19,"):
         build_network(DetectorSpec(small.feature_maps, SSD300), 20)
 
 

@@ -248,7 +248,7 @@ def test_records_without_labels_are_answered(ask, answers, make, pictures):
 
 
 def test_a_class_list_that_does_not_fit_is_refused(network, transformed_records):
-    with pytest.raises(DataError, match=r"tells 6 classes apart, but 2 names are given \(cat, dog"):
+    with pytest.raises(DataError, match=r"has 6 classes, but there are 2 names \(cat, dog"):
         ServedDetector(network, SSD128, ("cat", "dog"), transformed_records, CONFIG)
 
 

@@ -242,7 +242,7 @@ def test_a_disk_that_fills_after_the_training_is_told(
         with pytest.raises(DataError) as error:
             finish()
     (work,) = (tmp_path / "work").iterdir()
-    assert f"{tmp_path / place}: what was trained cannot be written (" in str(error.value)
+    assert f"{tmp_path / place}: the results cannot be written (" in str(error.value)
     assert "No space left on device). Free disk space and rerun" in str(error.value)
     assert str(error.value).endswith(f"last checkpoint, in {work}")
     assert "function_node" not in str(error.value)

@@ -121,8 +121,8 @@ def test_what_else_keras_saves_of_an_application_names_what_is_read(tmp_path, de
     network, spec = build(detector)
     advice = r"Give what save\('x.h5'\) writes of a model of keras.applications"
     for name, message in (
-        ("x.weights.h5", f"of another model: layer {layer} is in one of the two only"),
-        ("x.keras", "a .keras archive, which is not read"),
+        ("x.weights.h5", f"for another model: only one of the two has a layer {layer}"),
+        ("x.keras", "a .keras archive, which is not supported"),
     ):
         with pytest.raises(DataError, match=f"{name}: .*{message}. {advice}"):
             check_weights(network, spec, VOC, str(tmp_path / name))
@@ -168,7 +168,7 @@ def test_wrong_shape_names_the_layer_and_changes_nothing(tmp_path, ssd300):
     [
         (b"", "neither a Keras .h5 file nor a PyTorch state dict"),
         (b"version https://git-lfs", "neither a Keras .h5 .* starts with b'version '"),
-        (b"\x89HDF\r\n\x1a\n cut", "not a whole HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n cut", "not a complete HDF5 file"),
         (None, "no such file. Give none, imagenet, or the path"),
     ],
 )
@@ -228,7 +228,7 @@ def test_damage_inside_an_hdf5_file_is_told(tmp_path, damage):
     with h5py.File(path) as file:
         kernel = file["block1_conv1"].attrs["weight_names"][0]
     damage(path, kernel)
-    with pytest.raises(DataError, match=r"x.h5: not a whole HDF5 file \(.*\). Download it again"):
+    with pytest.raises(DataError, match=r"x.h5: not a complete HDF5 file .*. Download it again"):
         keras_file.read_layers(path)
 
 

@@ -101,7 +101,9 @@ def load_backbone_weights(
         _short(random),
     )
     if "box_head0" in converted and spec.anchors == anchors.SSD300:
-        _log.info("  ssd.pytorch clips its anchors: trainer.anchors=clipped gives its detections")
+        _log.info(
+            "  ssd.pytorch clips its anchors: trainer.anchors=clipped reproduces its detections"
+        )
 
 
 def _short(names: list[str]) -> str:
@@ -192,7 +194,7 @@ def _downloaded(pretrained: Pretrained) -> Path:
     # Keras reports a failed download as a bare Exception.
     except Exception as error:
         raise DataError(
-            f"trainer.backbone_weights: {error}. Where there is a network, download "
+            f"trainer.backbone_weights: {error}. On a machine with network access, download "
             f"{pretrained.url}, then give its path: --set trainer.backbone_weights=PATH/{name}"
         ) from error
 
@@ -228,7 +230,7 @@ def _kind(path: Path, spec: "DetectorSpec") -> str:
     with path.open("rb") as file:
         start = file.read(8)
     if keras_file.is_archive(path):
-        raise DataError(f"{path}: a .keras archive, which is not read. {keras_file.FORMS}")
+        raise DataError(f"{path}: a .keras archive, which is not supported. {keras_file.FORMS}")
     if start.startswith((torch_file.ZIP_MAGIC, torch_file.LEGACY_MAGIC)):
         _from_torch(path, spec)
         return TORCH
@@ -270,7 +272,7 @@ def _check_shapes(network: keras.Model, converted: dict[str, list[np.ndarray]]) 
     for name, values in converted.items():
         found = [tuple(value.shape) for value in values]
         if name not in layers:
-            raise DataError(f"has weights of {found} for a layer {name} that is not here")
+            raise DataError(f"has weights of {found} for a layer {name} that this network lacks")
         wanted = [tuple(weight.shape) for weight in layers[name].weights]
         if found != wanted:
             raise DataError(f"layer {name}: the file has weights of {found}, not of {wanted}")
@@ -285,8 +287,8 @@ def _load_whole(network: keras.Model, path: Path) -> None:
         differing = found ^ {layer.name for layer in network.layers if layer.weights}
         if found and differing:
             raise DataError(
-                f"{path}: weights that save_weights wrote of another model: layer "
-                f"{min(differing)} is in one of the two only. {keras_file.FORMS}"
+                f"{path}: weights that save_weights wrote for another model: only one of the two "
+                f"has a layer {min(differing)}. {keras_file.FORMS}"
             ) from error
         # Keras' message continues with the variable's values and all other layers.
         reason = re.split(" Target variable| List of objects", " ".join(str(error).split()))[0]

@@ -71,7 +71,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except DataError:
         raise
     except DAMAGE as error:
-        raise DataError(f"{path}: not a whole HDF5 file ({error}). Download it again") from error
+        raise DataError(f"{path}: not a complete HDF5 file ({error}). Download it again") from error
 
 
 def _text(value: str | bytes) -> str:

@@ -102,8 +102,8 @@ def _read_facts(folder: str) -> dict:
             return json.loads(file.read())
     except (tf.errors.OpError, ValueError) as error:
         raise DataError(
-            f"{folder}/{IDENTITY}: cannot be read ({error}), so what the model is is not known. "
-            "Give a model that this pipeline has exported"
+            f"{folder}/{IDENTITY}: cannot be read ({error}), so the model is unknown. Give "
+            "one that this pipeline exported"
         ) from error
 
 

@@ -85,7 +85,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: {error}") from error
     except _DAMAGE as error:
         raise DataError(
-            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error}). Download it again"
+            f"{path}: not a complete PyTorch file ({type(error).__name__}: {error}). Download it "
+            "again"
         ) from error
 
 
@@ -96,7 +97,7 @@ def _read_zip(path: Path) -> tuple[object, dict[str, bytes]]:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise DataError("a zip archive, but not one that torch.save writes")
+            raise DataError("a zip archive, but not from torch.save")
         root = pickles[0].removesuffix("data.pkl")
         if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") == b"big":
             raise DataError("written on a big-endian machine. Save it on a little-endian one")
@@ -110,7 +111,7 @@ def _read_zip(path: Path) -> tuple[object, dict[str, bytes]]:
 def _read_legacy(path: Path) -> tuple[object, dict[str, bytes]]:
     with path.open("rb") as file:
         if _Unpickler(file).load() != _LEGACY_NUMBER:
-            raise DataError("a pickle, but not one that torch.save writes")
+            raise DataError("a pickle, but not from torch.save")
         _Unpickler(file).load()  # the format version, the same in all files
         if not _Unpickler(file).load()["little_endian"]:
             raise DataError("written on a big-endian machine. Save it on a little-endian one")
@@ -145,7 +146,7 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: tuple) -> _Storage:
         kind, dtype, key, _, size, *view = pid
         if kind != "storage" or any(part is not None for part in view):
-            raise DataError(f"holds a {kind} of a kind that is not read. {_ADVICE}")
+            raise DataError(f"holds an unsupported {kind}. {_ADVICE}")
         return self.storages.setdefault(key, _Storage(dtype, key, size))
 
 

@@ -86,7 +86,7 @@ def from_torch(
     def convolution(key: str) -> list[np.ndarray]:
         kernel = take(f"{key}.weight")
         if kernel.ndim != 4:
-            raise DataError(f"{key}.weight: shape {kernel.shape}, not that of a 2-D convolution")
+            raise DataError(f"{key}.weight: shape {kernel.shape}, not a 2-D convolution's")
         return [kernel.transpose(2, 3, 1, 0), take(f"{key}.bias")]
 
     whole = "vgg.0.weight" in tensors
