@@ -35,6 +35,7 @@ class Claim:
     def add_bytes(self, count: int) -> None:
         """Counts bytes that the request holds from now on; StatusError where that is too much."""
         if not self._memory.take(count):
+            self.release()  # at once: the other bodies then fit
             raise StatusError("UNAVAILABLE", "the bodies of other requests take all the memory")
         self._bytes += count
 

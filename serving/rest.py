@@ -5,8 +5,6 @@ import dataclasses
 import json
 import re
 import zlib
-from collections.abc import Callable
-from http import HTTPStatus
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -56,10 +54,10 @@ class RestApi:
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """The answer to one request, whatever it is."""
         if request.method in ("TRACE", "CONNECT"):
-            return _html_error(HTTPStatus.NOT_IMPLEMENTED)
+            return self._error(501, f"{request.method} is not supported")
         uri = _URI.fullmatch(request.raw_path)
         if not uri:
-            return self._response(400, _json({"error": _unknown(request.method, request.raw_path)}))
+            return self._error(400, _unknown(request.method, request.raw_path))
         path = uri[1] or "/"
         if path == self._metrics_path:
             return web.Response(text=self._backend.metrics.page())
@@ -70,15 +68,14 @@ class RestApi:
         if self._page and request.method == "GET" and (version := _OF_PAGE.fullmatch(path)):
             return await self._thresholds(unquote(version["name"]), int(version["number"]))
         if not path.lower().startswith("/v1/"):
-            return _html_error(HTTPStatus.NOT_FOUND)
+            return self._error(404, _unknown(request.method, path))
         if request.method == "OPTIONS":
             allowed = _ORIGIN.search(request.headers.get("Origin", ""))
             return self._response(200 if allowed else 400, b"", "text/html")
         try:
             return self._response(200, await self._answer(request, path))
         except StatusError as error:
-            body = _json({"error": error.message}) if error.message else b""
-            return self._response(error.http_status, body)
+            return self._error(error.http_status, error.message)
 
     async def _thresholds(self, model: str, version: int) -> web.Response:
         """What a version's report recommends; without a report the default for all classes."""
@@ -86,7 +83,7 @@ class RestApi:
             folder = self._backend.manager.statuses(model, version)[0].folder
             found = await asyncio.to_thread(recommended, folder)
         except StatusError as error:
-            return self._response(error.http_status, _json({"error": error.message}))
+            return self._error(error.http_status, error.message)
         except DataError:  # Not every model comes from this pipeline.
             found = ScoreThresholds()
         return self._response(200, _json(dataclasses.asdict(found)))
@@ -119,32 +116,27 @@ class RestApi:
         return _json(_all_fields(self._backend.status(*model[:2])))
 
     async def _predict(self, request: web.BaseRequest, model: Model) -> bytes:
-        """Counts the body from its first byte; the whole request then waits for a thread.
+        """Receives the body, then runs the whole request on a thread of the executor.
 
-        What it holds is released when its run ends, answered or not.
+        The claim is released when the run ends, even if nobody waits for its answer any more.
         """
-        loop = asyncio.get_running_loop()
-        answered = loop.create_future()
+        timeout_s = self._backend.timeout_s
         claim = self._backend.claim()
         try:
-            body = await self._read(request, claim)
+            body = await asyncio.wait_for(self._read(request, claim), timeout_s)
             claim.take_place()
             compressed = "gzip" in request.headers.get("Content-Encoding", "")
-            work = self._backend.executor.submit(
-                self._run, answered, claim, body, compressed, model
-            )
-        except BaseException:
+            work = self._backend.executor.submit(self._run, claim, body, compressed, model)
+        except BaseException as error:
             claim.release()
+            if isinstance(error, asyncio.TimeoutError):
+                raise self._too_late("the body did not arrive in time", 408) from error
             raise
-        too_late = self._too_late("no answer in time")
-        seconds = self._backend.timeout_s
-        late = loop.call_later(seconds, _settle, answered, answered.set_exception, too_late)
+        work.add_done_callback(lambda _: claim.release())
         try:
-            return await answered
-        finally:
-            late.cancel()
-            if work.cancel():  # It still waited for a thread, and now runs no more.
-                claim.release()
+            return await asyncio.wait_for(asyncio.wrap_future(work), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise self._too_late("no answer in time") from error
 
     async def _read(self, request: web.BaseRequest, claim: Claim) -> bytes:
         too_large = _too_large(f"over {self._backend.max_body_bytes} bytes")
@@ -152,9 +144,6 @@ class RestApi:
             raise too_large
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        late = asyncio.get_running_loop().call_later(
-            self._backend.timeout_s, request.content.set_exception, asyncio.TimeoutError()
-        )
         body = bytearray()
         try:
             while chunk := await request.content.readany():
@@ -162,32 +151,15 @@ class RestApi:
                 body += chunk
                 if len(body) > self._backend.max_body_bytes:
                     raise too_large
-            return bytes(body)
-        except asyncio.TimeoutError as error:
-            raise self._too_late("the body did not arrive in time", 408) from error
         except (ConnectionError, HttpProcessingError) as error:
             raise invalid("the body was cut off") from error
-        finally:
-            late.cancel()
+        return bytes(body)
 
     def _too_late(self, message: str, http_status: int | None = None) -> StatusError:
         message = f"{message} ({self._backend.timeout_s:g} s)"
         return StatusError("DEADLINE_EXCEEDED", message, http_status)
 
-    def _run(
-        self, answered: asyncio.Future, claim: Claim, body: bytes, compressed: bool, model: Model
-    ) -> None:
-        """Finds the answer, on a thread of the executor."""
-        deliver: Callable = answered.set_result
-        try:
-            outcome: object = self._answer_of_model(claim, body, compressed, model)
-        except Exception as error:
-            deliver, outcome = answered.set_exception, error
-        claim.release()
-        # As asyncio.wrap_future, at half the cost.
-        answered.get_loop().call_soon_threadsafe(_settle, answered, deliver, outcome)
-
-    def _answer_of_model(self, claim: Claim, body: bytes, compressed: bool, model: Model) -> bytes:
+    def _run(self, claim: Claim, body: bytes, compressed: bool, model: Model) -> bytes:
         if compressed:
             body = _decompress(body, self._backend.max_body_bytes)
             claim.add_bytes(len(body))
@@ -198,6 +170,9 @@ class RestApi:
             outputs = self._backend.run(model[0], number, servable, signature, inputs)
         return write_response(outputs, row_format)
 
+    def _error(self, http_status: int, message: str) -> web.Response:
+        return self._response(http_status, _json({"error": message}) if message else b"")
+
     def _response(
         self, http_status: int, body: bytes, content_type: str = "application/json"
     ) -> web.Response:
@@ -205,11 +180,6 @@ class RestApi:
         return web.Response(
             status=http_status, body=body, content_type=content_type, headers=headers
         )
-
-
-def _settle(answered: asyncio.Future, deliver: Callable, outcome: object) -> None:
-    if not answered.done():
-        deliver(outcome)
 
 
 def _decompress(body: bytes, limit: int) -> bytes:
@@ -231,12 +201,6 @@ def _too_large(what: str) -> StatusError:
 def _unknown(method: str, path: str) -> str:
     shown = path.encode("utf-8", "backslashreplace").decode()
     return f"no such request: {method} {shown}"
-
-
-def _html_error(status: HTTPStatus) -> web.Response:
-    title = f"<title>{status:d} {status.phrase}</title>"
-    body = f"<!doctype html>{title}<h1>{status.phrase}</h1>\n"
-    return web.Response(status=status, text=body, content_type="text/html")
 
 
 def _all_fields(message: Message) -> dict:
