@@ -1,4 +1,4 @@
-"""What REST and gRPC share: the models, their threads, limits, metrics and logs."""
+"""What REST and gRPC share: models, threads, limits, metrics and logs."""
 
 import contextlib
 import os
@@ -21,32 +21,32 @@ from serving.request_log import RequestLogs
 from serving.servable import Arrays, Servable
 from serving.status import StatusError
 
-# Bodies of the largest size that the server holds at a time, received in part or whole.
+# Memory for request bodies, in bodies of the maximum size.
 _LARGEST_BODIES = 8
 
 
 class Claim:
-    """What one request holds of the server: the bytes of its body, and a place in the queue."""
+    """What a request holds: memory for its body, and a place in the queue."""
 
     def __init__(self, memory: Budget, places: Budget) -> None:
         self._memory, self._places = memory, places
         self._bytes = self._place = 0
 
     def add_bytes(self, count: int) -> None:
-        """Counts bytes that the request holds from now on; StatusError where that is too much."""
+        """Takes memory for more bytes of the body; StatusError if there is none left."""
         if not self._memory.take(count):
             self.release()  # at once: the other bodies then fit
             raise StatusError("UNAVAILABLE", "the bodies of other requests take all the memory")
         self._bytes += count
 
     def take_place(self) -> None:
-        """Enters the queue; StatusError where it is full."""
+        """Enters the queue; StatusError if it is full."""
         if not self._places.take(1):
             raise StatusError("UNAVAILABLE", "too many requests in the queue")
         self._place = 1
 
     def release(self) -> None:
-        """Gives all back. Called when nothing of the request is left to do."""
+        """Gives everything back, once the request is done."""
         self._memory.give_back(self._bytes)
         self._places.give_back(self._place)
         self._bytes = self._place = 0
@@ -54,14 +54,14 @@ class Claim:
 
 @dataclass
 class Backend:
-    """The protocol-independent part of a server, and its limits."""
+    """The protocol-independent part of a server."""
 
     manager: ModelManager
     metrics: Metrics
     logs: RequestLogs
     executor: ThreadPoolExecutor
-    max_body_bytes: int  # after decompression, too
-    max_requests: int  # waiting or running
+    max_body_bytes: int  # also after decompression
+    max_requests: int  # queued or running
     timeout_s: float  # to receive a request, and to answer it
 
     def __post_init__(self) -> None:
@@ -73,18 +73,18 @@ class Backend:
         self._running = 0
 
     def configure(self, models: Iterable[ModelConfig]) -> None:
-        """Serves these models; raises StatusError, and changes nothing, where that is refused."""
+        """Serves these models; raises StatusError and changes nothing if that is refused."""
         models = list(models)
         self.manager.configure(models)
         self.logs.configure(models)
 
     def claim(self) -> Claim:
-        """An empty claim for a new request, to be released."""
+        """An empty claim for a new request; the caller releases it."""
         return Claim(self.memory, self.places)
 
     @contextlib.contextmanager
     def timed(self, model: str, api: str, entrypoint: str) -> Iterator[None]:
-        """Counts the block as one request to the model, with the status that it ends in."""
+        """Counts the block as one request to the model, by its final status."""
         start = time.perf_counter()
         code = "CANCELLED"
         try:
@@ -106,9 +106,9 @@ class Backend:
         inputs: Arrays,
         outputs: Sequence[str] = (),
     ) -> Arrays:
-        """Runs a signature of a version lent by the manager; it is timed, and logged if sampled.
+        """Runs a signature of a version lent by the manager; times it, and logs it if sampled.
 
-        Waits until the pictures of all requests that run have at most MAX_PIXELS.
+        Waits until the pictures of all running requests have at most MAX_PIXELS together.
         """
         pixels = count_pixels(inputs.values())
         if not self._pixels.take(pixels, self.timeout_s):
@@ -151,7 +151,7 @@ class Backend:
         return response
 
     def status(self, name: str, number: int | None) -> Message:
-        """GetModelStatusResponse of versions; StatusError where none was ever seen."""
+        """GetModelStatusResponse of versions; StatusError if none was ever seen."""
         response = get_model_status_pb2.GetModelStatusResponse()
         for version in self.manager.statuses(name, number):
             entry = response.model_version_status.add(version=version.version)

@@ -1,7 +1,7 @@
 """Detections for any number of pictures as a Beam pipeline: files or records in, JSON lines out.
 
-Only paths are spread over the workers. Each reads its pictures itself, so that they never travel
-between workers nor wait in memory.
+Only paths are distributed. Each worker reads its own pictures, so they neither travel between
+workers nor pile up in memory.
 """
 
 import glob
@@ -41,7 +41,7 @@ _STAGE = "detect"
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture, or the rest of a file of records, without a result, and why."""
+    """A picture, or the rest of a file of records, that has no result, and why."""
 
     image: str
     error: str
@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Written:
-    """What a pipeline wrote: `pictures` lines in `shards` files, and the failures."""
+    """What the pipeline wrote: `pictures` lines in `shards` files, and the failures."""
 
     pictures: int
     shards: int
@@ -57,10 +57,10 @@ class Written:
 
 
 def find_records(arguments: Sequence[str]) -> list[Path]:
-    """TFRecord files of paths, folders (all below with `tfrecord` in their names) and patterns.
+    """TFRecord files by path, folder (recursively, names containing `tfrecord`) or pattern.
 
     Raises:
-        DataError: an argument names none.
+        DataError: an argument matches none.
     """
     found: dict[Path, None] = {}
     for argument in arguments:
@@ -73,8 +73,8 @@ def find_records(arguments: Sequence[str]) -> list[Path]:
             files = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
         if not files:
             raise DataError(
-                f"{argument}: no TFRecords. Give a file, a pattern, or a folder with files that "
-                "have tfrecord in their names"
+                f"{argument}: no TFRecords. Give a file, a pattern, or a folder with files whose "
+                "names contain tfrecord"
             )
         found.update(dict.fromkeys(files))
     return list(found)
@@ -90,20 +90,20 @@ def predict_on_beam(
     beam_options: Sequence[str],
     console: Console,
 ) -> Written:
-    """Writes `predictions-*.jsonl` and `failures.jsonl` to a folder that appears when all is done.
+    """Writes `predictions-*.jsonl` and `failures.jsonl` to a folder that appears when complete.
 
     Args:
       sources: pictures, and files of records (paths) whose `image/encoded` holds one each.
       model: folder of a SavedModel.
       output: folder that does not exist yet or is empty.
-      batch_size: pictures that go through a worker's model at a time.
-      console: where progress is shown; with records nobody knows how many pictures there are.
+      batch_size: pictures per batch of a worker's model.
+      console: where progress is shown; with records the number of pictures is unknown.
 
     Raises:
-      DataError: an unusable output folder, or answers that are no detections.
+      DataError: the output folder is unusable, or the model's outputs are not detections.
     """
     check_no_wildcard(output)
-    # Workers run in folders of their own.
+    # Workers run in other folders.
     sources = [
         source.absolute()
         if isinstance(source, Path)
@@ -142,7 +142,7 @@ def predict_on_beam(
 
 
 class _Detector(ModelHandler[EncodedPicture, Prediction | Failure, SavedModelDetector]):
-    """The model of a worker, which answers for pictures in batches."""
+    """A worker's model, which detects in batches of pictures."""
 
     def __init__(self, model: Path, thresholds: ScoreThresholds, batch_size: int) -> None:
         super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
@@ -168,11 +168,11 @@ class _Detector(ModelHandler[EncodedPicture, Prediction | Failure, SavedModelDet
             yield Prediction(file.path, file.name, picture.width, picture.height, None, detections)
 
     def get_num_bytes(self, batch: Sequence[EncodedPicture]) -> int:
-        return sum(len(picture.encoded) for picture in batch)  # Beam would pickle all to see
+        return sum(len(picture.encoded) for picture in batch)  # by default Beam pickles the batch
 
 
 class _Mark(beam.DoFn):
-    """Marks each picture for `data.progress.watch`, and hands it on."""
+    """Marks each picture for `data.progress.watch`, and passes it on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -189,7 +189,7 @@ class _Mark(beam.DoFn):
 
 
 def _read(source: PictureFile | Path) -> Iterator[EncodedPicture | beam.pvalue.TaggedOutput]:
-    """The picture, or those of the records, ready for the model."""
+    """The picture, or the pictures in the records, ready for the model."""
     if isinstance(source, Path):
         yield from _read_records(source)
         return
@@ -215,7 +215,7 @@ def _read_records(path: Path) -> Iterator[EncodedPicture | beam.pvalue.TaggedOut
 
 
 def _picture_of(record: bytes, where: str) -> EncodedPicture:
-    """The picture of a serialised `tf.Example`, named by its id, its file name or its place."""
+    """The picture in a serialised `tf.Example`, named by its id, its file name or its position."""
     try:
         features = tf.train.Example.FromString(record).features.feature
     except DecodeError as error:
@@ -246,7 +246,7 @@ def _line(result: Prediction | Failure) -> str | beam.pvalue.TaggedOutput:
 
 
 def _written(folder: Path) -> Written:
-    """Counts what is in the files, whatever was tried twice on the way."""
+    """Counts what is in the files: Beam's own counters include retried bundles."""
     shards = sorted(folder.glob(f"{_PREDICTIONS}-*.jsonl"))
     pictures = 0
     for shard in shards:

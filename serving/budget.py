@@ -1,11 +1,11 @@
-"""What requests share: bytes of memory, and pixels that are decoded."""
+"""A limited amount that requests share: memory, places in the queue, pixels being decoded."""
 
 import threading
 import time
 
 
 class Budget:
-    """An amount that many threads take from and give back to."""
+    """An amount that threads take from and give back to."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -13,7 +13,7 @@ class Budget:
         self._given_back = threading.Condition()
 
     def take(self, amount: int, wait_s: float = 0.0) -> bool:
-        """Takes the amount; False where it is not free within `wait_s` seconds."""
+        """Takes the amount; False if it does not become free within `wait_s` seconds."""
         deadline = time.monotonic() + wait_s
         with self._given_back:
             while self._taken + amount > self.limit:
@@ -24,7 +24,7 @@ class Budget:
             return True
 
     def give_back(self, amount: int) -> None:
-        """Makes an amount that was taken free again."""
+        """Frees an amount that was taken."""
         with self._given_back:
             self._taken -= amount
             self._given_back.notify_all()

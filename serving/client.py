@@ -1,4 +1,4 @@
-"""Asks a model server for the objects on pictures: ours or TensorFlow Serving, REST or gRPC.
+"""Detects objects in pictures with a model server: ours or TensorFlow Serving, REST or gRPC.
 
 ssd client PICTURE... --url http://localhost:8501 --model ssd
 ssd client PICTURE... --url grpc://localhost:8500 --model ssd --format json
@@ -26,12 +26,12 @@ from serving.detections import detections_of
 from serving.picture_arguments import add_picture_arguments, detect, thresholds_of
 
 _LONGEST_WAIT_S = 30.0
-# Status codes that speak of the pictures in a request: bad ones, or too many bytes of them.
+# Status codes that blame the pictures of a request: bad ones, or too many bytes.
 _REFUSALS = (400, 413)
 
 
 class _Unavailable(Exception):
-    """The server could not be reached or is busy: worth another try, after the wait it asks for."""
+    """The server is busy or cannot be reached: worth a retry, after `wait_s` if given."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -41,10 +41,10 @@ class _Unavailable(Exception):
 class Client:
     """A model on a server.
 
-    `url` is `http://host:port`, `https://...`, or `grpc://host:port`. The version that `label`
-    names answers, without one the highest that is served. A request is tried again when the server
-    answers 503 or cannot be reached, after waits that double from 0.25 s. All methods raise
-    DataError when there is no answer or it is an error.
+    `url` is `http://host:port`, `https://...`, or `grpc://host:port`. `label` chooses the version;
+    without it the highest served answers. A request is retried when the server answers 503 or
+    cannot be reached, after waits that double from 0.25 s. All methods raise DataError if there is
+    no answer, or an error.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Client:
             self._predict = self._connect_grpc(parts.netloc)
 
     def predict(self, pictures: Sequence[bytes]) -> list[dict]:
-        """The model's outputs (`data.saved_model.OUTPUTS`) for encoded pictures, one a picture.
+        """The model's outputs (`data.saved_model.OUTPUTS`) for each encoded picture.
 
-        All pictures travel in one request.
+        All pictures go in one request.
         """
         return self._with_retries(lambda: self._predict(pictures))
 
@@ -86,7 +86,7 @@ class Client:
                         f"{self._url}: {error}, {attempt} times. Check that the server is "
                         "running, and its load."
                     ) from error
-                # A random part keeps clients that were refused together from returning together.
+                # Jitter keeps clients that were refused together from returning together.
                 wait_s = self._wait_s * 2 ** (attempt - 1) * random.uniform(0.75, 1.25)
                 time.sleep(min(max(wait_s, error.wait_s or 0.0), _LONGEST_WAIT_S))
 
@@ -124,7 +124,7 @@ class Client:
         return self._checked(answer["predictions"], len(pictures))
 
     def _connect_grpc(self, address: str) -> Callable[[Sequence[bytes]], list[dict]]:
-        # These bring TensorFlow with them, which REST has no need of.
+        # These import TensorFlow, which REST does without.
         import grpc
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -173,8 +173,8 @@ class Client:
             for answer in answers:
                 detections_of(answer, 0.0)
         except DataError as error:
-            message = f"{self._url}: the answer of model {self._model} is not consistent: {error}"
-            raise DataError(f"{message} Check what is served under this name.") from error
+            message = f"{self._url}: model {self._model} gives an inconsistent answer: {error}"
+            raise DataError(f"{message} Check which model is served under this name.") from error
         return answers
 
     def _no_prediction(self) -> DataError:
@@ -182,20 +182,20 @@ class Client:
 
     def _timed_out(self) -> DataError:
         return DataError(
-            f"{self._url}: no answer within {self._timeout_s:g} s. Give --timeout more seconds, or "
-            "fewer pictures a request with --batch-size."
+            f"{self._url}: no answer within {self._timeout_s:g} s. Raise --timeout, or send fewer "
+            "pictures at a time with --batch-size."
         )
 
 
 def _address(url: str) -> SplitResult:
-    """The parts of a server's URL; DataError where it is none."""
+    """The parts of a server's URL; DataError if it is not one."""
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https", "grpc") and parts.hostname and parts.port != 0
     except ValueError:
         known = False
     if not known or any(character.isspace() for character in url):
-        raise DataError(f"{url}: not a server. Give http://host:port or grpc://host:port.")
+        raise DataError(f"{url}: not a server's URL. Give http://host:port or grpc://host:port.")
     return parts
 
 
@@ -207,7 +207,7 @@ def _error_text(body: bytes) -> str:
 
 
 def _one_line(text: str) -> str:
-    """TensorFlow's messages have several, of which the last ones name nodes of the graph."""
+    """The first line of a message: TensorFlow appends others about nodes of the graph."""
     return text.strip().partition("\n")[0]
 
 
@@ -220,14 +220,14 @@ def main(arguments: Arguments = None) -> int:
     )
     add_picture_arguments(
         parser,
-        "pictures a request; TensorFlow Serving refuses more than max_batch_size of its "
+        "pictures per request; TensorFlow Serving refuses more than max_batch_size in its "
         "batching.config, here 8 (default: %(default)s)",
     )
     parser.add_argument("--url", default="http://localhost:8501")
     parser.add_argument("--model", default="ssd", help="name of the model on the server")
-    parser.add_argument("--label", help="of the version that is to answer, as stable or canary")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds for a request")
-    parser.add_argument("--retries", type=int, default=4, help="if the server is busy or away")
+    parser.add_argument("--label", help="label of the version to ask, such as stable or canary")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds per request")
+    parser.add_argument("--retries", type=int, default=4, help="if the server is busy or down")
     options = parser.parse_args(arguments)
     quiet()
     client = Client(

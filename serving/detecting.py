@@ -1,4 +1,4 @@
-"""Detections for any number of pictures: read ahead, asked for in batches, written in order."""
+"""Detections for any number of pictures: read ahead, detected in batches, written in order."""
 
 import os
 import sys
@@ -19,19 +19,19 @@ from serving.formats import Write
 from serving.picture_files import EncodedPicture, PictureFile, read_picture
 from serving.thresholds import ScoreThresholds
 
-# The outputs of a model for encoded pictures, one a picture.
+# Encoded pictures to a model's outputs for each.
 Ask = Callable[[Sequence[bytes]], Sequence[dict]]
 
-# Batches that a model works on at a time: one decodes while another is in the network.
+# Batches in a model at a time: one decodes while another is in the network.
 _AT_ONCE = 2
-# Below this many pictures nobody waits long enough to want to know how far it is.
+# Fewer pictures than this are done before progress matters.
 _MANY = 20
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 
 
 class Refused(DataError):
-    """A model cannot answer for these pictures; for others it might."""
+    """The model refuses these pictures; it may accept others."""
 
 
 def detect_all(
@@ -43,19 +43,19 @@ def detect_all(
     thresholds: ScoreThresholds,
     drawings: Path | None,
 ) -> list[PictureFile]:
-    """Writes the result of each picture, in their order, as soon as it is there.
+    """Writes the result of each picture, in order, as soon as it is available.
 
-    A picture that cannot be read or that the model refuses is reported on the standard error, and
-    the rest continues. Memory does not grow with the number of pictures.
+    A picture that cannot be read or that the model refuses is reported on standard error and
+    skipped. Memory does not grow with the number of pictures.
 
     Args:
-      drawings: folder of the drawings; None draws nothing.
+      drawings: folder for drawings; None draws nothing.
 
     Returns:
       The pictures that failed.
 
     Raises:
-      DataError: the model cannot be asked, or results cannot be written.
+      DataError: the model cannot be reached, or results cannot be written.
     """
 
     def read(file: PictureFile) -> EncodedPicture | DataError:
@@ -97,7 +97,7 @@ def detect_all(
         ThreadPoolExecutor(_AT_ONCE) as askers,
     ):
         pictures = zip(files, _ahead(readers, read, files, 2 * batch_size), strict=True)
-        # One more is done or on its way while the results of a batch are written.
+        # One more than in the model: the batch whose results are being written.
         answers = _ahead(askers, answer, _batches(pictures, batch_size), _AT_ONCE + 1)
         results = (result for batch in answers for result in batch)
         for done, (file, result) in enumerate(zip(files, results, strict=True), start=1):
@@ -114,7 +114,7 @@ def detect_all(
 
 
 def report_failures(failed: Sequence[PictureFile], total: int) -> int:
-    """Lists the pictures that failed on the standard error; returns the exit status."""
+    """Lists the pictures that failed on standard error; returns the exit status."""
     if not failed:
         return 0
     names = "\n".join(f"  {file.path}" for file in failed)
@@ -123,7 +123,7 @@ def report_failures(failed: Sequence[PictureFile], total: int) -> int:
 
 
 def shown_detections(outputs: dict, thresholds: ScoreThresholds) -> list[Detection]:
-    """The detections of one picture's outputs that reach their thresholds, best first."""
+    """The detections in one picture's outputs that reach their thresholds, best first."""
     return [
         detection
         for detection in detections_of(outputs, thresholds.lowest)
@@ -132,7 +132,7 @@ def shown_detections(outputs: dict, thresholds: ScoreThresholds) -> list[Detecti
 
 
 def ask_for_each(ask: Ask, pictures: Sequence[EncodedPicture]) -> list[dict | DataError]:
-    """Answers in one request; where that is refused, in one for each picture."""
+    """Asks for all pictures in one request; if that is refused, for each in its own."""
     if not pictures:
         return []
     try:
@@ -155,7 +155,7 @@ def _ahead(
     items: Iterable[_Given],
     most: int,
 ) -> Iterator[_Made]:
-    """`map` in threads and in order, at most `most` items ahead of who takes the results."""
+    """`map` on threads, in order, at most `most` items ahead of the consumer."""
     waiting: deque[Future[_Made]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""Detections of one picture as the model answers them, as a list, in words and as a drawing."""
+"""Detections in one picture: from the model's outputs to a list, words and a drawing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ class Detection:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found on one picture.
+    """What was found in one picture.
 
     `name` is unique among the pictures of a command line, `width` and `height` are pixels of the
-    upright picture, and `drawing` is None where nothing was drawn.
+    upright picture, and `drawing` is None if nothing was drawn.
     """
 
     path: Path
@@ -44,9 +44,9 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
 
     Args:
       outputs: `OUTPUTS` without the batch dimension; names as bytes or str.
-      score_threshold: detections below it are left out, and not looked at further.
+      score_threshold: detections below it are left out, unchecked.
 
-    Raises DataError where the outputs contradict each other, or are of another kind.
+    Raises DataError if the outputs contradict each other or have the wrong types.
     """
     found = []
     count, number = outputs[COUNT], 1
@@ -55,7 +55,7 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
             i = number - 1
             score = float(outputs[SCORES][i])
             if score < score_threshold:
-                continue  # before the rest is read: most detections end here
+                continue  # before the rest is read: most detections are this faint
             name = outputs[CLASS_NAMES][i]
             ymin, xmin, ymax, xmax = map(float, outputs[BOXES][i])
             found.append(
@@ -68,14 +68,14 @@ def detections_of(outputs: Mapping[str, np.ndarray], score_threshold: float) -> 
             )
     except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DataError(
-            f"num_detections is {count}, but number {number} is no class name, class, "
-            f"score and box ({error})."
+            f"num_detections is {count}, but detection {number} lacks a valid class name, class, "
+            f"score or box ({error})."
         ) from error
     return sorted(found, key=lambda detection: -detection.score)
 
 
 def save_drawing(picture: Image.Image, detections: Sequence[Detection], path: Path) -> None:
-    """Draws the detections and writes a JPEG that appears only when it is complete."""
+    """Draws the detections and writes a JPEG, which appears only when it is complete."""
     drawing = draw_detections(
         picture,
         np.array([detection.box for detection in detections]),

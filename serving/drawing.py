@@ -1,4 +1,4 @@
-"""Detections drawn on a picture: boxes, and labels that stay readable and inside the picture."""
+"""Draws detections on a picture: boxes, and labels that stay readable and inside the picture."""
 
 import io
 import math
@@ -13,18 +13,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from data.errors import DataError
 from data.palette import class_colour, text_colour
 
-# Below this many pixels on the longer side a picture has no room for text and is enlarged.
+# Pictures with a longer side below this have no room for text, so they are enlarged.
 _SMALLEST_DRAWING_PX = 300
 
 
 def open_picture(path: Path, encoded: bytes | None = None) -> Image.Image:
-    """Opens a picture as RGB and turns it upright, as its EXIF orientation says.
+    """Opens a picture as RGB, turned upright by its EXIF orientation.
 
-    `encoded` is its content where that is not to be read from the path, which then only names it.
+    With `encoded`, its content, the path only names it.
 
-    TensorFlow's decoders ignore the orientation, so a turned picture must be re-encoded before
-    a model is asked (`serving.picture_files.read_picture`). Raises DataError where there is no
-    picture.
+    TensorFlow's decoders ignore the orientation, so a rotated picture must be re-encoded before it
+    goes to a model (`serving.picture_files.read_picture`). Raises DataError if it is not a picture.
     """
     if encoded is None and not path.is_file():
         raise DataError(f"{path}: no such picture. Check the path.")
@@ -37,10 +36,10 @@ def open_picture(path: Path, encoded: bytes | None = None) -> Image.Image:
                 return Image.fromarray((np.asarray(upright) // 256).astype(np.uint8)).convert("RGB")
             return upright.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
-        # Pillow's text names the object that it read from.
+        # Pillow's message for this one only shows the repr of its source.
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{path}: not a readable picture ({reason}). Give a JPEG or PNG file that is complete."
+            f"{path}: not a readable picture ({reason}). Give a complete JPEG or PNG file."
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path}: too large to draw ({error}). Scale the picture down.") from error
@@ -56,15 +55,15 @@ def draw_detections(
     """Draws boxes with their names and scores on a copy of the picture.
 
     Args:
-      image: any size and mode; a picture with less than 300 px on its longer side is enlarged by a
-        whole factor, since text does not fit on it otherwise.
-      boxes: [num_detections, 4], `ymin, xmin, ymax, xmax` in [0, 1] of the picture.
-      class_ids: of each box, from 1: they choose its colour.
-      names: class name of each box, the same number as boxes.
-      scores: score of each box, the same number as boxes.
+      image: any size and mode; with a longer side below 300 px it is enlarged by a whole factor,
+        so that text fits.
+      boxes: [num_detections, 4], `ymin, xmin, ymax, xmax` in [0, 1].
+      class_ids: class of each box, from 1; it selects the colour.
+      names: class name of each box.
+      scores: score of each box.
 
     Returns:
-      RGB picture of the size of `image`, or a multiple of it.
+      RGB picture with the size of `image` or a multiple of it.
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     if len({len(part) for part in (boxes, class_ids, names, scores)}) > 1:
@@ -83,7 +82,7 @@ def draw_detections(
     draw = ImageDraw.Draw(canvas)
     side = math.sqrt(canvas.width * canvas.height)
     line_px = max(2, round(side / 250))  # also the space around a label's text
-    # Only without a size it is a bitmap.
+    # With a size, it is never the bitmap font.
     font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=max(12, round(side / 36))))
 
     boxes_px = [_box_px(box, canvas.size) for box in boxes]
@@ -119,7 +118,7 @@ def _place_label(
     placed: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
     """The label's area: above the box if that is free, else at the next free edge of the box."""
-    # The font's own height, so that labels are equally high with and without descenders.
+    # The font's height, so that labels are equally high with and without descenders.
     width = min(math.ceil(font.getlength(text)) + 2 * pad, size[0])
     height = min(sum(font.getmetrics()) + pad, size[1])
     tops = (box_px[1] - height, box_px[1], box_px[3], box_px[3] - height)

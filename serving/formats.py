@@ -1,4 +1,4 @@
-"""Detections as text, JSON, CSV, COCO, VOC XML or comp4 files, written picture by picture."""
+"""Writes detections as text, JSON, CSV, COCO, VOC XML or comp4 files, picture by picture."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def text_lines(file: TextIO) -> Iterator[Write]:
 
 @contextmanager
 def json_lines(file: TextIO) -> Iterator[Write]:
-    """A JSON object a picture and line, with boxes relative to the picture and in pixels."""
+    """One JSON object per picture and line, with boxes relative to the picture and in pixels."""
 
     def write(result: Prediction) -> None:
         _print(file, json_line(result))
@@ -42,7 +42,7 @@ def json_lines(file: TextIO) -> Iterator[Write]:
 
 
 def json_line(result: Prediction) -> str:
-    """One line of `json_lines`, without its end."""
+    """One line of `json_lines`, without the line break."""
     detections = [
         {
             "name": detection.name,
@@ -65,7 +65,7 @@ def json_line(result: Prediction) -> str:
 
 @contextmanager
 def csv_rows(file: TextIO) -> Iterator[Write]:
-    """A row a detection under a head; a picture without any has none."""
+    """A header and one row per detection; pictures without detections have no row."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(_CSV)
 
@@ -86,7 +86,7 @@ def csv_rows(file: TextIO) -> Iterator[Write]:
 
 @contextmanager
 def coco(file: TextIO) -> Iterator[Write]:
-    """A COCO data set whose annotations have a score; categories are the classes found."""
+    """A COCO dataset whose annotations have a score; categories are the classes found."""
     images: list[dict] = []
     categories: dict[int, str] = {}
     count = 0
@@ -130,7 +130,7 @@ def coco(file: TextIO) -> Iterator[Write]:
 
 @contextmanager
 def voc(folder: Path) -> Iterator[Write]:
-    """`NAME.xml` a picture, as VOC and labelling tools have it: whole pixels counted from 1."""
+    """`NAME.xml` for each picture, as in VOC and labelling tools: whole pixels, counted from 1."""
 
     def write(result: Prediction) -> None:
         root = ET.Element("annotation")
@@ -157,12 +157,12 @@ def comp4(folder: Path) -> Iterator[Write]:
     """The files that `metrics.detection_files` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     if next(folder.glob(file_name("*")), None):
-        raise DataError(f"{folder}: holds detections already. Name another folder, or empty it")
+        raise DataError(f"{folder}: already holds detections. Name another folder, or empty it")
     files: dict[str, TextIO] = {}
 
     def write(result: Prediction) -> None:
         if re.search(r"\s", result.name):
-            raise DataError(f"{result.path}: comp4 has no way to write a name with spaces")
+            raise DataError(f"{result.path}: comp4 cannot represent names with spaces")
         for detection in result.detections:
             line = format_line(result.name, detection.score, _box_px(detection, result))
             if detection.name not in files:
@@ -177,7 +177,7 @@ def comp4(folder: Path) -> Iterator[Write]:
             file.close()
 
 
-# What writes to a file, or to the standard output, and what needs a folder.
+# Formats that go to a file or standard output, and those that need a folder.
 TO_FILE: Mapping[str, Callable] = {
     "text": text_lines,
     "json": json_lines,
@@ -190,13 +190,13 @@ FORMATS = (*TO_FILE, *TO_FOLDER)
 
 @contextmanager
 def open_format(name: str, output: Path | None) -> Iterator[Write]:
-    """A function that writes a result, in a format of FORMATS.
+    """A function that writes a result in one of FORMATS.
 
     Args:
-      output: a file, by default the standard output; a folder for TO_FOLDER, by default `.`.
+      output: a file, by default standard output; for TO_FOLDER a folder, by default `.`.
 
     Raises:
-        DataError: it cannot be written there.
+        DataError: the output cannot be written.
     """
     try:
         if name in TO_FOLDER:
@@ -228,7 +228,7 @@ def _by_side(box: tuple[float, ...], digits: int) -> dict[str, float]:
 
 
 def _box_px(detection: Detection, result: Prediction) -> tuple[float, float, float, float]:
-    """Edges in pixels of the upright picture, from 0 to its height or width."""
+    """The box in pixels of the upright picture, from 0 to its height or width."""
     ymin, xmin, ymax, xmax = detection.box
     return (
         ymin * result.height,

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC API: Predict, metadata, status, reloading, and health checks."""
+"""TensorFlow Serving's gRPC API: Predict, metadata, status, reload, and health checks."""
 
 import contextlib
 import math
@@ -25,12 +25,12 @@ from serving.backend import Backend
 from serving.model_config import models_of
 from serving.status import StatusError, invalid
 
-_UNDER_LOAD = 8  # calls for health, status and metadata beyond those for predictions
+_UNDER_LOAD = 8  # threads for health, status and metadata calls
 
 
 def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, health.HealthServicer]:
-    """Starts serving at `host:port`, healthy at once. Raises OSError where the port is taken."""
-    # More threads than predictions may take, so that health and status are answered under load.
+    """Starts serving at `host:port`, healthy at once. Raises OSError if the port is taken."""
+    # More threads than predictions may use, so that health and status answer under load.
     most = backend.max_requests + _UNDER_LOAD
     server = grpc.server(
         ThreadPoolExecutor(most, "grpc"),
@@ -57,7 +57,7 @@ def start_grpc_server(address: str, backend: Backend) -> tuple[grpc.Server, heal
 
 @contextlib.contextmanager
 def _answering(context: grpc.ServicerContext) -> Iterator[None]:
-    """Ends the call with the code of a StatusError."""
+    """Turns a StatusError into the status of the call."""
     try:
         yield
     except StatusError as error:
@@ -99,7 +99,7 @@ class _Services(
         return response
 
     def _array(self, name: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
-        # A tensor of one value may claim any shape, and is then filled with that value.
+        # A proto with one value and a huge shape would be expanded to that shape.
         size = math.prod(dim.size for dim in proto.tensor_shape.dim)
         try:
             if size < 0 or size > self._backend.max_body_bytes:
@@ -131,7 +131,7 @@ class _Services(
                 self._backend.configure(models_of(request.config, "the request"))
             except DataError as error:
                 raise invalid(str(error)) from error
-            # Models that are new are loaded before the answer, as by TensorFlow Serving.
+            # TensorFlow Serving, too, loads new models before it answers.
             self._backend.manager.poll()
         return model_management_pb2.ReloadConfigResponse()
 
@@ -144,7 +144,7 @@ class _Services(
 
 
 def _named(spec: model_pb2.ModelSpec) -> tuple[str, int | None, str | None]:
-    """Model name, version and label that a request asks for."""
+    """The model name, version and label that a request asks for."""
     if not spec.name:
         raise invalid("the request names no model")
     number = spec.version.value if spec.HasField("version") else None

@@ -1,4 +1,4 @@
-"""HTTP connections on aiohttp: bounded time for request heads, and a graceful end."""
+"""HTTP connections on aiohttp: a time limit for request heads, and a graceful shutdown."""
 
 import asyncio
 import functools
@@ -11,14 +11,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from serving.rest import RestApi
 
-# Bytes that are not HTTP are the client's fault: they get 400, and are not logged.
+# Bytes that are not HTTP are the client's fault: they get 400 and are not logged.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 )
 
 
 class _Connection(web.RequestHandler):
-    """Answers what is not HTTP, or too long for aiohttp, as all other errors: in JSON."""
+    """Answers in JSON even if the bytes are not HTTP, or a header is too long for aiohttp."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class _Connection(web.RequestHandler):
 
 
 class HttpServer(web.Server):
-    """Hands requests to an API. A connection without a first request in time is closed."""
+    """Passes requests to an API. Closes connections whose first request does not come in time."""
 
     def __init__(self, api: RestApi, timeout_s: float, max_body_bytes: int) -> None:
         loop = asyncio.get_running_loop()
@@ -48,7 +48,7 @@ class HttpServer(web.Server):
         super().__init__(self._handle, request_factory=limited)
         self._api = api
         self._timeout_s = timeout_s
-        # aiohttp has a limit for the time between requests, but none before the first.
+        # aiohttp limits the time between requests, but not before the first.
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._in_flight = 0
         self._draining = False
@@ -59,11 +59,11 @@ class HttpServer(web.Server):
             self,
             loop=self._event_loop,
             auto_decompress=False,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp takes it, but does not say so
+            access_log=None,  # type: ignore[arg-type]  # allowed, but not annotated so
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """Closes the connection unless a request comes within the time."""
+        """Closes the connection unless a request comes in time."""
         super().connection_made(handler, transport)
         loop = asyncio.get_running_loop()
         self._awaited[handler] = loop.call_later(self._timeout_s, transport.close)
@@ -76,7 +76,7 @@ class HttpServer(web.Server):
         super().connection_lost(handler, exc)
 
     async def drain(self, timeout_s: float) -> None:
-        """Waits for requests in flight; connections close with their answers."""
+        """Waits for requests in flight; their connections close after the answer."""
         self._draining = True
         deadline = time.monotonic() + timeout_s
         while self._in_flight and time.monotonic() < deadline:

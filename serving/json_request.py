@@ -1,4 +1,4 @@
-"""Tensors from a JSON predict request, in TensorFlow Serving's row and column formats."""
+"""Reads tensors from a JSON predict request in TensorFlow Serving's row or column format."""
 
 import binascii
 import json
@@ -16,7 +16,7 @@ from serving.status import StatusError, invalid
 Inputs = dict[str, np.ndarray]
 InputTypes = Mapping[str, tf.DType]
 
-# The JSON values that a type takes, and the type they are read as: smaller integers wrap around.
+# The JSON values that a type accepts, and the type they are read as: smaller integers wrap around.
 _FLOATS: set[type] = {int, float}
 _INTEGERS: set[type] = {int}
 _BOOLEANS: set[type] = {bool}
@@ -28,19 +28,20 @@ _NUMBERS: dict[tf.DType, tuple[set[type], Any]] = {
     tf.uint64: (_INTEGERS, np.uint64),
     tf.bool: (_BOOLEANS, np.bool_),
 }
-# TensorFlow Serving takes 254; arrays in Python end earlier.
+# TensorFlow Serving allows 254, numpy 32.
 _MAX_RANK = 32
 _SHOWN_CHARACTERS = 60
 _BOM = b"\xef\xbb\xbf"
-# The escapes in a string: a pair of surrogates, half of one, any other.
+# The escapes in a string: a surrogate pair, half of one, any other.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]|(u[dD][89a-fA-F])|.)", re.DOTALL)
 
 
 def read_document(body: bytes) -> tuple[dict, str]:
-    """The JSON object of a predict request, and the name of the signature it asks for.
+    """The JSON object of a predict request, and the name of its signature.
 
-    As TensorFlow Serving's parser does, it takes NaN and Infinity, the first of equal keys, and
-    bytes that are not UTF-8 (in strings, as Python's `surrogateescape`). Raises INVALID_ARGUMENT.
+    Like TensorFlow Serving's parser, it accepts NaN, Infinity and bytes that are not UTF-8 (in
+    strings, as Python's `surrogateescape`), and keeps the first of duplicate keys. Raises
+    INVALID_ARGUMENT.
     """
     text = body.removeprefix(_BOM).decode("utf-8", "surrogateescape")
     try:
@@ -49,7 +50,7 @@ def read_document(body: bytes) -> tuple[dict, str]:
         raise invalid("the body is nested too deeply (about 1000 levels at most)") from error
     except ValueError as error:
         raise invalid(f"the body is not JSON: {error}") from error
-    # It would become a byte that was never sent.
+    # A lone surrogate would be encoded as a byte that was never sent.
     if any(escape[1] for escape in _ESCAPE.finditer(text)):
         raise invalid("the body is not JSON: an escape is half of a surrogate pair")
     if not isinstance(document, dict):
@@ -61,13 +62,13 @@ def read_document(body: bytes) -> tuple[dict, str]:
 
 
 def read_inputs(document: dict, types: InputTypes) -> tuple[Inputs, bool]:
-    """The inputs in a predict request, and whether they, and so the answer, are in row format.
+    """The inputs of a predict request, and whether it, and so the answer, is in row format.
 
     Args:
       document: from `read_document`.
       types: names and types of the signature's inputs.
 
-    Raises INVALID_ARGUMENT; UNIMPLEMENTED for a column of a type that JSON has no values for.
+    Raises INVALID_ARGUMENT; UNIMPLEMENTED for a column whose type JSON cannot express.
     """
     if not types:
         raise invalid("the signature has no inputs")
@@ -76,7 +77,7 @@ def read_inputs(document: dict, types: InputTypes) -> tuple[Inputs, bool]:
     if "instances" in document:
         instances = document["instances"]
         if not isinstance(instances, list) or not instances:
-            raise invalid(f"instances must be a list with values, found {_shown(instances)}")
+            raise invalid(f"instances must be a non-empty list, found {_shown(instances)}")
         return _rows(instances, types), True
     if "inputs" in document:
         return _columns(document["inputs"], types), False
@@ -104,7 +105,7 @@ def _rows(instances: list, types: InputTypes) -> Inputs:
             kinds = "an object" if named else "a value or a list"
             raise invalid(f"instance {number} must be {kinds}, as the first is: {_shown(row)}")
         if named and row.keys() != types.keys():
-            names = f"the inputs {_names(row)}, but the model needs {_names(types)}"
+            names = f"inputs {_names(row)}, but the model needs {_names(types)}"
             raise invalid(f"instance {number} has {names}")
     if not named:
         columns = {next(iter(types)): instances}
@@ -113,12 +114,12 @@ def _rows(instances: list, types: InputTypes) -> Inputs:
     try:
         return {name: _tensor(name, column, types[name]) for name, column in columns.items()}
     except StatusError as error:
-        # In rows, TensorFlow Serving has one code for all faults.
+        # For rows, TensorFlow Serving has one code for all errors.
         raise invalid(error.message) from error
 
 
 def _tensor(name: str, value: Any, dtype: tf.DType) -> np.ndarray:
-    """The tensor of an evenly nested list of fitting values."""
+    """The tensor in an evenly nested list of values that fit the type."""
     shape = _shape(name, value)
     values = [value]
     for size in shape:
@@ -156,7 +157,7 @@ def _shape(name: str, value: Any) -> list[int]:
 
 
 def _refuse(name: str, value: Any, dtype: tf.DType, shape: list[int]) -> NoReturn:
-    """Raises for a value that is not of the type."""
+    """Raises for a value that does not fit the type."""
     if isinstance(value, list):
         raise _uneven(name, shape)
     if dtype not in _NUMBERS and not isinstance(value, dict):
@@ -165,7 +166,7 @@ def _refuse(name: str, value: Any, dtype: tf.DType, shape: list[int]) -> NoRetur
 
 
 def _uneven(name: str, shape: list[int]) -> StatusError:
-    return invalid(f"{name}: the lists in it differ in length or depth (the first have {shape})")
+    return invalid(f"{name}: its lists differ in length or depth (the first are {shape})")
 
 
 def _string(name: str, value: Any) -> bytes:
@@ -179,7 +180,7 @@ def _string(name: str, value: Any) -> bytes:
 
 
 def _base64(text: str) -> bytes | None:
-    """Decodes base64: white space skipped, padding (dots, too) optional; None if it is not."""
+    """Decodes base64 with optional white space and padding (or dots); None if it is invalid."""
     packed = b"".join(text.encode("utf-8", "surrogateescape").split())
     digits = packed.rstrip(b"=.")
     missing = -len(digits) % 4
@@ -189,7 +190,7 @@ def _base64(text: str) -> bytes | None:
         decoded = binascii.a2b_base64(digits + b"=" * missing)
     except binascii.Error:
         return None
-    # What is not in the alphabet is passed over, and leaves fewer bytes.
+    # Characters outside the alphabet are skipped, which leaves fewer bytes.
     return decoded if len(decoded) == len(digits) * 3 // 4 else None
 
 

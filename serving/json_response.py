@@ -1,4 +1,4 @@
-"""The JSON answer to a predict request, in TensorFlow Serving's row and column formats."""
+"""Writes the JSON answer to a predict request in TensorFlow Serving's row or column format."""
 
 import json
 from base64 import b64encode
@@ -14,9 +14,9 @@ _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def write_response(outputs: Mapping[str, np.ndarray], row_format: bool) -> bytes:
-    """The JSON answer: `{"predictions": [...]}` a row each, or `{"outputs": ...}` a column each.
+    """The JSON answer: `{"predictions": [...]}` by row, or `{"outputs": ...}` by column.
 
-    Raises INVALID_ARGUMENT where the outputs have no rows, or a type that JSON has no values for.
+    Raises INVALID_ARGUMENT if the outputs have no rows, or a type that JSON cannot express.
     """
     if not outputs:
         raise invalid("the signature has no outputs")
@@ -42,11 +42,11 @@ def _only_or_all(values: dict) -> object:
 
 
 def _writable(name: str, array: np.ndarray) -> np.ndarray | list:
-    """An array, or lists of its items, that orjson writes as TensorFlow Serving would."""
+    """An array, or nested lists, that orjson writes as TensorFlow Serving would."""
     kind = array.dtype.name
     values: list[object]
     if kind in _PLAIN or (kind in ("float32", "float64") and np.isfinite(array).all()):
-        return np.ascontiguousarray(array).reshape(array.shape)[()]  # a scalar, if without shape
+        return np.ascontiguousarray(array).reshape(array.shape)[()]  # a scalar if it has no shape
     if kind in ("float32", "float64"):
         texts = map(str, array.ravel())
         values = [orjson.Fragment(_SPECIAL.get(text, text)) for text in texts]
@@ -62,7 +62,7 @@ def _writable(name: str, array: np.ndarray) -> np.ndarray | list:
 
 
 def _text(value: bytes) -> str | orjson.Fragment:
-    """The string; bytes that are not UTF-8 go out as they are."""
+    """The string; bytes that are not UTF-8 are sent unchanged."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""Loads and unloads versions of models, as their folders and the configuration change.
+"""Loads and unloads versions of models as their folders and the configuration change.
 
-A version is loaded before an older one is unloaded. A version that fails to load leaves the older
-one in service; it is retried after the retry interval, or at once when its files change.
+A new version is loaded before the old one is unloaded. If it fails to load, the old one stays in
+service; it is retried after the retry interval, or at once when its files change.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ END = "END"
 
 @dataclass
 class Version:
-    """One version of a model: its state, and the error that it last failed to load with, if any."""
+    """One version of a model: its state, and the error of its last failed load, if any."""
 
     version: int
     folder: Path
@@ -48,11 +48,11 @@ class _Model:
     config: ModelConfig | None = None  # None: no longer served
     versions: dict[int, Version] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
-    problem: str = ""  # with its folder
+    problem: str = ""  # with its base folder
 
 
 class ModelManager:
-    """Loaded models. All methods may be called by any thread."""
+    """Loaded models. All methods are thread-safe."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class ModelManager:
     def configure(self, models: Iterable[ModelConfig]) -> None:
         """Serves these models from the next poll on; labels change at once.
 
-        Raises FAILED_PRECONDITION, and changes nothing, where a label would move to a version that
-        is not in service. That is TensorFlow Serving's rule (server_core.cc of 2.16.1,
-        `UpdateModelVersionLabelMap`, with --allow_version_labels_for_unavailable_models): there,
-        too, a label that is new may name any version.
+        Raises FAILED_PRECONDITION and changes nothing if a label would move to a version that is
+        not in service. A new label may name any version. Both are TensorFlow Serving's rules
+        (server_core.cc of 2.16.1, `UpdateModelVersionLabelMap`, with
+        --allow_version_labels_for_unavailable_models).
         """
         configs = {config.name: config for config in models}
         with self._lock:
@@ -88,7 +88,7 @@ class ModelManager:
                 model.labels = dict(model.config.labels) if model.config else {}
 
     def poll(self) -> None:
-        """Compares folders with what is loaded, and loads and unloads accordingly."""
+        """Loads and unloads versions as the folders now demand."""
         with self._polling:
             self._poll()
 
@@ -119,7 +119,7 @@ class ModelManager:
                 )
 
     def ready(self) -> bool:
-        """Whether each model has a version in service; StatusError where one never will."""
+        """Whether every model has a version in service; StatusError if one never will."""
         unserved = self._unserved()
         for config, model in unserved:
             for version in model.versions.values():
@@ -132,7 +132,7 @@ class ModelManager:
         return not unserved
 
     def waiting(self) -> str:
-        """The models without a version in service, and where their versions are looked for."""
+        """The models without a version in service, and their folders."""
         return ", ".join(
             f"{config.name} in {config.base_path}{' (no such folder)' if model.problem else ''}"
             for config, model in self._unserved()
@@ -149,7 +149,7 @@ class ModelManager:
     def use(
         self, name: str, number: int | None = None, label: str | None = None
     ) -> Iterator[tuple[int, Servable]]:
-        """Lends a loaded version, the highest if none is named; it stays loaded meanwhile."""
+        """Lends a loaded version, by default the highest; it stays loaded meanwhile."""
         with self._lock:
             model = self._models.get(name) or _Model()
             if label is not None:
@@ -176,18 +176,18 @@ class ModelManager:
                 version.users -= 1
 
     def statuses(self, name: str, number: int | None = None) -> list[Version]:
-        """All versions ever seen of a model as they are now, newest first, or the one named."""
+        """Copies of all versions ever seen of a model, newest first, or of the one named."""
         with self._lock:
             versions = self._models[name].versions if name in self._models else {}
             if number is not None and number not in versions:
                 raise StatusError("NOT_FOUND", f"model {name} has no version {number}")
             if not versions:
-                raise StatusError("NOT_FOUND", f"there is no model {name}, or no version of it")
+                raise StatusError("NOT_FOUND", f"no model {name}, or no version of it")
             numbers = sorted(versions, reverse=True) if number is None else [number]
             return [replace(versions[number]) for number in numbers]
 
     def _folders(self, config: ModelConfig, model: _Model) -> dict[int, Path] | None:
-        """The version folders; None where they cannot be read, and all stays as it is."""
+        """The version folders; None if they cannot be read."""
         try:
             folders, problem = version_folders(config.base_path), ""
         except (DataError, OSError) as error:
@@ -214,7 +214,7 @@ class ModelManager:
             servable = self._load(version.folder)
         except StatusError as error:
             with self._lock:
-                # Without the traceback, whose frames would keep what was loaded in memory.
+                # Without the traceback, whose frames keep the loaded model in memory.
                 version.error = StatusError(error.code, error.message)
                 version.attempts += 1
                 version.next_attempt = time.monotonic() + self._retry_interval_s
@@ -224,7 +224,7 @@ class ModelManager:
                 version.servable, version.error, version.state = servable, None, AVAILABLE
 
     def _retire(self, version: Version, replaced: bool) -> None:
-        """Unloads a version that is not wanted, once others serve and nobody uses it."""
+        """Unloads an unwanted version once others serve and nobody uses it."""
         with self._lock:
             if version.state == AVAILABLE and replaced:
                 version.state = UNLOADING

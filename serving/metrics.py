@@ -1,11 +1,11 @@
-"""The server's metrics under TensorFlow Serving's names, in Prometheus' text format."""
+"""The server's metrics, with TensorFlow Serving's names, in Prometheus' text format."""
 
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-# Microseconds, from 10 in steps of 1.8, as TensorFlow Serving has them.
+# TensorFlow Serving's: microseconds, from 10, each 1.8 times the last.
 _BUCKETS = [10 * 1.8**i for i in range(33)]
 _LIMITS = [*(f"{limit:g}" for limit in _BUCKETS), "+Inf"]
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
@@ -20,7 +20,7 @@ class _Histogram:
 
 
 class Metrics:
-    """Counters and histograms that several threads add to, by name and by labels."""
+    """Counters and histograms by name and labels; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ class Metrics:
         )
 
     def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
-        """Counts a request: api as `predict`, entrypoint REST or GRPC, status as `OK`."""
+        """Counts a request: api such as `predict`, entrypoint REST or GRPC, status such as `OK`."""
         self._count("serving:request_count", 1, model_name=model, status=status)
         labels = {"model_name": model, "API": api, "entrypoint": entrypoint}
         self._observe("serving:request_latency", seconds, **labels)
@@ -41,13 +41,13 @@ class Metrics:
         self._observe("serving:runtime_latency", seconds, **labels)
 
     def load(self, path: str, succeeded: bool, seconds: float) -> None:
-        """Counts an attempt to load a version's folder."""
+        """Counts an attempt to load a version folder."""
         status = "success" if succeeded else "fail"
         self._count("cc:saved_model:load_attempt_count", 1, model_path=path, status=status)
         self._count("cc:saved_model:load_latency", round(seconds * 1e6), model_path=path)
 
     def page(self) -> str:
-        """All metrics as Prometheus scrapes them."""
+        """All metrics, as Prometheus scrapes them."""
         lines = []
         with self._lock:
             for name, counters in sorted(self._counters.items()):

@@ -1,4 +1,4 @@
-"""Which models and versions to serve: the command line's one model, or a `models.config`."""
+"""Which models and versions to serve: one model from the command line, or a `models.config`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from data.saved_model import SAVED_MODEL_FILE
 
 _DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 _LOG_TYPE = "tfrecord"
-# The package of TensorFlow Serving's protos leaves this one out.
+# Missing from the package with TensorFlow Serving's protos.
 _MONITORING_PROTO = """
   name: "serving/monitoring_config.proto" package: "serving" syntax: "proto3"
   message_type {
@@ -37,7 +37,7 @@ _Message = TypeVar("_Message", bound=Message)
 
 @dataclass(frozen=True)
 class LogConfig:
-    """A log of requests: where its files go, and which share of the requests goes into it."""
+    """A log of requests: the prefix of its files, and the share of requests logged."""
 
     prefix: Path
     sampling_rate: float
@@ -45,7 +45,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One model: its name, the folder of its versions, which to serve, their labels, its log."""
+    """A model: name, folder of its versions, which of them to serve, labels, request log."""
 
     name: str
     base_path: Path
@@ -60,14 +60,14 @@ def latest(count: int = 1) -> Policy:
 
 
 def read_config(path: Path) -> model_server_config_pb2.ModelServerConfig:
-    """Reads a `models.config` as it is; raises DataError where it is not one."""
+    """Reads a `models.config`; raises DataError if it is not one."""
     return _read(path, model_server_config_pb2.ModelServerConfig())
 
 
 def write_config(path: Path, config: model_server_config_pb2.ModelServerConfig) -> None:
-    """Writes a `models.config`; a server that reads it meanwhile gets the old or the new one.
+    """Writes a `models.config` atomically.
 
-    Of the comments in the old one, those before the first entry are kept.
+    Of the old file's comments, those before the first entry are kept.
     """
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     comments = takewhile(lambda line: line.startswith("#") or not line.strip(), lines)
@@ -77,20 +77,20 @@ def write_config(path: Path, config: model_server_config_pb2.ModelServerConfig) 
 
 
 def read_models(path: Path) -> list[ModelConfig]:
-    """The models that a `models.config` names; raises DataError where one cannot be served."""
+    """The models in a `models.config`; raises DataError if one cannot be served."""
     return models_of(read_config(path), str(path))
 
 
 def models_of(config: model_server_config_pb2.ModelServerConfig, source: str) -> list[ModelConfig]:
-    """The models of a configuration from `source`; raises DataError where one cannot be served."""
+    """The models of a configuration from `source`; raises DataError if one cannot be served."""
     models = []
     for model in config.model_config_list.config:
         if not model.name or not model.base_path:
-            raise DataError(f"{source}: a config without name or base_path. Give it both.")
+            raise DataError(f"{source}: a config without name or base_path. It needs both.")
         if model.model_platform not in ("", "tensorflow"):
             raise DataError(
-                f"{source}: {model.name}: model_platform is {model.model_platform!r}, only "
-                '"tensorflow" can be served. Change it.'
+                f"{source}: {model.name}: model_platform is {model.model_platform!r}, but only "
+                '"tensorflow" can be served.'
             )
         base_path, policy = Path(model.base_path), _policy(model.model_version_policy)
         check_base_path(base_path, f"{source}: {model.name}")
@@ -104,17 +104,16 @@ def models_of(config: model_server_config_pb2.ModelServerConfig, source: str) ->
 
 
 def check_base_path(base_path: Path, source: str) -> None:
-    """Raises DataError where a base path is a version instead of the folder of all versions."""
+    """Raises DataError if a base path is a version instead of the folder of all versions."""
     if (base_path / SAVED_MODEL_FILE).is_file():
         raise DataError(
-            f"{source}: {base_path} is one version of a model (it has a {SAVED_MODEL_FILE}). "
-            f"Did you give the version's folder? Give the folder of all versions: "
-            f"{base_path.parent}"
+            f"{source}: {base_path} is a single version (it has a {SAVED_MODEL_FILE}). "
+            f"Give the folder of all versions: {base_path.parent}"
         )
 
 
 def read_metrics_path(path: Path) -> str | None:
-    """The URL path of the metrics from a `monitoring.config`; None where they are not enabled."""
+    """The URL path of the metrics from a `monitoring.config`; None if they are not enabled."""
     file = text_format.Parse(_MONITORING_PROTO, descriptor_pb2.FileDescriptorProto())
     message = message_factory.GetMessages([file])["serving.MonitoringConfig"]()
     config = _read(path, message).prometheus_config

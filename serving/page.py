@@ -1,4 +1,4 @@
-"""The page for a browser: `page.html` with what the server knows filled in."""
+"""The page for browsers: `page.html` with models and colours filled in."""
 
 import json
 from collections.abc import Sequence

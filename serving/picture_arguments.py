@@ -1,4 +1,4 @@
-"""The arguments that `serving.predict` and `serving.client` share, and what is done with them."""
+"""The arguments that `serving.predict` and `serving.client` share, and what they do."""
 
 import argparse
 import os
@@ -11,17 +11,17 @@ from serving.formats import FORMATS, open_format
 from serving.picture_files import find_pictures
 from serving.thresholds import DEFAULT, ScoreThresholds, parse_thresholds
 
-# A folder of their own, so that drawings do not mix with pictures.
+# A separate folder, so that drawings do not mix with pictures.
 _DRAWINGS = Path("detections")
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser, batch_help: str) -> None:
-    """Adds the pictures and what is written of them."""
+    """Adds the pictures, and what to write about them."""
     parser.add_argument(
         "images",
         nargs="*",
         metavar="PICTURE",
-        help="files, folders (with all below them) and patterns as 'photos/**/*.jpg'",
+        help="files, folders (searched recursively) and patterns such as 'photos/**/*.jpg'",
     )
     parser.add_argument(
         "--list",
@@ -29,14 +29,14 @@ def add_picture_arguments(parser: argparse.ArgumentParser, batch_help: str) -> N
         default=[],
         type=Path,
         metavar="FILE",
-        help="a text file with the path of a picture a line; repeatable",
+        help="a text file with one picture's path per line; repeatable",
     )
     parser.add_argument(
         "--format",
         choices=FORMATS,
         default="text",
-        help="text, json (a line a picture), csv, coco, voc (XML for labelling tools) or comp4 "
-        "(what voc_map reads) (default: %(default)s)",
+        help="text, json (one line per picture), csv, coco, voc (XML for labelling tools) or comp4 "
+        "(for ssd voc-map) (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
@@ -51,7 +51,7 @@ def add_picture_arguments(parser: argparse.ArgumentParser, batch_help: str) -> N
         type=Path,
         default=_DRAWINGS,
         metavar="DIR",
-        help="folder of the drawings (default: %(default)s)",
+        help="folder for drawings (default: %(default)s)",
     )
     drawing.add_argument(
         "--no-draw", dest="draw", action="store_const", const=None, help="draw nothing"
@@ -59,9 +59,9 @@ def add_picture_arguments(parser: argparse.ArgumentParser, batch_help: str) -> N
     parser.add_argument(
         "--score-threshold",
         metavar="SCORE",
-        help="show detections from this score on: 0.3 for all classes, cat:0.4,dog:0.2 for some, "
+        help="lowest score of the detections shown: 0.3 for all classes, cat:0.4,dog:0.2 for some, "
         f"or report for what the model's report recommends (default: {DEFAULT}; 0 with comp4, "
-        "whose score needs all)",
+        "since average precision needs all)",
     )
     parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help=batch_help)
 
@@ -74,10 +74,10 @@ def thresholds_of(options: argparse.Namespace, model: Path | None = None) -> Sco
 
 
 def detect(options: argparse.Namespace, ask: Ask, thresholds: ScoreThresholds) -> int:
-    """Detects on all pictures, writes and draws as the arguments say; returns the exit status.
+    """Detects, writes and draws as the arguments say; returns the exit status.
 
     Raises:
-      DataError: the arguments name no pictures, the model cannot be asked, or results cannot be
+      DataError: the arguments name no pictures, the model cannot be reached, or results cannot be
         written.
     """
     files = find_pictures(options.images, options.list)
@@ -94,7 +94,7 @@ def detect(options: argparse.Namespace, ask: Ask, thresholds: ScoreThresholds) -
                 drawings=options.draw,
             )
     except BrokenPipeError:
-        # Who reads, `head` for one, has seen enough. Python would try once more when it ends.
+        # The reader (`head`, say) has seen enough. Python would flush once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return report_failures(failed, len(files))

@@ -1,4 +1,4 @@
-"""The pictures that a command line names, ready for a model."""
+"""The pictures named on a command line, ready for a model."""
 
 import glob
 import io
@@ -13,13 +13,13 @@ from data.errors import DataError
 from serving.drawing import open_picture
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-# What a model decodes itself.
+# Formats that a model decodes.
 _DECODED = ("JPEG", "PNG")
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture and the name, without a suffix and unique in its list, of what is made of it."""
+    """A picture, and a unique name without a suffix for the files made from it."""
 
     path: Path
     name: str
@@ -27,7 +27,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """A picture as a model gets it: encoded and upright, `width` and `height` in pixels."""
+    """A picture as the model gets it: encoded and upright, `width` and `height` in pixels."""
 
     file: PictureFile
     encoded: bytes
@@ -36,10 +36,10 @@ class EncodedPicture:
 
 
 def find_pictures(arguments: Sequence[str], lists: Sequence[Path] = ()) -> list[PictureFile]:
-    """Files, folders (with all pictures below them), patterns, and lists with a path a line.
+    """Finds pictures by files, folders (recursively), patterns, and lists with one path per line.
 
     Raises:
-        DataError: an argument names nothing.
+        DataError: an argument matches nothing.
     """
     found: dict[Path, str] = {}
     for argument in [*arguments, *_listed(lists)]:
@@ -49,7 +49,7 @@ def find_pictures(arguments: Sequence[str], lists: Sequence[Path] = ()) -> list[
 
 
 def read_picture(file: PictureFile) -> EncodedPicture:
-    """Reads a picture, and turns and re-encodes it where a model would see it otherwise.
+    """Reads a picture; re-encodes it if it is rotated or in a format that models do not decode.
 
     Raises:
         DataError: it is missing, broken or too large.
@@ -58,10 +58,10 @@ def read_picture(file: PictureFile) -> EncodedPicture:
 
 
 def prepare_picture(file: PictureFile, encoded: bytes) -> EncodedPicture:
-    """As `read_picture`, for content that has been read already."""
+    """Like `read_picture`, for content that has already been read."""
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            # PngImageFile's own decodes the whole picture.
+            # PngImageFile.getexif decodes the whole picture.
             turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) != 1
             known = image.format in _DECODED
             width, height = image.size
@@ -88,13 +88,13 @@ def _listed(lists: Iterable[Path]) -> Iterator[str]:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"{path}: cannot be read ({error}). Give a text file with a path a line"
+                f"{path}: cannot be read ({error}). Give a text file with one path per line"
             ) from error
         yield from (line.strip() for line in text.splitlines() if line.strip())
 
 
 def _pictures_of(argument: str) -> Iterator[tuple[Path, str]]:
-    """Paths and the names they have below what was given."""
+    """Paths, and their names relative to the argument."""
     path = Path(argument)
     if path.is_dir():
         inside = sorted(
@@ -111,13 +111,13 @@ def _pictures_of(argument: str) -> Iterator[tuple[Path, str]]:
     else:
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute ones too)
         if not matches:
-            raise DataError(f"{argument}: no file fits this pattern")
+            raise DataError(f"{argument}: no file matches this pattern")
         for match in matches:
             yield from _pictures_of(glob.escape(match) if not Path(match).exists() else match)
 
 
 def _unique(found: dict[Path, str]) -> list[str]:
-    """A name for each picture: as short as it can be without meaning another one too."""
+    """A name for each picture, as short as it can be and still unique."""
     names = [str(Path(name).with_suffix("")) for name in found.values()]
     # a.jpg and a.png, then pictures of the same name in different folders.
     for longer in (list(found.values()), [str(path.resolve())[1:] for path in found]):

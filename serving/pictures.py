@@ -1,4 +1,4 @@
-"""How many pixels the encoded pictures in a request have, from their headers alone."""
+"""Counts the pixels of the encoded pictures in a request, from their headers alone."""
 
 from collections.abc import Iterable, Iterator
 from io import BytesIO
@@ -10,13 +10,13 @@ from PIL import Image
 
 from serving.status import invalid
 
-# Of all pictures in a request, and of all requests that run: each is decoded to 3 bytes a pixel.
+# Per request, and for all running requests together: decoding takes 3 bytes per pixel.
 MAX_PIXELS = 100_000_000
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 
 
 def count_pixels(arrays: Iterable[np.ndarray]) -> int:
-    """Pixels of all encoded pictures in the inputs of a request, also in `tf.Example`s.
+    """Pixels of all encoded pictures in a request's inputs, including those in `tf.Example`s.
 
     Raises INVALID_ARGUMENT above `MAX_PIXELS`.
     """
@@ -24,14 +24,14 @@ def count_pixels(arrays: Iterable[np.ndarray]) -> int:
     total = sum(_pixels(picture) for value in values for picture in _encoded(value))
     if total > MAX_PIXELS:
         raise invalid(
-            f"the pictures have {total} pixels, a request may have {MAX_PIXELS}: "
+            f"the pictures have {total} pixels, but a request may have {MAX_PIXELS}: "
             "send fewer or smaller ones"
         )
     return total
 
 
 def _encoded(value: bytes) -> Iterator[bytes]:
-    """What may be an encoded picture: the value itself, or those in it if it is a `tf.Example`."""
+    """Possible encoded pictures: the value itself, or those in it if it is a `tf.Example`."""
     if value.startswith(_STARTS):
         yield value
         return
@@ -44,11 +44,11 @@ def _encoded(value: bytes) -> Iterator[bytes]:
 
 
 def _pixels(picture: bytes) -> int:
-    """Width times height by the header; 0 where there is none that Pillow can read."""
+    """Width times height by the header; 0 if Pillow cannot read it."""
     try:
         with Image.open(BytesIO(picture)) as opened:
             return opened.width * opened.height
     except Image.DecompressionBombError as error:
         raise invalid(f"picture refused: {error}") from error
     except (OSError, SyntaxError, ValueError):
-        return 0  # TensorFlow's own decoder has the say, and the better message.
+        return 0  # left to TensorFlow's decoder, which has the better message

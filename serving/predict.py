@@ -28,7 +28,7 @@ from serving.version_folders import newest_version
 
 
 class SavedModelDetector:
-    """A SavedModel that answers for pictures, loaded from a version folder or its base folder."""
+    """A detector loaded from a version folder, or from the newest version in a base folder."""
 
     def __init__(self, model: Path) -> None:
         import tensorflow as tf
@@ -52,9 +52,9 @@ class SavedModelDetector:
         self._signature = signature
 
     def detect(self, pictures: Sequence[bytes]) -> list[dict[str, np.ndarray]]:
-        """The outputs for encoded pictures, one dict of OUTPUTS a picture, without a batch axis.
+        """One dict of OUTPUTS for each encoded picture, without a batch axis.
 
-        Raises Refused where TensorFlow cannot decode one of them.
+        Raises Refused if TensorFlow cannot decode one of them.
         """
         import tensorflow as tf
 
@@ -69,8 +69,8 @@ class SavedModelDetector:
         return [{name: array[i] for name, array in arrays.items()} for i in range(len(pictures))]
 
 
-# Shown on the standard error; all of them are in the output.
-_MOST_FAILURES = 10
+# Failures shown on standard error; the output lists all of them.
+_SHOWN_FAILURES = 10
 
 
 def _first_line(error: Exception) -> str:
@@ -84,7 +84,7 @@ def main(arguments: Arguments = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_picture_arguments(parser, "pictures that go through the model at a time (default: 8)")
+    add_picture_arguments(parser, "pictures per batch (default: %(default)s)")
     parser.add_argument(
         "--model", type=Path, required=True, help="a version folder, or the folder of all versions"
     )
@@ -92,22 +92,22 @@ def main(arguments: Arguments = None) -> int:
     many.add_argument(
         "--beam",
         choices=PRESETS,
-        help="where Beam works: direct (in this process), multiprocess (a process a CPU core), or "
-        "on a cluster; Beam's options follow after -- (docs/beam.md). Writes JSON lines to several "
-        "files in the folder --output",
+        help="where Beam runs: direct (in this process), multiprocess (a process per CPU core), or "
+        "on a cluster; Beam's own options follow -- (docs/beam.md). Writes JSON lines to files in "
+        "the folder --output",
     )
     many.add_argument(
         "--records",
         action="append",
         default=[],
         metavar="TFRECORDS",
-        help="pictures in TFRecords: files, folders and patterns; repeatable; with --beam",
+        help="TFRecords with pictures: files, folders and patterns; repeatable; needs --beam",
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     words, beam_options = _split(sys.argv[1:] if arguments is None else list(arguments))
     options = parser.parse_args(words)
     if options.records and not options.beam:
-        parser.error("--records goes with --beam, as in --beam direct")
+        parser.error("--records needs --beam, as in --beam direct")
     if options.beam:
         if not options.output:
             parser.error("--beam needs --output, a new folder")
@@ -123,7 +123,7 @@ def main(arguments: Arguments = None) -> int:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """The command's own words, and with --beam those after `--`."""
+    """The command's own words, and Beam's options: with --beam, the words after `--`."""
     end = words.index("--") if "--" in words else len(words)
     if any(word.partition("=")[0] == "--beam" for word in words[:end]):
         return words[:end], words[end + 1 :]
@@ -164,9 +164,9 @@ def _predict_on_beam(
     print(
         f"wrote {options.output}: {counted(written.pictures, 'picture')} in "
         f"{counted(written.shards, 'file')}, {seconds:.1f} s, "
-        f"{written.pictures / seconds:.1f} pictures/s with start-up"
+        f"{written.pictures / seconds:.1f} pictures/s including start-up"
     )
-    for failure in written.failures[:_MOST_FAILURES]:
+    for failure in written.failures[:_SHOWN_FAILURES]:
         print(f"error: {failure.error}", file=sys.stderr)
     if written.failures:
         print(f"{len(written.failures):,} failed: see {options.output / FAILURES}", file=sys.stderr)

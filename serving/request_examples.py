@@ -1,9 +1,9 @@
-"""Turns logged requests into records as the pipeline reads them, with detections as objects.
+"""Turns logged requests into the pipeline's records, with detections as objects.
 
     ssd request-examples LOG.tfrecord... --output DIR
 
-StatisticsGen and TensorFlow Data Validation then compare what is asked in production with what the
-model was trained on.
+StatisticsGen and TensorFlow Data Validation can then compare production requests with the training
+data.
 """
 
 import argparse
@@ -36,7 +36,12 @@ def main(arguments: Arguments = None) -> None:
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--score", type=float, default=0.5, help="of detections that are objects")
+    parser.add_argument(
+        "--score",
+        type=float,
+        default=0.5,
+        help="lowest score of a detection that becomes an object",
+    )
     options = parser.parse_args(arguments)
     quiet()
     try:
@@ -51,12 +56,12 @@ def main(arguments: Arguments = None) -> None:
 def convert(logs: list[Path], output: Path, score: float) -> tuple[int, list[str]]:
     """Writes `serving-00000.tfrecord` with an Example for each logged picture.
 
-    Objects are the detections whose score is at least `score`. Pictures that were not sent encoded
+    Detections with a score of at least `score` become objects. Pictures that were not sent encoded
     are left out.
 
     Returns:
-      The number of pictures, and what was skipped because it is damaged: files from the damage on
-      (a server that was killed leaves the last record unfinished), and pictures.
+      The number of pictures, and what was skipped as damaged: pictures, and files from the damage
+      on (a killed server leaves its last record unfinished).
 
     Raises:
       DataError: no log has a picture, or `output` exists.

@@ -1,8 +1,8 @@
-"""A sample of the requests and their answers, as TFRecords of TensorFlow Serving's PredictionLog.
+"""Logs a sample of requests and answers as TFRecords of TensorFlow Serving's PredictionLog.
 
-A model asks for it with the `logging_config` of its entry in `models.config`. Files are whole when
-they end in `.tfrecord`: the one being written has `.partial` behind it until it is full or ten
-minutes old. One whose process was killed is finished by the next.
+The `logging_config` of a model in `models.config` turns it on. A file ending in `.tfrecord` is
+complete; the one being written ends in `.partial` until it is full or ten minutes old. Files left
+by a killed process are finished by the next one.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from serving.servable import Arrays
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"
-# A file ends after so many bytes or seconds, and the oldest go: 1 GiB a model at most.
+# Limits of a file, and of files kept: at most 1 GiB for each model.
 _FILE_BYTES = 64 * 2**20
 _FILE_SECONDS = 600.0
 _FILES = 16
 
 
 class RequestLogs:
-    """The logs of the models that have one. `add` may be called from several threads at once."""
+    """The logs of all models that have one. `add` is thread-safe."""
 
     def __init__(self, models: Iterable[ModelConfig]) -> None:
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class RequestLogs:
     def add(
         self, model: str, version: int, signature: str, inputs: Arrays, outputs: Arrays
     ) -> None:
-        """Logs a request that was answered, if chance will have it. Never fails."""
+        """Logs an answered request if it falls into the sample. Never fails."""
         log = self._logs.get(model)
         if log is None or random.random() >= log.config.sampling_rate:
             return
@@ -73,7 +73,7 @@ class RequestLogs:
                 log.write(record.SerializeToString())
 
     def finish_due(self) -> None:
-        """Finishes files whose time is over. To be called now and then."""
+        """Finishes files that are old enough; to be called regularly."""
         with self._lock:
             for log in self._logs.values():
                 log.finish(only_due=True)
@@ -91,16 +91,16 @@ class _RequestLog:
         self._writer: tf.io.TFRecordWriter | None = None
         self._lock: BinaryIO | None = None
         self._failing = False
-        # Not those of a model whose prefix begins with this one.
+        # Does not match the files of a model whose prefix merely begins with this one.
         name = rf"{re.escape(config.prefix.name)}-\d{{19}}-\d+\.tfrecord"
         self._whole, self._unfinished = (re.compile(name + end) for end in ("", _PARTIAL))
 
     def write(self, record: bytes) -> None:
-        """Adds a record; says once if that fails, and then leaves no half-written file."""
+        """Adds a record. A failure is logged once and leaves no half-written file."""
         try:
             writer = self._open() if self._writer is None else self._writer
             writer.write(record)
-            # What is written is there even if the process is killed.
+            # So that a killed process loses nothing.
             writer.flush()
             self._bytes += len(record)
             if self._bytes > _FILE_BYTES:
@@ -110,7 +110,7 @@ class _RequestLog:
             self._fail(error)
 
     def finish(self, only_due: bool = False) -> None:
-        """Gives the file its name, and removes the oldest; `only_due`: if its time is over."""
+        """Gives the file its final name and removes the oldest; `only_due`: if it is old enough."""
         if self._writer is None or (only_due and time.monotonic() < self._end):
             return
         try:
@@ -123,7 +123,7 @@ class _RequestLog:
         self._adopt()
         self._path = Path(f"{self.config.prefix}-{time.time_ns()}-{os.getpid()}.tfrecord")
         self._partial = Path(f"{self._path}{_PARTIAL}")
-        # Held while the file is written: one that nobody holds was left by a process that died.
+        # Locked while it is written: an unlocked one was left by a process that died.
         self._lock = self._partial.open("ab")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._writer = tf.io.TFRecordWriter(str(self._partial))
@@ -142,7 +142,7 @@ class _RequestLog:
             file.unlink(missing_ok=True)
 
     def _adopt(self) -> None:
-        """Finishes what processes that were killed have left."""
+        """Finishes the files of killed processes."""
         for file in self._files(self._unfinished):
             with contextlib.suppress(OSError), file.open("rb") as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,11 +152,11 @@ class _RequestLog:
                     file.unlink()
 
     def _files(self, names: re.Pattern) -> list[Path]:
-        """The model's own files of a kind, the oldest first."""
+        """The model's files of a kind, oldest first."""
         return sorted(f for f in self.config.prefix.parent.iterdir() if names.fullmatch(f.name))
 
     def _fail(self, error: Exception) -> None:
-        # Requests are answered all the same. The next one tries again, and says no more.
+        # Requests are answered all the same. The next one tries again, silently.
         if not self._failing:
             _LOG.error("%s: requests are not logged: %s", self.config.prefix, error)
         self._failing = True

@@ -23,7 +23,7 @@ from serving.thresholds import ScoreThresholds, recommended
 Model = tuple[str, int | None, str | None]  # name, version, label
 
 _FLAGS = re.IGNORECASE | re.ASCII
-# A URI; the group is what is behind scheme and host.
+# A URI; the group is the part after scheme and host.
 _URI = re.compile(
     r"(?:[a-z][a-z\d+.-]*:)?(?://[^/?#]*)?((?:[\w.~!$&'()*+,;=:@/?#-]|%[\da-f]{2})*)", _FLAGS
 )
@@ -32,8 +32,8 @@ _PATHS = {
     "GET": rf"/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<what>metadata))?",
     "POST": rf"/v1/models/(?P<name>[^/:]+){_VERSION}:(?P<what>classify|regress|predict)",
 }
-# What the page wants to know beyond TensorFlow Serving's API, outside its paths.
-_OF_PAGE = re.compile(r"/page/models/(?P<name>[^/]+)/versions/(?P<number>\d{1,18})")
+# For the page only, outside the paths of TensorFlow Serving's API.
+_PAGE_THRESHOLDS = re.compile(r"/page/models/(?P<name>[^/]+)/versions/(?P<number>\d{1,18})")
 _ORIGIN = re.compile("https?://")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -52,7 +52,7 @@ class RestApi:
         self._headers = _CORS if cors else {}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """The answer to one request, whatever it is."""
+        """The answer to any request."""
         if request.method in ("TRACE", "CONNECT"):
             return self._error(501, f"{request.method} is not supported")
         uri = _URI.fullmatch(request.raw_path)
@@ -61,11 +61,11 @@ class RestApi:
         path = uri[1] or "/"
         if path == self._metrics_path:
             return web.Response(text=self._backend.metrics.page())
-        # Only a browser asks for HTML: for all others / is as unknown as to TensorFlow Serving.
+        # Only browsers ask for HTML: others get 404 for /, as from TensorFlow Serving.
         if path == "/" and self._page and "text/html" in request.headers.get("Accept", ""):
             page = fill_page(self._backend.manager.model_names)
             return web.Response(text=page, content_type="text/html")
-        if self._page and request.method == "GET" and (version := _OF_PAGE.fullmatch(path)):
+        if self._page and request.method == "GET" and (version := _PAGE_THRESHOLDS.fullmatch(path)):
             return await self._thresholds(unquote(version["name"]), int(version["number"]))
         if not path.lower().startswith("/v1/"):
             return self._error(404, _unknown(request.method, path))
@@ -78,13 +78,13 @@ class RestApi:
             return self._error(error.http_status, error.message)
 
     async def _thresholds(self, model: str, version: int) -> web.Response:
-        """What a version's report recommends; without a report the default for all classes."""
+        """The thresholds that a version's report recommends; without a report, the default."""
         try:
             folder = self._backend.manager.statuses(model, version)[0].folder
             found = await asyncio.to_thread(recommended, folder)
         except StatusError as error:
             return self._error(error.http_status, error.message)
-        except DataError:  # Not every model comes from this pipeline.
+        except DataError:  # not every model comes from this pipeline
             found = ScoreThresholds()
         return self._response(200, _json(dataclasses.asdict(found)))
 
@@ -93,7 +93,7 @@ class RestApi:
         if match:
             name, number, label, what = match.group("name", "number", "label", "what")
             if number and (len(number) > 19 or int(number) >= 2**63):
-                raise invalid("")  # Answered without a body, as TensorFlow Serving does.
+                raise invalid("")  # TensorFlow Serving answers without a body
             name, label = (unquote(part or "") for part in (name, label))
             model = name, int(number) if number else None, label or None
             if what == "predict":
@@ -108,10 +108,10 @@ class RestApi:
 
     def _about(self, model: Model, what: str | None) -> bytes:
         if not model[0]:
-            raise invalid("the request names no model: ask for /v1/models/NAME")
+            raise invalid("no model named: ask for /v1/models/NAME")
         if what == "metadata":
             answer = _all_fields(self._backend.metadata(*model))
-            del answer["metadata"]["signature_def"]["@type"]  # of a packed message
+            del answer["metadata"]["signature_def"]["@type"]  # json_format adds it
             return _json(answer)
         return _json(_all_fields(self._backend.status(*model[:2])))
 
@@ -163,7 +163,7 @@ class RestApi:
         if compressed:
             body = _decompress(body, self._backend.max_body_bytes)
             claim.add_bytes(len(body))
-        # Only then the model: a body that is not JSON is reported before a model that is not there.
+        # Parsed first, so that a body that is not JSON is reported before an unknown model.
         document, signature = read_document(body)
         with self._backend.manager.use(*model) as (number, servable):
             inputs, row_format = read_inputs(document, servable.input_types(signature))
@@ -183,7 +183,7 @@ class RestApi:
 
 
 def _decompress(body: bytes, limit: int) -> bytes:
-    """Gunzips; what is not one gzip member counts as an empty body, as in TensorFlow Serving."""
+    """Gunzips; anything but one gzip member is an empty body, as in TensorFlow Serving."""
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         plain = stream.decompress(body, limit)
@@ -195,7 +195,7 @@ def _decompress(body: bytes, limit: int) -> bytes:
 
 
 def _too_large(what: str) -> StatusError:
-    return StatusError("RESOURCE_EXHAUSTED", f"the body has {what}", 413)
+    return StatusError("RESOURCE_EXHAUSTED", f"the body is {what}", 413)
 
 
 def _unknown(method: str, path: str) -> str:
@@ -204,8 +204,8 @@ def _unknown(method: str, path: str) -> str:
 
 
 def _all_fields(message: Message) -> dict:
-    """A message as JSON, with the fields that are not set, under the names of its proto."""
-    # By place: protobuf 5 has renamed the option that shows fields which are not set.
+    """A message as JSON, including unset fields, with the names in its proto."""
+    # Positional: protobuf 5 renamed the option that includes unset fields.
     return json_format.MessageToDict(message, True, True)
 
 

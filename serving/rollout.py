@@ -1,11 +1,10 @@
 """Moves the labels of a `models.config` in steps that TensorFlow Serving accepts.
 
 TensorFlow Serving updates labels before it loads versions (server_core.cc of 2.16.1: `ReloadConfig`
-calls `UpdateModelVersionLabelMap` first). A configuration that moves a label to a version that is
-not AVAILABLE is refused as a whole, at every poll, so the version it asks for is never loaded. A
-label therefore moves in two states of the file: in the first, the version is served besides the
-others and labels stay; in the second, the label names it. Between them the servers must say that
-they have it.
+calls `UpdateModelVersionLabelMap` first). It rejects a configuration that moves a label to a
+version that is not AVAILABLE, at every poll, so that version would never be loaded. A label
+therefore moves in two edits of the file: the first adds the version to those served and leaves
+labels alone; once the servers report it AVAILABLE, the second moves the label.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,25 +17,25 @@ from serving.model_config import read_config, write_config
 from serving.version_folders import complete_versions
 from serving.versions import STABLE
 
-# Whether all servers have a version in service; it may wait for that, and raises DataError where
-# one never will. The second argument: the file has just changed, and servers may not know yet.
+# Whether all servers have a version in service; may wait for that. Raises DataError if one never
+# will. The second argument says that the file has just changed, so servers may not know yet.
 InService = Callable[[int, bool], bool]
 
 
 def promote(
     base: Path, config: Path, model: str, version: int, label: str, in_service: InService
 ) -> bool:
-    """Points a label of the model at a version; what the label leaves stays served if it is lower.
+    """Points a label at a version; the label's previous version stays served if it is lower.
 
-    Where the version is not in service, only the first step is taken. Where asking for that raises
-    anything, the file is as before.
+    If the version is not in service yet, only the first edit is made. If `in_service` raises, the
+    file is restored.
 
     Returns:
       Whether the label names the version now.
 
     Raises:
-      DataError: the version is not complete, the model not in the config, or other labels would
-        take the place of what is served before there is a stable version.
+      DataError: the version is incomplete, the model is not in the config, or there is no stable
+        label yet and the version would be the only one served.
     """
     complete = complete_versions(base)
     if version not in complete:
@@ -49,7 +48,7 @@ def promote(
     if label != STABLE and STABLE not in entry.version_labels:
         raise DataError(
             f"{config}: model {model} has no label {STABLE}, so only {label} would be served. "
-            f"First promote the version that clients get now to {STABLE}."
+            f"First promote the version that clients get today to {STABLE}."
         )
     before = read_config(config)
     served = _served(entry, complete)
@@ -73,10 +72,9 @@ def promote(
 
 
 def rollback(base: Path, config: Path, model: str, label: str, in_service: InService) -> int:
-    """Points a label at the version served before, else the next lower one; returns it.
+    """Points a label at the version served before, else at the next lower one; returns it.
 
-    Where there is no label yet, the newest version is served and is the one to leave. `in_service`
-    is as in `promote`.
+    Without labels, it rolls back from the newest version served. For `in_service` see `promote`.
     """
     entry = _entry(read_config(config), config, model)
     complete = complete_versions(base)
@@ -97,7 +95,7 @@ def rollback(base: Path, config: Path, model: str, label: str, in_service: InSer
 
 
 def serve_latest(config: Path, model: str) -> None:
-    """Lets the newest version be served, as it is before the first promotion; drops the labels."""
+    """Drops the labels and serves the newest version, as before the first promotion."""
     server = read_config(config)
     entry = _entry(server, config, model)
     entry.version_labels.clear()
@@ -106,7 +104,7 @@ def serve_latest(config: Path, model: str) -> None:
 
 
 def labels_and_served(base: Path, config: Path, model: str) -> tuple[dict[str, int], list[int]]:
-    """The model's labels in a `models.config`, and the versions that it has servers serve."""
+    """The model's labels in a `models.config`, and the versions that it tells servers to serve."""
     entry = _entry(read_config(config), config, model)
     return dict(entry.version_labels), _served(entry, complete_versions(base))
 

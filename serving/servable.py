@@ -1,7 +1,7 @@
-"""A SavedModel in memory, run through a TensorFlow session as TensorFlow Serving runs it.
+"""A SavedModel in memory, run in a TensorFlow session as TensorFlow Serving does.
 
-A session, unlike the functions of `tf.saved_model.load`, does not hold inputs against the declared
-shapes, and fails with the same status.
+Unlike the functions of `tf.saved_model.load`, a session does not check inputs against the declared
+shapes, and it fails with the same status as TensorFlow Serving.
 """
 
 import gc
@@ -23,10 +23,10 @@ _CALLING_THREAD = -1  # in RunOptions.inter_op_thread_pool
 
 
 class Servable:
-    """One loaded version of a model. `run` may be called from several threads at once."""
+    """One loaded version of a model. `run` is thread-safe."""
 
     def __init__(self, folder: Path, warm_up: bool = True) -> None:
-        """Loads the model and answers its warm-up requests; raises StatusError if either fails."""
+        """Loads the model and runs its warm-up requests; raises StatusError if either fails."""
         if not (folder / SAVED_MODEL_FILE).is_file():
             raise StatusError(
                 "NOT_FOUND",
@@ -61,7 +61,7 @@ class Servable:
             raise
 
     def input_types(self, signature_name: str) -> dict[str, tf.DType]:
-        """The inputs of a signature ("" for the default one) by name, and their types."""
+        """The types of a signature's inputs, by name ("" for the default signature)."""
         name = signature_name or DEFAULT_SIGNATURE
         if name not in self._input_types:
             raise invalid(self._no_signature(name))
@@ -73,12 +73,12 @@ class Servable:
         """Runs a signature ("" for the default one).
 
         Args:
-          inputs: all inputs of the signature by name.
-          outputs: the outputs wanted; all if empty.
-          busy: other calls keep the cores at work. One operation then runs after the other on the
-            calling thread, where TensorFlow would else spread them over threads of its own.
+          inputs: all inputs of the signature, by name.
+          outputs: names of the wanted outputs; all if empty.
+          busy: other calls keep the cores busy, so operations run one after the other on the
+            calling thread instead of on TensorFlow's thread pool.
 
-        Raises StatusError for inputs that do not fit, and for what fails inside the model.
+        Raises StatusError for inputs that do not fit and for failures inside the model.
         """
         name = signature_name or DEFAULT_SIGNATURE
         if name not in self._input_types:
@@ -94,9 +94,9 @@ class Servable:
         except tf.errors.OpError as error:
             raise _failed(error) from error
         except UnicodeDecodeError as error:
-            # The message quotes an input that is not text, and TensorFlow fails to show it.
+            # The message quotes an input that is not UTF-8, and TensorFlow fails to decode it.
             raise invalid(error.object.decode("utf-8", "backslashreplace")) from error
-        # numpy's own type for one string would drop zeros at its end.
+        # As numpy's bytes type, a string would lose its trailing zeros.
         return {
             key: np.asarray(result, object if isinstance(result, bytes) else None)
             for key, result in zip(wanted, results, strict=True)
@@ -110,7 +110,7 @@ class Servable:
         self._calls.clear()
         self._session.close()
         self._session = None
-        gc.collect()  # A graph refers to itself, and would stay until Python happens to collect.
+        gc.collect()  # a graph refers to itself, and would stay until the next collection
 
     def _call(self, name: str, wanted: list[str], busy: bool) -> Callable:
         key = (busy, name, *wanted)
@@ -122,7 +122,7 @@ class Servable:
             )
             if busy:
                 options.run_options.inter_op_thread_pool = _CALLING_THREAD
-            # Session.run would hold the inputs against the declared shapes; this does not.
+            # Session.run would check the inputs against the declared shapes.
             self._calls[key] = self._session._make_callable_from_options(options)
         return self._calls[key]
 
@@ -146,7 +146,7 @@ def _wanted_outputs(known: list[str], outputs: Sequence[str]) -> list[str]:
         if name not in known:
             raise invalid(f"the signature has no output {name}, only {', '.join(known)}")
         if list(outputs).count(name) > 1:
-            raise invalid(f"output {name} is asked for twice")
+            raise invalid(f"output {name} is requested twice")
     return list(outputs) or known
 
 

@@ -1,8 +1,8 @@
-"""Serves SavedModels over REST and gRPC as TensorFlow Serving does, where that is not installed.
+"""Serves SavedModels over REST and gRPC like TensorFlow Serving, where that is not installed.
 
 ssd serve --model_name ssd --model_base_path DIR --rest_api_port 8501
 
-The flags are TensorFlow Serving's own; those without an effect here are accepted with a warning.
+The flags are TensorFlow Serving's; those that have no effect here are accepted with a warning.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from serving.status import StatusError
 if TYPE_CHECKING:
     from serving.servable import Servable
 
-# TensorFlow Serving's exit status where a model cannot be loaded at start.
+# TensorFlow Serving's exit status when a model fails to load at startup.
 _NO_MODEL = 255
-# Flags of TensorFlow Serving that change neither what is served nor where.
+# TensorFlow Serving's flags that are accepted and ignored.
 _NO_EFFECT = (
     "batching_parameters_file",
     "enable_batching",
@@ -50,25 +50,28 @@ _NO_EFFECT = (
 
 
 def parse_flags(arguments: Arguments) -> argparse.Namespace:
-    """The command line; an unknown flag ends the program."""
+    """Parses the command line; exits on an unknown flag."""
     parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     flag = parser.add_argument
-    flag("--model_name", default="default", help="name of the one model")
-    flag("--model_base_path", type=Path, help="folder of its versions")
-    flag("--model_config_file", type=Path, help="models.config, instead of the one model")
+    flag("--model_name", default="default", help="name of a single model")
+    flag("--model_base_path", type=Path, help="folder with its versions")
+    flag("--model_config_file", type=Path, help="models.config, instead of a single model")
     flag("--model_config_file_poll_wait_seconds", type=float, default=0, help="0: read it once")
     flag("--rest_api_port", type=int, default=0, help="0: no REST")
-    flag("--port", type=int, default=0, help="for gRPC; 0: none")
+    flag("--port", type=int, default=0, help="0: no gRPC")
     flag(
-        "--rest_api_num_threads", type=int, default=4 * (os.cpu_count() or 1), help="runs at a time"
+        "--rest_api_num_threads",
+        type=int,
+        default=4 * (os.cpu_count() or 1),
+        help="concurrent runs",
     )
     flag("--rest_api_timeout_in_ms", type=int, default=30_000)
     flag("--rest_api_enable_cors_support", **_SWITCH)
-    flag("--monitoring_config_file", type=Path, help="turns the Prometheus metrics on")
+    flag("--monitoring_config_file", type=Path, help="enables Prometheus metrics")
     flag("--file_system_poll_wait_seconds", type=float, default=1)
     flag("--max_num_load_retries", type=int, default=5)
     flag("--load_retry_interval_micros", type=int, default=60_000_000)
@@ -76,15 +79,15 @@ def parse_flags(arguments: Arguments) -> argparse.Namespace:
     flag(
         "--allow_version_labels_for_unavailable_models",
         **_SWITCH,
-        help="always on: a label that is new may name a version that is not loaded yet",
+        help="always on: a new label may name a version that is not loaded yet",
     )
     for name in _NO_EFFECT:
         flag(f"--{name}", nargs="?", const=True, help=argparse.SUPPRESS)
     own = parser.add_argument_group("options that TensorFlow Serving lacks").add_argument
     own("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all)")
     own("--max_body_bytes", type=int, default=32 * 2**20, help="larger requests get 413")
-    own("--max_requests", type=int, default=64, help="more waiting or running get 503")
-    own("--drain_seconds", type=float, default=20, help="for requests in flight, after SIGTERM")
+    own("--max_requests", type=int, default=64, help="queued or running; the rest get 503")
+    own("--drain_seconds", type=float, default=20, help="wait for requests in flight at SIGTERM")
     own("--enable_page", **{**_SWITCH, "default": True}, help="the page at / for browsers")
     own("--verbose", action="store_true", help="show what the libraries log")
     flags = parser.parse_args(arguments)
@@ -114,10 +117,10 @@ _SWITCH: dict[str, Any] = {
 
 
 class Server:
-    """The models and the ports of one process."""
+    """The models and ports of a server process."""
 
     def __init__(self, flags: argparse.Namespace) -> None:
-        # TensorFlow is imported here, when the flags are known to be right.
+        # TensorFlow takes seconds to import: only once the flags are valid.
         from serving.backend import Backend
         from serving.manager import ModelManager
         from serving.metrics import Metrics
@@ -152,7 +155,7 @@ class Server:
         self._stopping = threading.Event()
 
     def load_models(self) -> None:
-        """Returns when each model has a version in service; StatusError where one never will."""
+        """Waits until every model has a version in service; StatusError if one never will."""
         manager = self._backend.manager
         manager.poll()
         waiting = None
@@ -164,7 +167,7 @@ class Server:
             manager.poll()
 
     async def serve(self) -> None:
-        """Serves until SIGTERM or SIGINT, and then finishes what was begun."""
+        """Serves until SIGTERM or SIGINT, then finishes the requests in flight."""
         from aiohttp import web
 
         from serving.http_server import HttpServer
@@ -216,7 +219,7 @@ class Server:
             self._backend.logs.finish_due()
 
     def _reload(self) -> str | None:
-        """Applies the configuration file; what is wrong with it, where it is refused."""
+        """Applies the configuration file; returns the reason if it is refused."""
         try:
             self._backend.configure(self._read_models())
         except (DataError, StatusError) as error:
@@ -246,7 +249,7 @@ def main(arguments: Arguments = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         server = Server(flags)
-        # What TensorFlow's import made stays: collecting after an unload need not look at it.
+        # TensorFlow's own objects live forever: spare the collection after each unload.
         gc.freeze()
         server.load_models()
         asyncio.run(server.serve())
@@ -259,7 +262,7 @@ def main(arguments: Arguments = None) -> int:
 
 
 def run(arguments: Arguments = None) -> NoReturn:
-    """`main` as a process: a model that outlives the drain time does not keep it alive."""
+    """Runs `main` and exits, even if a model is still running after the drain time."""
     status = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()

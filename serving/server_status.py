@@ -1,4 +1,4 @@
-"""Which versions a model server has in service, by its REST API: ours or TensorFlow Serving's."""
+"""Asks a model server, ours or TensorFlow Serving, which versions it has in service."""
 
 import http.client
 import json
@@ -13,30 +13,30 @@ from data.errors import DataError
 _AVAILABLE = "AVAILABLE"
 _ASK_EVERY_S = 1.0
 _TIMEOUT_S = 10.0
-# A version that the server is about to unload may still look available for a moment.
+# A version about to be unloaded may still look available, so one such answer is not enough.
 _SETTLED = 3
 
 
 def available_versions(url: str, model: str) -> set[int]:
-    """The versions of a model that a server has in service; DataError where it cannot be asked."""
+    """The versions of a model that a server has in service; DataError if it cannot be reached."""
     return {version for version, (state, _) in _states(url, model).items() if state == _AVAILABLE}
 
 
 def wait_until_available(
     urls: Sequence[str], model: str, version: int, changed: bool, timeout_s: float
 ) -> None:
-    """Returns when every server has the version in service.
+    """Waits until every server has the version in service.
 
     Args:
-      changed: the servers' configuration has changed a moment ago: they must say so several times.
+      changed: the servers' configuration has just changed: one answer is then not enough.
 
-    Raises DataError where a server cannot load it, cannot be asked, or is not there in time.
+    Raises DataError if a server fails to load the version, cannot be reached or takes too long.
     """
     deadline = time.monotonic() + timeout_s
     for url in urls:
         seen = 0
         while True:
-            state, problem = _states(url, model).get(version, ("not known to the server yet", ""))
+            state, problem = _states(url, model).get(version, ("unknown to the server", ""))
             seen = seen + 1 if state == _AVAILABLE else 0
             if seen >= (_SETTLED if changed else 1):
                 break
@@ -47,7 +47,7 @@ def wait_until_available(
                 raise DataError(
                     f"{url}: version {version} of {model} is not in service after {timeout_s:g} s "
                     f"(state: {state}{why}). Does the server read this models.config, with "
-                    "--model_config_file_poll_wait_seconds? Give more --timeout if it is slow."
+                    "--model_config_file_poll_wait_seconds? Raise --timeout if it is slow."
                 )
             time.sleep(_ASK_EVERY_S)
 

@@ -1,6 +1,6 @@
-"""The errors a server answers, by their canonical code, and what HTTP makes of them."""
+"""The errors of a server: canonical codes, and their HTTP status."""
 
-# As TensorFlow Serving maps them; all other codes are 500.
+# TensorFlow Serving's mapping; all other codes are 500.
 _HTTP_STATUS = {
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -19,9 +19,9 @@ _HTTP_STATUS = {
 
 
 class StatusError(Exception):
-    """An answer other than OK: a canonical code (as `NOT_FOUND`) and a message.
+    """An answer other than OK: a canonical code such as `NOT_FOUND`, and a message.
 
-    `http_status` is the code's own unless HTTP has a better one.
+    `http_status` overrides the code's own where HTTP has a better one.
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
@@ -32,5 +32,5 @@ class StatusError(Exception):
 
 
 def invalid(message: str) -> StatusError:
-    """The error for a request that cannot be answered as it is."""
+    """The error for an invalid request."""
     return StatusError("INVALID_ARGUMENT", message)

@@ -1,4 +1,4 @@
-"""The score from which a detection is shown: one for all classes, or one for each."""
+"""Score thresholds of the detections shown: one for all classes, or one per class."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from data.errors import DataError
 
 DEFAULT = 0.5
 REPORT = "report"
-# The facts of the model card, which the pusher puts beside the model.
+# The model card's facts, pushed with the model.
 _FACTS = "assets.extra/facts.json"
 
 
@@ -23,7 +23,7 @@ class ScoreThresholds:
 
     @property
     def lowest(self) -> float:
-        """The score below which no detection of any class is shown."""
+        """No detection of any class is shown below this score."""
         return min([self.default, *self.by_class.values()])
 
     def keeps(self, name: str, score: float) -> bool:
@@ -35,17 +35,17 @@ def parse_thresholds(text: str, model: Path | None = None) -> ScoreThresholds:
     """`0.3` for all, `RBC:0.49,WBC:0.1` for some (0.5 for the rest), or `report`.
 
     Args:
-      model: folder of a pushed version, whose report's recommendations `report` takes;
-        `report:DIR` names another.
+      model: folder of the pushed version whose recommendations `report` uses; `report:DIR` names
+        another.
 
     Raises:
-        DataError: it is none of these, or the model carries no recommendations.
+        DataError: none of these, or the model has no recommendations.
     """
     if text == REPORT or text.startswith(f"{REPORT}:"):
         folder = Path(text[len(REPORT) + 1 :]) if ":" in text else model
         if folder is None:
             raise DataError(
-                "--score-threshold report: a server does not tell what the report recommends. "
+                "--score-threshold report: a server does not give its report's recommendations. "
                 "Name the pushed model: --score-threshold report:OUTPUT/serving/ssd/VERSION"
             )
         return recommended(folder)
@@ -61,7 +61,7 @@ def parse_thresholds(text: str, model: Path | None = None) -> ScoreThresholds:
 
 
 def recommended(folder: Path) -> ScoreThresholds:
-    """The thresholds that the evaluation of a pushed model recommends; DataError without any."""
+    """The thresholds that a pushed model's evaluation recommends; DataError without any."""
     path = folder / _FACTS
     try:
         classes = json.loads(path.read_text(encoding="utf-8"))["evaluation"]["classes"]

@@ -11,8 +11,8 @@ _HIGHEST = 2**63 - 1
 def version_folders(base: Path) -> dict[int, Path]:
     """The version folders in a model's base folder by number, ascending.
 
-    Names that are not numbers are not versions (a push under a temporary name, for one). Raises
-    DataError where the base folder is missing.
+    Other names are ignored (a push in progress has a temporary one). Raises DataError if the base
+    folder is missing.
     """
     if not base.is_dir():
         raise DataError(f"{base}: no such folder. Give the folder that models are pushed to.")
@@ -21,22 +21,22 @@ def version_folders(base: Path) -> dict[int, Path]:
 
 
 def complete_versions(base: Path) -> list[int]:
-    """The versions that have a SavedModel, ascending."""
+    """The versions with a SavedModel, ascending."""
     folders = version_folders(base)
     return [number for number, folder in folders.items() if (folder / SAVED_MODEL_FILE).is_file()]
 
 
 def newest_version(folder: Path) -> Path:
-    """The folder itself if it is a SavedModel, else its highest version that is one.
+    """The folder itself if it is a SavedModel, else its highest complete version.
 
-    Raises DataError where there is no model.
+    Raises DataError if it holds no model.
     """
     if (folder / SAVED_MODEL_FILE).is_file():
         return folder
     complete = complete_versions(folder)
     if not complete:
         raise DataError(
-            f"{folder}: no model in it ({SAVED_MODEL_FILE}, or numbered folders that hold one). "
+            f"{folder}: no model here (no {SAVED_MODEL_FILE}, and no numbered folder with one). "
             "Give the folder a pipeline pushed to."
         )
     return version_folders(folder)[complete[-1]]

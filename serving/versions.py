@@ -1,4 +1,4 @@
-"""Versions of a model: `BASE/<number>/saved_model.pb`, the highest is the newest.
+"""Lists, promotes, rolls back and deletes the versions of a model, BASE/<number>/.
 
 ssd versions BASE
 ssd versions BASE rollback --config models.config --url URL
@@ -8,19 +8,20 @@ ssd versions BASE latest --config models.config
 ssd versions BASE keep 3 --config models.config
 
 list (the default) shows the versions. rollback moves the label stable one
-version back, promote to the version named. latest drops the labels and serves
-the newest again. keep deletes all but the newest, and those served.
+version back; promote moves it to the given version. latest drops the labels
+and serves the newest version again. keep deletes all but the newest versions
+and those served.
 
 Servers must poll models.config (--model_config_file_poll_wait_seconds). A label
-moves when the servers at --url (give it once for each) have the new version in
-service. Without --url the first call has them load it; repeat it with --loaded
-when all have it.
+moves once the servers at --url (repeat it for each) have the new version in
+service. Without --url the first call only makes them load it; repeat the call
+with --loaded once all of them have.
 
 A request without a label gets the highest version served. Promoting keeps the
-version before, so rolling back is immediate; rolling back drops the version
-above. A canary above stable also gets the requests without a label. From the
-first promotion or rollback on, new pushes wait for a promotion, until `latest`
-drops the labels.
+previous version loaded, so rolling back is immediate; rolling back drops the
+higher version. A canary above stable also gets the requests without a label.
+After the first promotion or rollback, new pushes are not served until they are
+promoted, or until `latest` drops the labels.
 """
 
 import argparse
@@ -44,7 +45,7 @@ _NOT_DONE = 1  # exit status
 def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
     """Deletes all but the newest `count` versions and those served; returns the deleted.
 
-    A version loses its number before its files go: no server sees half of it.
+    A version is renamed before its files are deleted, so that no server sees half of it.
     """
     folders = version_folders(base)
     doomed = [number for number in list(folders)[:-count] if number not in served]
@@ -55,9 +56,9 @@ def keep(base: Path, count: int, served: Collection[int]) -> list[int]:
 
 
 def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> list[str]:
-    """A heading, and a line for each version, newest first; empty without a version.
+    """A heading and a line per version, newest first; empty without versions.
 
-    The data is the number of training pictures and the start of their fingerprint.
+    The data column is the number of training pictures and the start of their fingerprint.
     """
     lines = []
     verdicts: dict[bool | None, str] = {True: "yes", False: "no"}
@@ -82,7 +83,7 @@ def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> 
 
 
 def _read(file: Path) -> dict:
-    """A JSON file of the model's; empty where it has none."""
+    """One of the model's JSON files; empty if it is missing."""
     try:
         return json.loads(file.read_text())
     except FileNotFoundError:
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("number", nargs="?", type=int, help="the version, or how many to keep")
     parser.add_argument("--config", type=Path, help="models.config that holds the labels")
-    parser.add_argument("--model", help="name of the model in it (default: BASE's last part)")
+    parser.add_argument("--model", help="the model's name in it (default: the name of BASE)")
     parser.add_argument("--label", default=STABLE, help="(default: %(default)s)")
     parser.add_argument(
         "--url", action="append", default=[], help="REST API of a server, http://HOST:8501"
@@ -129,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @as_command
 def main(arguments: Arguments = None) -> int:
-    """The command line; returns the exit status."""
+    """Runs the command line; returns the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.action in ("promote", "keep") and (args.number is None or args.number < 1):
@@ -163,17 +164,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _move(args: argparse.Namespace) -> int:
-    """Promotes, rolls back, or serves the newest."""
+    """Promotes, rolls back, or returns to the newest version."""
     from serving.rollout import labels_and_served, promote, rollback, serve_latest
     from serving.server_status import available_versions, wait_until_available
 
     base, config, model, label = args.base, args.config, args.model, args.label
     if args.action == "latest":
         serve_latest(config, model)
-        print(f"{model}: the newest version is served, without labels")
+        print(f"{model}: labels dropped, the newest version is served")
         return 0
     for url in args.url:
-        available_versions(url, model)  # Fails before anything changes.
+        available_versions(url, model)  # fails before anything changes
 
     def in_service(version: int, changed: bool) -> bool:
         if args.url:
@@ -189,26 +190,26 @@ def _move(args: argparse.Namespace) -> int:
         version = rollback(base, config, model, label, in_service)
     labels, served = labels_and_served(base, config, model)
     if labels.get(label) != version:
-        now = f"still names {labels[label]}" if label in labels else "names no version yet"
+        now = f"is still version {labels[label]}" if label in labels else "is not set yet"
         print(
             f"{model}: servers that read {config} now load version {version};\n"
             f"{label} {now}.\n"
             f"When all of them have version {version} in service, run\n\n"
             f"  ssd versions {base} promote {version} \\\n"
             f"    --label {label} --config {config} --model {model} --loaded\n\n"
-            "or let --url http://HOST:8501 wait for that."
+            "or wait for that with --url http://HOST:8501."
         )
         return _NOT_DONE
     print(f"{model}: {label} is version {version}")
     highest = max(served)
     if highest != labels[STABLE]:
         names = ", ".join(sorted(name for name, number in labels.items() if number == highest))
-        print(f"requests without a label get version {highest}, which {names} names")
+        print(f"requests without a label get version {highest} ({names})")
     return 0
 
 
 def _needs_config(args: argparse.Namespace) -> str:
-    """Why labels cannot move without a models.config, and how to get one."""
+    """The message: why labels cannot move without a models.config, and how to get one."""
     number = f" {args.number}" if args.action == "promote" else ""
     return f"""{args.action} needs --config, the models.config that the servers read.
 A server started with --model_base_path always serves the newest version.

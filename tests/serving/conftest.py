@@ -1,5 +1,5 @@
-"""A tiny model with the signatures and outputs of an exported detector; its answers depend on
-the picture: each pure colour (red, green, blue) is one object with the box of its pixels."""
+"""A tiny model with the signatures and outputs of an exported detector: each pure colour (red,
+green, blue) in a picture is one object, with the box around its pixels."""
 
 import contextlib
 import http.client
@@ -29,7 +29,7 @@ def rgb_of(name) -> tuple[int, int, int]:
 
 
 def _detect(image):
-    """Detections of one uint8 [h, w, 3] picture; the score is the share of the box filled."""
+    """Detections in one uint8 [h, w, 3] picture; the score is the filled share of the box."""
     strong = image > 160
     only = [
         strong[..., c] & ~strong[..., (c + 1) % 3] & ~strong[..., (c + 2) % 3] for c in range(3)
@@ -103,7 +103,7 @@ def save_blob_model(folder) -> None:
 
 @pytest.fixture(scope="session")
 def blob_model(tmp_path_factory):
-    """Base folder of the tiny detector, with the versions 3 and 20 in it and what is no version."""
+    """Base folder of the tiny detector, with versions 3 and 20 and another folder."""
     base = tmp_path_factory.mktemp("models") / "blobs"
     for version in ("3", "20"):
         save_blob_model(base / version)
@@ -123,7 +123,7 @@ def blob_picture(size=(200, 100), blobs=()) -> Image.Image:
 
 @pytest.fixture
 def picture(tmp_path):
-    """Path of a PNG with a red and a blue object at known places."""
+    """Path of a PNG with a red and a blue object at known positions."""
     path = tmp_path / "blobs.png"
     blobs = [("red", (0.1, 0.05, 0.5, 0.3)), ("blue", (0.3, 0.5, 0.9, 0.95))]
     blob_picture(blobs=blobs).save(path)
@@ -131,7 +131,7 @@ def picture(tmp_path):
 
 
 def _save_adder(folder, amount: int) -> None:
-    """Saves a model that adds a number to x: the answer tells which version gave it."""
+    """Saves a model that adds a number to x, so that the answer identifies the version."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
     def serving_default(x):
@@ -143,7 +143,7 @@ def _save_adder(folder, amount: int) -> None:
 
 
 def _save_sleeper(folder) -> None:
-    """Saves a model that takes as many seconds to answer as its input x says."""
+    """Saves a model that takes x seconds to answer."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float64, "x")])
     def serving_default(x):
@@ -198,7 +198,7 @@ class RunningServer:
         return json.loads(self.request("POST", path, json.dumps(body))[2])
 
     def stop(self) -> int:
-        """Sends SIGTERM; the exit status."""
+        """Sends SIGTERM; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
@@ -214,7 +214,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory):
-    """Starts servers with the flags given, and returns when they are ready (or do not wait)."""
+    """Starts servers with the given flags and, by default, waits until they are ready."""
     processes = []
 
     def start(*flags, wait: bool = True) -> RunningServer:

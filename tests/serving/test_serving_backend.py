@@ -1,4 +1,4 @@
-"""How the server runs models when there are several requests at once."""
+"""Running a model for several requests at once."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ _CORES = len(os.sched_getaffinity(0))
 
 
 class _Model:
-    """Answers when as many requests run as it waits for; remembers which found the cores busy."""
+    """Answers once `together` requests run; remembers which of them found the cores busy."""
 
     def __init__(self, together: int):
         self.found: list[bool] = []
@@ -36,7 +36,7 @@ def backend():
     return Backend(None, Metrics(), RequestLogs([]), None, 1000, 8, 1.0)
 
 
-def test_only_runs_beyond_the_cores_are_kept_to_one_thread(backend):
+def test_only_runs_beyond_the_number_of_cores_get_one_thread(backend):
     model = _Model(_CORES + 1)
     with ThreadPoolExecutor(_CORES + 1) as threads:
         for _ in range(_CORES + 1):
@@ -45,14 +45,12 @@ def test_only_runs_beyond_the_cores_are_kept_to_one_thread(backend):
 
 
 def _pictures(monkeypatch, pixels: int) -> dict:
-    """Inputs that count as so many pixels."""
+    """Inputs that count as this many pixels."""
     monkeypatch.setattr("serving.backend.count_pixels", lambda arrays: sum(map(int, arrays)))
     return {"pixels": pixels}
 
 
-def test_requests_whose_pictures_are_too_large_together_run_one_after_the_other(
-    backend, monkeypatch
-):
+def test_requests_whose_pictures_do_not_fit_together_run_one_by_one(backend, monkeypatch):
     inputs = _pictures(monkeypatch, MAX_PIXELS // 2 + 1)
     running = []
 
@@ -71,7 +69,7 @@ def test_requests_whose_pictures_are_too_large_together_run_one_after_the_other(
     assert most == [1] * 4
 
 
-def test_a_request_waits_only_so_long_for_the_pictures_of_others(backend, monkeypatch):
+def test_a_request_times_out_waiting_for_the_pictures_of_others(backend, monkeypatch):
     backend.timeout_s = 0.05
     inputs = _pictures(monkeypatch, MAX_PIXELS)
     started, end = threading.Event(), threading.Event()
@@ -93,7 +91,7 @@ def test_a_request_waits_only_so_long_for_the_pictures_of_others(backend, monkey
     assert backend.run("m", 1, _Model(1), "", {"pixels": 1}) == {}
 
 
-def test_a_run_that_fails_is_over(backend):
+def test_a_failed_run_no_longer_counts_as_running(backend):
     for _ in range(2 * _CORES):
         model = _Model(1)
         with pytest.raises(StatusError):

@@ -1,4 +1,4 @@
-"""`predict --beam`: what goes in comes out, as a result or as a failure, from one worker or two."""
+"""`predict --beam`: every picture becomes a result or a failure, with one worker or two."""
 
 import io
 import json
@@ -27,14 +27,14 @@ def run(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def photos(tmp_path):
-    """24 pictures, each with one object of its own size and class, and a broken one."""
+    """25 pictures with one object each, of different sizes and classes, and a broken one."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(24):
         box = (0.1, 0.1, 0.4 + number / 60, 0.5)
         blob_picture(blobs=[(CLASS_NAMES[number % 3], box)]).save(folder / f"{number}.png")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned: the model has to see it upright
+    exif[0x0112] = 6  # rotated: the model must see it upright
     blob_picture(blobs=[("red", (0.1, 0.1, 0.4, 0.9))]).save(folder / "23.jpg", exif=exif)
     (folder / "24.png").write_bytes(b"no picture")
     return folder
@@ -50,21 +50,22 @@ def _failures(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / "failures.jsonl").read_text().splitlines()]
 
 
-def test_a_folder_gives_what_predict_gives_and_lists_its_failures(run, photos, blob_model):
+def test_results_equal_those_without_beam(run, photos, blob_model):
     _, plain, _ = run(photos, "--model", blob_model, "--no-draw", "--format", "json")
     expected = sorted(map(json.loads, plain.splitlines()), key=lambda line: line["image"])
-    # Relative, as users give it; workers run in other folders.
+    # A relative path, as users give it; workers run in other folders.
     status, out, err = run("photos", "--model", blob_model, "--beam", "direct", "--output", "found")
     assert status == 1
     assert _results(photos.parent / "found") == expected and len(expected) == 25
     assert re.fullmatch(
-        r"wrote found: 25 pictures in 1 file, \d+\.\d s, \d+\.\d pictures/s with start-up\n", out
+        r"wrote found: 25 pictures in 1 file, \d+\.\d s, \d+\.\d pictures/s including start-up\n",
+        out,
     )
     (failure,) = _failures(photos.parent / "found")
     assert failure["image"] == str(photos / "24.png")
     first, *quarters = err.splitlines()[:-2]
     assert first == "detecting in 26 pictures, in this process"
-    assert quarters[-1] == "detect: 26 of 26 pictures", "those without a result too"
+    assert quarters[-1] == "detect: 26 of 26 pictures", "including the failed one"
     assert err.splitlines()[-2:] == [
         f"error: {failure['error']}",
         "1 failed: see found/failures.jsonl",
@@ -72,7 +73,7 @@ def test_a_folder_gives_what_predict_gives_and_lists_its_failures(run, photos, b
     assert not (photos.parent / "detections").exists()
 
 
-def test_batches_and_thresholds_are_those_asked_for(run, photos, blob_model, monkeypatch):
+def test_batch_size_and_thresholds_are_passed_on(run, photos, blob_model, monkeypatch):
     asked = []
 
     def written(*_, **options):
@@ -88,7 +89,7 @@ def test_batches_and_thresholds_are_those_asked_for(run, photos, blob_model, mon
 
 
 @pytest.mark.slow
-def test_two_workers_give_what_one_gives(run, photos, blob_model, tmp_path):
+def test_two_workers_give_the_same_results_as_one(run, photos, blob_model, tmp_path):
     given = photos, "--model", blob_model, "--batch-size", 3, "--score-threshold", "red:0.99"
     assert run(*given, "--beam", "direct", "--output", "one")[0] == 1
     beam = "--beam", "multiprocess", "--output", "two", "--", "--direct_num_workers=2"
@@ -99,7 +100,7 @@ def test_two_workers_give_what_one_gives(run, photos, blob_model, tmp_path):
     assert _results(tmp_path / "two") == _results(tmp_path / "one") != []
     assert _failures(tmp_path / "two") == _failures(tmp_path / "one") != []
     shards = [path for path in (tmp_path / "two").glob("predictions-*") if path.stat().st_size]
-    assert len(shards) > 1, "the pictures are spread before the model"
+    assert len(shards) > 1, "both workers detect"
 
 
 def _example(encoded: bytes | None, **names: str) -> bytes:
@@ -117,7 +118,7 @@ def _png(name: str) -> bytes:
     return buffer.getvalue()
 
 
-def test_every_record_comes_out_as_a_result_or_a_failure(run, blob_model, tmp_path):
+def test_every_record_becomes_a_result_or_a_failure(run, blob_model, tmp_path):
     good = tmp_path / "records" / "test" / "test-00000-of-00001.tfrecord.gz"
     good.parent.mkdir(parents=True)
     records = [
@@ -140,7 +141,7 @@ def test_every_record_comes_out_as_a_result_or_a_failure(run, blob_model, tmp_pa
     status, _, err = run(*arguments, "--output", "found")
     assert status == 1
     assert err.startswith("detecting in the pictures of 2 TFRecord files, in this process\n")
-    assert "detect:" not in err, "how many there are is unknown"
+    assert "detect:" not in err, "the number of pictures is unknown"
     found = {line["image"]: line["detections"] for line in _results(tmp_path / "found")}
     names = {image: [detection["name"] for detection in found[image]] for image in found}
     assert names == {
@@ -164,7 +165,7 @@ def test_every_record_comes_out_as_a_result_or_a_failure(run, blob_model, tmp_pa
     ("arguments", "message"),
     [
         (("photos", "--beam", "direct"), "--beam needs --output"),
-        (("--records", "r", "--output", "found"), "--records goes with --beam"),
+        (("--records", "r", "--output", "found"), "--records needs --beam"),
         (("photos", "--beam", "direct", "--output", "f", "--format", "voc"), "leave out --format"),
         (("photos", "--beam", "direct", "--output", "f", "--draw", "d"), "leave out --draw"),
         (("photos", "--beam", "direct", "--output", "photos"), "exists already"),
@@ -174,7 +175,9 @@ def test_every_record_comes_out_as_a_result_or_a_failure(run, blob_model, tmp_pa
         (("photos", "--beam", "direct", "--output", "f", "--", "--nonsense=1"), "no such option"),
     ],
 )
-def test_what_does_not_fit_is_told(run, photos, blob_model, capsys, arguments, message, tmp_path):
+def test_arguments_that_do_not_fit_together(
+    run, photos, blob_model, capsys, arguments, message, tmp_path
+):
     try:
         status, _, err = run("--model", blob_model, *arguments)
     except SystemExit as exit:

@@ -41,7 +41,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture
 def misbehaving():
-    """Starts a server that gives the answers listed in turn: (status, headers, body)."""
+    """Starts a server that gives these answers in turn: (status, headers, body)."""
     servers = []
 
     def start(answers):
@@ -99,7 +99,7 @@ def test_detections_over_rest_and_grpc(run, server, picture, tmp_path, protocol)
     assert out.splitlines()[1].startswith(f"{second}: no objects -> ")
 
 
-def test_every_batch_is_drawn_to_the_files_of_its_pictures(run, server, tmp_path):
+def test_each_batch_is_drawn_to_the_files_of_its_pictures(run, server, tmp_path):
     images = []
     for number, color in enumerate(["red", "green", "blue", "red", "green"]):
         grey = 100 + 10 * number
@@ -123,7 +123,7 @@ def test_every_batch_is_drawn_to_the_files_of_its_pictures(run, server, tmp_path
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol):
+def test_server_errors_are_shown(run, server, picture, tmp_path, protocol):
     port = server.port if protocol == "http" else server.grpc_port
     url = f"{protocol}://127.0.0.1:{port}"
     status, _, err = run(picture, "--url", url, "--model", "nope", "--no-draw")
@@ -133,7 +133,7 @@ def test_errors_of_the_server_are_shown(run, server, picture, tmp_path, protocol
     assert "input" in err
 
 
-def test_a_busy_server_is_asked_again(misbehaving):
+def test_a_busy_server_is_retried(misbehaving):
     url, left = misbehaving([_BUSY, None, _BUSY, _ANSWER])
     assert Client(url, "m", wait_s=0.01).predict([b"picture"]) == [_GOOD]
     assert left == []
@@ -175,7 +175,7 @@ def test_the_wait_doubles_and_is_never_shorter_than_the_server_asks(misbehaving,
         ((200, {}, b'{"predictions": []}'), "model m does not answer detection_boxes"),
     ],
 )
-def test_other_errors_are_not_asked_again(misbehaving, answer, message):
+def test_other_errors_are_not_retried(misbehaving, answer, message):
     url, left = misbehaving([answer, _ANSWER])
     with pytest.raises(DataError, match=message):
         Client(url, "m", wait_s=0.01).predict([b"picture"])
@@ -185,18 +185,24 @@ def test_other_errors_are_not_asked_again(misbehaving, answer, message):
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"num_detections": 5, "detection_boxes": []}, "num_detections is 5, but number 1 is no "),
-        ({"num_detections": 2}, "num_detections is 2, but number 2 is no "),
-        ({"num_detections": None}, "num_detections is None, but number 1 is no "),
-        ({"num_detections": 1e400}, "num_detections is inf, but number 1 is no "),
-        ({"detection_boxes": [[0, 0, 1]]}, "number 1 is no class name, class, score and box"),
-        ({"detection_boxes": [["a", 0, 1, 1]]}, "number 1 is no "),
-        ({"detection_scores": [None]}, "number 1 is no "),
-        ({"detection_scores": 0.5}, "number 1 is no "),
-        ({"detection_classes": {}}, "number 1 is no "),
+        (
+            {"num_detections": 5, "detection_boxes": []},
+            "num_detections is 5, but detection 1 lacks a valid ",
+        ),
+        ({"num_detections": 2}, "num_detections is 2, but detection 2 lacks a valid "),
+        ({"num_detections": None}, "num_detections is None, but detection 1 lacks a valid "),
+        ({"num_detections": 1e400}, "num_detections is inf, but detection 1 lacks a valid "),
+        (
+            {"detection_boxes": [[0, 0, 1]]},
+            "detection 1 lacks a valid class name, class, score or box",
+        ),
+        ({"detection_boxes": [["a", 0, 1, 1]]}, "detection 1 lacks"),
+        ({"detection_scores": [None]}, "detection 1 lacks"),
+        ({"detection_scores": 0.5}, "detection 1 lacks"),
+        ({"detection_classes": {}}, "detection 1 lacks"),
     ],
 )
-def test_answers_that_contradict_themselves(run, misbehaving, picture, tmp_path, change, found):
+def test_inconsistent_answers(run, misbehaving, picture, tmp_path, change, found):
     whole = {
         "num_detections": 1,
         "detection_boxes": [[0, 0, 1, 1]],
@@ -209,12 +215,10 @@ def test_answers_that_contradict_themselves(run, misbehaving, picture, tmp_path,
     assert run(picture, "--url", url, "--no-draw")[0] == 0
     status, _, err = run(picture, "--url", url, "--no-draw")
     assert (status, err.count("\n")) == (2, 1)
-    assert (
-        err.startswith(f"error: {url}: the answer of model ssd is not consistent") and found in err
-    )
+    assert err.startswith(f"error: {url}: model ssd gives an inconsistent answer") and found in err
 
 
-def test_an_answer_over_grpc_with_a_row_too_few():
+def test_a_grpc_answer_with_a_missing_row():
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802
             response = predict_pb2.PredictResponse()
@@ -243,7 +247,7 @@ def test_a_server_that_takes_too_long(protocol):
             Client(url, "m", timeout_s=0.3, retries=0).predict([b"picture"])
 
 
-def test_nobody_at_the_address(run, picture, tmp_path):
+def test_no_server_at_the_address(run, picture, tmp_path):
     status, _, err = run(picture, "--url", "http://127.0.0.1:9", "--retries", 0, "--no-draw")
     assert status == 2
     assert "no connection" in err and "Traceback" not in err
@@ -256,14 +260,14 @@ def test_nobody_at_the_address(run, picture, tmp_path):
         *("grpc://host:abc", "http://a host", "http://[::1"),
     ],
 )
-def test_what_is_not_an_address(url):
-    with pytest.raises(DataError, match="not a server"):
+def test_invalid_urls(url):
+    with pytest.raises(DataError, match="not a server's URL"):
         Client(url, "m")
 
 
 @pytest.mark.parametrize("form", ["text", "json", "csv", "coco"])
-def test_a_reader_that_has_seen_enough_is_no_error(server, picture, form):
-    """As in `... | head`: the pipe is closed before anything is written."""
+def test_a_closed_pipe_is_not_an_error(server, picture, form):
+    """As with `... | head`: the pipe is closed before anything is written."""
     url = f"http://127.0.0.1:{server.port}"
     command = [sys.executable, "-m", "serving.client", picture, "--url", url, "--model", "blobs"]
     reading, writing = os.pipe()
@@ -280,7 +284,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(server, picture, form):
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_a_refused_picture_is_named_and_the_others_are_asked_for_alone(
+def test_a_refused_picture_is_named_and_the_others_are_retried_alone(
     run, server, picture, tmp_path, protocol
 ):
     port = server.port if protocol == "http" else server.grpc_port
@@ -304,10 +308,10 @@ def test_a_refused_picture_is_named_and_the_others_are_asked_for_alone(
     assert summary == ["1 of 3 pictures failed:", f"  {broken}"]
 
 
-def test_what_is_done_stays_when_the_server_goes_away(
+def test_results_are_kept_when_the_server_goes_away(
     run, misbehaving, picture, tmp_path, monkeypatch
 ):
-    # Of two requests at a time the second might come first, and get the first answer.
+    # With two requests at a time, the second might get the first answer.
     monkeypatch.setattr(detecting, "_AT_ONCE", 1)
     url, left = misbehaving([_ANSWER, _BUSY, _ANSWER])
     second = shutil.copy(picture, tmp_path / "second.jpg")

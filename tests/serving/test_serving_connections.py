@@ -34,14 +34,14 @@ _HEAD = b"POST /v1/models/adder:predict HTTP/1.1\r\nHost: x\r\n"
         b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_is_not_http_is_refused(server, data):
+def test_bytes_that_are_not_http_get_400_in_json(server, data):
     head, _, body = _raw(server, data).partition(b"\r\n\r\n")
     assert b" 400 " in head.split(b"\r\n")[0]
     assert json.loads(body).keys() == {"error"}
 
 
 @pytest.mark.parametrize("length, status", [(8000, 200), (8300, 400), (60_000, 400)])
-def test_headers_of_more_than_8190_bytes_are_refused_in_json(server, length, status):
+def test_headers_over_8190_bytes_get_400_in_json(server, length, status):
     head = b"GET /v1/models/adder HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * length + b"\r\n\r\n"
     answer = _raw(server, head)
     assert int(answer.split()[1]) == status
@@ -73,7 +73,7 @@ def test_request_lines(server, line, status):
         assert json.loads(answer.partition(b"\r\n\r\n")[2]).keys() == {"error"}
 
 
-def test_a_client_that_waits_for_continue(server):
+def test_expect_100_continue(server):
     body = b'{"instances": [1]}'
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(5)
@@ -85,18 +85,18 @@ def test_a_client_that_waits_for_continue(server):
         assert b'{"predictions":[3.0]}' in connection.recv(1000)
 
 
-def test_requests_cut_off_in_the_middle_free_their_places(server):
+def test_interrupted_requests_free_their_places(server):
     for _ in range(10):
         connection = socket.create_connection(("127.0.0.1", server.port))
         connection.sendall(_HEAD + b'Content-Length: 100\r\n\r\n{"instances')
-        # Linger 0: the connection is reset, not closed.
+        # Linger 0 resets the connection.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
     time.sleep(0.2)
     assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
 
 
-def test_half_sent_bodies_turn_nobody_else_away(server):
+def test_half_sent_bodies_do_not_block_others(server):
     with contextlib.ExitStack() as stack:
         for _ in range(64):
             connection = socket.create_connection(("127.0.0.1", server.port))
@@ -108,7 +108,7 @@ def test_half_sent_bodies_turn_nobody_else_away(server):
 
 def test_bodies_that_are_too_large_together_are_refused(server):
     with contextlib.ExitStack() as stack:
-        for _ in range(9):  # At most 8 times --max_body_bytes are held.
+        for _ in range(9):  # there is memory for 8 times --max_body_bytes
             connection = socket.create_connection(("127.0.0.1", server.port))
             stack.callback(connection.close)
             connection.sendall(_HEAD + b"Content-Length: 1999000\r\n\r\n" + b" " * 1_900_000)
@@ -120,13 +120,13 @@ def test_bodies_that_are_too_large_together_are_refused(server):
 
 
 @pytest.mark.slow
-def test_a_client_that_never_sends_its_body_is_given_up(server):
+def test_a_body_that_never_arrives_times_out(server):
     answer = _raw(server, _HEAD + b"Content-Length: 100\r\n\r\n{", wait_s=10)
     assert b" 408 " in answer.split(b"\r\n")[0]
 
 
 @pytest.mark.slow
-def test_a_head_that_never_ends_is_given_up(server):
+def test_a_head_that_never_ends_times_out(server):
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(10)
         start = time.monotonic()

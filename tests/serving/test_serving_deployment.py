@@ -1,4 +1,4 @@
-"""The files for production: objects against Kubernetes' types, configurations against protos."""
+"""The deployment files: objects fit Kubernetes' schemas, configurations fit their protos."""
 
 import json
 import re
@@ -39,20 +39,20 @@ def _object(kind):
 
 
 @pytest.mark.parametrize("document", _objects())
-def test_objects_have_the_fields_kubernetes_knows_and_needs(document):
+def test_objects_fit_the_schemas_of_kubernetes(document):
     kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_a_misspelt_and_a_missing_field_are_found():
+def test_misspelt_and_missing_fields_are_found():
     document = json.loads(json.dumps(_object("Deployment")))
     container = document["spec"]["template"]["spec"]["containers"][0]
     container["readynessProbe"] = container.pop("readinessProbe")
     with pytest.raises(kubernetes_validate.ValidationError, match="readynessProbe"):
-        test_objects_have_the_fields_kubernetes_knows_and_needs(document)
+        test_objects_fit_the_schemas_of_kubernetes(document)
     document = json.loads(json.dumps(_object("Deployment")))
     del document["spec"]["selector"]
     with pytest.raises(kubernetes_validate.ValidationError, match="selector"):
-        test_objects_have_the_fields_kubernetes_knows_and_needs(document)
+        test_objects_fit_the_schemas_of_kubernetes(document)
 
 
 def test_objects_refer_to_each_other():
@@ -75,7 +75,7 @@ def test_objects_refer_to_each_other():
     assert sleep < pod["terminationGracePeriodSeconds"]
 
 
-def test_kserves_service_fits_its_schema(inference_service):
+def test_the_inference_service_fits_the_schema_of_kserve(inference_service):
     schema = json.loads(Path(__file__).with_name("inference_service.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
@@ -108,7 +108,7 @@ def test_pods_spread_over_nodes_and_zones():
         "topology.kubernetes.io/zone",
     }
     for constraint in constraints:
-        # A cluster of one node must still run all of them.
+        # A one-node cluster must still run all pods.
         assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
         assert (
             constraint["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
@@ -147,7 +147,7 @@ def _batching_parameters():
     )
     message = file.message_type.add(name="BatchingParameters")
     field = descriptor_pb2.FieldDescriptorProto
-    # As TensorFlow Serving reads them in servables/tensorflow/bundle_factory_util.h.
+    # The fields that TensorFlow Serving reads (servables/tensorflow/bundle_factory_util.h).
     for number, (name, kind) in enumerate(
         [
             ("max_batch_size", "Int64Value"),
@@ -171,7 +171,7 @@ def _batching_parameters():
     return message_factory.GetMessages([wrappers, file])["test.BatchingParameters"]()
 
 
-def test_configurations_against_the_protos():
+def test_configurations_fit_their_protos():
     (model,) = read_models(_CONFIGS / "models.config")
     probe = _object("Deployment")["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]
     assert probe["httpGet"]["path"] == f"/v1/models/{model.name}/metadata"
@@ -180,10 +180,10 @@ def test_configurations_against_the_protos():
     assert annotations["prometheus.io/path"] == path
     text = (_CONFIGS / "batching.config").read_text()
     parameters = text_format.Parse(text, _batching_parameters())
-    # Pictures of different sizes (serving_tensor) must never meet in a batch.
+    # Pictures of different sizes (serving_tensor) must never share a batch.
     assert parameters.enable_large_batch_splitting.value
     assert parameters.max_execution_batch_size.value == 1
-    # A queue of so many requests of the largest size.
+    # A queue of 16 requests of the maximum size.
     assert parameters.max_enqueued_batches.value == 16 * parameters.max_batch_size.value
 
 
@@ -211,7 +211,7 @@ def test_dashboard_and_alerts_use_metrics_and_labels_that_exist():
             assert set(re.findall(r"(\w+)[=!]", selector)) <= labels[name]
         for group in re.findall(r"by \(([^)]*)\)", expression):
             assert {g.strip() for g in group.split(",")} <= labels[used[0][0]]
-        # Probes ask for metadata again and again, which TensorFlow Serving counts as requests.
+        # TensorFlow Serving counts the probes, which ask for metadata, as requests.
         for name, selector in used:
             if ":request_latency" in name:
                 (apis,) = re.findall('API=~"(.*?)"', selector)

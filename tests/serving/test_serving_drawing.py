@@ -8,7 +8,7 @@ from data.errors import DataError
 from data.palette import class_colour
 from serving.drawing import draw_detections, open_picture
 
-# A class whose colour is dark, so that its text is white.
+# The id of a class with a dark colour, whose text is white.
 _BLUE = 3
 _RGB = np.array(ImageColor.getrgb(class_colour(_BLUE)))
 
@@ -29,12 +29,12 @@ def test_the_box_is_drawn_on_its_outermost_pixels():
 
 
 @pytest.mark.parametrize("box", [(0, 0, 1, 1), (0, 0.9, 0.05, 1), (0.95, 0.95, 1, 1)])
-def test_the_label_is_whole_inside_the_picture(box):
+def test_the_label_is_entirely_inside_the_picture(box):
     name = "diningtable"
     size = (500, 375)
     middle = draw_detections(Image.new("RGB", size), [(0.5, 0.3, 0.9, 0.6)], [_BLUE], [name], [0.5])
     edge = draw_detections(Image.new("RGB", size), [box], [_BLUE], [name], [0.5])
-    # The same text has the same dark pixels within its label, wherever the label is.
+    # The same text has the same pixels in its label, wherever the label is.
     assert _text_pixels(edge) == _text_pixels(middle) > 100
 
 
@@ -43,7 +43,7 @@ def _text_pixels(drawing):
     return int(((rows != _RGB).any(-1) & (rows != 0).any(-1)).sum())
 
 
-def test_the_best_labels_of_boxes_on_one_place_do_not_overlap():
+def test_labels_of_identical_boxes_do_not_overlap():
     image = Image.new("RGB", (500, 375))
     box = (0.3, 0.3, 0.7, 0.7)
     alone = _text_pixels(draw_detections(image, [box], [_BLUE], ["cat"], [0.9]))
@@ -64,25 +64,25 @@ def test_small_pictures_are_enlarged_by_a_whole_factor(size):
     st.lists(st.tuples(*[st.floats(allow_nan=True, width=32)] * 4), max_size=4),
     st.tuples(st.integers(1, 400), st.integers(1, 400)),
 )
-def test_no_box_however_odd_breaks_the_drawing(boxes, size):
+def test_any_box_can_be_drawn(boxes, size):
     image = Image.new("RGB", size, "grey")
     before = image.tobytes()
     count = len(boxes)
     draw_detections(image, boxes, [1] * count, ["thing"] * count, [0.5] * count)
-    assert image.tobytes() == before, "the picture given is left as it was"
+    assert image.tobytes() == before, "the input is not modified"
 
 
-def test_nothing_detected_leaves_the_picture_unchanged():
+def test_without_detections_the_picture_is_unchanged():
     image = Image.effect_noise((320, 310), 60).convert("RGB")
     assert draw_detections(image, np.zeros((0, 4)), [], [], []).tobytes() == image.tobytes()
 
 
-def test_lists_of_different_length_are_refused():
+def test_lists_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="1 boxes, 1 ids, 2 names and 1 scores"):
         draw_detections(Image.new("RGB", (9, 9)), [(0, 0, 1, 1)], [1], ["a", "b"], [1.0])
 
 
-def test_turned_pictures_are_opened_upright(tmp_path):
+def test_rotated_pictures_are_opened_upright(tmp_path):
     upright = Image.effect_noise((64, 32), 80).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -90,7 +90,7 @@ def test_turned_pictures_are_opened_upright(tmp_path):
     np.testing.assert_array_equal(open_picture(tmp_path / "turned.png"), upright)
 
 
-def test_16_bit_png_looks_as_the_model_sees_it(tmp_path):
+def test_a_16_bit_png_looks_as_it_does_to_the_model(tmp_path):
     import tensorflow as tf
 
     path = tmp_path / "deep.png"
@@ -100,7 +100,7 @@ def test_16_bit_png_looks_as_the_model_sees_it(tmp_path):
     assert np.abs(np.asarray(open_picture(path)).astype(int) - seen_by_model).max() <= 1
 
 
-def test_what_is_not_a_picture_is_an_error_with_its_path(tmp_path):
+def test_unreadable_pictures_are_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.jpg: no such picture"):
         open_picture(tmp_path / "none.jpg")
     (tmp_path / "text.jpg").write_text("hello")

@@ -42,7 +42,7 @@ def _refused(call, request, code) -> str:
     return raised.value.details()
 
 
-def test_answers_are_those_of_rest(server, stub, picture):
+def test_answers_equal_those_over_rest(server, stub, picture):
     content = picture.read_bytes()
     response = stub.Predict(_request("blobs", image_bytes=[content, content]), timeout=10)
     rest = server.predict(
@@ -93,7 +93,7 @@ def test_errors(stub):
     _refused(stub.Predict, request, grpc.StatusCode.FAILED_PRECONDITION)
 
 
-def test_a_message_that_quotes_bytes_which_are_no_text(stub):
+def test_an_error_message_that_quotes_binary_input(stub):
     request = _request("blobs", examples=[b"\x01 no Example \xff"])
     request.model_spec.signature_name = "serving_examples"
     details = _refused(stub.Predict, request, grpc.StatusCode.INVALID_ARGUMENT)
@@ -157,7 +157,7 @@ def test_reloading_the_configuration(start_server, save_adder, tmp_path):
 
         response = stub.HandleReloadConfigRequest(request("a", "b"), timeout=30)
         assert response.status.error_code == 0
-        assert server.predict("b", instances=[0]) == {"predictions": [2.0]}, "loaded by then"
+        assert server.predict("b", instances=[0]) == {"predictions": [2.0]}, "loaded already"
         stub.HandleReloadConfigRequest(request("b", version_labels={"stable": 1}), timeout=30)
         assert "error" in server.predict("a", instances=[0])
         moved = request("b", version_labels={"stable": 7})
@@ -168,7 +168,7 @@ def test_reloading_the_configuration(start_server, save_adder, tmp_path):
         assert server.predict("b", instances=[0]) == {"predictions": [2.0]}
 
 
-def test_health_and_what_is_not_supported(channel, stub):
+def test_health_and_unsupported_methods(channel, stub):
     health = health_pb2_grpc.HealthStub(channel)
     response = health.Check(health_pb2.HealthCheckRequest(), timeout=10)
     assert response.status == health_pb2.HealthCheckResponse.SERVING

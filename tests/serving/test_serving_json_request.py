@@ -1,4 +1,4 @@
-"""JSON bodies become tensors, or are refused."""
+"""JSON bodies become tensors or errors."""
 
 import base64
 import json
@@ -33,18 +33,18 @@ def _read(types, **document):
 def _refused(types, **document) -> StatusError:
     with pytest.raises(StatusError) as raised:
         _read(types, **document)
-    assert len(raised.value.message) < 200, "what was sent is shown in part"
+    assert len(raised.value.message) < 200, "long values are shortened"
     return raised.value
 
 
 @given(st.dictionaries(_TEXT.filter(lambda key: key != "signature_name"), _JSON))
-def test_reads_what_the_standard_library_wrote(value):
+def test_reads_what_the_standard_library_writes(value):
     for body in (json.dumps(value), "\ufeff" + json.dumps(value, ensure_ascii=False, indent=1)):
         assert read_document(body.encode()) == (value, "")
 
 
 @given(st.dictionaries(st.sampled_from("abc"), _JSON, min_size=1), _JSON)
-def test_the_first_of_equal_keys_wins_at_every_depth(members, later):
+def test_the_first_of_duplicate_keys_wins_at_every_depth(members, later):
     members.setdefault("a", 0)
     text = json.dumps(members)[:-1] + ', "a": ' + json.dumps(later) + "}"
     assert read_document(text.encode())[0] == members
@@ -61,7 +61,7 @@ def test_nan_and_infinity():
 @given(
     st.binary(max_size=12).filter(lambda b: not set(b) & set(b'"\\') and min(b, default=32) > 31)
 )
-def test_bytes_that_are_not_utf8_come_through_in_strings(stray):
+def test_strings_may_hold_bytes_that_are_not_utf8(stray):
     document, _ = read_document(b'{"inputs": ["' + stray + b'"]}')
     assert read_inputs(document, {"x": tf.string})[0]["x"].tolist() == [stray]
 
@@ -87,7 +87,7 @@ def test_bytes_that_are_not_utf8_come_through_in_strings(stray):
         b'{"a":' * 100_000,
     ],
 )
-def test_what_is_not_a_request(body):
+def test_invalid_requests(body):
     with pytest.raises(StatusError) as raised:
         read_document(body)
     assert raised.value.code == "INVALID_ARGUMENT"
@@ -95,7 +95,7 @@ def test_what_is_not_a_request(body):
 
 
 @pytest.mark.parametrize("text", [r"\ud83d\ude00", r"\\ud800", r"\\\u0041"])
-def test_whole_pairs_of_surrogates_and_what_only_looks_like_a_half(text):
+def test_surrogate_pairs_and_escapes_that_only_look_like_half_of_one(text):
     document, _ = read_document(f'{{"a": "{text}"}}'.encode())
     assert document == json.loads(f'{{"a": "{text}"}}')
 
@@ -138,7 +138,7 @@ _VALUES = st.recursive(
 
 
 def _fits(value, dtype) -> bool:
-    """Whether a nested list is a tensor of the type, by numpy's own reading of it."""
+    """Whether a nested list is a tensor of the type, by numpy's shapes and limits."""
     if isinstance(value, list):
         shapes = {np.shape(_plain(item)) if _fits(item, dtype) else None for item in value}
         return None not in shapes and len(shapes) <= 1
@@ -159,7 +159,7 @@ def _plain(value):
 
 @settings(max_examples=300)
 @given(_VALUES, st.sampled_from([*_TYPES, tf.string]))
-def test_a_column_is_read_just_where_it_is_a_tensor(value, dtype):
+def test_a_column_is_accepted_exactly_if_it_is_a_tensor(value, dtype):
     try:
         _, inputs, _ = _read({"x": dtype}, inputs={"x": value})
     except StatusError as error:
@@ -223,22 +223,22 @@ def test_small_integers_wrap_and_large_ones_do_not_fit():
     assert "uint64" in _refused({"x": tf.uint64}, inputs=[-1]).message
 
 
-def test_what_a_float_cannot_hold_becomes_infinite():
+def test_floats_out_of_range_become_infinite():
     assert _read({"x": tf.float32}, inputs=[1e39, -1e39])[1]["x"].tolist() == [np.inf, -np.inf]
 
 
-def test_a_type_that_json_has_no_values_for():
+def test_types_that_json_cannot_express():
     assert _refused({"x": tf.uint16}, inputs=[1]).code == "UNIMPLEMENTED"
     assert _refused({"x": tf.uint16}, instances=[1]).code == "INVALID_ARGUMENT"
 
 
-def test_messages_name_the_input_the_value_and_what_is_expected():
+def test_messages_name_the_input_the_value_and_the_expected_type():
     types = {"a": tf.int32, "b": tf.int32}
     assert _refused({"x": tf.float32}, instances=[1, "bad"]).message == (
         'x: found "bad" where a float32 is expected'
     )
     assert _refused(types, instances=[{"a": 1}]).message == (
-        "instance 0 has the inputs a, but the model needs a, b"
+        "instance 0 has inputs a, but the model needs a, b"
     )
     assert "instance 1" in _refused(types, instances=[{"a": 1, "b": 1}, 5]).message
     assert _refused(types, inputs={"a": 1}).message == "inputs has no b: it needs a, b"
@@ -257,7 +257,7 @@ def test_deep_lists_are_refused():
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(body):
+def test_any_bytes_give_a_document_or_an_error(body):
     try:
         document, _ = read_document(b'{"instances": ' + body + b"}")
         read_inputs(document, {"x": tf.float32})

@@ -43,19 +43,19 @@ def test_rows_hold_the_values(array):
 
 
 @given(st.floats(width=32))
-def test_a_float32_is_written_in_few_digits_that_say_it_exactly(value):
+def test_a_float32_is_written_exactly_in_few_digits(value):
     number = np.float32(value)
     for array in (np.array([number]), np.array([number, np.nan], np.float32)):
         text = write_response({"y": array}, False).decode()[len('{"outputs":[') : -2].split(",")[0]
         assert np.array_equal(np.float32(text), number, equal_nan=True)
-        assert isinstance(json.loads(text), float), "never to be taken for an integer"
+        assert isinstance(json.loads(text), float), "must not look like an integer"
         if np.isfinite(number):
             digits = text.split("e")[0].replace("-", "").replace(".", "").strip("0")
             assert len(digits) <= 9
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_json_has_no_number_for(value):
+def test_nan_and_infinity(value):
     answer = write_response({"y": np.array([0.5, value], np.float32)}, True)
     np.testing.assert_array_equal(json.loads(answer)["predictions"], [0.5, value])
 
@@ -64,7 +64,7 @@ def test_a_scalar_column():
     assert write_response({"y": np.array(7.5, np.float32)}, False) == b'{"outputs":7.5}'
 
 
-def test_bytes_go_out_as_base64_only_under_their_suffix():
+def test_only_outputs_named_bytes_are_base64():
     values = np.array([b"\xff\x00", 'ä"'.encode()], object)
     answer = write_response({"text": values, "raw_bytes": values}, False)
     outputs = json.loads(answer.decode("utf-8", "surrogateescape"))["outputs"]
@@ -81,7 +81,7 @@ def test_bytes_go_out_as_base64_only_under_their_suffix():
         ({"y": np.zeros(2, np.float16)}, False),
     ],
 )
-def test_what_cannot_be_written(outputs, row_format):
+def test_outputs_that_cannot_be_written(outputs, row_format):
     with pytest.raises(StatusError) as raised:
         write_response(outputs, row_format)
     assert raised.value.code == "INVALID_ARGUMENT"

@@ -13,7 +13,7 @@ from serving.status import StatusError
 
 
 class FakeServable:
-    """Stands for a loaded model: loads where there is a saved_model.pb that does not say bad."""
+    """A fake model: loads if there is a saved_model.pb that does not say "bad"."""
 
     loaded: list["FakeServable"] = []
 
@@ -64,7 +64,7 @@ def _serving(manager, **named):
         return number
 
 
-def test_serves_the_latest_and_loads_it_before_it_unloads_the_old_one(base):
+def test_the_new_version_is_loaded_before_the_old_one_is_unloaded(base):
     manager = _manager(base)
     manager.poll()
     assert not manager.ready()
@@ -87,7 +87,7 @@ def test_serves_the_latest_and_loads_it_before_it_unloads_the_old_one(base):
         manager.poll()
     finally:
         FakeServable.__init__ = original
-    assert counts == [["1"]], "the old one was there while the new one loaded"
+    assert counts == [["1"]], "the old one stays loaded while the new one loads"
     assert _serving(manager) == 10
     assert _states(manager) == {10: "AVAILABLE", 1: "END"}
     with pytest.raises(StatusError, match="NOT_FOUND: version 1 of model m"):
@@ -112,7 +112,7 @@ def test_a_broken_version_leaves_the_old_one_in_service(base):
     assert _states(manager) == {4: "AVAILABLE", 3: "END", 2: "END"}
 
 
-def test_a_version_is_tried_again_as_soon_as_its_file_appears(base):
+def test_a_version_is_retried_as_soon_as_its_file_appears(base):
     manager = _manager(base, retry_interval_s=3600.0)
     (base / "1").mkdir()
     manager.poll()
@@ -124,7 +124,7 @@ def test_a_version_is_tried_again_as_soon_as_its_file_appears(base):
     assert manager.statuses("m")[0].error is None
 
 
-def test_a_version_completed_in_place_is_tried_at_each_change(base):
+def test_a_version_completed_in_place_is_retried_at_each_change(base):
     class NeedsAll(FakeServable):
         def __init__(self, folder):
             super().__init__(folder)
@@ -190,7 +190,7 @@ def test_a_version_in_use_is_unloaded_only_afterwards(base):
     assert _states(manager) == {2: "AVAILABLE", 1: "END"}
 
 
-def test_a_version_wanted_again_while_it_unloads_stays(base):
+def test_a_version_wanted_again_while_unloading_stays(base):
     manager = _manager(base)
     _push(base, 1)
     manager.poll()
@@ -221,7 +221,7 @@ def test_policies(base, tmp_path):
         assert sorted(_states(manager)) == expected
 
 
-def test_labels_and_their_change(base):
+def test_labels(base):
     manager = _manager(base, sorted, {"stable": 1, "future": 9})
     for version in (1, 2):
         _push(base, version)
@@ -236,7 +236,7 @@ def test_labels_and_their_change(base):
     assert _serving(manager, label="stable") == 2
 
 
-def test_a_label_moves_only_to_a_version_in_service_or_nothing_changes(base):
+def test_a_label_moves_only_to_a_version_in_service(base):
     """TensorFlow Serving's rule: server_core.cc of 2.16.1, UpdateModelVersionLabelMap."""
     manager = _manager(base, lambda versions: [1], {"stable": 1})
     _push(base, 1)
@@ -252,11 +252,11 @@ def test_a_label_moves_only_to_a_version_in_service_or_nothing_changes(base):
     manager.configure([ModelConfig("m", base, sorted, {"stable": 1})])
     manager.poll()
     manager.configure([both])
-    assert _serving(manager, label="stable") == 2, "at once, before the next poll"
+    assert _serving(manager, label="stable") == 2, "before the next poll"
     assert _serving(manager, label="canary") == 1
 
 
-def test_a_model_taken_out_of_the_configuration_is_unloaded(base):
+def test_a_model_removed_from_the_configuration_is_unloaded(base):
     manager = _manager(base)
     _push(base, 1)
     manager.poll()
@@ -277,13 +277,13 @@ def test_unknown_models_and_versions(base):
     manager = _manager(base)
     _push(base, 1)
     manager.poll()
-    with pytest.raises(StatusError, match="NOT_FOUND: there is no model n"):
+    with pytest.raises(StatusError, match="NOT_FOUND: no model n"):
         manager.statuses("n")
     with pytest.raises(StatusError, match="NOT_FOUND: model m has no version 5"):
         manager.statuses("m", 5)
 
 
-def test_hundreds_of_pushes_are_never_seen_half_done(base):
+def test_hundreds_of_pushes_are_never_seen_half_complete(base):
     manager = _manager(base, max_load_retries=0)
     _push(base, 1)
     manager.poll()
@@ -338,7 +338,7 @@ def test_a_base_path_that_is_a_version(tmp_path, base):
     _push(base, 1)
     path = tmp_path / "models.config"
     path.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{base / "1"}" }} }}')
-    with pytest.raises(DataError, match="Did you give the version's folder") as raised:
+    with pytest.raises(DataError, match="is a single version") as raised:
         read_models(path)
     assert str(raised.value).endswith(f": {base}")
 
@@ -355,7 +355,7 @@ def test_monitoring_configuration(tmp_path):
         read_metrics_path(tmp_path / "none.config")
 
 
-def test_a_version_that_does_not_load_is_not_kept_in_memory(base):
+def test_a_version_that_fails_to_load_is_freed(base):
     created = []
 
     class Broken(FakeServable):

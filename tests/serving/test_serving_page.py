@@ -43,7 +43,7 @@ def _show(page, path) -> str:
 
 
 def _canvas(page) -> np.ndarray:
-    """The canvas' pixels, uint8 [height, width, 4]."""
+    """The canvas's pixels, uint8 [height, width, 4]."""
     data, width, height = page.evaluate(
         """() => {
           const c = document.getElementById("canvas");
@@ -66,7 +66,7 @@ def test_a_chosen_picture_shows_boxes_names_and_latency(page, picture):
     assert np.abs(edge - rgb_of("blue")).max() <= 2
 
 
-def test_the_slider_hides_what_scores_less_without_asking_again(page, half_red):
+def test_the_slider_hides_detections_without_another_request(page, half_red):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     assert _show(page, half_red).startswith("2 of 2")
@@ -80,7 +80,7 @@ def test_the_slider_hides_what_scores_less_without_asking_again(page, half_red):
 
 @pytest.fixture
 def half_red(picture, tmp_path):
-    """Path of the picture with half of red's pixels grey: the model scores red 0.5, and blue 1."""
+    """The picture with half of red's pixels grey: the model scores red 0.5 and blue 1."""
     half = np.array(Image.open(picture))
     half[10:50:2, 10:60] = 90
     Image.fromarray(half).save(tmp_path / "half.png")
@@ -101,7 +101,7 @@ def recommend(blob_model):
     facts.unlink()
 
 
-def test_the_model_that_answers_and_its_version(page):
+def test_the_page_shows_model_and_version(page):
     page.wait_for_function("document.getElementById('served').textContent")
     assert page.inner_text("#served") == "blobs, version 20"
     assert page.locator("#recommended-choice").is_hidden(), "no report, nothing to recommend"
@@ -110,8 +110,8 @@ def test_the_model_that_answers_and_its_version(page):
     assert page.inner_text("#served") == "adder, version 2"
 
 
-def test_recommended_thresholds_hold_until_the_slider_moves(page, half_red, recommend):
-    # Blue's 1.0 is shown by the default, although red's threshold is above its score.
+def test_recommended_thresholds_apply_until_the_slider_moves(page, half_red, recommend):
+    # Red's score is below its threshold; blue has none, so the default shows it.
     recommend(red=0.6, blue=None)
     page.reload()
     page.wait_for_selector("#recommended:checked")
@@ -125,14 +125,14 @@ def test_recommended_thresholds_hold_until_the_slider_moves(page, half_red, reco
     assert page.inner_text("#status").startswith("1 of 2")
     page.select_option("#model", "sleeper")
     page.wait_for_selector("#recommended-choice", state="hidden")
-    assert page.inner_text("#status").startswith("2 of 2"), "the slider's again"
+    assert page.inner_text("#status").startswith("2 of 2"), "back to the slider"
 
 
-def test_a_version_that_comes_later_brings_its_thresholds(page, picture, half_red, recommend):
+def test_a_new_version_brings_its_thresholds(page, picture, half_red, recommend):
     page.wait_for_function("document.getElementById('served').textContent")
     recommend(red=0.6)
     _show(page, picture)
-    assert page.locator("#recommended-choice").is_hidden(), "asked once for a version"
+    assert page.locator("#recommended-choice").is_hidden(), "asked once per version"
     state = {"version": "21", "state": "AVAILABLE"}
     body = json.dumps({"model_version_status": [state]})
     page.route("**/v1/models/blobs", lambda route: route.fulfill(body=body))
@@ -146,7 +146,7 @@ def test_a_version_that_comes_later_brings_its_thresholds(page, picture, half_re
     assert page.inner_text("#status").startswith("1 of 2")
 
 
-def test_a_server_that_recommends_nothing_leaves_it_to_the_slider(page, half_red, recommend):
+def test_without_recommendations_the_slider_applies(page, half_red, recommend):
     recommend(red=0.6)  # TensorFlow Serving does not know the page's paths
     page.route("**/page/**", lambda route: route.fulfill(status=404, body="<h1>Not Found</h1>"))
     page.reload()
@@ -163,7 +163,7 @@ def test_a_picture_dropped_anywhere(page, picture, place):
           transfer.items.add(new File([new Uint8Array(bytes)], "a.png", {type: "image/png"}));
           const dropped = type =>
             new DragEvent(type, {dataTransfer: transfer, bubbles: true, cancelable: true});
-          // The browser would open the file, unless both are handled.
+          // Unless both are handled, the browser opens the file.
           for (const type of ["dragover", "drop"])
             if (document.querySelector(place).dispatchEvent(dropped(type))) throw new Error(type);
         }""",
@@ -173,16 +173,16 @@ def test_a_picture_dropped_anywhere(page, picture, place):
     assert page.inner_text("#status").startswith("2 of 2")
 
 
-def test_a_picture_that_exif_turns_is_asked_with_and_shown_upright(page, picture, tmp_path):
+def test_a_picture_rotated_by_exif_is_sent_and_shown_upright(page, picture, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    # Stored on its side, so that it is upright as the tag says.
+    # Stored on its side; the tag turns it upright.
     stored = Image.open(picture).transpose(Image.Transpose.ROTATE_90)
     stored.save(tmp_path / "turned.jpg", exif=exif, quality=95)
     assert _show(page, tmp_path / "turned.jpg").startswith("2 of 2")
     pixels = _canvas(page)
     assert pixels.shape[:2] == (200, 400)
-    assert (pixels[60, 100, :3] > [200, -1, -1]).all(), "red where it is upright"
+    assert (pixels[60, 100, :3] > [200, -1, -1]).all(), "red's place in the upright picture"
     rows = page.locator("#found tbody tr").all_inner_texts()
     boxes = {row.split()[0]: [float(n) for n in re.findall(r"\d\.\d{3}", row)[1:]] for row in rows}
     _show(page, picture)
@@ -198,7 +198,7 @@ def test_errors_are_shown(page, picture, tmp_path):
     assert "where a float32 is expected" in page.inner_text("#status")
 
 
-def test_a_file_that_is_not_a_picture_takes_the_old_one_away(page, picture, tmp_path):
+def test_a_file_that_is_not_a_picture_removes_the_old_one(page, picture, tmp_path):
     _show(page, picture)
     (tmp_path / "text.png").write_text("no picture")
     page.set_input_files("#file", tmp_path / "text.png")
@@ -210,7 +210,7 @@ def test_a_file_that_is_not_a_picture_takes_the_old_one_away(page, picture, tmp_
     assert page.locator("canvas").is_visible() and page.locator("#hint").is_hidden()
 
 
-def test_a_server_that_is_away_is_a_plain_sentence(page, picture, tmp_path):
+def test_an_unreachable_server_gets_a_plain_message(page, picture, tmp_path):
     page.route("**/*:predict", lambda route: route.abort("connectionrefused"))
     page.set_input_files("#file", picture)
     page.wait_for_selector("#status.error")

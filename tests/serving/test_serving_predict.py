@@ -1,4 +1,4 @@
-"""`serving.predict` as a user runs it: pictures of all kinds in, results and drawings out."""
+"""`ssd predict` as users run it: pictures of all kinds in, results and drawings out."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Pictures in folders, each with one object of its own; some share a name."""
+    """Pictures in folders, each with a different object or none; some share a name."""
     root = tmp_path / "photos"
     (root / "a" / "deep").mkdir(parents=True)
     (root / "b").mkdir()
@@ -80,7 +80,7 @@ def test_boxes_are_relative_and_in_pixels(run, picture, blob_model):
         assert found[name]["score"] == 1.0
 
 
-def test_the_drawing_shows_the_box_in_its_class_colour(run, picture, blob_model, tmp_path):
+def test_the_drawing_shows_the_box_in_the_colour_of_its_class(run, picture, blob_model, tmp_path):
     drawings = tmp_path / "drawn"
     status, out, _ = run(picture, "--model", blob_model, "--draw", drawings)
     drawing = drawings / "blobs.detections.jpg"
@@ -93,9 +93,7 @@ def test_the_drawing_shows_the_box_in_its_class_colour(run, picture, blob_model,
     assert [path.name for path in drawings.glob(".*")] == [], "no partial file is left"
 
 
-def test_drawings_go_to_a_folder_of_their_own_unless_there_are_none(
-    run, picture, blob_model, tmp_path
-):
+def test_drawings_go_to_a_separate_folder(run, picture, blob_model, tmp_path):
     assert run(picture, "--model", blob_model, "--no-draw")[0] == 0
     assert not (tmp_path / "detections").exists()
     assert run(picture, "--model", blob_model)[0] == 0
@@ -123,7 +121,7 @@ def test_every_picture_of_a_folder_gets_its_own_result_and_drawing(
             assert shown == (name in _names(entry)), (entry["image"], name)
 
 
-def test_patterns_lists_and_files_name_pictures_once(run, folder, blob_model, tmp_path):
+def test_a_picture_named_twice_is_predicted_once(run, folder, blob_model, tmp_path):
     (tmp_path / "list.txt").write_text(f"{folder}/b/same.png\n\n{folder}/a/same.jpg\n")
     status, out, _ = run(
         *(f"{folder}/**/o*.jpg", folder / "a" / "same.jpg", "--list", tmp_path / "list.txt"),
@@ -135,9 +133,9 @@ def test_patterns_lists_and_files_name_pictures_once(run, folder, blob_model, tm
 
 
 @pytest.mark.slow
-def test_a_broken_picture_is_reported_and_the_others_go_on(run, folder, blob_model):
+def test_a_broken_picture_is_reported_and_skipped(run, folder, blob_model):
     (folder / "a" / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    # Its header is sound, so that only the model finds out.
+    # The header is intact, so only the model notices.
     whole = (folder / "b" / "same.jpg").read_bytes()
     (folder / "b" / "half.jpg").write_bytes(whole[: len(whole) // 2])
     status, out, err = run(
@@ -157,7 +155,7 @@ def test_a_broken_picture_is_reported_and_the_others_go_on(run, folder, blob_mod
     ]
 
 
-def test_results_come_while_later_pictures_wait(folder, blob_model, monkeypatch, run):
+def test_results_are_written_before_all_pictures_are_read(folder, blob_model, monkeypatch, run):
     read, written = [], []
     real = detecting.read_picture
     monkeypatch.setattr(detecting, "read_picture", lambda file: read.append(file) or real(file))
@@ -176,13 +174,13 @@ def test_results_come_while_later_pictures_wait(folder, blob_model, monkeypatch,
     assert "detect: 11 of 44 pictures" in err
 
 
-def test_the_model_works_on_two_batches_while_results_are_written(folder):
+def test_two_batches_are_in_the_model_while_results_are_written(folder):
     files = [detecting.PictureFile(folder / "a" / "same.jpg", str(n)) for n in range(3)]
     both_there, answered = threading.Barrier(2), threading.Event()
     asked = itertools.count()
 
     def ask(pictures):
-        if next(asked):  # of the second and the third batch; the first is answered at once
+        if next(asked):  # for the second and third batch; the first is answered at once
             both_there.wait(timeout=10)
             answered.set()
         return [{"num_detections": 0}]
@@ -195,10 +193,10 @@ def test_the_model_works_on_two_batches_while_results_are_written(folder):
     )
 
 
-def test_turned_pictures_are_seen_and_drawn_upright(run, blob_model, tmp_path):
+def test_rotated_pictures_are_detected_and_drawn_upright(run, blob_model, tmp_path):
     upright = blob_picture(blobs=[("red", _RED)])
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown after a turn by 90 degrees
+    exif[0x0112] = 6  # to be rotated by 90 degrees
     stored = upright.transpose(Image.Transpose.ROTATE_90)
     stored.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
     status, out, _ = run("turned.jpg", "--model", blob_model, "--format", "json")
@@ -211,7 +209,7 @@ def test_turned_pictures_are_seen_and_drawn_upright(run, blob_model, tmp_path):
         assert drawing.size == (400, 200)
 
 
-def test_pictures_of_other_formats_and_colours(run, blob_model, picture, tmp_path):
+def test_other_formats_and_colour_modes(run, blob_model, picture, tmp_path):
     Image.open(picture).save("scan.tiff")
     Image.open(picture).save("scan.webp", lossless=True)
     Image.new("L", (50, 40), 200).save("grey.jpg")
@@ -270,23 +268,23 @@ def test_comp4_is_what_voc_map_scores(run, blob_model, tmp_path):
     )
     assert result.map_11_point == 1.0
     status, _, err = run(folder, *arguments, "--format", "comp4", "--output", "found")
-    assert status == 2 and "holds detections already" in err
+    assert status == 2 and "already holds detections" in err
     shutil.copy(folder / "0.jpg", folder / "a b.jpg")
     status, _, err = run(folder, *arguments, "--format", "comp4", "--output", "other")
-    assert status == 1 and "a b.jpg: comp4 has no way to write a name with spaces" in err
+    assert status == 1 and "a b.jpg: comp4 cannot represent names with spaces" in err
 
 
-def test_the_highest_version_is_taken_by_number(blob_model):
+def test_the_newest_version_is_the_highest_number(blob_model):
     assert predict.SavedModelDetector(blob_model).folder == blob_model / "20"
     assert predict.SavedModelDetector(blob_model / "3").folder == blob_model / "3"
 
 
-def test_no_pictures_and_nonsense_are_told(run, blob_model, tmp_path):
+def test_arguments_that_name_no_pictures(run, blob_model, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((), "no pictures. Name files"),
         (("empty",), "empty: no pictures below this folder"),
-        (("*.gif",), "*.gif: no file fits this pattern"),
+        (("*.gif",), "*.gif: no file matches this pattern"),
         (("--list", "no.txt"), "no.txt: cannot be read"),
     ):
         status, out, err = run(*arguments, "--model", blob_model)
@@ -299,10 +297,10 @@ def test_folders_without_a_model(run, picture, tmp_path):
     (tmp_path / "base" / "7").mkdir(parents=True)
     status, _, err = run(picture, "--model", tmp_path / "base")
     assert status == 2
-    assert "base: no model in it" in err
+    assert "base: no model here" in err
 
 
-def test_a_broken_and_a_foreign_model(run, picture, tmp_path):
+def test_a_broken_model_and_one_that_is_no_detector(run, picture, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"not a graph")
     status, _, err = run(picture, "--model", tmp_path / "broken")

@@ -1,4 +1,4 @@
-"""README's lines for a running server, run as they stand there."""
+"""Runs README's commands for a model server verbatim."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[2]
-# The `ssd` command of this checkout, whatever is installed.
+# The `ssd` command of this checkout, even if another one is installed.
 _SSD = "import sys, ssd; sys.exit(ssd.main())"
 
 
 @pytest.fixture(scope="module")
 def commands() -> list[str]:
-    """The commands of the block that starts the embedded server."""
+    """The commands in the block that starts the embedded server."""
     blocks = re.findall(r"^```\n(.*?)^```", (_ROOT / "README.md").read_text(), re.M | re.S)
     (block,) = [block for block in blocks if block.startswith("ssd serve ")]
     return re.sub(r"(\\|\|)\n\s*", r"\1 ", block).replace("\\ ", " ").splitlines()
@@ -39,7 +39,7 @@ def test_the_server_curl_and_the_client(commands, blob_model, picture, tmp_path)
     for pattern, value in replaced.items():
         commands = [re.sub(pattern, lambda _, v=value: v, command) for command in commands]
     start, *others = commands
-    # The client draws into the folder it is started in.
+    # The client draws into its working folder.
     env = {**os.environ, "PYTHONPATH": str(_ROOT)}
     server = subprocess.Popen(f"exec {start}", shell=True, cwd=_ROOT, env=env)
     try:

@@ -1,4 +1,4 @@
-"""The log of requests: what goes into it, and what the statistics of it tell."""
+"""The request log: what goes into it, and what its statistics show."""
 
 import base64
 import concurrent.futures
@@ -45,7 +45,7 @@ def _config(folder, base, rate, more="") -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_asked_under_load_is_in_the_log_after_sigterm(
+def test_all_requests_under_load_are_logged_after_sigterm(
     start_server, blob_model, picture, tmp_path
 ):
     server = start_server(f"--model_config_file={_config(tmp_path, blob_model, 1)}")
@@ -58,7 +58,7 @@ def test_what_is_asked_under_load_is_in_the_log_after_sigterm(
     assert server.stop() == 0
     assert not list((tmp_path / "log").glob("*.partial"))
     logged = _read(tmp_path / "log")
-    assert len(logged) == len(answers), "and not the one that failed"
+    assert len(logged) == len(answers), "without the one that failed"
     for record in logged:
         predict = record.predict_log
         assert record.log_metadata.model_spec.version.value == 20
@@ -70,7 +70,7 @@ def test_what_is_asked_under_load_is_in_the_log_after_sigterm(
         )
 
 
-def test_the_share_that_is_asked_for(tmp_path):
+def test_the_sampling_rate(tmp_path):
     logs = RequestLogs(_models(tmp_path / "m", 0.25))
     values = {"x": np.zeros(1)}
     for number in range(2000):
@@ -85,7 +85,7 @@ def test_the_share_that_is_asked_for(tmp_path):
     assert numbers == sorted(set(numbers))
 
 
-def test_files_end_and_the_oldest_go(tmp_path, monkeypatch):
+def test_full_files_end_and_the_oldest_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(request_log, "_FILE_BYTES", 3000)
     monkeypatch.setattr(request_log, "_FILES", 4)
     logs = RequestLogs(_models(tmp_path / "m"))
@@ -101,7 +101,7 @@ def _file(prefix, start, pid, end=".tfrecord") -> Path:
     return prefix.with_name(f"{prefix.name}-{start:019}-{pid}{end}")
 
 
-def test_only_the_files_of_the_model_itself_are_removed(tmp_path, monkeypatch):
+def test_the_files_of_other_models_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(request_log, "_FILES", 1)
     prefix = tmp_path / "ssd"
     others = [_file(tmp_path / name, 7, 1) for name in ("ssd-v2", "ssd-1", "ssdx")]
@@ -120,7 +120,7 @@ def test_only_the_files_of_the_model_itself_are_removed(tmp_path, monkeypatch):
     assert len(list(tmp_path.iterdir())) == len(others) + 1
 
 
-def test_files_of_processes_that_were_killed_are_finished_and_count(tmp_path, monkeypatch):
+def test_files_of_killed_processes_are_finished_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(request_log, "_FILES", 4)
     prefix = tmp_path / "m"
     alive = RequestLogs(_models(prefix))
@@ -130,7 +130,7 @@ def test_files_of_processes_that_were_killed_are_finished_and_count(tmp_path, mo
         _file(prefix, start, 1, ".tfrecord.partial").write_bytes(b"x" * (start % 2))
     logs = RequestLogs(_models(prefix))
     logs.add("m", 2, "", {}, {})
-    assert live.exists(), "another server writes it"
+    assert live.exists(), "another server is writing it"
     assert len(list(tmp_path.glob("*.partial"))) == 2
     logs.close()
     assert len(list(tmp_path.glob("*.tfrecord"))) == 4
@@ -139,7 +139,7 @@ def test_files_of_processes_that_were_killed_are_finished_and_count(tmp_path, mo
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_file_ends_when_its_time_is_over_without_another_request(tmp_path, monkeypatch):
+def test_an_old_file_ends_without_another_request(tmp_path, monkeypatch):
     logs = RequestLogs(_models(tmp_path / "m"))
     logs.add("m", 1, "", {}, {})
     logs.finish_due()
@@ -189,7 +189,7 @@ def test_a_log_that_cannot_be_written_fails_no_request(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("change", [('"tfrecord"', '"kafka"'), ("rate: 1", "rate: 2")])
-def test_what_cannot_be_logged(tmp_path, change):
+def test_invalid_logging_configurations(tmp_path, change):
     path = _config(tmp_path, tmp_path, 1)
     assert read_models(path)[0].log == LogConfig(tmp_path / "log" / "blobs", 1.0)
     path.write_text(path.read_text().replace(*change))
@@ -213,7 +213,7 @@ def _log_of(folder, pictures, names, score=0.9):
 
 
 @pytest.mark.slow
-def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeypatch, capsys):
+def test_statistics_tell_a_skewed_log_from_a_similar_one(tmp_path, picture, monkeypatch, capsys):
     import tensorflow_data_validation as tfdv
 
     from components.data_gate.shift import measure_shifts
@@ -236,7 +236,7 @@ def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeyp
     feature = tf.train.Example.FromString(record).features.feature
     assert feature[COMMON.encoded].bytes_list.value == [content]
     assert feature[COMMON.width].int64_list.value == [200]
-    assert feature[COMMON.text].bytes_list.value == [b"dog"], "faint detections are no objects"
+    assert feature[COMMON.text].bytes_list.value == [b"dog"], "faint detections are not objects"
     np.testing.assert_allclose(feature[COMMON.xmin].float_list.value, [0.2])
 
     shifts = {
@@ -248,7 +248,7 @@ def test_statistics_tell_a_skewed_log_from_a_like_one(tmp_path, picture, monkeyp
     assert shifts["skewed", COMMON.width] == pytest.approx(0)
 
 
-def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, capsys):
+def test_logs_without_pictures_and_files_that_are_not_logs(tmp_path, monkeypatch, capsys):
     logs = RequestLogs(_models(tmp_path / "m"))
     logs.add("m", 1, "", {"images": np.zeros((1, 2, 2, 3), np.uint8)}, {})
     logs.close()
@@ -262,7 +262,7 @@ def test_logs_without_pictures_and_files_that_are_none(tmp_path, monkeypatch, ca
         assert not list(tmp_path.glob("**/*out*"))
 
 
-def test_what_is_damaged_is_skipped_and_reported(tmp_path, picture, monkeypatch, capsys):
+def test_damaged_logs_and_pictures_are_skipped_and_reported(tmp_path, picture, monkeypatch, capsys):
     pictures = [picture.read_bytes(), b"no picture", picture.read_bytes()]
     log = _log_of(tmp_path / "log", pictures, ["dog", "bird", "cat"])
     broken = tmp_path / "broken.tfrecord"

@@ -1,4 +1,4 @@
-"""The REST API of a running server, and what keeps it up."""
+"""The REST API of a running server, and its limits."""
 
 import base64
 import concurrent.futures
@@ -37,7 +37,7 @@ def test_versions_and_labels(server):
 
 
 @pytest.mark.parametrize("version", ["9" * 19, "1" * 5000])
-def test_versions_that_are_no_int64(server, version):
+def test_versions_out_of_range(server, version):
     status, _, body = server.request("POST", f"/v1/models/adder/versions/{version}:predict", "{}")
     assert (status, body) == (400, b"")
     status = server.request("GET", f"/v1/models/adder/versions/{'0' * 5000}2")[0]
@@ -63,7 +63,7 @@ def test_cross_origin_headers(server):
         )
         assert (status, body) == (200, b"")
         assert headers["Access-Control-Allow-Origin"] == "*"
-    # TensorFlow Serving looks for RE2 `https?://` in the Origin (http_rest_api_handler.cc).
+    # TensorFlow Serving searches the Origin for `https?://` (http_rest_api_handler.cc).
     for origin in ("x", "null", "file://", "HTTP://example.org", "http:/example.org", ""):
         assert server.request("OPTIONS", "/v1/models/adder", "", {"Origin": origin})[0] == 400
     assert server.request("OPTIONS", "/v1/models/adder")[0] == 400
@@ -72,7 +72,7 @@ def test_cross_origin_headers(server):
     )
 
 
-def test_classify_and_regress_say_that_they_are_not_supported(server):
+def test_classify_and_regress_are_not_supported(server):
     for method in ("classify", "regress"):
         status, _, body = server.request("POST", f"/v1/models/adder:{method}", "{}")
         assert (status, json.loads(body)["error"].split(":")[0]) == (
@@ -81,7 +81,7 @@ def test_classify_and_regress_say_that_they_are_not_supported(server):
         )
 
 
-def test_metrics_count_requests_under_tensorflow_servings_names(server):
+def test_metrics_have_the_names_of_tensorflow_serving(server):
     def value(line_start):
         page = server.request("GET", "/monitoring/prometheus/metrics")[2].decode()
         lines = [line for line in page.splitlines() if line.startswith(line_start)]
@@ -102,7 +102,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
     assert value(":tensorflow:cc:saved_model:load_attempt_count{model_path=") == 1
     assert "unknown" in server.predict("unknown", instances=[1])["error"]
     page = server.request("GET", "/monitoring/prometheus/metrics")[2].decode()
-    assert "unknown" not in page, "names that clients make up must not fill the metrics"
+    assert "unknown" not in page, "made-up names must not fill the metrics"
     buckets = [
         float(line.rpartition(" ")[2])
         for line in page.splitlines()
@@ -115,7 +115,7 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
 
 def test_a_body_over_the_limit(server):
     status, _, body = server.request("POST", "/v1/models/adder:predict", b" " * 2_000_001)
-    assert (status, json.loads(body)) == (413, {"error": "the body has over 2000000 bytes"})
+    assert (status, json.loads(body)) == (413, {"error": "the body is over 2000000 bytes"})
     assert server.request("POST", "/v1/models/adder:predict", b" " * 2_000_000)[0] == 400
     bomb = gzip.compress(b" " * 50_000_000)
     headers = {"Content-Encoding": "gzip"}
@@ -143,7 +143,7 @@ def test_a_chunked_body_over_the_limit(server):
     assert status == 413
 
 
-def test_more_requests_than_places_are_told_to_come_back(server):
+def test_requests_beyond_the_queue_get_503(server):
     def ask(_):
         body = json.dumps({"instances": [0.7]})
         return server.request("POST", "/v1/models/sleeper:predict", body)
@@ -152,7 +152,7 @@ def test_more_requests_than_places_are_told_to_come_back(server):
         answers = list(pool.map(ask, range(12)))
     statuses = sorted(status for status, _, _ in answers)
     assert statuses.count(503) == 8
-    # On a busy machine, one that waits for a thread may take longer than the server allows.
+    # On a busy machine, a queued request may time out.
     assert set(statuses) <= {200, 503, 504}
     refused = next(answer for answer in answers if answer[0] == 503)
     assert refused[1]["Retry-After"] == "1"
@@ -171,12 +171,12 @@ def test_an_answer_that_takes_too_long(server):
 
 
 @pytest.mark.slow
-def test_requests_given_up_in_the_queue_free_their_places_and_are_not_run(server):
+def test_requests_that_time_out_in_the_queue_free_their_places_and_do_not_run(server):
     def ask(_):
         body = json.dumps({"instances": [3.5]})
         return server.request("POST", "/v1/models/sleeper:predict", body)[0]
 
-    # Two run and two wait for a thread, until all are told that it took too long.
+    # Two run and two wait for a thread until all time out.
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(4))) == [504] * 4
     assert server.predict("adder", instances=[1]) == {"predictions": [3.0]}
@@ -196,14 +196,14 @@ def _png(width, height) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(20_000, 20_000), (2**31 - 1, 1), (10_001, 10_000)])
-def test_pictures_of_absurd_size_are_refused(server, size):
+def test_huge_pictures_are_refused(server, size):
     instance = {"b64": base64.b64encode(_png(*size)).decode()}
     answer = server.predict("blobs", instances=[instance])
     assert "pixels" in answer["error"] or "PNG" in answer["error"]
 
 
 @pytest.mark.parametrize("field", ["image/encoded", "other"])
-def test_pictures_of_absurd_size_inside_examples_are_refused(server, field):
+def test_huge_pictures_in_examples_are_refused(server, field):
     feature = {field: tf.train.Feature(bytes_list=tf.train.BytesList(value=[_png(20_000, 20_000)]))}
     example = tf.train.Example(features=tf.train.Features(feature=feature))
     instance = {"b64": base64.b64encode(example.SerializeToString()).decode()}
@@ -255,7 +255,7 @@ def test_the_page_is_for_browsers_only(server):
     assert server.request("GET", "/")[0] == 404
 
 
-def test_the_page_asks_for_recommended_thresholds_outside_the_api(server):
+def test_recommended_thresholds_are_outside_the_api(server):
     status, headers, body = server.request("GET", "/page/models/blobs/versions/20")
     assert (status, headers.get_content_type()) == (200, "application/json")
     assert json.loads(body) == {"default": 0.5, "by_class": {}}, "a model without a report"

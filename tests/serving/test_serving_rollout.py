@@ -1,4 +1,4 @@
-"""Every sequence of commands against a model of TensorFlow Serving's rule for labels."""
+"""Random sequences of commands against a model of TensorFlow Serving's rules for labels."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from serving.rollout import labels_and_served, promote, rollback, serve_latest
 
 
 class Refused(Exception):
-    """FAILED_PRECONDITION at a reload."""
+    """FAILED_PRECONDITION on reload."""
 
 
 class TensorFlowServing:
@@ -46,7 +46,7 @@ class TensorFlowServing:
         self._policy = read_models(path)[0].policy
 
     def poll_folders(self, complete: list[int], loads: int) -> None:
-        """Loads so many of the versions that are wanted and missing, highest first."""
+        """Loads up to `loads` of the wanted versions that are missing, highest first."""
         wanted = set(self._policy(complete)) if self._policy else set()
         missing = sorted(wanted - self.available - self._broken, reverse=True)
         self.available.update(missing[:loads])
@@ -55,7 +55,7 @@ class TensorFlowServing:
 
 
 class Rollouts(RuleBasedStateMachine):
-    """Pushes and commands, between which two servers poll when they like."""
+    """Pushes and commands, with two servers polling at random times in between."""
 
     def __init__(self):
         super().__init__()
@@ -99,19 +99,19 @@ class Rollouts(RuleBasedStateMachine):
         server = self.servers[number]
         named = server.available.intersection(server.labels.values())
         server.poll_folders(self.complete, loads)
-        assert named <= server.available, "what a label names stays"
+        assert named <= server.available, "labelled versions stay"
 
     @rule(number=st.integers(0, 1))
     def restart(self, number):
         restarted = TensorFlowServing(self.broken)
         restarted.poll_config(self.config)
         restarted.poll_folders(self.complete, 9)
-        if restarted.available:  # Else all that is wanted is broken: nothing any command did.
+        if restarted.available:  # else all wanted versions are broken, which no command caused
             self.servers[number] = restarted
             self.unseen.discard(number)
 
     def _wait(self, version, changed):
-        """As --url: asks until all servers have it."""
+        """Like --url: asks until all servers have it."""
         if changed:
             self._settle()
         for number, server in enumerate(self.servers):
@@ -122,7 +122,7 @@ class Rollouts(RuleBasedStateMachine):
         return True
 
     def _loaded(self, version, changed):
-        """As --loaded, which is only said where it is true."""
+        """Like --loaded, given only when it is true."""
         seen = not changed and not self.unseen
         return seen and all(version in server.available for server in self.servers)
 
@@ -156,7 +156,7 @@ class Rollouts(RuleBasedStateMachine):
         self._command(lambda: serve_latest(self.config, "m"))
 
     @invariant()
-    def some_version_is_served_always(self):
+    def some_version_is_always_served(self):
         for server in self.servers:
             assert server.available
 
@@ -205,8 +205,8 @@ def test_a_version_is_loaded_before_its_label_moves(config):
     assert labels_and_served(base, config, "m") == ({"stable": 2}, [2])
 
 
-def test_moving_a_label_at_once_is_what_the_model_refuses(config):
-    """The model of the rule is one that can fail: this is what rolling back twice used to do."""
+def test_the_model_refuses_to_move_a_label_at_once(config):
+    """Shows that the model can fail: rolling back twice used to do this."""
     base = config.parent / "m"
     server = TensorFlowServing(set())
     server.poll_config(config)
@@ -223,7 +223,7 @@ def test_moving_a_label_at_once_is_what_the_model_refuses(config):
 
 
 @pytest.mark.parametrize("error", [DataError("does not load"), KeyboardInterrupt()])
-def test_a_promotion_that_fails_leaves_the_file_as_it_was(config, error):
+def test_a_failed_promotion_leaves_the_file_unchanged(config, error):
     base = config.parent / "m"
     promote(base, config, "m", 2, "stable", lambda *_: True)
     config.write_text("# mine\n" + config.read_text())
@@ -237,7 +237,7 @@ def test_a_promotion_that_fails_leaves_the_file_as_it_was(config, error):
     assert config.read_text() == before
 
 
-def test_promoting_what_is_promoted_gives_up_what_was_begun_and_keeps_the_version_before(config):
+def test_promoting_the_same_version_again_abandons_an_unfinished_promotion(config):
     base = config.parent / "m"
     promote(base, config, "m", 2, "stable", lambda *_: True)
     promote(base, config, "m", 7, "stable", lambda *_: True)

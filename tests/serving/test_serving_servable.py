@@ -39,7 +39,7 @@ def _load_error(folder) -> StatusError:
     return raised.value
 
 
-def test_runs_as_the_function_does(blob_model, picture):
+def test_answers_equal_those_of_the_signature(blob_model, picture):
     folder = blob_model / "20"
     content = picture.read_bytes()
     expected = tf.saved_model.load(str(folder)).signatures["serving_default"](
@@ -53,27 +53,27 @@ def test_runs_as_the_function_does(blob_model, picture):
             np.testing.assert_array_equal(array, expected[name].numpy())
 
 
-def test_shapes_are_not_held_against_the_signature(adder):
+def test_shapes_are_not_checked_against_the_signature(adder):
     loaded = Servable(adder)
     assert loaded.run("", {"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[4.0] * 3] * 2
     with pytest.raises(StatusError, match="INVALID_ARGUMENT"):
         loaded.run("", {"x": np.ones(2, np.int32)})
 
 
-def test_what_does_not_load(tmp_path, adder):
+def test_models_that_do_not_load(tmp_path, adder):
     assert _load_error(tmp_path / "nothing").code == "NOT_FOUND"
     shutil.rmtree(adder / "variables")
     (adder / "saved_model.pb").write_bytes(b"no graph")
     assert _load_error(adder).code == "DATA_LOSS"
 
 
-def test_warm_up_requests_are_answered_before_the_first_user(adder, monkeypatch):
+def test_warm_up_requests_run_while_loading(adder, monkeypatch):
     _warm_up(adder, [_log(x=np.float32([1, 2])), _log(x=np.float32([3]))])
     ran = []
     run = Servable.run
     monkeypatch.setattr(Servable, "run", lambda self, *a: ran.append(run(self, *a)) or ran[-1])
     Servable(adder)
-    # Each is run in both ways.
+    # Each runs with busy=False and busy=True.
     assert [answer["y"].tolist() for answer in ran] == [[4.0, 5.0]] * 2 + [[6.0]] * 2
     Servable(adder, warm_up=False)
     assert len(ran) == 4
@@ -87,27 +87,27 @@ def test_warm_up_requests_are_answered_before_the_first_user(adder, monkeypatch)
         ([prediction_log_pb2.PredictionLog().SerializeToString()], "UNIMPLEMENTED"),
     ],
 )
-def test_a_warm_up_request_that_fails_fails_the_load(adder, records, code):
+def test_a_failing_warm_up_request_fails_the_load(adder, records, code):
     _warm_up(adder, records)
     assert _load_error(adder).code == code
 
 
-def test_a_warm_up_file_that_is_no_tfrecord(adder):
+def test_a_warm_up_file_that_is_not_a_tfrecord(adder):
     _warm_up(adder, [])
     (adder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"text" * 100)
     assert _load_error(adder).code == "DATA_LOSS"
 
 
-def test_the_limit_of_pixels_counts_all_pictures_of_a_request(picture, monkeypatch):
+def test_the_pixel_limit_counts_all_pictures_of_a_request(picture, monkeypatch):
     inputs = [np.array([picture.read_bytes()] * 2, object), np.zeros((1, 9, 9, 3), np.uint8)]
     monkeypatch.setattr(pictures, "MAX_PIXELS", 2 * 200 * 100)
     assert pictures.count_pixels(inputs) == 2 * 200 * 100
     monkeypatch.setattr(pictures, "MAX_PIXELS", 2 * 200 * 100 - 1)
-    with pytest.raises(StatusError, match="have 40000 pixels, a request may have 39999"):
+    with pytest.raises(StatusError, match="have 40000 pixels, but a request may have 39999"):
         pictures.count_pixels(inputs)
 
 
-def test_an_error_that_quotes_bytes_which_are_no_text(blob_model):
+def test_an_error_message_that_quotes_binary_input(blob_model):
     loaded = Servable(blob_model / "20")
     inputs = {"examples": np.array([b"\x01 no Example \xff"], object)}
     with pytest.raises(StatusError, match="INVALID_ARGUMENT: Could not parse example") as raised:

@@ -1,4 +1,4 @@
-"""The life of a server process: its flags, its start, new and broken versions, its end."""
+"""The life of a server process: flags, start, new and broken versions, shutdown."""
 
 import http.client
 import json
@@ -41,13 +41,13 @@ def test_flags_and_their_defaults():
         ["--model_base_path=/m", "--rest_api_port=1", "--enable_page=perhaps"],
     ],
 )
-def test_missing_and_unknown_flags_end_the_program(arguments, capsys):
+def test_missing_and_unknown_flags(arguments, capsys):
     with pytest.raises(SystemExit) as ended:
         parse_flags(arguments)
     assert ended.value.code == 2
 
 
-def test_flags_of_tensorflow_serving_without_an_effect_are_accepted_with_a_warning(capsys):
+def test_flags_without_effect_are_accepted_with_a_warning(capsys):
     flags = ["--enable_batching", "--tensorflow_session_parallelism=2", "--grpc_max_threads", "4"]
     parse_flags(["--model_base_path=/m", *flags, "--port=1", "--enable_batching=true"])
     (line,) = capsys.readouterr().err.splitlines()
@@ -59,7 +59,7 @@ def test_flags_of_tensorflow_serving_without_an_effect_are_accepted_with_a_warni
     assert capsys.readouterr().err == ""
 
 
-def test_flags_reach_what_they_limit(monkeypatch, tmp_path):
+def test_limits_are_passed_on(monkeypatch, tmp_path):
     flags = ["--rest_api_num_threads=3", "--rest_api_timeout_in_ms=1500", "--max_requests=7"]
     flags += ["--max_body_bytes=99", "--max_num_load_retries=4", "--enable_model_warmup=false"]
     flags += ["--load_retry_interval_micros=2500000", "--rest_api_port=1"]
@@ -140,8 +140,7 @@ def test_sigterm_finishes_requests_in_flight_in_bounded_time(start_server, save_
         "--rest_api_num_threads=3",
         "--drain_seconds=5",
     )
-    # Running: one request that ends in time and one that does not. Half sent: a third one. And
-    # there is a connection without a request.
+    # Two running requests, of which one ends in time; a half-sent one; an idle connection.
     answers = []
     asking = threading.Thread(
         target=lambda: answers.append(server.predict("sleeper", instances=[1.5]))
@@ -183,11 +182,11 @@ def _complete(folder):
 @pytest.mark.parametrize(
     ("make", "status", "message"),
     [
-        (_complete, 2, "Did you give the version's folder?"),
+        (_complete, 2, "is a single version"),
         (lambda folder: (folder / "1").mkdir(parents=True), 255, "has no saved_model.pb"),
     ],
 )
-def test_a_start_that_cannot_succeed_says_why(monkeypatch, capsys, tmp_path, make, status, message):
+def test_a_failed_start_says_why(monkeypatch, capsys, tmp_path, make, status, message):
     make(tmp_path / "m")
     flags = [f"--model_base_path={tmp_path / 'm'}", "--max_num_load_retries=0", "--port=1"]
     monkeypatch.setattr("sys.argv", ["server", *flags])
@@ -202,8 +201,8 @@ def test_a_start_that_cannot_succeed_says_why(monkeypatch, capsys, tmp_path, mak
 
 
 @pytest.mark.slow
-def test_answers_are_tensorflow_servings(start_server, tmp_path):
-    """Holds the server against answers recorded from TensorFlow Serving 2.16.1."""
+def test_answers_equal_those_of_tensorflow_serving(start_server, tmp_path):
+    """Compares with answers recorded from TensorFlow Serving 2.16.1."""
     recorded = os.environ.get("SERVING_VECTORS")
     if not recorded:
         pytest.skip("set SERVING_VECTORS to the folder of vectors.json, check.py, make_models.py")
@@ -218,5 +217,5 @@ def test_answers_are_tensorflow_servings(start_server, tmp_path):
     met, total = map(int, summary.split()[0].split("/"))
     statuses = int(summary.split(",")[1].split("/")[0])
     assert statuses == total, report
-    # Differs, and is marked lenient: a float32 denormal is not flushed to zero.
+    # An accepted difference: a float32 denormal is not flushed to zero.
     assert [line.split()[0] for line in differing] in ([], ["http/float-format"]), report

@@ -1,4 +1,4 @@
-"""Score thresholds as a user writes them."""
+"""Score thresholds as users write them."""
 
 import json
 
@@ -18,7 +18,7 @@ def model(tmp_path):
     return tmp_path
 
 
-def test_one_for_all_and_one_for_each():
+def test_one_for_all_classes_and_one_per_class():
     assert not parse_thresholds("0.3").keeps("a", 0.29)
     assert parse_thresholds("0.3").keeps("a", 0.3)
     some = parse_thresholds("RBC:0.49, a:b:0.1")
@@ -29,16 +29,16 @@ def test_one_for_all_and_one_for_each():
     assert lowest == {"0.3": 0.3, "0.2,RBC:0.9": 0.2, "RBC:0.4": 0.4}
 
 
-def test_what_the_report_recommends_comes_with_the_model(model):
+def test_recommendations_come_with_the_model(model):
     assert parse_thresholds("report", model).by_class == {"RBC": 0.49}
     assert parse_thresholds(f"report:{model}").by_class == {"RBC": 0.49}
-    with pytest.raises(DataError, match="a server does not tell"):
+    with pytest.raises(DataError, match="a server does not give"):
         parse_thresholds("report")
     with pytest.raises(DataError, match="nowhere/assets.extra/facts.json: no recommended"):
         parse_thresholds("report:nowhere")
 
 
 @pytest.mark.parametrize("text", ["a", "RBC:", "1.2", "RBC:-1", "nan", ""])
-def test_other_texts_are_refused(text):
+def test_invalid_thresholds(text):
     with pytest.raises(DataError, match="is not a score from 0 to 1"):
         parse_thresholds(text)

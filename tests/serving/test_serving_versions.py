@@ -21,7 +21,7 @@ from serving.versions import keep
 
 @pytest.fixture
 def base(tmp_path):
-    """Versions 2, 7, 10 and 11 (incomplete), and what is no version."""
+    """Versions 2, 7, 10 and 11 (incomplete), and entries that are not versions."""
     base = tmp_path / "ssd"
     for version in (2, 7, 10):
         (base / str(version)).mkdir(parents=True)
@@ -61,7 +61,7 @@ def run(monkeypatch, capsys):
 
 
 def promote(base, config, model, version, label):
-    """With the versions in service."""
+    """Promotes with all versions in service."""
     assert rollout.promote(base, config, model, version, label, lambda *_: True)
 
 
@@ -88,7 +88,7 @@ def test_comments_at_the_top_of_the_configuration_are_kept(base, config):
     assert _served(config) == ([2, 7], {"stable": 7})
 
 
-def test_moving_up_keeps_the_version_that_is_left(base, config):
+def test_moving_up_keeps_the_previous_version(base, config):
     promote(base, config, "ssd", 2, "stable")
     assert _served(config) == ([2], {"stable": 2})
     promote(base, config, "ssd", 7, "stable")
@@ -101,7 +101,7 @@ def test_moving_up_keeps_the_version_that_is_left(base, config):
     assert list(config.parent.glob(".*")) == []
 
 
-def test_moving_down_drops_it_so_that_clients_without_a_label_follow(base, config):
+def test_moving_down_drops_the_higher_version_so_that_clients_without_a_label_follow(base, config):
     promote(base, config, "ssd", 10, "stable")
     promote(base, config, "ssd", 7, "stable")
     assert _served(config) == ([7], {"stable": 7})
@@ -126,7 +126,7 @@ def test_a_version_that_another_label_names_stays(base, config):
 
 
 @pytest.mark.parametrize("policy, expected", [("", 7), ("specific { versions: 7 }", 2)])
-def test_the_first_rollback_leaves_what_is_served(base, config, policy, expected):
+def test_the_first_rollback_starts_from_the_version_served(base, config, policy, expected):
     entry = f'base_path: "{base}" model_version_policy {{ {policy} }}'
     config.write_text(config.read_text().replace(f'base_path: "{base}"', entry))
     assert rollback(base, config, "ssd", "stable") == expected
@@ -140,13 +140,13 @@ def test_a_canary_without_a_stable_version_is_refused(base, config):
     assert config.read_text() == before
 
 
-def test_new_pushes_are_served_again_on_request(base, config):
+def test_latest_serves_new_pushes_again(base, config):
     promote(base, config, "ssd", 2, "stable")
     serve_latest(config, "ssd")
     assert _served(config) == ([11], {})
 
 
-def test_rolling_back_without_a_version_before_goes_one_down(base, config):
+def test_rolling_back_without_a_previous_version_goes_one_down(base, config):
     promote(base, config, "ssd", 10, "stable")
     assert rollback(base, config, "ssd", "stable") == 7
     assert rollback(base, config, "ssd", "stable") == 2
@@ -166,7 +166,7 @@ def test_incomplete_and_missing_versions_are_not_promoted(base, config, version)
     assert config.read_text() == before
 
 
-def test_keeping_the_last_versions_spares_those_served(base):
+def test_keep_spares_the_versions_served(base):
     shutil.rmtree(base / "11")
     assert keep(base, 1, {2}) == [7]
     assert list(version_folders(base)) == [2, 10]
@@ -195,17 +195,17 @@ def test_the_command_line(run, base, config):
     status, out, _ = run(base, "promote", 7, "--config", config)
     assert status == 1
     assert out.startswith(
-        f"ssd: servers that read {config} now load version 7;\nstable names no version yet."
+        f"ssd: servers that read {config} now load version 7;\nstable is not set yet."
     )
-    # The command that it names is one that works.
+    # The command it prints works.
     (command,) = re.findall(r"^  (ssd .*)$", re.sub(r"\\\n\s*", "", out), re.M)
     words = command.split()
     assert words[:2] == ["ssd", "versions"]
     status, out, _ = run(*words[2:])
     assert (status, out) == (0, "ssd: stable is version 7\n")
     status, out, _ = run(base, "rollback", *loaded)
-    assert status == 1, "version 2 was not served, so nobody can have seen it loaded"
-    assert "stable still names 7" in out
+    assert status == 1, "version 2 was not served, so it cannot be loaded yet"
+    assert "stable is still version 7" in out
     assert run(base, "rollback", *loaded)[:2] == (0, "ssd: stable is version 2\n")
     assert run(base, "keep", 1, "--config", config)[1] == "deleted: 7, 10\n"
     status, _, err = run(base, "promote", 2, *loaded, "--model", "nope")
@@ -214,7 +214,7 @@ def test_the_command_line(run, base, config):
         f"error: {config}: no model nope (found: other, ssd). Name one with --model.\n",
     )
     assert run(base, "latest", "--config", config)[1] == (
-        "ssd: the newest version is served, without labels\n"
+        "ssd: labels dropped, the newest version is served\n"
     )
     status, _, err = run(base / "nowhere")
     assert status == 2 and "no such folder" in err
@@ -224,19 +224,17 @@ def test_the_command_line_says_what_clients_without_a_label_get(run, base, confi
     promote(base, config, "ssd", 7, "stable")
     run(base, "promote", 10, "--label", "canary", "--config", config)
     _, out, _ = run(base, "promote", 10, "--label", "canary", "--config", config, "--loaded")
-    assert out == (
-        "ssd: canary is version 10\nrequests without a label get version 10, which canary names\n"
-    )
+    assert out == ("ssd: canary is version 10\nrequests without a label get version 10 (canary)\n")
     _, out, _ = run(base, "rollback", "--label", "canary", "--config", config, "--loaded")
     assert out == "ssd: canary is version 7\n"
 
 
 @pytest.mark.parametrize("action", [("rollback",), ("promote", "7"), ("latest",)])
 def test_without_a_configuration_it_says_how_to_get_one(run, base, tmp_path, action):
-    """A server on --model_base_path has no labels; what is printed works as it stands."""
+    """A server with --model_base_path has no labels; the printed commands work verbatim."""
     status, _, err = run(base, *action)
     assert status == 2
-    # In 80 columns, but for where the versions are.
+    # 80 columns, except for the path of the versions.
     assert max(len(line.replace(str(base), "BASE")) for line in err.splitlines()) <= 80
     path = tmp_path / "models.config"
     path.write_text(err[err.index("  model_config_list {") : err.index("start the server")])
@@ -250,7 +248,7 @@ def test_without_a_configuration_it_says_how_to_get_one(run, base, tmp_path, act
     assert versions._parser().parse_args(again).url == ["http://localhost:8501"]
 
 
-def test_the_shipped_configuration_can_be_rolled_back_as_it_is(run, base, tmp_path):
+def test_the_shipped_configuration_can_be_rolled_back(run, base, tmp_path):
     shipped = Path(versions.__file__).parent / "tensorflow_serving" / "models.config"
     config = tmp_path / "models.config"
     shutil.copy(shipped, config)
@@ -262,7 +260,7 @@ def test_the_shipped_configuration_can_be_rolled_back_as_it_is(run, base, tmp_pa
 
 
 def _save_labeller(folder, name: str) -> None:
-    """Saves a detector that finds one object of a class on any picture: the version's own."""
+    """Saves a detector that finds one object of class `name` in any picture."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
     def serving_default(image_bytes):
@@ -282,12 +280,12 @@ def _save_labeller(folder, name: str) -> None:
 
 @pytest.fixture
 def fleet(tmp_path, start_server, monkeypatch):
-    """A server that follows its configuration, with the versions 1 to 3: what it answers."""
+    """A server that polls its configuration, with versions 1 to 3, and ways to ask it."""
     base, config = tmp_path / "ssd", tmp_path / "models.config"
     for number in (1, 2, 3):
         _save_labeller(base / str(number), f"v{number}")
     config.write_text(f'model_config_list {{ config {{ name: "ssd" base_path: "{base}" }} }}')
-    # A label's move is checked once a second: faster here.
+    # Poll faster than the default of once a second.
     monkeypatch.setattr("serving.server_status._ASK_EVERY_S", 0.3)
     server = start_server(
         *("--model_config_file", config, "--model_config_file_poll_wait_seconds=0.2"),
@@ -316,8 +314,8 @@ def fleet(tmp_path, start_server, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, capsys):
-    """Rolling back twice, promoting after a rollback, a second canary: with --url, in one call."""
+def test_a_running_server_follows_every_command(fleet, run, capsys):
+    """Two rollbacks, a promotion after them, a second canary: with --url, in one call each."""
     served = ("--config", fleet.config, "--url", fleet.server.url)
 
     def does(*words):
@@ -334,7 +332,7 @@ def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, cap
     does("promote", 2, "--label", "canary")
     assert fleet.becomes("v2", label="canary")
     assert fleet.ask("stable") == {"v1"}
-    # As TensorFlow Serving does: requests without a label get the canary.
+    # As in TensorFlow Serving, requests without a label get the canary.
     assert fleet.ask() == {"v2"}
     does("promote", 3, "--label", "canary")
     assert fleet.becomes("v3", label="canary")
@@ -351,7 +349,7 @@ def test_a_running_server_follows_every_command_and_refuses_none(fleet, run, cap
 
 
 @pytest.mark.slow
-def test_what_cannot_be_moved_leaves_the_file_as_it_was(fleet, run, tmp_path):
+def test_a_failed_promotion_leaves_the_file_unchanged(fleet, run, tmp_path):
     broken = fleet.base / "4"
     broken.mkdir()
     (broken / "saved_model.pb").write_text("no model")
