@@ -1,4 +1,4 @@
-"""The artifacts that components hand to one another: their types, and the files in them."""
+"""The artifacts that components exchange: their types and files."""
 
 import json
 
@@ -8,15 +8,15 @@ from tfx.types.artifact import Artifact
 from data.errors import DataError
 
 DATA_GATE_FILE = "data_gate.json"
-# In DATA_GATE_FILE: ids of the training records that DropLeaks leaves out.
+# In DATA_GATE_FILE: ids of the training records that DropLeaks drops.
 EXCLUDED_RECORDS = "excluded_records"
 FACTS_FILE = "facts.json"
-# Of the records, beside the splits of the examples.
+# Next to the splits of the examples.
 ORIGIN_FILE = "origin.json"
 SERVING_CHECK_FILE = "serving_check.json"
 REPORT_FILE = "report.html"
 
-# Types are named in the form that Kubeflow Pipelines requires of types that are not TFX's.
+# Kubeflow Pipelines requires this form of type name for types that are not TFX's.
 
 
 class DataGateReport(Artifact):
@@ -38,7 +38,7 @@ class DetectionReportFile(Artifact):
 
 
 def read_json(path: str) -> dict:
-    """A JSON file that an earlier component wrote, on any file system TensorFlow reads.
+    """Reads a JSON file written by an earlier component, on any file system TensorFlow supports.
 
     Raises:
       DataError: it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Reads an Evaluator's output: scores with their intervals, and the bounds that a model missed."""
+"""Reads an Evaluator's output: scores with intervals, and the bounds that a model missed."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -21,23 +21,23 @@ _VALIDATIONS = "validations*"
 
 
 class Score(NamedTuple):
-    """A number and its 95 % interval (`tfma_metric.confidence_interval`), NaN without one."""
+    """A number and its 95 % interval (`tfma_metric.confidence_interval`), NaN if there is none."""
 
     value: float
     lower: float = math.nan
     upper: float = math.nan
 
     def clipped(self) -> "Score":
-        """The same with its interval, which is symmetric, cut to what an AP can be."""
+        """The score with its (symmetric) interval clipped to the range of an AP."""
         return self._replace(lower=max(self.lower, 0.0), upper=min(self.upper, 1.0))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a candidate and its baseline by slice (`OVERALL`, `objects=2-4`) and metric.
+    """Scores of a candidate and its baseline by slice (`OVERALL`, `objects=2-4`) and metric.
 
     `changes` is candidate minus baseline. Without a baseline, it and `baseline` are empty.
-    `failures` has a sentence for each bound that the candidate misses; a blessed model has none.
+    `failures` has one sentence per bound that the candidate misses, none if it is blessed.
     """
 
     candidate: dict[str, dict[str, Score]]
@@ -72,7 +72,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def _read(folder: Path, pattern: str, message: type[Message]) -> list:
-    """The records of a file as protos; at least one."""
+    """A file's records as protos; at least one."""
     files = sorted(folder.glob(pattern))
     if not files:
         raise _damaged(folder, f"{pattern} is missing")

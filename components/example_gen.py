@@ -1,8 +1,8 @@
 """TFX's ImportExampleGen, copying whole shards.
 
-TFX's own executor shuffles: Beam then holds every picture at once where it runs in one process, 10
-GB for VOC 07+12 and 100 GB for COCO. The records are shuffled where they are written, and a
-training shuffles them again.
+TFX's own executor shuffles, for which Beam in one process holds every picture at once: 10 GB for
+VOC 07+12 and 100 GB for COCO. The records are already shuffled when they are written, and training
+shuffles them again.
 """
 
 import json
@@ -31,7 +31,7 @@ from data.record_folder import read_records
 class Executor(BaseBeamExecutor):
     """Copies the TFRecord files of each input split into a split of the same name.
 
-    What the records say of their origin is kept beside the splits.
+    Keeps the records' origin next to the splits.
     """
 
     def Do(
@@ -41,7 +41,7 @@ class Executor(BaseBeamExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """See TFX's ImportExampleGen. Raises DataError for a damaged file."""
-        del input_dict  # there is none
+        del input_dict  # always empty
         config = example_gen_pb2.Input()
         proto_utils.json_to_proto(
             exec_properties[standard_component_specs.INPUT_CONFIG_KEY], config
@@ -71,13 +71,13 @@ class Executor(BaseBeamExecutor):
 
 
 class ShardExampleGen(ImportExampleGen):
-    """ImportExampleGen for records in shuffled shards; with its spans, versions and fingerprint."""
+    """ImportExampleGen for shuffled shards; keeps its spans, versions and fingerprint."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
 
 def _copies(pattern: str, folder: str) -> Iterator[tuple[str, str]]:
-    """(file, its place in the split's folder) of the files of a split, named as Beam names them."""
+    """(file, target in the split's folder) for each file of a split, named as Beam would."""
     files = sorted(tf.io.gfile.glob(pattern))
     if not files:
         raise DataError(f"{pattern}: no TFRecord files. Convert the data again")
@@ -86,20 +86,20 @@ def _copies(pattern: str, folder: str) -> Iterator[tuple[str, str]]:
 
 
 def _record_folder(base: str, split: example_gen_pb2.Input.Split) -> str:
-    """The folder that has the split in a subfolder of its name, or in files."""
+    """The folder that holds the split as files or in a subfolder of that name."""
     folder = posixpath.dirname(f"{base}/{split.pattern}")
     return posixpath.dirname(folder) if posixpath.basename(folder) == split.name else folder
 
 
 def copy_shard(source: str, target: str) -> None:
-    """Copies a TFRecord file, compressed or not, as a GZIP one, after a look at every record.
+    """Checks every record of a TFRecord file, compressed or not, and copies it as GZIP.
 
     Raises:
         DataError: the file is damaged.
     """
     records = read_records(source)
     _check(records, source)
-    # Workers may try the same shard at once; whichever finishes puts the same bytes there.
+    # Several workers may copy the same shard at once; each would write the same bytes.
     temporary = f"{target}.{uuid.uuid4().hex}"
     if source.endswith(".gz"):
         tf.io.gfile.copy(source, temporary)

@@ -1,1 +1,1 @@
-"""A Pusher whose versions a polling server sees whole or not at all."""
+"""A Pusher whose versions a polling server sees complete or not at all."""

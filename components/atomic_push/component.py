@@ -1,4 +1,4 @@
-"""TFX's Pusher with `push` in place of its copying, and the model card beside the model."""
+"""TFX's Pusher, copying with `push` and adding the model card to the model."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ from data.splits import TRAIN
 
 CARD_KEY = "card"
 STATISTICS_KEY = "statistics"
-# Travels with the model, so that the next data can be compared with what it has learnt.
+# Travels with the model, so that later data can be compared with its training data.
 TRAIN_STATISTICS = "assets.extra/train_statistics.pb"
 
 
 class Executor(executor.Executor):
-    """Pushes a blessed model whole or not at all, and tells ML Metadata what TFX's would."""
+    """Pushes a blessed model completely or not at all, with the same metadata as TFX's."""
 
     def Do(
         self,
@@ -35,7 +35,7 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """See TFX's Pusher. Raises DataError where the model cannot be pushed."""
+        """See TFX's Pusher. Raises DataError if the model cannot be pushed."""
         self._log_startup(input_dict, output_dict, exec_properties)
         pushed_model = artifact_utils.get_single_instance(
             output_dict[standard_component_specs.PUSHED_MODEL_KEY]
@@ -49,8 +49,7 @@ class Executor(executor.Executor):
         )
         base = destination.filesystem.base_directory
         model = self.GetModelPath(input_dict)
-        # The pipeline's own copy comes first: servers see the version when nothing can fail any
-        # more.
+        # The pipeline's own copy comes first: servers see the version only once nothing can fail.
         copy_model(model, pushed_model.uri)
         if input_dict.get(CARD_KEY):
             card = artifact_utils.get_single_uri(input_dict[CARD_KEY])
@@ -70,7 +69,7 @@ class Executor(executor.Executor):
 
 
 class PusherSpec(standard_component_specs.PusherSpec):
-    """TFX's, with a model card and the data's statistics as optional inputs."""
+    """TFX's spec plus a model card and the data's statistics as optional inputs."""
 
     INPUTS = {
         **standard_component_specs.PusherSpec.INPUTS,
@@ -80,7 +79,7 @@ class PusherSpec(standard_component_specs.PusherSpec):
 
 
 class Pusher(base_component.BaseComponent):
-    """Takes and gives what TFX's Pusher does; card and statistics go into `assets.extra`."""
+    """Same inputs and outputs as TFX's Pusher; card and statistics go into `assets.extra`."""
 
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)

@@ -1,9 +1,8 @@
-"""Puts a model among the versions that a server polls, so that none is ever seen unfinished.
+"""Adds a model to the versions that a server polls, without ever showing an unfinished one.
 
-A server takes a folder for a version as soon as its name is a number. On a local file system the
-copy is therefore made under another name, checked, and renamed. Object stores cannot rename
-a folder in one step: there `saved_model.pb`, by which a version is known to be loadable, is copied
-last.
+A server treats any folder named by a number as a version. On a local file system the copy is
+therefore made under another name, checked, and renamed. Object stores cannot rename a folder
+atomically: there `saved_model.pb`, which makes a version loadable, is copied last.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from data.errors import DataError
 from data.saved_model import IDENTITY, SAVED_MODEL_FILE
 
-# Locally the folder of an unfinished version; on object stores an empty object that marks one.
+# Locally an unfinished version's folder; on object stores an empty object that marks one.
 _UNFINISHED = re.compile(r"\.(\d+)\.partial")
 _LOCK = ".push.lock"
 
@@ -30,14 +29,14 @@ _LOCK = ".push.lock"
 def push(model: str, base: str) -> int:
     """Copies a SavedModel to a new version under `base` and returns the version's number.
 
-    The number is the Unix time, or one more than the highest version where that is not behind.
-    Whenever this is interrupted, `base` holds the versions it held before, or those and the new
-    one; what else an interrupted push leaves is removed by the next. Local pushes wait for one
-    another; on an object store the caller sees to it that there is one at a time.
+    The number is the Unix time, or one more than the highest version if that is greater. If
+    interrupted, `base` holds the old versions, with or without the new one; the next push removes
+    leftovers. Local pushes wait for each other; on an object store the caller must push one at a
+    time.
 
     Args:
       model: folder of the SavedModel, exported by `trainer.export`.
-      base: folder of the versions, local or of any scheme that TensorFlow reads (`gs://...`).
+      base: folder of the versions, local or with any scheme that TensorFlow supports (`gs://...`).
 
     Raises:
       DataError: the model is not one of ours, or it cannot be copied.
@@ -50,8 +49,8 @@ def push(model: str, base: str) -> int:
             return _push_local(model, Path(base))
     except (OSError, tf.errors.OpError) as error:
         raise DataError(
-            f"{base}: the push failed ({error}). See that the place is writable and has room, then "
-            "run again"
+            f"{base}: the push failed ({error}). Check that the folder is writable and has space, "
+            "then run again"
         ) from error
 
 
@@ -94,7 +93,7 @@ def _push_remote(model: str, base: str) -> int:
 
 
 def _finish_remote(base: str, version: int) -> None:
-    """Removes a version that has no `saved_model.pb`, and the mark that it is unfinished."""
+    """Removes a version without `saved_model.pb`, and the marker that it is unfinished."""
     folder = f"{base}/{version}"
     if tf.io.gfile.exists(folder) and not tf.io.gfile.exists(f"{folder}/{SAVED_MODEL_FILE}"):
         tf.io.gfile.rmtree(folder)
@@ -103,7 +102,7 @@ def _finish_remote(base: str, version: int) -> None:
 
 @contextlib.contextmanager
 def _locked(base: Path) -> Iterator[None]:
-    """Holds the lock of a local folder; the system frees it when a process dies."""
+    """Holds a local folder's lock, which the system releases if the process dies."""
     with (base / _LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -115,7 +114,7 @@ def _next_version(names: Iterable[str]) -> int:
 
 
 def _files(folder: str) -> dict[str, int]:
-    """The files below a folder, by their path in it, with their size in bytes."""
+    """The files below a folder: relative path to size in bytes."""
     found = {}
     for place, _, names in tf.io.gfile.walk(folder):
         for name in names:
@@ -125,7 +124,7 @@ def _files(folder: str) -> dict[str, int]:
 
 
 def copy_model(source: str, target: str) -> None:
-    """Copies the files below a folder; on one local file system both share the disk's blocks."""
+    """Copies the files below a folder, as hard links if both are on one local file system."""
     _copy(source, target, _files(source))
 
 
@@ -138,7 +137,7 @@ def _copy(source: str, target: str, files: Iterable[str]) -> None:
 
 
 def _linked(source: str, target: str) -> bool:
-    """Whether a file could be given a second name; what was exported or pushed never changes."""
+    """Whether a hard link could be made; exported and pushed files never change."""
     try:
         os.link(source, target)
     except OSError:  # an object store, another file system, or one without links
@@ -155,12 +154,12 @@ def _check_files(source: str, copy: str, expected: dict[str, int]) -> None:
     )
     raise DataError(
         f"{copy}: not the same as {source} after it was copied: {', '.join(wrong)}. Nothing was "
-        "pushed. See that nobody else writes there, then run again"
+        "pushed. Check that nobody else writes there, then run again"
     )
 
 
 def _check_model(folder: str) -> None:
-    """Raises DataError unless the folder holds a model that the Trainer has exported."""
+    """Raises DataError unless the folder holds a model exported by the Trainer."""
     try:
         with tf.io.gfile.GFile(f"{folder}/{SAVED_MODEL_FILE}", "rb") as file:
             sound = bool(saved_model_pb2.SavedModel.FromString(file.read()).meta_graphs)
@@ -172,13 +171,13 @@ def _check_model(folder: str) -> None:
         )
     if not tf.io.gfile.exists(f"{folder}/{IDENTITY}"):
         raise DataError(
-            f"{folder}: no {IDENTITY}, which says what the model is. Push a model that this "
-            "project's Trainer has exported"
+            f"{folder}: no {IDENTITY}, which says what the model is. Push a model exported by "
+            "this project's Trainer"
         )
 
 
 def _write_through(folder: Path) -> None:
-    """Returns when a folder is on the disk, so that no later rename gets there before it."""
+    """Returns once a folder is on disk, so that a later rename cannot get there first."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
             _sync(Path(place, name))

@@ -1,1 +1,1 @@
-"""Stops a run whose data is not what the schema promises."""
+"""Stops runs whose data does not match the schema."""

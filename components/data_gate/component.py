@@ -43,12 +43,12 @@ def DataGate(
     baseline: InputArtifact[standard_artifacts.ExampleStatistics] = None,
     beam_pipeline: BeamComponentParameter[beam.Pipeline] = None,
 ) -> None:
-    """Writes what the data is and what is wrong with it.
+    """Writes facts about the data and what is wrong with it.
 
-    config, fields, classes: as JSON, the fields of a DataGateConfig and of a data.fields.Fields,
-        and the names of the schema.
-    detector, anchors: whose anchors have to match the objects, at `matching_iou` or more.
-    presets: those to name where they would match more: detector and anchors of each, as JSON.
+    config, fields, classes: JSON of a DataGateConfig's and a data.fields.Fields' fields, and of the
+        schema's class names.
+    detector, anchors: their anchors must match the objects, with at least `matching_iou`.
+    presets: JSON of each one's detector and anchors, to suggest if they would match more.
     baseline: statistics of the latest blessed model's data.
     """
     settings = json.loads(config)
@@ -99,7 +99,7 @@ def DataGate(
 def DataVerdict(report: InputArtifact[DataGateReport]) -> None:
     """Stops the run when the data gate found errors.
 
-    A component of its own, because TFX removes what a component that fails has written.
+    A separate component, because TFX removes the outputs of a component that fails.
     """
     path = Path(report.uri) / DATA_GATE_FILE
     found = json.loads(path.read_text(encoding="utf-8"))["findings"]

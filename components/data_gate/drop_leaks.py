@@ -1,4 +1,4 @@
-"""Training data without the pictures that another split shows too."""
+"""Training data without the pictures that are in another split too."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ def DropLeaks(
     kept: OutputArtifact[Examples],
     id_feature: Parameter[str],
 ) -> None:
-    """Writes what may be trained with: the train split without leaks, and the eval split.
+    """Writes the data to train with: the train split without leaks, and the eval split.
 
-    report: the data gate's, which lists the ids of the training records to leave out.
-    id_feature: what holds the id of a record.
+    report: the data gate's, with the ids of the training records to leave out.
+    id_feature: the feature with a record's id.
     """
     found = json.loads((Path(report.uri) / DATA_GATE_FILE).read_text(encoding="utf-8"))
     for split, excluded in ((TRAIN, found[EXCLUDED_RECORDS]), (EVAL, ())):
@@ -37,7 +37,7 @@ def DropLeaks(
 
 
 def copy_without(source: Path, target: Path, excluded: Collection[str], id_feature: str) -> None:
-    """Copies a GZIP shard of records, but those with the ids in `excluded`, in their order."""
+    """Copies a GZIP shard without the records whose ids are in `excluded`."""
     if not excluded:
         shutil.copyfile(source, target)
         return

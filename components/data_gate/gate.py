@@ -1,4 +1,4 @@
-"""What the data gate decides, as plain functions."""
+"""The data gate's decisions, as plain functions."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _SCHEMA = "schema"
 _LEAKS = "leaks"
 _SHOWN = 20
 
-# What the findings of a check are, and what to do about them.
+# What each check's findings mean, and what to do about them.
 _HEADINGS = {
     _SCHEMA: "the data does not fit its schema",
     _LEAKS: "a picture is in more than one split",
@@ -51,7 +51,7 @@ _REMEDY = "Fix the data and convert it again, or remove {check} from data.block_
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a person should know of the data; an error stops the run."""
+    """Something people should know about the data; an error stops the run."""
 
     check: str
     level: str
@@ -59,7 +59,7 @@ class Finding:
 
 
 def list_anomalies(anomalies: dict[str, anomalies_pb2.Anomalies]) -> list[dict]:
-    """One entry (`split`, `feature`, `problem`) for each anomaly of each split."""
+    """One entry (`split`, `feature`, `problem`) per anomaly of each split."""
     found = []
     for split, proto in sorted(anomalies.items()):
         if proto.HasField("dataset_anomaly_info"):
@@ -71,7 +71,7 @@ def list_anomalies(anomalies: dict[str, anomalies_pb2.Anomalies]) -> list[dict]:
 
 
 def count_objects(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict:
-    """`pictures`, `objects` and `objects_per_class` of one split, from its statistics."""
+    """A split's `pictures`, `objects` and `objects_per_class`, from its statistics."""
     (dataset,) = statistics.datasets
     features = {".".join(f.path.step) or f.name: f for f in dataset.features}
     text = features[fields.detect(features).text]
@@ -84,7 +84,7 @@ def count_objects(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> di
 
 
 def excluded_records(leaks: Iterable[Leak], config: DataGateConfig) -> list[str]:
-    """Ids of the training records to leave out, sorted; none unless `on_leak` says so."""
+    """Sorted ids of the training records to leave out; none unless `on_leak` is drop_train."""
     if config.on_leak != DROP_TRAIN:
         return []
     records = {record for leak in leaks for record in (leak.first, leak.second)}
@@ -102,9 +102,9 @@ def judge(
 ) -> list[Finding]:
     """Everything found, errors first.
 
-    anomalies: of `list_anomalies`.
-    counts: of `count_objects`, by split.
-    classes: of the schema.
+    anomalies: from `list_anomalies`.
+    counts: from `count_objects`, by split.
+    classes: the schema's.
     """
     found = [
         Finding(_SCHEMA, ERROR, f"{a['split']}: {a['feature'] or 'whole split'}: {a['problem']}")
@@ -135,7 +135,7 @@ def judge(
 
 
 def lines_of(findings: Iterable[Finding]) -> list[str]:
-    """The findings for a person, grouped by check; long lists are cut."""
+    """The findings as readable lines, grouped by check; long lists are truncated."""
     groups: dict[str, list[str]] = {}
     for finding in findings:
         groups.setdefault(finding.check, []).append(finding.text)
@@ -149,9 +149,9 @@ def lines_of(findings: Iterable[Finding]) -> list[str]:
 
 
 def refuse_errors(findings: Sequence[Finding], report: str) -> None:
-    """Raises DataError with a readable list when there are errors.
+    """Raises DataError with a readable list if there are errors.
 
-    report: where all findings are.
+    report: the file with all findings.
     """
     errors = [finding for finding in findings if finding.level == ERROR]
     if not errors:

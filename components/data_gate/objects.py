@@ -1,4 +1,4 @@
-"""Checks of the boxes of one picture, and of how well a detector's anchors can meet them."""
+"""Checks one picture's boxes, and how well a detector's anchors can match them."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ SAME_OBJECT_IOU = 0.95
 TOO_SMALL, TOO_LARGE, TOO_TALL, TOO_WIDE = "too small", "too large", "too tall", "too wide"
 BETWEEN = "between two anchors"
 
-# Coordinates are float32; a border may be off by a rounding error.
+# Coordinates are float32, so edges may be off by a rounding error.
 _ROUNDING = 1e-6
 
 
 def is_usable(boxes: np.ndarray) -> np.ndarray:
-    """bool [n]: finite boxes [n, 4] with an area."""
-    # A comparison with NaN is false.
+    """bool [n]: whether boxes [n, 4] are finite and have an area."""
+    # Comparisons with NaN are false.
     return (boxes[:, :2] < boxes[:, 2:]).all(axis=1) & np.isfinite(boxes).all(axis=1)
 
 
 def box_problems(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
-    """What is wrong with boxes [n, 4] (relative `ymin, xmin, ymax, xmax`) of a picture."""
+    """What is wrong with a picture's boxes [n, 4] (relative `ymin, xmin, ymax, xmax`)."""
     usable = is_usable(boxes)
     outside = (boxes < -_ROUNDING).any(axis=1) | (boxes > 1 + _ROUNDING).any(axis=1)
     problems = []
@@ -35,7 +35,7 @@ def box_problems(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
 
 
 def repeated_objects(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
-    """Pairs of boxes of one class that are the same but for a hair (IoU above 0.95)."""
+    """Pairs of almost identical boxes of one class (IoU above 0.95)."""
     first, second = np.triu_indices(len(boxes), k=1)
     overlap = box_iou(boxes[first], boxes[second])
     return [
@@ -46,7 +46,7 @@ def repeated_objects(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
 
 
 class AnchorGrid:
-    """The anchors of a detector, arranged to find the best one of a box without trying all."""
+    """A detector's anchors, arranged to find a box's best one without trying all."""
 
     def __init__(self, spec: AnchorSpec) -> None:
         self._levels = []
@@ -61,7 +61,7 @@ class AnchorGrid:
     def best_iou(self, boxes: np.ndarray) -> np.ndarray:
         """The highest IoU [n] of usable boxes [n, 4] with any anchor.
 
-        Of the anchors of one shape the nearest overlaps most, so one cell of a map is enough.
+        Of the anchors of one shape the nearest overlaps most, so one cell per map is enough.
         """
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         best = np.zeros(len(boxes))
@@ -79,11 +79,11 @@ class AnchorGrid:
         return best
 
     def misfits(self, boxes: np.ndarray, matching_iou: float) -> list[str]:
-        """Why no anchor matches the boxes [n, 4], none of which reaches `matching_iou`."""
+        """Why no anchor reaches `matching_iou` with each of the boxes [n, 4]."""
         size = boxes[:, 2:] - boxes[:, :2]
         area, areas = size.prod(axis=1), self._shapes.prod(axis=1)
         shared = np.minimum(size[:, None], self._shapes).prod(axis=-1)
-        # As if an anchor of each shape had the box's centre.
+        # The IoU if an anchor of each shape had the box's centre.
         fits = (shared / (area[:, None] + areas - shared)).max(axis=1) >= matching_iou
         kinds = np.select(
             [fits, area < areas.min(), area > areas.max(), size[:, 0] > size[:, 1]],

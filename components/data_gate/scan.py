@@ -1,6 +1,6 @@
-"""The Beam pipeline that looks at every record once.
+"""The Beam pipeline that reads every record once.
 
-Only hashes and findings travel between workers, so memory does not grow with the pictures' bytes.
+Only hashes and findings travel between workers, so memory does not depend on the pictures' size.
 """
 
 import functools
@@ -30,7 +30,7 @@ from trainer.anchors import AnchorSpec
 
 @dataclass(frozen=True, order=True)
 class RecordProblem:
-    """Something wrong with one record, found by the check of that name."""
+    """A problem with one record, found by the named check."""
 
     check: str
     split: str
@@ -52,10 +52,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Objects with a usable box in a split, and how many of them no anchor can match.
+    """A split's objects with a usable box, and how many of them no anchor can match.
 
-    `misfits` counts those by what they are, as in `AnchorGrid.misfits`, and `of_others` those that
-    the anchors of other detectors cannot match, by their names.
+    `misfits` counts those by reason, as in `AnchorGrid.misfits`; `of_others` counts those that
+    other detectors' anchors cannot match, by name.
     """
 
     objects: int = 0
@@ -75,7 +75,7 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found in all splits."""
+    """The findings of all splits."""
 
     problems: tuple[RecordProblem, ...]
     leaks: tuple[Leak, ...]
@@ -105,9 +105,9 @@ def scan(
     """Reads the TFRecords of each split.
 
     patterns: files of each split.
-    matching_iou: IoU with an anchor from which an object can be learnt.
+    matching_iou: the IoU from which an anchor matches an object.
     leak_distance: see `DataGateConfig`.
-    path: of a file for what the pipeline finds, in a place that its workers see; it is removed.
+    path: temporary file for the findings, visible to the pipeline's workers.
     others: anchors to compare with, by name.
     """
     look = functools.partial(_Look, fields, anchors, matching_iou, others or {})
@@ -160,7 +160,7 @@ def scan(
 
 
 class _Look(beam.DoFn):
-    """Everything that can be said of one record by itself."""
+    """Checks a single record."""
 
     def __init__(
         self,
@@ -193,14 +193,14 @@ class _Look(beam.DoFn):
         found: dict[str, list[str]] = {"pictures": []}
         look = None
         try:
-            # The look is of any picture; a training reads JPEGs alone.
+            # Any format has a look, but training reads only JPEGs.
             look = look_of(encoded)
             orientation = read_header(encoded).orientation
             if orientation != 1:
                 found["orientation"] = [f"an EXIF tag turns it (orientation {orientation})"]
         except DataError as error:
             found["pictures"].append(str(error))
-        # Lists of different lengths are an anomaly, which stops the run by itself.
+        # Lists of different lengths are an anomaly, which stops the run anyway.
         count = min(len(classes), *map(len, sides))
         boxes = np.array([side[:count] for side in sides], np.float64).T
         found["boxes"] = box_problems(boxes, classes)
@@ -233,7 +233,7 @@ class _Look(beam.DoFn):
 
 
 def _only(feature: tf.train.Feature) -> bytes:
-    """The value of a feature, empty where there is none: an anomaly, which stops the run."""
+    """The feature's value. If it is missing, which is an anomaly that stops the run, empty."""
     values = feature.bytes_list.value
     return values[0] if values else b""
 
@@ -261,7 +261,7 @@ def _near_pairs(
 
 
 def _least_distance(distances: Iterable[int | None]) -> int | None:
-    """Equal bytes win over equal looks, which such a pair has as well."""
+    """None (equal bytes) wins, since such pairs have equal looks as well."""
     all_distances = list(distances)
     known = [distance for distance in all_distances if distance is not None]
     return min(known) if len(known) == len(all_distances) else None

@@ -1,4 +1,4 @@
-"""How far the splits of a data set are from each other and from an earlier data set, by TFDV."""
+"""Measures with TFDV how far splits are from each other and from an earlier data set."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _MEASURES = {
 
 @dataclass(frozen=True)
 class Shift:
-    """How far a feature of the train split is from that of another split or data set."""
+    """How far a feature of the train split is from the same one in another split or data set."""
 
     check: str  # skew or drift
-    other: str  # what train is compared with; in skew the name of a split
+    other: str  # what train is compared with; for skew a split's name
     feature: str
     measure: str
     value: float
@@ -39,8 +39,8 @@ def measure_shifts(
 ) -> list[Shift]:
     """Distances of the train split from each other split (skew) and from `baseline` (drift).
 
-    statistics: of each split, one of them `train`.
-    baseline: of the train split of the latest blessed model; None if there is none.
+    statistics: by split, including `train`.
+    baseline: the latest blessed model's train split, if any.
     """
     train = statistics[TRAIN]
     schema = _schema(fields, max_skew, max_drift)
@@ -56,7 +56,7 @@ def measure_shifts(
 
 
 def _schema(fields: Fields, max_skew: float, max_drift: float) -> schema_pb2.Schema:
-    """The features to compare, and by which measure."""
+    """The features to compare and the measure for each."""
     schema = schema_pb2.Schema()
     kinds = {fields.text: schema_pb2.BYTES}
     kinds |= dict.fromkeys((fields.height, fields.width), schema_pb2.INT)

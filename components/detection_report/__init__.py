@@ -1,6 +1,6 @@
-"""One HTML file that says whether a model may ship and what is wrong with it.
+"""An HTML report on whether a model may ship and what is wrong with it.
 
-`report` is the way in: it gathers facts (`detections`, `gallery`, `training_curves`, `statistics`,
-and of `metrics` confusion, score thresholds and error types) and renders report.html with the
-charts of `charts`.
+`report` is the entry point: it gathers facts (`pictures`, `gallery`, `training_curves`,
+`statistics`, and confusion, score thresholds and error types from `metrics`) and renders
+report.html with `charts`.
 """

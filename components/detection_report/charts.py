@@ -25,7 +25,7 @@ def line_chart(
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
 ) -> Markup:
-    """A chart of WIDTH x HEIGHT units with axes; ranges come from the data by default.
+    """A chart of WIDTH x HEIGHT units with axes; by default the data sets the ranges.
 
     The plot itself spans LEFT..WIDTH-RIGHT and TOP..HEIGHT-BOTTOM. Points that are not finite are
     left out.
@@ -65,7 +65,7 @@ def line_chart(
 
 
 def interval_chart(rows: Sequence[tuple[str, dict]]) -> Markup:
-    """Scores in [0, 1] with their intervals, one below the other: (name, score)."""
+    """Scores in [0, 1] with their intervals, one below the other; rows are (name, score)."""
     label_width, row_height = 120, 30
     width, height = 480, row_height * len(rows) + 24
 
@@ -108,7 +108,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, some four to six."""
+    """About four to six round numbers in a range."""
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)

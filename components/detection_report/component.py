@@ -48,7 +48,7 @@ def DetectionReport(
 
 
 def pushed_destination(pushed_model: standard_artifacts.PushedModel) -> str | None:
-    """The version that a Pusher's output stands for; None if nothing was pushed."""
+    """Where the Pusher put the version; None if nothing was pushed."""
     if not pushed_model.get_int_custom_property("pushed"):
         return None
     return pushed_model.get_string_custom_property("pushed_destination")

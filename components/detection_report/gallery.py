@@ -1,4 +1,4 @@
-"""Pictures worth looking at, with what is there and what was found drawn over them."""
+"""Selects pictures worth looking at and draws objects and detections on them."""
 
 import base64
 import io
@@ -20,9 +20,9 @@ _HIT, _MISTAKE, _FOUND, _MISSED, _DIFFICULT = "hit", "mistake", "found", "missed
 
 
 def worst_misses(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
-    """Pictures by the area of the largest object that nothing was found of.
+    """Pictures by the area of their largest missed object.
 
-    Returns entries of `picture`, the number of the picture, and `focus`, the ground truth row.
+    Returns entries of `picture`, the picture's index, and `focus`, the ground truth row.
     """
     missed = np.flatnonzero(outcomes.countable & (outcomes.detection_of < 0))
     order = missed[np.argsort(-box_area(columns.gt_box[missed]), kind="stable")]
@@ -32,9 +32,9 @@ def worst_misses(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
 def surest_mistakes(
     columns: Columns, outcomes: Outcomes, kinds: np.ndarray, most: int
 ) -> list[dict]:
-    """Pictures by the score of their surest false positive at the threshold of `outcomes`.
+    """Pictures by the score of their most confident false positive at `outcomes`' threshold.
 
-    kinds: of each detection, as `error_types.analyse` sorts them.
+    kinds: each detection's, from `error_types.analyse`.
     Returns entries of `picture` and `focus`, the detection row.
     """
     wrong = np.flatnonzero(outcomes.shown & np.isin(kinds, ERROR_TYPES))
@@ -43,10 +43,10 @@ def surest_mistakes(
 
 
 def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
-    """Pictures with the fewest errors for their objects (highest F1), the most usual scores first.
+    """Pictures with the highest F1; ties go to the most usual scores.
 
-    Hardly a crowded picture is without any error. Returns entries of `picture` and `focus`, which
-    is -1.
+    By F1, because crowded pictures are rarely without errors. Returns entries of `picture` and
+    `focus`, which is -1.
     """
     num_pictures = len(columns.image_ids)
 
@@ -68,11 +68,11 @@ def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
 def draw(
     number: int, encoded: bytes, columns: Columns, outcomes: Outcomes, class_names: Sequence[str]
 ) -> dict:
-    """A picture as the template draws it: a small JPEG, and boxes in its pixels.
+    """A picture for the template: a small JPEG, and boxes in its pixels.
 
     Boxes are dicts of `x`, `y`, `width`, `height`, `label`, `colour` (of the class) and `kind`; the
-    kinds of `objects` are found, missed and difficult, those of `detections` hit and mistake. They
-    carry their `row`.
+    kinds of `objects` are found, missed and difficult, those of `detections` hit and mistake. `row`
+    is the box's row.
     """
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
     full_width = image.width
@@ -111,7 +111,7 @@ def draw(
 
 
 def summary(drawn: dict) -> str:
-    """What `draw` shows in words, as in "14 of 15 found, 2 wrong"."""
+    """What `draw` shows, in words such as "14 of 15 found, 2 wrong"."""
     objects = Counter(box["kind"] for box in drawn["objects"])
     wrong = sum(box["kind"] == _MISTAKE for box in drawn["detections"])
     text = f"{objects[_FOUND]} of {objects[_FOUND] + objects[_MISSED]} found"

@@ -1,4 +1,4 @@
-"""The pictures that a report shows, from the records of the evaluated split."""
+"""Reads the pictures to show from the evaluated split's records."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from data.record_folder import read_records
 
 
 def encoded_pictures(shards: list[str], wanted: Collection[str]) -> dict[str, bytes]:
-    """The encoded pictures with these ids, by their ids; records are read until all are found."""
+    """The encoded pictures with these ids, by id; stops reading once all are found."""
     found: dict[str, bytes] = {}
     if not wanted:
         return found

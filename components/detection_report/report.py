@@ -29,20 +29,20 @@ _ERROR_MEANINGS = {
     error_types.MISSED: "an object that was not found",
 }
 
-# Pictures in each of the three rows; some 40 kB each.
+# Pictures in each of the three rows, some 40 kB each.
 _PICTURES = 12
 _DEFAULT_SCORE = 0.5
-# What may differ between the Evaluator's mAP and that of the pictures shown, by rounding.
+# Rounding difference allowed between the Evaluator's mAP and that of the answers.
 _TOLERANCE = 5e-4
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a run left what the report is made from; folders, of any file system TensorFlow reads.
+    """The folders that the report is made from, on any file system TensorFlow supports.
 
-    `examples` is the folder of the evaluated split, `infra_blessing` what ServingCheck or
-    InfraValidator left, `pushed` the version that the model was pushed as, or None, and `artifacts`
-    the URIs to name in the lineage.
+    `examples` is the evaluated split's folder, `infra_blessing` the output of ServingCheck or
+    InfraValidator, `pushed` the pushed version, if any, and `artifacts` the URIs to list in the
+    lineage.
     """
 
     card: str
@@ -59,7 +59,7 @@ def build_report(sources: Sources) -> str:
     """The report's HTML.
 
     Raises:
-        DataError: something that an earlier component wrote is missing or damaged.
+        DataError: an earlier component's output is missing or damaged.
     """
     facts = read_json(f"{sources.card}/{FACTS_FILE}")
     shards = list_shards([f"{sources.examples}/*"])
@@ -82,12 +82,12 @@ def build_report(sources: Sources) -> str:
 
 
 def analyse(accumulator: DetectionAccumulator) -> dict:
-    """What the detections of a split say beyond the Evaluator's numbers.
+    """Analyses a split's detections beyond the Evaluator's numbers.
 
     Returns:
-      `map` of these detections; `errors`, an `ErrorAnalysis`; `explorer`, counts by class and
-      score threshold; `best`, the best F1 of each; `threshold`, the one of all classes together,
-      at which `outcomes` and the confusion `matrix` are taken.
+      `map` of these detections; `errors`, an `ErrorAnalysis`; `explorer`, counts by class and score
+      threshold; `best`, each class's best F1; `threshold`, the best over all classes, used for
+      `outcomes` and the confusion `matrix`; `positives`, objects by class.
     """
     columns = accumulator.columns()
     num_classes = len(accumulator.class_names)
@@ -110,7 +110,7 @@ def analyse(accumulator: DetectionAccumulator) -> dict:
 
 
 def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[str]) -> dict:
-    """The drawn pictures of each row by its name: `misses`, `mistakes`, `hits`."""
+    """The drawn pictures by row: `misses`, `mistakes`, `hits`."""
     columns, outcomes = accumulator.columns(), found["outcomes"]
     kinds = found["errors"].kinds
     rows = {
@@ -119,7 +119,7 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
         "hits": gallery.typical_hits(columns, outcomes, _PICTURES),
     }
     wanted = {entry["picture"] for row in rows.values() for entry in row}
-    # In numbers of the pictures, which the records know by their ids.
+    # By picture index; records have ids.
     ids = {number: str(columns.image_ids[number]) for number in wanted}
     encoded = encoded_pictures(shards, ids.values())
     drawn = {
@@ -146,7 +146,7 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
 
 
 def _serving_check(folder: str) -> dict | None:
-    """What ServingCheck measured; None after InfraValidator, which only says yes or no."""
+    """ServingCheck's measurements; None after InfraValidator, which only says yes or no."""
     path = f"{folder}/{SERVING_CHECK_FILE}"
     return read_json(path) if tf.io.gfile.exists(path) else None
 
@@ -221,7 +221,7 @@ def _with_recall(curve: list[float]) -> list[tuple[float, float]]:
 
 
 def _training_charts(curves: dict) -> dict:
-    """A chart for each group of tags: those before a slash share one."""
+    """One chart per group of tags, which share the part before the slash."""
     groups: dict[str, list[str]] = {}
     for tag in sorted(curves):
         groups.setdefault(tag.split("/")[0], []).append(tag)

@@ -1,4 +1,4 @@
-"""A few lines from TFDV's statistics: the numeric features of each split."""
+"""Each split's numeric features, from TFDV's statistics."""
 
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import statistics_pb2

@@ -1,17 +1,17 @@
-"""The curves of a training, from TensorBoard's event files."""
+"""Training curves from TensorBoard's event files."""
 
 import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
-# More points than a chart has pixels would only make the file larger.
+# More points than pixels would only make the file larger.
 _MOST_POINTS = 400
 
 
 def read_curves(log_dir: str) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar by its tag; empty without event files.
+    """(step, value) of each scalar by tag; empty without event files.
 
-    Of a step that was trained twice, as after a resumed run, the last value counts.
+    If a step was trained twice, as in a resumed run, the last value counts.
     """
     if not tf.io.gfile.isdir(log_dir):
         return {}

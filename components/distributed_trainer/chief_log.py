@@ -1,4 +1,4 @@
-"""What worker 0 prints, through the API of Kubernetes."""
+"""Prints worker 0's output, read through the Kubernetes API."""
 
 import logging
 import time
@@ -12,12 +12,12 @@ _log = logging.getLogger("ssd.trainer")
 _OVER = ("Succeeded", "Failed")
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _OVERLAP_SECONDS = 60
-# Kept for the error of a job that has failed.
+# Kept for the error message of a failed Job.
 _LAST_LINES = 20
 
 
 class ChiefLog:
-    """What worker 0 has printed, line by line as it comes, from one pod of it after the other."""
+    """Worker 0's output line by line, from each of its pods in turn."""
 
     def __init__(self, core: client.CoreV1Api, namespace: str, options: dict) -> None:
         self._core, self._namespace, self._options = core, namespace, options
@@ -27,7 +27,7 @@ class ChiefLog:
         self.last_lines: list[str] = []
 
     def print_new_lines(self, pods: list[dict]) -> None:
-        """Logs what is new in the logs of `pods`, a Job's; ApiException where it cannot be read."""
+        """Logs new lines from a Job's `pods`; ApiException if they cannot be read."""
         now = time.monotonic()
         chiefs = [pod["metadata"] for pod in pods if _index(pod) == "0"]
         over = {pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") in _OVER}
@@ -45,7 +45,7 @@ class ChiefLog:
                 self._namespace,
                 container=CONTAINER,
                 timestamps=True,
-                # More than is new: the clocks of this machine and of the node may differ.
+                # Overlaps, because this machine's clock and the node's may differ.
                 since_seconds=since_seconds,
                 **self._options,
             )
@@ -54,7 +54,7 @@ class ChiefLog:
                 return  # Not started yet, or gone.
             raise
         text = found.data.decode("utf-8", "replace")
-        # Kubernetes writes timestamps of one length, so that they sort as text.
+        # Kubernetes' timestamps have a fixed length, so they sort as text.
         lines = [line.partition(" ") for line in text.splitlines()]
         until = self._read_until.get(pod, "")
         for at, _, words in lines:

@@ -1,4 +1,4 @@
-"""A Job on a cluster: started, followed to its end, removed."""
+"""Starts a Job on a cluster, follows it to its end, and removes it."""
 
 import contextlib
 import json
@@ -27,18 +27,18 @@ from components.distributed_trainer.manifest import JOB_LABEL, headless_service
 from data.errors import DataError
 
 _log = logging.getLogger("ssd.trainer")
-# Of the pod that this process runs in.
+# Holds the namespace of this process's pod.
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-# Questions in a row that the API server may leave unanswered.
+# Consecutive requests that the API server may leave unanswered.
 _MAX_UNANSWERED = 10
-# Answers are read as plain JSON: the client's own types refuse rules of a podFailurePolicy that
-# Kubernetes allows. The timeout notices a connection that has died.
+# Responses are read as plain JSON: the client's own types reject podFailurePolicy rules that
+# Kubernetes allows. The timeout detects dead connections.
 _PLAIN = {"_preload_content": False, "_request_timeout": 30}
 _UNREACHED = (ApiException, urllib3.exceptions.HTTPError)
 
 
 def connect() -> client.ApiClient:
-    """A client of the cluster that this process runs in, or that kubectl is set up for.
+    """A client for the cluster this process runs in, or else the one kubectl is set up for.
 
     Raises:
         DataError: there is neither.
@@ -57,10 +57,10 @@ def connect() -> client.ApiClient:
 
 
 def own_pod(namespace: str) -> dict | None:
-    """The owner reference of the pod of Kubeflow Pipelines that this process runs in.
+    """An owner reference to the Kubeflow Pipelines pod that this process runs in.
 
-    What it owns is removed with it, also when it goes without a word. None elsewhere, and for
-    another `namespace` than the pod's: Kubernetes removes what has an owner there.
+    What the pod owns is removed with it, even if it is killed. None outside such a pod, or if its
+    namespace is not `namespace`: Kubernetes deletes objects with an owner in another namespace.
     """
     name, uid = os.environ.get("KFP_POD_NAME"), os.environ.get("KFP_POD_UID")
     if not (name and uid and _NAMESPACE.is_file() and _NAMESPACE.read_text().strip() == namespace):
@@ -69,13 +69,13 @@ def own_pod(namespace: str) -> dict | None:
 
 
 def run(api: client.ApiClient, manifest: dict, poll_seconds: float = 5.0) -> None:
-    """Starts a Job and its Service, prints what its chief prints until it ends, and removes both.
+    """Starts a Job and its Service, prints its chief's output until it ends, and removes both.
 
-    A Job of that name is one that an earlier attempt of the same training has left behind: it is
-    removed first. SIGTERM and Ctrl-C remove the Job too.
+    An existing Job of that name, left behind by an earlier attempt at the same training, is removed
+    first. SIGTERM and Ctrl-C remove the Job too.
 
     Raises:
-        DataError: it cannot be started, or has failed: what the cluster says of it.
+        DataError: it cannot be started or has failed, with the cluster's reason.
     """
     with _interruptible() as wait:
         _Job(api, manifest, wait, poll_seconds).run()
@@ -101,7 +101,7 @@ class _Job:
         with self._explained():
             job = self._create(
                 lambda: self._jobs.create_namespaced_job(self._namespace, self._manifest, **_PLAIN),
-                # In the foreground: its pods are gone before it is, and write no checkpoints then.
+                # In the foreground: its pods are gone first, so they write no more checkpoints.
                 lambda: self._jobs.delete_namespaced_job(
                     **self._place, propagation_policy="Foreground"
                 ),
@@ -113,7 +113,7 @@ class _Job:
                     lambda: self._core.create_namespaced_service(
                         self._namespace, service, **_PLAIN
                     ),
-                    # One of an earlier Job goes with that Job, a while after it.
+                    # An earlier Job's Service is removed with that Job, but only after a while.
                     lambda: self._core.delete_namespaced_service(**self._place),
                 )
             _log.info("  %s started", self._title)
@@ -122,7 +122,7 @@ class _Job:
             self._remove()
 
     def _create(self, create: Callable, delete: Callable) -> dict:
-        """Creates something in place of what an earlier attempt left behind; returns it."""
+        """Creates an object, replacing what an earlier attempt left behind; returns it."""
         told = False
         while True:
             try:
@@ -133,7 +133,7 @@ class _Job:
             if not told:
                 _log.warning("  %s: removing what an earlier attempt left behind", self._title)
             told = True
-            with contextlib.suppress(ApiException):  # Gone, or going, or the next answer tells.
+            with contextlib.suppress(ApiException):  # Already gone, or the next attempt fails.
                 delete()
             self._wait(self._poll_seconds)
 
@@ -144,11 +144,11 @@ class _Job:
         except ApiException as error:
             raise DataError(f"{self._title}: {_refusal(error, self._namespace)}") from error
         except urllib3.exceptions.HTTPError as error:
-            raise DataError(f"{self._host}: Kubernetes is not reached ({error})") from error
+            raise DataError(f"{self._host}: cannot reach Kubernetes ({error})") from error
 
     def _remove(self) -> None:
-        # What goes wrong here is not why a training failed; the Service is removed with the Job,
-        # and the Job after `ttlSecondsAfterFinished` or with the Trainer's pod.
+        # Errors here must not hide why a training failed. Kubernetes removes the Service with the
+        # Job, and the Job after `ttlSecondsAfterFinished` or with the Trainer's pod.
         with contextlib.suppress(*_UNREACHED):
             self._jobs.delete_namespaced_job(**self._place, propagation_policy="Background")
         with contextlib.suppress(*_UNREACHED):
@@ -172,7 +172,7 @@ class _Job:
                 unanswered += 1
                 if gone or unanswered > _MAX_UNANSWERED:
                     raise DataError(
-                        f"{self._title}: the cluster no longer answers for it ({error})"
+                        f"{self._title}: lost contact with the cluster ({error})"
                     ) from error
                 self._wait(self._poll_seconds)
                 continue
@@ -193,10 +193,10 @@ class _Job:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[Callable[[float], None]]:
-    """Gives a sleep that SIGTERM ends by SystemExit, so that what follows `finally` is done.
+    """Yields a sleep that SIGTERM ends with SystemExit, so that `finally` blocks run.
 
-    The handler itself only writes to a pipe: an exception raised in it can be lost, and a lock that
-    it takes may be held by what it interrupts.
+    The handler only writes to a pipe: an exception raised in it can be lost, and the code it
+    interrupts may hold a lock that it needs.
     """
     reader, writer = os.pipe()
 
@@ -207,7 +207,7 @@ def _interruptible() -> Iterator[Callable[[float], None]]:
         if select.select([reader], [], [], seconds)[0]:
             raise SystemExit(128 + signal.SIGTERM)
 
-    # Only the main thread may set handlers; another one has to be ended by it.
+    # Only the main thread can set handlers; it must end other threads itself.
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, stop) if is_main else None
     try:

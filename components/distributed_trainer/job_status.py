@@ -1,4 +1,4 @@
-"""What the status of a Job and its pods, as JSON, say of it."""
+"""Interprets the status of a Job and its pods, as JSON."""
 
 import logging
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from trainer.worker import LOST_WORKER
 
 _log = logging.getLogger("ssd.trainer")
-# What a container waits for that does not come by waiting.
+# Reasons for waiting that do not go away.
 _CANNOT_START = (
     "ImagePullBackOff",
     "InvalidImageName",
@@ -14,12 +14,12 @@ _CANNOT_START = (
     "CreateContainerConfigError",
     "CreateContainerError",
 )
-# Looks at a Job without a pod after which this is told.
+# Polls of a Job without pods before it is reported.
 _LOOKS_WITHOUT_POD = 6
 
 
 def succeeded(status: dict) -> bool:
-    """Whether the chief has succeeded: then the model is written.
+    """Whether the chief has succeeded, that is, written the model.
 
     Kubernetes before 1.31 has no success policy, and waits for the other workers.
     """
@@ -29,7 +29,7 @@ def succeeded(status: dict) -> bool:
 
 
 def condition(status: dict, *kinds: str) -> str:
-    """Reason and message of a condition that holds, of one of these kinds; empty without one."""
+    """Reason and message of the first true condition of these kinds; empty if there is none."""
     for entry in status.get("conditions", ()):
         if entry["type"] in kinds and entry["status"] == "True":
             reason = entry.get("reason") or entry["type"]
@@ -38,13 +38,13 @@ def condition(status: dict, *kinds: str) -> str:
 
 
 def _containers(pod: dict) -> Iterator[tuple[str, dict]]:
-    """Kind and details of the state of each container."""
+    """Kind and details of each container's state."""
     for status in pod["status"].get("containerStatuses", ()):
         yield from status["state"].items()
 
 
 def cannot_start(pods: list[dict]) -> str:
-    """Why a pod will never start; empty unless one will not."""
+    """Why a pod will never start; empty if all may start."""
     for pod in pods:
         for kind, state in _containers(pod):
             if kind == "waiting" and state.get("reason") in _CANNOT_START:
@@ -56,7 +56,7 @@ def cannot_start(pods: list[dict]) -> str:
 
 
 def _ended(pods: list[dict]) -> list[tuple[str, str]]:
-    """Pods that failed by themselves and why, the first first; not those that lost another one."""
+    """Pods that failed and why, oldest first, except those that only lost another worker."""
     found = []
     for pod in pods:
         for kind, state in _containers(pod):
@@ -70,13 +70,13 @@ def _ended(pods: list[dict]) -> list[tuple[str, str]]:
 
 
 def why_ended(pods: list[dict]) -> str:
-    """Which pod failed last by itself, and why; empty without one."""
+    """The last pod that failed by itself, and why; empty if there is none."""
     ended = _ended(pods)
     return ": ".join(ended[-1]) if ended else ""
 
 
 class Told:
-    """What is said of a Job that is waiting or restarting: told once each, and not judged."""
+    """Logs once each why a Job is waiting or restarting."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -104,5 +104,5 @@ class Told:
                 if entry["type"] == "PodScheduled" and entry["status"] == "False":
                     return f"{pod['metadata']['name']}: {entry.get('message', 'no node')}"
         if self._looks_without_pod >= _LOOKS_WITHOUT_POD:
-            return "it has no pods yet; kubectl describe job says why; it may be a quota"
+            return "it has no pods yet, perhaps because of a quota; see kubectl describe job"
         return ""

@@ -1,4 +1,4 @@
-"""The Trainer's `run_fn` that trains on several hosts: it starts a Job and waits for it."""
+"""The Trainer's `run_fn` for several hosts: starts a Job and waits for it."""
 
 import hashlib
 import shutil
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 def run_fn(fn_args: "FnArgs") -> None:
     """Trains as `trainer.run.run_fn`, but in a Kubernetes Job (TFX's Trainer contract).
 
-    `fn_args.custom_config["training_job"]` holds the fields of `pipeline.config.TrainingJob`. What
-    the workers read is copied to `work_dir`, unless it lies on one of their volumes already, and
-    what the chief writes is fetched from there.
+    `fn_args.custom_config["training_job"]` holds the fields of `pipeline.config.TrainingJob`. The
+    workers' inputs are copied to `work_dir` unless they are already on one of their volumes, and
+    the chief's outputs are fetched from there.
 
     Raises:
-        DataError: the workers do not see `work_dir`, or the job cannot be started or has failed.
+        DataError: the workers cannot see `work_dir`, or the Job cannot be started or has failed.
     """
     job = fn_args.custom_config["training_job"]
     mounts = [Path(entry.split(":", 1)[1]) for entry in job["volumes"]]
     work_dir = Path(fn_args.custom_config["work_dir"])
     if not _is_on(work_dir, mounts):
         raise DataError(
-            f"{work_dir}: the workers of training_job do not see this folder. Mount a volume there "
-            "in the Trainer and in them: --set training_job.volumes=CLAIM:/PATH and "
+            f"{work_dir}: the workers of training_job cannot see this folder. Mount a volume there "
+            "in the Trainer and the workers: --set training_job.volumes=CLAIM:/PATH and "
             "--set resources.Trainer.volumes=CLAIM:/PATH"
         )
     name = "ssd-" + hashlib.sha256(fn_args.model_run_dir.encode()).hexdigest()[:12]
@@ -54,8 +54,8 @@ def run_fn(fn_args: "FnArgs") -> None:
     indexed_job.run(indexed_job.connect(), made)
     if not Path(arguments.serving_model_dir).is_dir():
         raise DataError(
-            f"{folder}: the training has succeeded and left no model there. Let the Trainer and "
-            "the workers mount the same volume"
+            f"{folder}: the training succeeded but left no model there. Mount the same volume in "
+            "the Trainer and the workers"
         )
     shutil.copytree(arguments.serving_model_dir, fn_args.serving_model_dir)
     shutil.copytree(arguments.model_run_dir, fn_args.model_run_dir, dirs_exist_ok=True)
@@ -67,7 +67,7 @@ def _is_on(path: Path, mounts: list[Path]) -> bool:
 
 
 def _shared(path: Path, folder: Path, mounts: list[Path]) -> Path:
-    """The folder itself where the workers see it, or else a copy of it that they see."""
+    """The folder itself if the workers can see it, else a copy that they can see."""
     if _is_on(path, mounts):
         return path
     copy = folder / "inputs" / hashlib.sha256(str(path).encode()).hexdigest()[:12]

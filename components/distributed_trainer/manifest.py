@@ -1,4 +1,4 @@
-"""A training on several hosts as the Kubernetes API takes it: an Indexed Job and its Service."""
+"""Kubernetes manifests of a training on several hosts: an Indexed Job and its Service."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,24 +6,24 @@ from data.errors import BAD_INPUT
 from trainer.worker import LOST_WORKER
 
 CONTAINER = "worker"
-# Every Kubernetes that has Indexed Jobs puts this label on their pods.
+# All Kubernetes versions with Indexed Jobs set this label on their pods.
 JOB_LABEL = "job-name"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GPU = "nvidia.com/gpu"
-# Long enough to look at what has failed, where nobody was left to remove it.
+# Long enough to inspect a failed Job that nobody was left to remove.
 KEPT_SECONDS = 3600
 
 
 def indexed_job(name: str, job: Mapping, command: Sequence[str], owner: Mapping | None) -> dict:
-    """The manifest of a Job whose pods all run `command`, which gets told who the workers are.
+    """The manifest of a Job whose pods all run `command`, with options that name the workers.
 
-    Pod 0 is the chief: the Job is done when it is. A worker that dies takes the others down with
-    it, so only the first counts against `retries`: status 138 ("another worker was lost") does not,
-    nor does a pod that its node was taken from. Bad input ends the Job at once.
+    Pod 0 is the chief: the Job is done when it is. A worker that dies takes the others down, so
+    only the first counts against `retries`: status 138 ("another worker was lost") does not, nor
+    does losing a pod's node. Bad input ends the Job at once.
 
     Args:
-      job: the fields of `pipeline.config.TrainingJob`; resources are those of each worker.
-      owner: the owner reference of what the Job must not outlive.
+      job: the fields of `pipeline.config.TrainingJob`; resources are per worker.
+      owner: owner reference to an object that the Job must not outlive.
     """
     spec = {
         "completionMode": "Indexed",
@@ -55,7 +55,7 @@ def indexed_job(name: str, job: Mapping, command: Sequence[str], owner: Mapping 
     metadata = {"name": name, "namespace": job["namespace"]}
     if job["queue"]:
         metadata["labels"] = {QUEUE_LABEL: job["queue"]}
-        # Kueue starts it once all workers fit.
+        # Kueue resumes it once all workers fit.
         spec["suspend"] = True
     if owner:
         metadata["ownerReferences"] = [dict(owner)]
@@ -63,11 +63,11 @@ def indexed_job(name: str, job: Mapping, command: Sequence[str], owner: Mapping 
 
 
 def headless_service(job: Mapping, uid: str) -> dict:
-    """The manifest of the Service that gives a Job's pods their DNS names; it goes with the Job.
+    """The manifest of the Service that gives a Job's pods DNS names; removed with the Job.
 
     Args:
       job: the manifest of the Job.
-      uid: the Job's own, on the cluster.
+      uid: the Job's uid on the cluster.
     """
     name = job["metadata"]["name"]
     owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": uid}
@@ -101,7 +101,7 @@ def _pod(name: str, job: Mapping, command: Sequence[str]) -> dict:
         "command": [*command, "--workers", str(job["workers"]), "--service", name],
         "env": [_secret(entry) for entry in job["secrets"]],
         "resources": {"limits": _limits(job), "requests": _limits(job)},
-        # What the "restricted" Pod Security Standard asks for; the image has a user of its own.
+        # Required by the "restricted" Pod Security Standard; the image sets a user.
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -112,7 +112,7 @@ def _pod(name: str, job: Mapping, command: Sequence[str]) -> dict:
     }
     pod = {
         "containers": [container],
-        # The Job starts a new pod in place of one that failed, and counts by its exit status.
+        # The Job replaces failed pods itself, and counts them by exit status.
         "restartPolicy": "Never",
         "subdomain": name,
         "automountServiceAccountToken": False,
@@ -148,7 +148,7 @@ def _secret(entry: str) -> dict:
 
 
 def toleration(entry: str) -> dict:
-    """A taint as kubectl writes it (`key=value:Effect`, `key:Effect`) as what tolerates it."""
+    """The toleration of a taint in kubectl's notation (`key=value:Effect`, `key:Effect`)."""
     taint, _, effect = entry.rpartition(":")
     key, equals, value = taint.partition("=")
     match = {"operator": "Equal", "value": value} if equals else {"operator": "Exists"}

@@ -1,1 +1,1 @@
-"""TFX's Evaluator, which keeps the model's answers: whoever wants them later runs no model."""
+"""TFX's Evaluator, keeping the model's answers so that later steps need not run it again."""

@@ -1,6 +1,6 @@
-"""What the model answered for each evaluated picture, beside the metrics in an evaluation.
+"""The model's answer for each evaluated picture, stored with an evaluation's metrics.
 
-A record holds the features of the picture's own record but the picture itself, and the model's
+A record holds the features of the picture's record except the picture itself, and the model's
 outputs under their names in `data.saved_model`, without padding.
 """
 
@@ -35,9 +35,9 @@ STAGE = "evaluate"
 
 @contextlib.contextmanager
 def answers_kept_in(evaluation: str) -> Iterator[None]:
-    """Evaluations that are set up in the block write their answers into the folder `evaluation`.
+    """Makes evaluations set up in the block write their answers to the folder `evaluation`.
 
-    TFX hands no folder to a function that makes extractors.
+    TFX passes no folder to the function that makes extractors.
     """
     token = _destination.set(evaluation)
     try:
@@ -48,7 +48,7 @@ def answers_kept_in(evaluation: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def marks_kept_in(folder: Path | None) -> Iterator[None]:
-    """Evaluations that are set up in the block mark each picture (`data.progress.watch`)."""
+    """Makes evaluations set up in the block mark each picture (`data.progress.watch`)."""
     token = _marks.set(folder)
     try:
         yield
@@ -66,7 +66,7 @@ def answer_extractors(record: Fields) -> list[tfma.extractors.Extractor]:
 
 
 def read_answers(evaluation: str, class_names: list[str]) -> DetectionAccumulator:
-    """The evaluated pictures with their objects and detections, in the order of their ids.
+    """The evaluated pictures with their objects and detections, ordered by id.
 
     Raises:
       DataError: the evaluation kept no answers, or they are damaged.
@@ -74,7 +74,7 @@ def read_answers(evaluation: str, class_names: list[str]) -> DetectionAccumulato
     files = sorted(tf.io.gfile.glob(f"{evaluation}/{_FILES}*"))
     if not files:
         raise DataError(
-            f"{evaluation}: holds no answers of the model. Run again with --from Evaluator"
+            f"{evaluation}: no answers of the model there. Run again with --from Evaluator"
         )
     accumulator = DetectionAccumulator(class_names)
     pictures = []
@@ -88,7 +88,7 @@ def read_answers(evaluation: str, class_names: list[str]) -> DetectionAccumulato
 
 
 def read_features(serialised: bytes) -> dict[str, list]:
-    """The values of a `tf.Example` by feature name."""
+    """A `tf.Example`'s values by feature name."""
     found = {}
     for name, feature in tf.train.Example.FromString(serialised).features.feature.items():
         kind = feature.WhichOneof("kind")
@@ -97,16 +97,16 @@ def read_features(serialised: bytes) -> dict[str, list]:
 
 
 def to_record(extracts: Mapping[str, Any], record: Fields) -> bytes:
-    """The record of a picture that TFMA has evaluated."""
+    """The record to keep for a picture that TFMA evaluated."""
     (serialised,) = np.ravel(extracts[tfma.INPUT_KEY])
     example = tf.train.Example.FromString(serialised)
     features = example.features.feature
-    # Also of a picture without objects, which may lack their features.
+    # Pictures without objects may lack these features.
     for name in filter(None, dataclasses.astuple(record)):
         features[name].SetInParent()
     features[record.encoded].Clear()
     answers = extracts[tfma.PREDICTIONS_KEY]
-    # By model where there is a baseline.
+    # With a baseline, answers are grouped by model.
     outputs = answers if BOXES in answers else answers[tfma.CANDIDATE_KEY]
     count = int(np.ravel(outputs[COUNT])[0])
     for name in OUTPUTS:
@@ -151,7 +151,7 @@ class _ToRecord(beam.DoFn):
 
 
 class _KeepAnswers(beam.PTransform):
-    """Writes records beside what goes on to the metrics, which it leaves as it is."""
+    """Writes records and passes its input on unchanged to the metrics."""
 
     def __init__(self, prefix: str, record: Fields, marks: Path | None) -> None:
         super().__init__()

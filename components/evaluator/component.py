@@ -1,4 +1,4 @@
-"""TFX's Evaluator with the answers of the model in its evaluation."""
+"""TFX's Evaluator, with the model's answers in its evaluation."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from components.evaluator.answers import answers_kept_in
 
 
 class Executor(executor.Executor):
-    """TFX's; the model's answers lie beside the metrics, so that later steps need not run it."""
+    """TFX's executor, which also keeps the model's answers."""
 
     def Do(
         self,
@@ -27,6 +27,6 @@ class Executor(executor.Executor):
 
 
 class Evaluator(component.Evaluator):
-    """Takes and gives what TFX's Evaluator does."""
+    """Same inputs and outputs as TFX's Evaluator."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

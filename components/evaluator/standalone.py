@@ -1,4 +1,4 @@
-"""The Evaluator outside of a pipeline: any exported model on any records."""
+"""The Evaluator outside a pipeline: any exported model on any records."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ _SPLIT = "evaluated"
 
 
 def model_folder(path: Path) -> Path:
-    """The folder of a SavedModel: the path itself, or its highest version; DataError without."""
+    """A SavedModel's folder: the path itself or its highest version; DataError without one."""
     return newest_version(path)
 
 
@@ -35,20 +35,20 @@ def evaluate_model(
     marks: Path | None = None,
     beam_args: Sequence[str] = IN_PROCESS,
 ) -> None:
-    """Writes into `output` what the Evaluator of a pipeline writes for the same model and records.
+    """Writes to `output` what a pipeline's Evaluator would for the same model and records.
 
     Args:
       model, baseline: folders of SavedModels.
-      records: TFRecord files, all compressed or none.
-      output: folder of the evaluation, which is made.
-      marks: folder for the marks of progress, of the stage `answers.STAGE`.
+      records: TFRecord files, either all compressed or none.
+      output: folder of the evaluation; created here.
+      marks: folder for progress marks of the stage `answers.STAGE`.
 
     Raises:
-      DataError: a record or an answer is not what the metric can read.
+      DataError: the metric cannot read a record or an answer.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        # TFX names artifacts by folders with a layout of their own.
+        # TFX expects artifacts in folders with its own layout.
         split = place / "examples" / f"Split-{_SPLIT}"
         split.mkdir(parents=True)
         for number, file in enumerate(records):

@@ -1,4 +1,4 @@
-"""The names of the metrics in an evaluation, and the values of those that are not numbers."""
+"""The names of an evaluation's metrics, and the grid of those that are curves."""
 
 import dataclasses
 
@@ -10,34 +10,34 @@ from metrics import coco, object_slices
 MAP = "mAP"  # VOC2007, 11-point
 MAP_AREA = "mAP_area"  # VOC2010 and later
 
-# `tfma_metric.significant_change`; there is only this change, which TFMA calls
+# `tfma_metric.significant_change`. It exists only as a change, which TFMA calls
 # mAP_significant_diff.
 SIGNIFICANT = "mAP_significant"
 
-# COCO's twelve numbers by the field of `coco.CocoResult` that holds them.
+# COCO's twelve numbers by their field in `coco.CocoResult`.
 COCO_NAMES = {
     field.name: f"coco/{field.name}"
     for field in dataclasses.fields(coco.CocoResult)
     if field.name != "class_ap"
 }
 
-# The recalls at which precision is stored. A fixed grid keeps the curves of two models, and those
-# of the samples behind a confidence interval, comparable.
+# The recalls at which precision is stored. A fixed grid keeps curves comparable between models and
+# between bootstrap samples.
 CURVE_RECALLS = np.linspace(0.0, 1.0, 101)
 
 
 def ap_name(class_name: str) -> str:
-    """The 11-point AP of a class; NaN without objects that count."""
+    """A class's 11-point AP; NaN without objects that count."""
     return f"AP/{class_name}"
 
 
 def ap_area_name(class_name: str) -> str:
-    """The area AP of a class; NaN without objects that count."""
+    """A class's area AP; NaN without objects that count."""
     return f"AP_area/{class_name}"
 
 
 def curve_name(class_name: str) -> str:
-    """The interpolated precision of a class at `CURVE_RECALLS`, float64 [101]."""
+    """A class's interpolated precision at `CURVE_RECALLS`, float64 [101]."""
     return f"precision_at_recall/{class_name}"
 
 
@@ -47,11 +47,11 @@ def coco_ap_name(class_name: str) -> str:
 
 
 def slice_map_name(slice_name: str) -> str:
-    """The 11-point mAP over a slice of the objects, by a name of `slice_names`."""
+    """The 11-point mAP over a slice of the objects, named as in `slice_names`."""
     return f"mAP/{slice_name}"
 
 
 def slice_names(fields: Fields) -> tuple[str, ...]:
-    """The slices of objects that records with these fields support."""
+    """The object slices that records with these fields support."""
     known = ["size", *(flag for flag in ("truncated", "occluded") if getattr(fields, flag))]
     return tuple(name for name in object_slices.NAMES if name.split("=")[0] in known)

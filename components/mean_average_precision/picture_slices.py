@@ -1,7 +1,7 @@
-"""Slices of pictures, by what follows from a record: its size and its number of objects.
+"""Slices of pictures by size and number of objects, which are computed from the record.
 
-TFMA slices by features of the record. What is not one becomes one here, on the way to TFMA's
-slicing: name this module as the Evaluator's `module_path`.
+TFMA slices only by features of the record, so this adds them as features first: set the Evaluator's
+`module_path` to this module.
 """
 
 import json
@@ -19,10 +19,10 @@ from components.evaluator.answers import answer_extractors
 from data.fields import Fields
 from metrics.picture_reader import read_ground_truth
 
-OBJECTS = "objects"  # in the picture, difficult ones too
+OBJECTS = "objects"  # in the picture, including difficult ones
 PICTURE_SIZE = "picture_size"
 
-# Least number of objects and least number of pixels of each value.
+# The minimum number of objects or pixels of each value.
 _VALUES = {
     OBJECTS: {0: "0", 1: "1", 2: "2-4", 5: "5-9", 10: "10+"},
     PICTURE_SIZE: {0: "small", 256**2: "medium", 512**2: "large"},
@@ -31,7 +31,7 @@ VALUES = {name: tuple(values.values()) for name, values in _VALUES.items()}
 
 
 def slice_values(features: Mapping[str, Any], fields: Fields) -> dict[str, str]:
-    """The value of each computed slice that a picture belongs to."""
+    """A picture's value of each computed feature."""
     truth = read_ground_truth(features, fields)
     numbers = {OBJECTS: len(truth.classes), PICTURE_SIZE: truth.size_px[0] * truth.size_px[1]}
     return {
@@ -45,9 +45,9 @@ def custom_extractors(
     eval_config: config_pb2.EvalConfig,
     tensor_adapter_config: TensorAdapterConfig,
 ) -> list:
-    """TFX's way in: TFMA's extractors, with the computed features before the slicing.
+    """TFX's entry point: TFMA's extractors, with the features added before slicing.
 
-    The Evaluator's own (`components.evaluator.answers`) come after them.
+    Our Evaluator's own extractors (`components.evaluator.answers`) come last.
     """
     extractors = tfma.default_extractors(
         eval_shared_model=eval_shared_model,

@@ -1,8 +1,8 @@
 """The detection metric for TensorFlow Model Analysis.
 
 Put `metric_config(...)` into a `MetricsSpec`, and bounds on the metrics of `metric_names` into its
-`per_slice_thresholds`. `MetricConfig.threshold` will not do: TFMA looks that up by the name of the
-metric, and this one reports many. Nor will `thresholds`, which TFMA applies to every slice.
+`per_slice_thresholds`. Do not use `MetricConfig.threshold`, which TFMA looks up by the metric's
+name although this one reports many, or `thresholds`, which TFMA applies to every slice.
 """
 
 import dataclasses
@@ -36,10 +36,10 @@ def metric_config(
 ) -> config_pb2.MetricConfig:
     """Configures the metric.
 
-    class_names: every class in records and answers, in the order of their ids 1..N.
+    class_names: every class in records and answers, in the order of ids 1..N.
     fields: the names of the records' features.
-    with_coco: adds COCO's metrics, `metric_names.COCO_NAMES` and each class's `coco_ap_name`.
-    with_intervals: adds the spread of each metric over bootstrap samples of the pictures. Leave out
+    with_coco: adds COCO's metrics: `metric_names.COCO_NAMES` and each class's `coco_ap_name`.
+    with_intervals: adds each metric's spread over bootstrap samples of the pictures. Do not set
         TFMA's own options for that.
     """
     config = {
@@ -64,8 +64,8 @@ class MeanAveragePrecision(metric_types.Metric):
     A candidate that names an unknown class is an error. A baseline may know other classes: its
     detections of classes unknown here are dropped, and the classes that it does not know have AP 0.
 
-    Besides the metrics there are TFMA's confusion matrix plots, one per class under its id 1..N,
-    for `tfma.view.render_plot`. Detection has no true negatives: they are always 0.
+    Also yields TFMA's confusion matrix plots, one per class under its id 1..N, for
+    `tfma.view.render_plot`. Detection has no true negatives, so they are always 0.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class MeanAveragePrecision(metric_types.Metric):
 def confidence_interval(
     value: float, standard_error: float, degrees_of_freedom: int
 ) -> tuple[float, float]:
-    """Bounds of the 95 % interval around a value, from the spread of its bootstrap samples.
+    """The 95 % interval around a value, from the spread of its bootstrap samples.
 
-    TFMA's own interval is centred on the mean of the samples. With few pictures, samples that hold
-    some of them twice have a higher AP, by as much as a standard error.
+    TFMA's own interval is centred on the samples' mean. With few pictures, samples that repeat some
+    of them have a higher AP, by up to a standard error.
     """
     half = float(stats.t.ppf(0.975, degrees_of_freedom)) * standard_error
     return value - half, value + half
@@ -101,9 +101,9 @@ def confidence_interval(
 def significant_change(change: tfma.types.ValueWithTDistribution | float) -> float:
     """The change if it is significant, else 0.
 
-    change: of a metric from baseline to candidate, both measured on the same pictures. With
-        confidence intervals it is TFMA's t distribution, and not significant if its 95 % interval
-        holds 0. Without them it is a number, which always counts.
+    change: from baseline to candidate, both measured on the same pictures. With confidence
+        intervals it is TFMA's t distribution, not significant if its 95 % interval contains 0.
+        Without them it is a number, which always counts.
     """
     if not isinstance(change, tfma.types.ValueWithTDistribution):
         return float(change)
@@ -142,7 +142,7 @@ def _computations(
 
 
 def _add_intervals(metrics: metric_types.MetricsDict) -> metric_types.MetricsDict:
-    """Turns the arrays of `ScorePictures`, and their differences, into TFMA's type."""
+    """Converts the arrays of `ScorePictures`, and their differences, to TFMA's type."""
     return {
         key: tfma.types.ValueWithTDistribution(
             sample_mean=values[1:].mean(axis=0),
@@ -163,7 +163,7 @@ def _add_significant_change(
 
 
 class _ReadPicture(metric_types.Preprocessor):
-    """Reads, checks and matches a picture once, before it goes to its slices."""
+    """Reads, checks and matches each picture once, before it goes to its slices."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""How TensorFlow Model Analysis collects the pictures of a slice and scores them."""
+"""Collects and scores the pictures of a slice in TensorFlow Model Analysis."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,37 +22,37 @@ from metrics.voc import ClassResult, score_classes
 
 _SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
-# A picture by itself takes a kilobyte, mostly for the objects of its ten arrays.
+# An unpacked picture takes a kilobyte, mostly overhead of its ten arrays.
 _PICTURES_PER_PART = 500
 
 
 def metric_key(name: str, model_name: str) -> metric_types.MetricKey:
-    """The key under which TFMA finds a metric's value and its bounds."""
+    """The key under which TFMA finds a metric's value and bounds."""
     # TFMA finds the bounds of a MetricsSpec only under keys that do not say whether examples are
     # weighted.
     return metric_types.MetricKey(name, model_name=model_name, example_weighted=None)
 
 
 class MatchedPicture(NamedTuple):
-    """What a picture adds to the VOC score, and to COCO's if that is configured."""
+    """What a picture adds to the VOC score, and to COCO's if configured."""
 
     matched: Matched
     columns: Columns | None
 
 
 class _Accumulator(NamedTuple):
-    """Pictures of a slice. COCO needs their boxes, because it matches in many ways."""
+    """Pictures of a slice. COCO needs their boxes, because it matches them in many ways."""
 
     parts: list[Packed]
-    single: list[Matched]  # pictures that are not packed yet
+    single: list[Matched]  # not packed yet
     coco: DetectionAccumulator
 
 
 class ScorePictures(beam.CombineFn):
     """Collects the pictures of a slice and scores them at the end.
 
-    With intervals each metric is an array, [1 + samples]: of all pictures, then of each bootstrap
-    sample. So TFMA subtracts models sample by sample.
+    With intervals each metric is an array, [1 + samples]: for all pictures, then for each bootstrap
+    sample, so that TFMA compares models sample by sample.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class ScorePictures(beam.CombineFn):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[_Accumulator]) -> _Accumulator:
-        """The pictures of all of them, in a new accumulator."""
-        # Always a new one: TFMA may merge the same accumulators several times.
+        """All their pictures, in a new accumulator."""
+        # Always new, because TFMA may merge the same accumulators several times.
         merged = self.create_accumulator()
         for accumulator in accumulators:
             merged.parts.extend(accumulator.parts)
@@ -97,7 +97,7 @@ class ScorePictures(beam.CombineFn):
         return merged
 
     def compact(self, accumulator: _Accumulator) -> _Accumulator:
-        """Packs what is still single, before Beam sends it to another worker."""
+        """Packs the remaining pictures before Beam sends them to another worker."""
         accumulator.coco.columns()
         _pack(accumulator)
         return accumulator

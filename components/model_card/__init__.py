@@ -1,5 +1,5 @@
-"""What is known of a trained model, as facts for programs and as a model card for people.
+"""What is known about a trained model: facts for programs and a model card for people.
 
-`facts` gathers what training, data gate and Evaluator left; `card` writes it as Markdown and HTML.
-The report of a run and the inspection of runs read the same facts.
+`facts` gathers the outputs of training, data gate and Evaluator; `card` writes them as Markdown and
+HTML. Reports and run listings read the same facts.
 """

@@ -1,4 +1,4 @@
-"""A model card in Markdown and HTML, so that a pushed model says itself what it is and can do.
+"""A model card in Markdown and HTML, which tells what a pushed model is and can do.
 
 After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019).
 """
@@ -17,7 +17,7 @@ MARKDOWN_FILE = "model_card.md"
 HTML_FILE = "model_card.html"
 
 _WEAKEST = 3
-# An AP from which a class needs no warning.
+# Classes with a lower AP get a warning.
 _WEAK_BELOW = 0.8
 
 
@@ -55,7 +55,7 @@ def card_markdown(facts: dict) -> str:
 
 
 def card_html(text: str) -> str:
-    """The card as a page of its own."""
+    """The card as a standalone page."""
     body = markdown.markdown(text, extensions=["tables", "fenced_code"])
     return _environment().get_template("model_card.html").render(body=body)
 
@@ -73,7 +73,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _cell(value: object) -> str:
-    """Text that may stand in a Markdown table and is no HTML."""
+    """Escapes text for a Markdown table cell."""
     return html.escape(str(value), quote=False).replace("|", "\\|").replace("\n", " ")
 
 
@@ -82,14 +82,14 @@ def _score(value: float | None) -> str:
 
 
 def _interval(score: dict) -> str:
-    """A score with its interval where there is one."""
+    """A score with its interval, if any."""
     if score["low"] is None or score["high"] is None:
         return _score(score["value"])
     return f"{_score(score['value'])} ({score['low']:.3f} to {score['high']:.3f})"
 
 
 def _change(score: dict) -> str:
-    """A change with its interval where there is one."""
+    """A change with its interval, if any."""
     if score["value"] is None:
         return _score(None)
     if score["low"] is None or score["high"] is None:

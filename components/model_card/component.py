@@ -12,7 +12,7 @@ from components.artifacts import DataGateReport, ModelCardFolder
 from components.model_card.card import write_model_card
 from components.model_card.facts import gather_facts
 
-# Custom properties of the artifact, for a list of runs that opens no file.
+# Custom properties of the artifact, for listing runs without opening files.
 MAP_PROPERTY = "mAP"
 BLESSED_PROPERTY = "blessed"
 
@@ -27,7 +27,7 @@ def ModelCard(
     gate: InputArtifact[DataGateReport],
     card: OutputArtifact[ModelCardFolder],
 ) -> None:
-    """Writes what is known of a model, for those who will use it."""
+    """Writes what the users of a model should know about it."""
     facts = gather_facts(
         examples=examples.uri,
         model=path_utils.serving_model_path(model.uri),

@@ -1,4 +1,4 @@
-"""The facts about a trained model, gathered from what the components left."""
+"""Gathers the facts about a trained model from the components' outputs."""
 
 from importlib import metadata
 
@@ -26,20 +26,20 @@ def gather_facts(
     gate: str,
     splits: dict[str, str],
 ) -> dict:
-    """Everything known of a model before it is pushed, ready for JSON.
+    """Everything known about a model before it is pushed, ready for JSON.
 
     Args:
       model: folder of the SavedModel.
-      splits: folder of the examples of each split.
+      splits: folder of each split's examples.
       examples, model_run, evaluation, blessing, gate: folders that ImportExampleGen, Trainer,
         Evaluator and DataGate wrote.
 
     Returns:
-      `blessed`; `evaluation` as `with_thresholds` returns it; `model`, the identity that the export
-      carries; `training` with the last `losses` and the `checkpoint` that was exported; `origin`,
-      the data set's `name` and what its conversion `left_out`; `data`, what the gate found, with
-      the pictures `left_out` of training no longer among those of a split; `fingerprints` of the
-      records of each split, whatever their order; `packages`, the versions of the main libraries.
+      `blessed`; `evaluation` from `with_thresholds`; `model`, the exported identity; `training`
+      with the last `losses` and the exported `checkpoint`; `origin`, the data set's `name` and what
+      its conversion `left_out`; `data`, the gate's findings, not counting the pictures `left_out`
+      of training; `fingerprints` of each split's records, independent of their order; `packages`,
+      the versions of the main libraries.
 
     Raises:
       DataError: one of them is missing or damaged.
@@ -63,9 +63,9 @@ def gather_facts(
 
 
 def with_thresholds(scores: dict, answers: DetectionAccumulator) -> dict:
-    """Scores of `gather_scores` with each class's `score_threshold`, the one with the best F1.
+    """Adds each class's `score_threshold`, the one with the best F1, to `gather_scores`' result.
 
-    It is None for a class without objects. It travels with the model, for those who use it.
+    It is None for a class without objects. It travels with the model for its users.
     """
     names = [row["name"] for row in scores["classes"]]
     counts = score_thresholds.explore(voc.evaluate(answers))
@@ -76,7 +76,7 @@ def with_thresholds(scores: dict, answers: DetectionAccumulator) -> dict:
 
 
 def _data(gate: dict) -> dict:
-    """The gate's report, its train split as it was trained on: without the pictures left out."""
+    """The gate's report, with the pictures left out of training not counted in the train split."""
     left_out = gate.get(EXCLUDED_RECORDS)
     if not left_out:
         return gate
@@ -86,7 +86,7 @@ def _data(gate: dict) -> dict:
 
 
 def _exported_checkpoint(model_run: str) -> str | None:
-    """The best where it was chosen, else the newest; None if none was kept."""
+    """The best checkpoint if one was chosen, else the newest; None if none was kept."""
     best = f"{model_run}/checkpoints/{BEST_FILE}"
     # Their names hold the step.
     steps = tf.io.gfile.glob(f"{model_run}/checkpoints/step-*")

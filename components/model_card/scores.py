@@ -1,4 +1,4 @@
-"""An evaluation as plain values: scores beside the baseline's, curves, slices and bounds."""
+"""An evaluation as plain values: scores with the baseline's, curves, slices and bounds."""
 
 import json
 import math
@@ -15,12 +15,12 @@ _SIGNIFICANT_CHANGE = f"change of {metric_names.MAP}, 0 if not significant"
 
 
 def gather_scores(folder: str) -> dict:
-    """What the Evaluator measured; every value is ready for JSON, undefined ones are None.
+    """The Evaluator's measurements, ready for JSON; undefined values are None.
 
     Returns:
-      `map`, `map_area` and, where measured, `coco` by COCO's names: scores of the whole split. A
-      score has `value`, `low` and `high` (95 % interval, None if not computed), and `baseline` and
-      `change` of the same form, or None without a baseline.
+      `map`, `map_area` and, if measured, `coco` by COCO's names: scores of the whole split. A score
+      has `value`, `low` and `high` (95 % interval, None if not computed), and `baseline` and
+      `change` of the same form, None without a baseline.
       `classes`: `name`, `ap`, `ap_area`, `coco_ap` (None if not measured), `curve` and
       `baseline_curve`, the precision at `metric_names.CURVE_RECALLS`, or None.
       `slices`: `name`, `map`.
@@ -28,7 +28,7 @@ def gather_scores(folder: str) -> dict:
       `baseline_model`: the folder compared with, or None.
 
     Raises:
-      DataError: the folder is no evaluation of detections, or a damaged one.
+      DataError: the folder is not an evaluation of detections, or is damaged.
     """
     scores = read_evaluation(Path(folder))
     config = tfma.load_eval_result(folder).config
@@ -57,7 +57,7 @@ def gather_scores(folder: str) -> dict:
 
 
 def _compared(scores: Evaluation, metric: str, slice_name: str = OVERALL) -> dict:
-    """A metric of the candidate beside its baseline and the change."""
+    """A metric of the candidate with its baseline and change."""
 
     def find(part: dict[str, dict[str, Score]]) -> Score | None:
         return part.get(slice_name, {}).get(metric)
@@ -82,10 +82,10 @@ def _class_names(config: config_pb2.EvalConfig) -> list[str]:
 
 
 def _curves(folder: str, config: config_pb2.EvalConfig) -> tuple[dict, dict]:
-    """Precisions of each class of candidate and baseline; without classes that have no objects."""
+    """The candidate's and baseline's precision curves by class, except classes without objects."""
     found: dict[bool, dict] = {False: {}, True: {}}
     for spec in config.model_specs:
-        # A model that is evaluated alone has no name among the metrics.
+        # A model evaluated alone has no name in the metrics.
         name = spec.name if len(config.model_specs) > 1 else None
         metrics = tfma.load_eval_result(folder, model_name=name).get_metrics_for_slice(())
         for class_name in _class_names(config):
@@ -104,7 +104,7 @@ def _baseline_model(folder: str, config: config_pb2.EvalConfig) -> str | None:
 
 
 def _slices(scores: Evaluation, names: Iterable[str]) -> Iterator[dict]:
-    """Slices of objects, which are metrics of their own, then slices of pictures."""
+    """Slices of objects, which are separate metrics, then slices of pictures."""
     prefix = metric_names.slice_map_name("")
     for name in sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix)):
         yield {"name": name, "map": _compared(scores, metric_names.slice_map_name(name))}
@@ -114,7 +114,7 @@ def _slices(scores: Evaluation, names: Iterable[str]) -> Iterator[dict]:
 
 
 def _thresholds(config: config_pb2.EvalConfig, scores: Evaluation) -> Iterator[dict]:
-    """The bounds of the configuration beside what was measured."""
+    """The configured bounds with the measured values."""
     for spec in config.metrics_specs:
         for metric, thresholds in spec.per_slice_thresholds.items():
             for entry in thresholds.thresholds:

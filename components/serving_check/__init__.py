@@ -1,1 +1,1 @@
-"""Asks a server for detections before a model is pushed to one."""
+"""Checks a model on a server before it is pushed."""

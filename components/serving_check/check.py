@@ -1,4 +1,4 @@
-"""Whether a model answers on a server as it did when it was evaluated, and at what cost."""
+"""Checks that a served model answers as in its evaluation, and measures what it costs."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from serving.detections import Detection, detections_of
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server may take for a model; the tolerance is for scores and sides of boxes."""
+    """Limits on the server; the tolerance is for scores and sides of boxes."""
 
     max_latency_ms: float
     max_memory_mb: float
@@ -28,50 +28,49 @@ class Limits:
 
 @dataclass(frozen=True)
 class Kept:
-    """Which detections a model answers: as many as this with higher scores than this."""
+    """Which detections a model returns: at most this many, above this score."""
 
     max_detections: int
     score_threshold: float
 
     @classmethod
     def by(cls, model: str) -> "Kept":
-        """As the SavedModel in a folder says of itself; DataError if it does not."""
+        """Reads them from the SavedModel in a folder; DataError if they are not there."""
         path = f"{model}/{IDENTITY}"
         try:
             with tf.io.gfile.GFile(path, "r") as file:
                 config = json.loads(file.read())["trainer"]
             return cls(config["max_detections"], config["score_threshold"])
         except (tf.errors.OpError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: does not say what the model answers ({error})") from error
+            raise DataError(f"{path}: does not say what the model returns ({error})") from error
 
     def lowest_score(self, detections: Sequence[Detection]) -> float:
-        """The score below which a detection is left out of an answer as long as this."""
+        """The score below which an answer of this length leaves out detections."""
         if len(detections) < self.max_detections:
             return self.score_threshold
         return min(detection.score for detection in detections)
 
 
 def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
-    """Serves a SavedModel, sends it warm-up requests and pictures, and compares and measures.
+    """Serves a SavedModel, sends warm-up requests and pictures, and compares the answers.
 
-    What the signature `serving_examples` makes of a record in this process, as the Evaluator had
-    it, is held against what the server answers over REST for the record's picture. Each picture
-    is a request of its own.
+    Compares the signature `serving_examples` on a record in this process, as in the Evaluator, with
+    the server's REST answer for the record's picture. Each picture is a separate request.
 
     Args:
       model: folder of the SavedModel.
       records: serialised `tf.Example`s, each with a picture.
 
     Returns:
-      `problems`, sentences that say why the model must not be served, none if it may; `pictures`
-      sent; and, if the server answered, `equal` of them, `detections` in all, `p50_ms` and
-      `p99_ms` of a request, `memory_mb` of the server at its peak.
+      `problems`, sentences that say why the model must not be served, if any; the number of
+      `pictures` sent; and, if the server answered, how many were `equal`, `detections` in total,
+      `p50_ms` and `p99_ms` of a request, and the server's peak `memory_mb`.
     """
     problems: list[str] = []
     found = {"pictures": len(records), "problems": problems}
     try:
         with started_server(model) as server:
-            # Loads here while the server starts.
+            # Runs while the server starts.
             expected = _evaluate(model, records)
             kept = Kept.by(model)
             server.wait_until_ready()
@@ -104,7 +103,7 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
 
 
 def percentiles(latencies_ms: Sequence[float]) -> dict[str, float]:
-    """`p50_ms` and `p99_ms`: how long half and 99 % of the requests took at most."""
+    """`p50_ms` and `p99_ms`: percentiles of the requests' latencies."""
     values = np.percentile(latencies_ms, (50, 99))
     return {f"p{p}_ms": round(float(v), 1) for p, v in zip((50, 99), values, strict=True)}
 
@@ -115,11 +114,11 @@ def find_difference(
     tolerance: float,
     kept: Kept,
 ) -> str:
-    """Names a detection that only one of two answers has; "" where there is none.
+    """Describes a detection that only one of two answers has; "" if there is none.
 
-    Two detections are the same if their class is, and scores and sides of the boxes differ by at
-    most `tolerance`. One with nearly the lowest score that an answer can hold may be missing:
-    the last digit decides whether it was kept.
+    Two detections are the same if their classes are and their scores and box sides differ by at
+    most `tolerance`. Detections within `tolerance` of an answer's lowest possible score may be
+    missing, since rounding decides whether they are kept.
     """
     left = list(answered)
     for detection in expected:
@@ -135,7 +134,7 @@ def find_difference(
 
 
 def broken_limits(measured: dict, limits: Limits) -> list[str]:
-    """A sentence for each limit that is exceeded."""
+    """A sentence for each exceeded limit."""
     problems = []
     if measured["p99_ms"] > limits.max_latency_ms:
         problems.append(
@@ -151,7 +150,7 @@ def broken_limits(measured: dict, limits: Limits) -> list[str]:
 
 
 def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
-    """What the evaluated signature finds on each record, on the CPU as the server is."""
+    """The evaluated signature's detections for each record, on the CPU like the server."""
     with tf.device("/CPU:0"):
         try:
             signatures = tf.saved_model.load(model).signatures
@@ -173,8 +172,8 @@ def _evaluate(model: str, records: Sequence[bytes]) -> list[list[Detection]]:
 def _ask(
     server: CheckedServer, warm_up: Sequence[Sequence[bytes]], pictures: Sequence[bytes]
 ) -> tuple[list[list[Detection]], list[float]]:
-    """The server's answer to each picture, and the milliseconds it took."""
-    # A second try would hide that the first failed.
+    """The server's answer to each picture and its latency in ms."""
+    # A retry would hide that the first try failed.
     client = Client(server.url, MODEL_NAME, retries=0)
     answers, latencies_ms = [], []
     try:
@@ -192,14 +191,14 @@ def _ask(
 
 
 def _warm_up_pictures(model: str) -> list[list[bytes]]:
-    """The encoded pictures of each warm-up request that is stored with the model."""
+    """The encoded pictures of each warm-up request stored with the model."""
     requests = []
     try:
         for record in tf.data.TFRecordDataset(f"{model}/{WARM_UP_REQUESTS}").as_numpy_iterator():
             request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
             requests.append(list(tf.make_ndarray(request.inputs["image_bytes"])))
     except tf.errors.OpError as error:
-        raise DataError(f"{model}: no warm-up requests to read ({error.message})") from error
+        raise DataError(f"{model}: cannot read its warm-up requests ({error.message})") from error
     return requests
 
 

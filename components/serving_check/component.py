@@ -28,10 +28,10 @@ def ServingCheck(
     max_memory_mb: Parameter[float],
     score_tolerance: Parameter[float],
 ) -> None:
-    """Blesses a model that a server answers right with, as TFX's InfraValidator would.
+    """Blesses a model that passes the check on a server, like TFX's InfraValidator.
 
-    The Pusher goes by the blessing. serving_check.json beside it has what was measured and, if
-    the model is not blessed, why.
+    The Pusher obeys the blessing. serving_check.json next to it has the measurements and the
+    reasons why a model is not blessed.
     """
     shards = list_shards([f"{artifact_utils.get_split_uri([examples], split)}/*"])
     records = list(read_records(shards).take(check_pictures).as_numpy_iterator())

@@ -1,4 +1,4 @@
-"""The embedded server in a process of its own, serving one model for as long as a check lasts."""
+"""Runs the embedded server in a separate process, with one model, during a check."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ _LOG_LINES = 5
 
 @dataclass(frozen=True)
 class CheckedServer:
-    """A server process that may not have loaded its model yet."""
+    """A server process whose model may still be loading."""
 
     process: subprocess.Popen
     port: int
@@ -38,7 +38,7 @@ class CheckedServer:
         return f"http://127.0.0.1:{self.port}"
 
     def wait_until_ready(self) -> None:
-        """Returns once the model is loaded; DataError where the server ends or takes too long."""
+        """Returns once the model is loaded; DataError if the server exits or takes too long."""
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline:
             self.check_alive()
@@ -49,13 +49,13 @@ class CheckedServer:
         raise DataError(f"the server was not ready after {_START_S:g} s{self._last_words()}")
 
     def check_alive(self) -> None:
-        """Raises DataError, with the last of what the server said, if it has ended."""
+        """Raises DataError with the server's last output if it has exited."""
         status = self.process.poll()
         if status is not None:
             raise DataError(f"the server ended with status {status}{self._last_words()}")
 
     def peak_memory_mb(self) -> float:
-        """The most memory the process has held so far, in MB of 10^6 bytes."""
+        """The process's peak memory so far, in MB of 10^6 bytes."""
         self.check_alive()
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
@@ -68,9 +68,9 @@ class CheckedServer:
 
 @contextlib.contextmanager
 def started_server(model: str) -> Iterator[CheckedServer]:
-    """Starts a server for the SavedModel in a folder, and stops it at the end.
+    """Starts a server for the SavedModel in a folder, and stops it on exit.
 
-    It computes on the CPU: this process may have taken the accelerator's memory.
+    It runs on the CPU, because this process may hold the accelerator's memory.
     """
     with tempfile.TemporaryDirectory(prefix="serving_check_") as folder:
         base, log = Path(folder, "versions"), Path(folder, "log.txt")

@@ -111,7 +111,7 @@ def test_pictures_are_found_by_their_ids(report_sources):
 
 
 def test_an_evaluation_without_answers_is_named(tmp_path):
-    with pytest.raises(DataError, match=f"{tmp_path}: holds no answers.*--from Evaluator"):
+    with pytest.raises(DataError, match=f"{tmp_path}: no answers.*--from Evaluator"):
         read_answers(str(tmp_path), ["cat"])
 
 

@@ -208,8 +208,8 @@ def test_a_model_that_no_server_loads_is_not(tmp_path):
         (lambda folder: (folder / "saved_model.pb").unlink(), "does not load"),
         (lambda folder: (folder / "saved_model.pb").write_bytes(b"\xff" * 9), "does not load"),
         (lambda folder: (folder / "variables/variables.index").write_bytes(b"x"), "does not load"),
-        (lambda folder: (folder / WARM_UP).unlink(), "no warm-up requests"),
-        (lambda folder: (folder / IDENTITY).unlink(), "does not say what the model answers"),
+        (lambda folder: (folder / WARM_UP).unlink(), "cannot read its warm-up requests"),
+        (lambda folder: (folder / IDENTITY).unlink(), "does not say what the model returns"),
     ],
 )
 def test_a_model_that_is_broken_is_not(tmp_path, spoil, message):
