@@ -1,4 +1,4 @@
-"""A few records, and the transform graph that a Transform component makes for them."""
+"""Makes records, shards and the transform graph that a Transform component would write."""
 
 import dataclasses
 import io
@@ -73,7 +73,7 @@ def record(number: int, encoded: bytes, boxes=(), names=(), difficult=None) -> b
 
 
 def write_shards(folder, serialised, shards: int = 1) -> list[str]:
-    """GZIP TFRecord files, records dealt out in turn."""
+    """Writes GZIP TFRecord files, distributing the records in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for shard in range(shards):
@@ -86,7 +86,7 @@ def write_shards(folder, serialised, shards: int = 1) -> list[str]:
 
 
 def make_transform_graph(folder, schema, classes):
-    """What a Transform component writes for records of a schema (TFT alone, without TFX)."""
+    """Writes what a Transform component would for records of a schema (TFT without TFX)."""
     import tensorflow_transform.beam as tft_beam
     from apache_beam import Create, Pipeline
     from tensorflow_transform.tf_metadata import dataset_metadata
@@ -108,7 +108,7 @@ def make_transform_graph(folder, schema, classes):
 
 @pytest.fixture(scope="session")
 def make():
-    """The functions of this module that make pictures, records and shards."""
+    """This module's functions for making pictures, records and shards."""
     return SimpleNamespace(
         smooth_picture=smooth_picture, encode=encode, record=record, write_shards=write_shards
     )
@@ -122,7 +122,7 @@ def sample_classes():
 
 @pytest.fixture(scope="session")
 def transform_folder(tmp_path_factory):
-    """What a Transform component writes for the sample schema."""
+    """The folder of a Transform component for the sample schema."""
     folder = tmp_path_factory.mktemp("transform")
     make_transform_graph(folder, read_schema(SAMPLE_SCHEMA), SAMPLE_CLASSES)
     return folder
@@ -136,7 +136,7 @@ def transformed_records(transform_folder) -> TransformedRecords:
 
 @pytest.fixture
 def messages(caplog):
-    """Gives what the trainer has logged."""
+    """Returns what the trainer logged."""
     log = logging.getLogger("ssd.trainer")
     level = log.level
     log.addHandler(caplog.handler)
@@ -148,8 +148,7 @@ def messages(caplog):
 
 @pytest.fixture(scope="module")
 def tiny_detector():
-    """Makes `ssd128-small` a network of two convolutions on 32 pixels; with anchors `hikapok`, on
-    other anchors."""
+    """Replaces `ssd128-small` by two convolutions on 32 px, with anchors `paper` and `hikapok`."""
     other = dataclasses.replace(TINY.anchors, min_sizes=(9, 17))
     with pytest.MonkeyPatch.context() as patch:
         layouts = {"paper": TINY.anchors, "hikapok": other}
@@ -160,5 +159,5 @@ def tiny_detector():
 
 @pytest.fixture(scope="module")
 def ssd300():
-    """SSD300-VGG16 for VOC's classes and what it is made of; tests load weights into it."""
+    """SSD300-VGG16 for VOC's classes and its spec; tests load weights into it."""
     return build()

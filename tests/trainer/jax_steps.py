@@ -1,7 +1,7 @@
-"""Training steps on JAX, in a process of their own: `python jax_steps.py INPUT.npz OUTPUT.npz`.
+"""Training steps on JAX, in a separate process: `python jax_steps.py INPUT.npz OUTPUT.npz`.
 
-Needs KERAS_BACKEND=jax in the environment. The test takes `build` from here too, so that both
-backends step the same network.
+Needs KERAS_BACKEND=jax in the environment. The test uses `build` from here too, so that both
+backends train the same network.
 """
 
 import sys
@@ -27,10 +27,10 @@ CONFIG = TrainerConfig(
 
 
 def build(size: int):
-    """(network, anchor boxes), by the side of the pictures.
+    """(network, anchor boxes) for a picture size.
 
-    The small detector for 128 px, EfficientNet-Lite with few blocks, which XLA compiles sooner, for
-    96, and VGG-16 without extras for 64 px.
+    The small detector for 128 px, EfficientNet-Lite with few blocks, for faster XLA compilation,
+    for 96 px, and VGG-16 without extras for 64 px.
     """
     if size == 128:
         spec = detector_spec(CONFIG)

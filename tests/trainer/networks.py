@@ -1,4 +1,4 @@
-"""Whole networks, and how near to each other their answers have to be."""
+"""Builds whole networks and compares their outputs."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ _TOLERANCE = 1e-4
 
 
 def build(detector="ssd300-vgg16", anchors="paper", classes=20):
-    """A network with random weights, and what it is made of."""
+    """A network with random weights, and its spec."""
     spec = detector_spec(TrainerConfig(detector=detector, anchors=anchors))
     return build_network(spec, classes), spec
 
 
 def assert_close(found, wanted):
-    """Equal to 1e-4 of the value, or of the values' usual size where one is near zero."""
+    """Asserts equality to 1e-4 of the value, or of the standard deviation for values near zero."""
     np.testing.assert_allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE * np.std(wanted))

@@ -44,7 +44,7 @@ def _px(spec, index):
 
 
 def test_first_cell_in_the_paper_order():
-    # Map of 38, step 8: centre 4; min 30, extra sqrt(30 * 60), then 2 and 1/2 as wide as high.
+    # Map of 38 cells, step 8: centre 4; min 30, extra sqrt(30 * 60), then aspect ratios 2 and 1/2.
     np.testing.assert_allclose(
         _px(SSD300, slice(0, 4)),
         [
@@ -58,7 +58,7 @@ def test_first_cell_in_the_paper_order():
 
 
 def test_a_cell_with_all_ratios_in_the_paper_order():
-    # Map of 19, step 16, row 2, column 5: ratios 2, 1/2, 3, 1/3 of the 60 px square.
+    # Map of 19 cells, step 16, row 2, column 5: ratios 2, 1/2, 3, 1/3 of the 60 px square.
     first = 5776 + (2 * 19 + 5) * 6
     square, third = 60.0, 60 / 3**0.5
     np.testing.assert_allclose(
@@ -104,14 +104,14 @@ def test_extra_squares_of_hikapok():
 
 
 def test_sizes_of_ssd512_are_the_papers_shares_of_the_side():
-    # 7 % for the first map, then 15 % to 90 % in even strides, and 105 % for the last extra square.
+    # 7 % for the first map, then 15 % to 90 % in even steps, and 105 % for the last extra square.
     shares = [0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05]
     np.testing.assert_allclose(SSD512.min_sizes, np.multiply(shares[:-1], 512))
     np.testing.assert_allclose(SSD512.max_sizes, np.multiply(shares[1:], 512))
 
 
 @pytest.mark.parametrize("spec", [SSD300, SSD300_HIKAPOK, SSD512, SSD128])
-def test_every_anchor_against_plain_loops(spec):
+def test_anchors_equal_plain_loops(spec):
     wanted = []
     for level, cells in enumerate(spec.feature_sizes):
         for row in range(cells):
@@ -129,7 +129,7 @@ def test_ratio_boxes_keep_the_area_of_the_square():
 
 
 def _least_best_iou(spec, height, width):
-    """The IoU with its best anchor that an object of so many pixels has at the worst place."""
+    """The best anchor's IoU with an object of this size in px, at the worst place."""
     places = np.random.default_rng(0).uniform(60, 240, (50, 2))
     objects = np.concatenate([places, np.full((50, 2), (height, width))], axis=1) / 300
     overlaps = iou(to_corners(objects.astype(np.float32)), to_corners(anchor_boxes(spec)))
@@ -137,19 +137,19 @@ def _least_best_iou(spec, height, width):
 
 
 def test_lite0_matches_small_objects():
-    # A platelet of BCCD at 300 px.
+    # A BCCD platelet at 300 px.
     assert _least_best_iou(anchor_spec("ssd300-lite0", "paper"), 24, 18) > 0.5
     assert _least_best_iou(SSD300, 24, 18) < 0.5
 
 
-def test_clipped_anchors_are_the_same_limited_to_the_picture():
+def test_clipped_anchors_are_limited_to_the_picture():
     clipped = dataclasses.replace(SSD300, clipped=True)
     np.testing.assert_array_equal(anchor_boxes(clipped), np.clip(anchor_boxes(SSD300), 0, 1))
     assert anchor_boxes(SSD300).max() > 1
     assert anchors_hash(clipped) != anchors_hash(SSD300)
 
 
-def test_hash_names_the_anchors():
+def test_hash_identifies_the_anchors():
     specs = (SSD300, SSD300_FINE, SSD300_HIKAPOK, SSD512, SSD128)
     assert len({anchors_hash(spec) for spec in specs}) == len(specs)
     assert anchors_hash(SSD300) == anchors_hash(dataclasses.replace(SSD300))

@@ -60,7 +60,7 @@ def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
     assert low <= ratios.min() < low + 0.1
     assert high - 0.1 < ratios.max() <= high + 1e-5
     assert ratios.mean() == pytest.approx((low + high) / 2, abs=0.05 * (high - low))
-    # The picture lies in the canvas, anywhere in it.
+    # The picture lies anywhere inside the canvas.
     room = (ratios - 1)[:, None]
     offsets = -windows[expanded, :2] / np.maximum(room, 1e-6)
     assert offsets.min() >= 0
@@ -68,7 +68,7 @@ def test_expansion_happens_as_often_and_as_far_as_the_recipe_says(name):
     np.testing.assert_allclose(offsets.mean(axis=0), 0.5, atol=0.06)
 
 
-# Of each recipe how often a change happens, between which values, and its neutral value.
+# For each recipe's changes: probability, lowest and highest value, and neutral value.
 _COLOURS = {
     "paper": [
         (0.5, -32, 32, 0),
@@ -105,7 +105,7 @@ def test_flips_happen_as_often_as_the_recipe_says(probability):
 
 
 def _plain_patches(boxes, n, rng):
-    """The sampler of the Caffe release for n pictures with the same boxes."""
+    """The Caffe release's sampler, for n pictures with the same boxes."""
     shape = (n, 6, 50)
     scale = rng.uniform(0.3, 1.0, shape)
     aspect = rng.uniform(np.maximum(0.5, scale**2), np.minimum(2.0, 1 / scale**2))
@@ -159,11 +159,11 @@ def test_scale_and_aspect_of_patches_are_bounded():
 @pytest.mark.parametrize("least", augmentation.PATCH_IOUS)
 def test_an_accepted_patch_has_the_iou_of_its_sampler(monkeypatch, least, every):
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (least,))
-    # Only a box as large as most of the picture fills nine tenths of a random patch.
+    # Only a box that fills most of the picture fills nine tenths of a random patch.
     boxes = _BOXES if least < 0.9 else np.array([[0.02, 0.02, 0.98, 0.98]], np.float32)
     windows = _windows(Recipe(expand_probability=0.0, every_kept_box=every), boxes, n=120)
     patches = windows[~_is_whole(windows)]
-    # One sampler against the whole picture: about half, where the sampler can succeed.
+    # One sampler against the whole picture: chosen about half the time when it succeeds.
     assert 10 < len(patches) < 90
     for patch in patches:
         ious = _kept_ious(patch, boxes)
@@ -175,7 +175,7 @@ def test_the_two_patch_rules_differ(monkeypatch):
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.1,))
     windows = _windows(Recipe(expand_probability=0.0), n=200)
     worst = [min(_kept_ious(w, _BOXES)) for w in windows[~_is_whole(windows)]]
-    # The small box is often kept below 0.1, which only HiKapok's rule refuses.
+    # The small box is often kept below 0.1, which only HiKapok's rule rejects.
     assert min(worst) < 0.1
 
 
@@ -200,7 +200,7 @@ def test_a_picture_draws_the_same_in_any_batch():
             np.testing.assert_array_equal(part[number : number + 1], same)
 
 
-def test_pictures_without_objects_are_whole_or_any_patch(monkeypatch):
+def test_pictures_without_objects_take_the_whole_or_any_patch(monkeypatch):
     windows = _windows(Recipe(expand_probability=0.0), _NO_BOXES, n=600)
     assert _is_whole(windows).mean() == pytest.approx(0.5, abs=0.08)
     monkeypatch.setattr(augmentation, "PATCH_IOUS", (0.1, 0.9))
@@ -267,7 +267,7 @@ _STILL = {"brightness": 0.0, "contrast": None, "saturation": (1.0, 1.0), "hue_de
 
 
 def _distort(pixels, n=60, probability=1.0, **acts):
-    """n distortions of the pixels by a recipe in which only `acts` does anything."""
+    """n distortions of the pixels by a recipe with only the changes in `acts`."""
     recipe = Recipe(colour_probability=probability, **{**_STILL, **acts})
     pixels = tf.constant(pixels, tf.float32)
     distort = tf.function(lambda colours: augmentation.distort_colours(pixels, colours))
@@ -276,13 +276,13 @@ def _distort(pixels, n=60, probability=1.0, **acts):
 
 @pytest.fixture(scope="module")
 def mild():
-    """Colours that none of the distortions clips."""
+    """Colours that no distortion clips."""
     return np.random.default_rng(0).uniform(50, 160, (6, 5, 3))
 
 
 @pytest.fixture(scope="module")
 def wild():
-    """Any colours, black, white and grey among them."""
+    """Any colours, including black, white and grey."""
     pixels = np.random.default_rng(0).uniform(0, 255, (6, 5, 3))
     pixels[0, :3] = [[0, 0, 0], [255, 255, 255], [128, 128, 128]]
     return pixels
@@ -310,7 +310,7 @@ def test_each_distortion_happens_half_the_time(mild):
     assert changed.any(axis=(1, 2, 3)).mean() == pytest.approx(0.5, abs=0.09)
 
 
-def test_brightness_shifts_all_alike(mild):
+def test_brightness_shifts_all_pixels_alike(mild):
     shifts = _distort(mild, n=200, brightness=32.0) - mild
     assert shifts.std(axis=(1, 2, 3)).max() < 0.01
     shifts = shifts.mean(axis=(1, 2, 3))
@@ -318,7 +318,7 @@ def test_brightness_shifts_all_alike(mild):
     assert 28 < shifts.max() <= 32
 
 
-def test_contrast_scales_all_alike(mild):
+def test_contrast_scales_all_pixels_alike(mild):
     factors = _distort(mild, n=200, contrast=(0.5, 1.5)) / mild
     assert factors.std(axis=(1, 2, 3)).max() < 1e-3
     factors = factors.mean(axis=(1, 2, 3))
@@ -356,7 +356,7 @@ def test_hue_changes_nothing_else(mild):
 
 
 def test_contrast_comes_before_or_after_saturation():
-    # 1.5 x red is clipped; desaturating it before or after that gives two different greens.
+    # 1.5 x red is clipped; desaturating before or after that gives two different greens.
     pixels = np.tile([240.0, 40.0, 40.0], (1, 1, 1))
     found = _distort(pixels, n=40, contrast=(1.5, 1.5), saturation=(0.5, 0.5))[:, 0, 0]
     assert sorted({tuple(np.round(x)) for x in found}) == [(255, 158, 158), (255, 210, 210)]

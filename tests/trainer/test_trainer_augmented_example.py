@@ -1,4 +1,4 @@
-"""Whole training examples: geometry-first sampling against the paper's chain, and repeatability."""
+"""Whole training examples: one-step sampling against the paper's chain, and repeatability."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ _LABELS = [3, 1, 2]
 
 @pytest.fixture
 def example(make):
-    """Makes what `TransformedRecords` gives for one record, with the epoch."""
+    """Makes one record's output of `TransformedRecords`, plus the epoch."""
 
     def example(
         number=0, epoch=0, boxes=_BOXES, labels=_LABELS, difficult=(), crowds=(), **picture
@@ -42,7 +42,7 @@ def example(make):
 
 
 def _batch(records):
-    """Records of the same number of objects as a batch, and their epochs."""
+    """Batches records with equal numbers of objects; returns the batch and its epochs."""
     batch = {name: tf.stack([record[name] for record in records]) for name in records[0]}
     return batch, batch.pop("epoch")
 
@@ -57,7 +57,7 @@ def _augmented(record, **fields):
 
 
 def _drawn(record, seed, recipe=PAPER):
-    """Canvas, patch of it and flip that are drawn for a record."""
+    """The canvas, patch and flip drawn for a record."""
     seeds = _record_seeds(record["record_id"][None], record["epoch"][None], seed)
     canvas, flip, _, choice, tries = tf.split(
         augmentation._uniforms(seeds, 4 + 1 + 9 + 1 + 1200), [4, 1, 9, 1, 1200], axis=1
@@ -71,7 +71,7 @@ def _drawn(record, seed, recipe=PAPER):
 
 
 def _resize(image, size):
-    """Bilinear with pixel centres at half integers."""
+    """Bilinear with half-pixel centres."""
     for axis in (0, 1):
         length = image.shape[axis]
         at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
@@ -83,9 +83,9 @@ def _resize(image, size):
 
 
 def _plain_chain(record, recipe, seed):
-    """The paper's order with whole pixels: float picture, canvas, crop, resize, flip.
+    """The paper's order in whole pixels: float picture, canvas, crop, resize, flip.
 
-    Returns the picture, where it is neither outside nor at the border, boxes and labels.
+    Returns the result, how much of each pixel the picture covers, boxes and labels.
     """
     canvas, patch, flip = _drawn(record, seed, recipe)
 
@@ -98,7 +98,7 @@ def _plain_chain(record, recipe, seed):
     shown = np.zeros((*extent_px, 1))
     shown[rows, columns] = 1
 
-    # The crop's edges are whole pixels of the picture, wherever that lies on the canvas.
+    # The crop's edges are whole pixels of the picture, wherever it lies on the canvas.
     on_picture = (canvas[:2] + p * (canvas[2:] - canvas[:2]) for p in (patch[:2], patch[2:]))
     low, high = (np.round(p * [_HEIGHT, _WIDTH]).astype(int) + offset_px for p in on_picture)
     crop, shown = (x[low[0] : high[0], low[1] : high[1]] for x in (expanded, shown))
@@ -116,7 +116,7 @@ def _plain_chain(record, recipe, seed):
 
 
 def _away_from_borders(shown, margin=4):
-    """Where neither picture nor filling begins within `margin` pixels."""
+    """Where no border between picture and filling is within `margin` pixels."""
     clear = np.ones_like(shown, bool)
     padded = np.pad(shown, margin, mode="edge")
     for dy in range(2 * margin + 1):
@@ -126,16 +126,16 @@ def _away_from_borders(shown, margin=4):
 
 
 @pytest.mark.parametrize("number", range(10))
-def test_one_sampling_equals_the_papers_chain(monkeypatch, example, number):
+def test_sampling_once_equals_the_papers_chain(monkeypatch, example, number):
     recipe = dataclasses.replace(PAPER, colour_probability=0.0)
     monkeypatch.setitem(RECIPES, "paper", recipe)
     record = example(number)
     image, boxes, labels = _augmented(record, seed=7)
     wanted, shown, wanted_boxes, wanted_labels = _plain_chain(record, recipe, 7)
     np.testing.assert_array_equal(labels, wanted_labels)
-    # Where the canvas shows, the two come to different whole pixels.
+    # Where the canvas shows, the two round to different whole pixels.
     np.testing.assert_allclose(boxes, wanted_boxes, atol=0.015)
-    # What the picture covers in part is outside it here.
+    # Pixels that the picture covers only in part count as outside here.
     sampled = (np.abs(image - MEAN_RGB) > 1e-3).any(axis=-1)
     assert np.mean(sampled != (shown > 0.5)) < 0.03
     clear = _away_from_borders(shown) & _away_from_borders(sampled)
@@ -145,7 +145,7 @@ def test_one_sampling_equals_the_papers_chain(monkeypatch, example, number):
     assert error.max() < 3.5
 
 
-def test_the_draws_above_are_of_every_kind(example):
+def test_the_records_above_cover_every_kind_of_draw(example):
     kinds = set()
     for number in range(10):
         canvas, _, flip = _drawn(example(number), 7)

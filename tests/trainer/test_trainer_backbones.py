@@ -1,4 +1,4 @@
-"""Detectors on backbones of keras.applications."""
+"""Detectors on backbones from keras.applications."""
 
 import socket
 
@@ -14,7 +14,7 @@ from trainer.moving_averages import MovingAverages
 from trainer.objective import make_optimizer
 from trainer.training import make_step
 
-# Maps by hand: 300 px halved and rounded up as often as the stride says, then the extra layers.
+# Map sizes by hand: 300 px halved and rounded up for each stride, then the extra layers.
 EXPECTED = {
     "ssd300-mobilenet": ((19, 10, 5, 3, 2, 1), (6, 6, 6, 6, 6, 6), 3000),
     "ssd300-resnet50": ((38, 19, 10, 5, 3, 1), (4, 6, 6, 6, 4, 4), 8732),
@@ -27,7 +27,7 @@ APPLICATIONS = {
 
 @pytest.fixture(scope="module", params=EXPECTED)
 def detector(request):
-    """(name, network, spec) as the preset of that name has it, built without a network at hand."""
+    """(name, network, spec) of each preset, built offline."""
 
     def no_network(*_, **__):
         raise OSError("no network")
@@ -83,7 +83,7 @@ def test_training_steps_lower_the_loss(detector):
     assert losses[-1, 0] < losses[0, 0]
 
 
-def test_coarse_anchors_cover_a_fifth_of_the_side_to_all_of_it():
+def test_coarse_anchors_range_from_a_fifth_to_the_whole_side():
     scales = np.linspace(0.2, 0.95, 6)
     np.testing.assert_allclose(np.array(SSD300_COARSE.min_sizes) / 300, scales)
     np.testing.assert_allclose(np.array(SSD300_COARSE.max_sizes) / 300, [*scales[1:], 1.0])

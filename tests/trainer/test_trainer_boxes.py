@@ -13,7 +13,7 @@ def _numpy(tensor):
 
 
 def _centre_boxes(n):
-    """Centres anywhere in the picture, sides of 1 % to 100 %."""
+    """Boxes centred anywhere in the picture, with sides of 1 % to 100 %."""
     centre = arrays(np.float32, (n, 2), elements=st.floats(0, 1, width=32))
     size = arrays(np.float32, (n, 2), elements=st.floats(np.float32(0.01), 1, width=32))
     return st.builds(lambda c, s: np.concatenate([c, s], axis=-1), centre, size)
@@ -48,7 +48,7 @@ def test_decoding_the_code_gives_the_box(objects, anchors):
 
 def test_code_by_hand():
     anchor = np.array([[0.5, 0.5, 0.2, 0.4]], np.float32)
-    # The centre lies 0.02 lower and 0.04 to the left; twice as high, half as wide.
+    # The centre is 0.02 lower and 0.04 to the left; twice the height, half the width.
     code = boxes.encode(_numpy(boxes.to_corners(np.array([[0.52, 0.46, 0.4, 0.2]]))), anchor)
     log2 = np.log(2)
     np.testing.assert_allclose(_numpy(code), [[1.0, -1.0, log2 / 0.2, -log2 / 0.2]], rtol=1e-4)

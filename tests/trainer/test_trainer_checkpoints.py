@@ -14,7 +14,7 @@ from trainer import checkpoints
 
 @pytest.fixture
 def warnings():
-    """Messages of the trainer's warnings."""
+    """The trainer's warnings."""
     messages = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -25,7 +25,7 @@ def warnings():
 
 
 def _state(seed=0):
-    """Variables of a small network and its optimiser after one step, other values by seed."""
+    """Variables of a small network and its optimiser, with values from the seed."""
     layers = [keras.Input((3,)), keras.layers.Dense(2, name="dense")]
     network = keras.Sequential(layers, name="network")
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, name="sgd")
@@ -82,7 +82,7 @@ def _truncate(path):
 
 def _flip(path):
     data = bytearray(path.read_bytes())
-    # In the first array's values, behind its header of 128 bytes.
+    # In the first array's values, after its 128-byte header.
     data[data.index(b"NUMPY") + 130] ^= 0xFF
     path.write_bytes(data)
 
@@ -127,7 +127,7 @@ def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path, warnings, 
     assert "step-00000020.npz" in message
 
 
-def test_all_damaged_starts_anew(tmp_path, warnings):
+def test_training_starts_over_if_all_files_are_damaged(tmp_path, warnings):
     for step in (1, 2):
         _truncate(checkpoints.save(tmp_path, step, _state(step), keep=2))
     state = _state()
@@ -142,13 +142,13 @@ def test_leftovers_of_a_killed_run_are_ignored(tmp_path):
     (tmp_path / "step-9.npz").write_bytes(b"another name")
     assert [step for step, _ in checkpoints.steps_on_disk(tmp_path)] == [5]
     assert checkpoints.restore_latest(tmp_path, _state()) == 5
-    # The run that goes on writes the same step again.
+    # The resumed run writes the same step again.
     checkpoints.save(tmp_path, 9, _state(9), keep=2)
     assert checkpoints.restore_latest(tmp_path, _state()) == 9
     assert "step-00000009.tmp" not in _names(tmp_path)
 
 
-def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_checkpoints(tmp_path, monkeypatch):
     for step in (1, 2):
         checkpoints.save(tmp_path, step, _state(step), keep=2)
     before = _names(tmp_path)
@@ -167,7 +167,7 @@ def test_a_full_disk_keeps_the_old_ones(tmp_path, monkeypatch):
     _assert_same(restored, _state(2))
 
 
-# A limit on the size of files: writing beyond it fails as on a full disk.
+# A file size limit: writing beyond it fails like on a full disk.
 _FULL_DISK = """
 import resource, sys
 from data.console import quiet
@@ -187,8 +187,8 @@ for size in (12_450, 1_000_000):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_once(tmp_path):
-    """A file that fails when it is closed, and one that fails before; both leave nothing."""
+def test_a_full_disk_is_reported_once(tmp_path):
+    """One file fails on close, the other before; both leave nothing behind."""
     path = tmp_path / "step-00000001.npz"
     ended = subprocess.run(
         [sys.executable, "-c", _FULL_DISK, path],
@@ -202,7 +202,7 @@ def test_a_full_disk_is_told_once(tmp_path):
     assert _names(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_made_is_told_too(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="step-00000003.npz: the checkpoint cannot be written"):
         checkpoints.save(tmp_path / "file" / "ckpt", 3, _state(3), keep=2)

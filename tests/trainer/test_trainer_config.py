@@ -25,23 +25,23 @@ from trainer.config import TrainerConfig, in_steps
         ({"stpes": 3}, "stpes: unknown setting; did you mean steps"),
     ],
 )
-def test_values_that_do_not_fit_are_errors(fields, message):
+def test_invalid_values_are_errors(fields, message):
     with pytest.raises(ValueError):
         TrainerConfig(**fields)
     with pytest.raises(DataError, match=f"^{message}"):
         parse(TrainerConfig, fields)
 
 
-def test_json_gives_the_same_configuration():
+def test_configuration_survives_json():
     config = TrainerConfig(learning_rate_steps=(0.5, 0.75), ema=0.99)
     assert TrainerConfig(**json.loads(json.dumps(asdict(config)))) == config
 
 
-def test_the_largest_seed_is_one():
+def test_keras_accepts_the_largest_seed():
     keras.utils.set_random_seed(TrainerConfig(seed=2**32 - 1).seed)
 
 
-def test_a_whole_number_is_a_number():
+def test_integers_are_accepted_as_floats():
     assert TrainerConfig(learning_rate=1, clip_norm=10).learning_rate == 1
 
 
@@ -56,7 +56,7 @@ def test_lengths_in_epochs_and_shares_become_steps():
         eval_every_epochs=0.5,
     )
     found = in_steps(config, lambda: 205)
-    # 205 / 16 is 12.8 steps an epoch.
+    # 205 / 16 is 12.8 steps per epoch.
     assert (found.steps, found.warmup_steps, found.eval_every) == (32, 3, 6)
     assert (found.epochs, found.warmup_fraction, found.eval_every_epochs) == (None, None, None)
     tiny = in_steps(config, lambda: 1)
@@ -69,6 +69,6 @@ def test_lengths_in_steps_need_no_count_of_the_pictures():
     assert (found.steps, found.warmup_steps) == (120_000, 60_000)
 
 
-def test_neither_of_two_lengths_is_refused():
+def test_steps_or_epochs_must_be_set():
     with pytest.raises(ValueError, match="set either steps or epochs, not both or neither"):
         TrainerConfig(steps=None)

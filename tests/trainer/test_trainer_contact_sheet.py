@@ -23,7 +23,7 @@ _TILE_PX, _LEFT_PX, _TOP_PX = 300, 8, 32
 
 @pytest.fixture(scope="module")
 def serialised(make, sample_classes):
-    """Grey pictures, each of another shade, with an object in the odd ones."""
+    """Grey pictures of different shades, with an object in the odd ones."""
     return [
         make.record(
             number,
@@ -54,7 +54,7 @@ def _tiles(sheet, count, columns):
 
 
 @pytest.mark.slow
-def test_records_are_those_of_the_transform_graph(serialised, schema_records, transformed_records):
+def test_schema_records_equal_the_transform_graphs(serialised, schema_records, transformed_records):
     found, expected = schema_records(serialised), transformed_records(serialised)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
@@ -63,13 +63,11 @@ def test_records_are_those_of_the_transform_graph(serialised, schema_records, tr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_pictures_are_those_of_the_training_in_its_order(
-    shards, schema_records, sample_classes, epoch
-):
-    """The corner of a picture is always free of boxes and text here."""
+def test_pictures_match_the_training_in_order(shards, schema_records, sample_classes, epoch):
+    """Compares a corner, which is always free of boxes and text here."""
     config = dataclasses.replace(_CONFIG, augmentation="paper", seed=7)
     sheet = draw_contact_sheet(shards, schema_records, sample_classes, config, _RECORDS, epoch)
-    # The batches as the Trainer would have them, up to the same epoch.
+    # The Trainer's batches, up to the same epoch.
     one = dataclasses.replace(config, batch_size=_RECORDS)
     batches = training_batches(shards, schema_records, one, 128, _RECORDS)
     images, *_ = next(itertools.islice(batches.as_numpy_iterator(), epoch, None))
@@ -86,7 +84,7 @@ def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_clas
     for tile in _tiles(sheet, _RECORDS, 3):
         left, top = int(_BOX[1] * _TILE_PX), int(_BOX[0] * _TILE_PX)
         coloured = np.ptp(tile, axis=-1) > 30
-        # All pixels of the box's left and top edge, or none of a picture without objects.
+        # The box's left and top edge are drawn, unless the picture has no object.
         edges = [tile[top + 5 : 2 * top, left], tile[top, left + 60 :]]
         assert all((edge == _RGB).all() for edge in edges) or not coloured.any()
         if coloured.any():
@@ -95,7 +93,7 @@ def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_clas
     assert with_object == 2
 
 
-def test_no_more_pictures_than_there_are(shards, schema_records, sample_classes):
+def test_the_sheet_has_no_more_pictures_than_the_split(shards, schema_records, sample_classes):
     sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 100)
     assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
 
@@ -116,7 +114,7 @@ def test_shards_need_not_be_compressed(
 
 
 @pytest.mark.slow
-def test_what_fills_batches_for_xla_is_no_object(shards, schema_records, sample_classes):
+def test_xla_padding_is_not_drawn(shards, schema_records, sample_classes):
     sheets = [
         draw_contact_sheet(
             shards, schema_records, sample_classes, dataclasses.replace(_CONFIG, xla=xla), 3
@@ -126,13 +124,13 @@ def test_what_fills_batches_for_xla_is_no_object(shards, schema_records, sample_
     np.testing.assert_array_equal(*map(np.asarray, sheets))
 
 
-def test_another_schema_is_noticed(shards, caplog):
+def test_a_wrong_schema_is_reported(shards, caplog):
     schema = read_schema(VOC_SCHEMA)
     draw_contact_sheet(shards, SchemaRecords(schema), class_names(schema), _CONFIG, _RECORDS)
     assert "none of these pictures shows an object of the schema's classes (aero" in caplog.text
 
 
-def test_a_picture_that_is_no_jpeg_is_an_answer(tmp_path, make, schema_records, sample_classes):
+def test_a_picture_that_is_not_a_jpeg_is_an_error(tmp_path, make, schema_records, sample_classes):
     record = make.record(0, b"\x89PNG and so on", [_BOX], [sample_classes[2]])
     shards = make.write_shards(tmp_path, [record])
     with pytest.raises(DataError, match="a picture cannot be read .*ssd run"):

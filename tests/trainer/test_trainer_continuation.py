@@ -1,4 +1,4 @@
-"""When a longer training takes over the state of a finished one."""
+"""A longer training takes over the state of a finished one."""
 
 import dataclasses
 import errno
@@ -40,7 +40,7 @@ def _identity(config=SHORT, **facts):
 
 @pytest.fixture
 def finish(tmp_path):
-    """Makes the `model_run` of a finished training, with checkpoints and perhaps a best one."""
+    """Makes a finished training's `model_run`, with checkpoints and optionally a best one."""
 
     def finish(identity, steps=(2, 4), best=None, name="1", ended=1):
         folder = tmp_path / "model_run" / name
@@ -73,7 +73,7 @@ def taken(tmp_path):
 
 @pytest.fixture
 def told(messages):
-    """What was logged; `messages` has it once for each of two handlers."""
+    """What was logged; `messages` has everything once per handler."""
     return lambda: list(dict.fromkeys(messages()))
 
 
@@ -94,14 +94,14 @@ def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken,
 @pytest.mark.parametrize(
     ("short", "longer", "found"),
     [
-        # The rates part after one step, or after three.
+        # The rates differ after one step, or after three.
         ({"learning_rate_steps": (0.25,)}, {"learning_rate_steps": (0.25,)}, []),
         ({"learning_rate_steps": (0.75,)}, {"learning_rate_steps": (0.75,)}, [2]),
-        # A rate that falls only where the first training has ended.
+        # The rate falls only where the first training ended.
         ({}, {"learning_rate_steps": (0.5,)}, [4]),
         ({}, {"learning_rate_steps": (0.375,)}, [2]),
         ({"warmup_steps": 0}, {"warmup_steps": 0, "schedule": "cosine"}, []),
-        # A cosine is slower in falling from its first step on.
+        # A longer cosine falls more slowly from its first step on.
         ({"schedule": "cosine", "warmup_steps": 0}, {"schedule": "cosine", "warmup_steps": 0}, []),
         ({"schedule": "cosine"}, {"schedule": "cosine"}, [2]),
         ({}, {"learning_rate": 0.1}, []),
@@ -131,7 +131,7 @@ def test_only_steps_with_the_same_rates_are_taken(finish, taken, told, short, lo
         ({**_longer(), "classes": ["dog"]}, "classes"),
     ],
 )
-def test_other_settings_data_and_code_start_anew_and_are_named(finish, taken, told, wanted, named):
+def test_other_settings_data_or_code_start_over_and_are_named(finish, taken, told, wanted, named):
     folder = finish(_identity())
     assert taken(wanted) == []
     assert told() == [
@@ -139,9 +139,7 @@ def test_other_settings_data_and_code_start_anew_and_are_named(finish, taken, to
     ]
 
 
-def test_where_the_checkpoints_are_gone_or_the_training_is_shorter_that_is_told(
-    finish, taken, told
-):
+def test_missing_checkpoints_and_shorter_trainings_are_reported(finish, taken, told):
     finish(_identity(), steps=())
     assert taken(_longer()) == []
     assert "its checkpoints are gone" in told()[0]
@@ -150,35 +148,35 @@ def test_where_the_checkpoints_are_gone_or_the_training_is_shorter_that_is_told(
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "goes_on"), [(0, 0, True), (2, 2, True), (2, 3, True), (2, 0, True),
+    ("before", "now", "continues"), [(0, 0, True), (2, 2, True), (2, 3, True), (2, 0, True),
                                    (3, 2, False), (0, 2, False)],
 )  # fmt: skip
-def test_a_training_that_might_have_stopped_earlier_starts_anew(
-    finish, taken, told, before, now, goes_on
+def test_a_training_that_might_have_stopped_earlier_starts_over(
+    finish, taken, told, before, now, continues
 ):
     finish(_identity(dataclasses.replace(SHORT, eval_every=2, patience=before)), best=2)
-    assert bool(taken(_longer(eval_every=2, patience=now))) == goes_on
-    assert ("might have stopped" in told()[0]) != goes_on
+    assert bool(taken(_longer(eval_every=2, patience=now))) == continues
+    assert ("might have stopped" in told()[0]) != continues
 
 
 @pytest.mark.parametrize(
-    ("eval_every", "best", "goes_on"),
+    ("eval_every", "best", "continues"),
     [
         (2, 2, True),
         (2, 4, True),
-        # Measured only because it was the last step.
+        # Measured only as the last step.
         (3, 4, False),
         (3, 3, True),
         (2, None, False),
     ],
 )
-def test_the_best_weights_so_far_must_be_those_of_a_longer_training(
-    finish, taken, told, eval_every, best, goes_on
+def test_the_best_weights_must_also_be_the_longer_trainings(
+    finish, taken, told, eval_every, best, continues
 ):
     finish(_identity(dataclasses.replace(SHORT, eval_every=eval_every)), best=best)
     files = taken(_longer(eval_every=eval_every))
-    assert (f"checkpoints/{BEST_FILE}" in files) == goes_on == (_LAST[0] in files)
-    assert ("its best weights are " in told()[0]) != goes_on
+    assert (f"checkpoints/{BEST_FILE}" in files) == continues == (_LAST[0] in files)
+    assert ("its best weights are " in told()[0]) != continues
 
 
 def test_the_best_weights_of_steps_with_other_rates_are_not_taken(finish, taken):
@@ -187,14 +185,14 @@ def test_the_best_weights_of_steps_with_other_rates_are_not_taken(finish, taken)
     assert taken(_longer(**falls)) == []
 
 
-def test_a_training_that_is_repeated_is_trained_again(finish, taken, told):
+def test_a_repeated_training_is_trained_again(finish, taken, told):
     finish(_identity(), name="1")
     finish(_longer(), name="2")
     assert taken(_longer()) == []
     assert told() == []
 
 
-def test_the_newest_that_fits_is_taken_and_anything_else_ignored(finish, taken, tmp_path):
+def test_the_newest_fitting_training_is_taken(finish, taken, tmp_path):
     finish(_identity(), name="7", ended=7)
     finish(_identity(dataclasses.replace(SHORT, steps=6)), (4, 6), name="8", ended=8)
     finish(_longer(seed=1), name="6", ended=9)
@@ -205,13 +203,13 @@ def test_the_newest_that_fits_is_taken_and_anything_else_ignored(finish, taken, 
     assert taken(_longer())[0] == "checkpoints/step-00000006.npz"
 
 
-def test_what_a_training_has_itself_comes_first(finish, taken, tmp_path):
+def test_a_trainings_own_checkpoints_come_first(finish, taken, tmp_path):
     finish(_identity())
     (tmp_path / "work" / "new" / "checkpoints").mkdir(parents=True)
     assert taken(_longer()) == []
 
 
-def test_it_is_taken_whole_or_not_at_all(finish, taken, tmp_path, monkeypatch):
+def test_the_state_is_taken_completely_or_not_at_all(finish, taken, tmp_path, monkeypatch):
     finish(_identity())
 
     def no_room(*_, **__):
@@ -227,7 +225,7 @@ def test_it_is_taken_whole_or_not_at_all(finish, taken, tmp_path, monkeypatch):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("tiny_detector")
-def test_it_ends_as_a_longer_training_does(
+def test_a_continued_training_equals_one_from_scratch(
     make, transform_folder, sample_classes, tmp_path, monkeypatch, messages
 ):
     monkeypatch.setattr(export, "export", lambda *_: None)

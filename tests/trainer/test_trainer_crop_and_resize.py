@@ -10,7 +10,7 @@ from PIL import Image
 from trainer.backbones import MEAN_RGB
 from trainer.crop_and_resize import Placement, decode_part, fill, place, resize
 
-# Bilinear weights in another order of operations: 0.2 % of a byte's range.
+# 0.2 % of a byte's range, for a different order of operations.
 _TOLERANCE = 2e-3 * 255
 _WHOLE = (0.0, 0.0, 1.0, 1.0)
 _WINDOWS = [
@@ -42,21 +42,21 @@ def _place(window, extent, size, flip=False):
 
 
 def _source(placement):
-    """`ymin, xmin, ymax, xmax` of the pixels of the picture that are shown."""
+    """`ymin, xmin, ymax, xmax` of the picture's pixels that are shown."""
     low = (placement.decoded + tf.pad(placement.first[:2], [[0, 2]])).numpy()[:2]
     return np.concatenate([low, low + placement.shown.numpy()[:2]])
 
 
 def _target(placement, size):
-    """`ymin, xmin, ymax, xmax` of their place in the result."""
+    """`ymin, xmin, ymax, xmax` where they are in the result."""
     above, left, right, below = placement.margins.numpy()[:, :2]
     return np.array([above[0], left[1], size - below[0], size - right[1]])
 
 
 def _shown(image, placement, size):
-    """One output pixel after the other, in float64, from the placement's window alone.
+    """Each output pixel in float64, from the placement's window alone.
 
-    The picture ends where the part does that is shown: its border pixels repeat.
+    The picture ends where the shown part does: its border pixels repeat.
     """
     height, width, _ = image.shape
     top, left, bottom, right = _source(placement)
@@ -82,7 +82,7 @@ def _shown(image, placement, size):
 
 
 def _sample(image, window, size, flip=False, change=tf.identity):
-    """Places the window and fills in its part of a decoded picture."""
+    """Places the window and fills it from a decoded picture."""
     placement = _place(window, image.shape[:2], size, flip)
     top, left, bottom, right = _source(placement)
     return fill(image[top:bottom, left:right], placement, size, change), placement
@@ -95,7 +95,7 @@ def test_resizing_equals_tf_image_resize(height, width):
     image = _picture(height, width)
     wanted = tf.image.resize(tf.cast(image, tf.float32), (64, 64), method="bilinear")
     np.testing.assert_allclose(resize(image, [64, 64]), wanted, atol=_TOLERANCE)
-    # In training too.
+    # As in training.
     found, placement = _sample(image, _WHOLE, 64)
     np.testing.assert_allclose(found, wanted, atol=_TOLERANCE)
     np.testing.assert_allclose(placement.window, _WHOLE, atol=1e-6)
@@ -116,7 +116,7 @@ def test_any_window_equals_a_plain_loop(window, flip):
     sides=st.tuples(st.floats(0.1, 4), st.floats(0.1, 4)),
     size=st.sampled_from([24, 300]),
 )
-def test_edges_move_to_whole_pixels_next_to_them(extent, origin, sides, size):
+def test_edges_snap_to_the_nearest_whole_pixels(extent, origin, sides, size):
     extent, low = np.array(extent), np.array(origin)
     window = np.concatenate([low, low + sides]).astype(np.float32)
     placement = _place(window, extent, size)
@@ -129,7 +129,7 @@ def test_edges_move_to_whole_pixels_next_to_them(extent, origin, sides, size):
     assert (last <= size).all()
     low_px, high_px = (edge * extent for edge in np.split(window.astype(float), 2))
     step = (high_px - low_px) / size
-    # Whole pixels of the result within the picture, and all of them.
+    # The result's pixels that lie wholly within the picture, and all of them.
     slack = 2e-3
     assert (low_px + first * step >= -slack * step - 1e-3).all() or (last <= first).any()
     assert (low_px + last * step <= extent + slack * step + 1e-3).all() or (last <= first).any()
@@ -172,7 +172,7 @@ def test_outside_is_the_mean_colour():
     "window",
     [[1.5, 1.5, 2.0, 2.0], [-0.8, 0.2, -0.3, 0.9], [0.2, 1.0, 0.7, 1.5], [0.2, -3.0, 0.7, 0.05]],
 )
-def test_where_nothing_is_covered_all_is_mean_colour(window):
+def test_without_coverage_everything_is_mean_colour(window):
     found, placement = _sample(_picture(9, 9), window, 8)
     np.testing.assert_allclose(found, np.tile(MEAN_RGB, (8, 8, 1)), rtol=1e-6)
     np.testing.assert_allclose(placement.window, window)
@@ -183,7 +183,7 @@ def test_black_pixels_are_inside():
     np.testing.assert_array_equal(found, np.zeros((7, 7, 3)))
 
 
-def test_a_change_leaves_what_is_outside_as_it_is():
+def test_a_change_does_not_affect_the_outside():
     image, window = _picture(20, 30), [-0.5, 0.1, 0.9, 1.3]
     plain = _sample(image, window, 16)[0].numpy()
     changed, _ = _sample(image, window, 16, change=lambda pixels: pixels + 5.0)

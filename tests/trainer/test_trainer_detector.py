@@ -20,7 +20,7 @@ def ssd300():
 
 
 def _macs(network) -> int:
-    """Multiply-accumulates of one picture's forward pass, from the shapes of the convolutions."""
+    """Multiply-accumulates of a forward pass for one picture, from the convolutions' shapes."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D):
@@ -51,7 +51,7 @@ def test_ssd300_has_the_layers_of_the_paper(ssd300):
         assert ssd300.get_layer(name).padding == "valid"
 
 
-def test_ssd512_stands_on_seven_maps():
+def test_ssd512_has_seven_maps():
     spec = detector_spec(TrainerConfig(detector="ssd512-vgg16"))
     network = build_network(spec, 20)
     assert network.output_shape == [(None, 24564, 4), (None, 24564, 21)]
@@ -59,7 +59,7 @@ def test_ssd512_stands_on_seven_maps():
 
 
 @pytest.mark.parametrize("classes", [1, 6])
-def test_the_small_detector_answers_for_every_anchor(classes):
+def test_the_small_detector_predicts_every_anchor(classes):
     spec = detector_spec(TrainerConfig(detector="ssd128-small"))
     network = build_network(spec, classes)
     codes, logits = network(np.zeros((2, 128, 128, 3), np.float32), training=False)
@@ -81,7 +81,7 @@ def test_hikapok_anchors_exist_for_ssd300_only(detector):
         detector_spec(TrainerConfig(detector=detector, anchors="hikapok"))
 
 
-def test_maps_that_anchors_do_not_stand_on_are_refused():
+def test_maps_that_do_not_fit_the_anchors_are_refused():
     with pytest.raises(ValueError, match=r"maps of \(38, 19, 10, 5\), the anchors need \(38, 19,"):
         build_network(DetectorSpec(small.feature_maps, SSD300), 20)
 
@@ -92,7 +92,7 @@ def test_outputs_are_in_the_order_of_the_anchors():
 
     spec = AnchorSpec(4, (2, 1), (2, 4), (1, 2), (2, 4), ((), ()))
     network = build_network(DetectorSpec(feature_maps, spec), 1)
-    # Each head copies the red channel of its cell, times a number that tells map and anchor.
+    # Each head copies its cell's red channel times a number that encodes map and anchor.
     for level in range(2):
         layer = network.get_layer(f"box_head{level}")
         kernel = np.zeros(layer.kernel.shape, np.float32)
@@ -108,7 +108,7 @@ def test_outputs_are_in_the_order_of_the_anchors():
     np.testing.assert_allclose(centres, np.repeat(wanted, 2, axis=0))
 
 
-def test_preprocessing_is_that_of_the_published_weights():
+def test_preprocessing_matches_the_published_weights():
     pixels = np.array(MEAN_RGB, np.float32) + [[[[1.0, 2.0, 3.0]]]]
     found = CaffePreprocessing()(pixels.astype(np.float32))
     np.testing.assert_allclose(found, [[[[3.0, 2.0, 1.0]]]], atol=1e-4)

@@ -24,7 +24,7 @@ def test_one_device_needs_no_strategy(monkeypatch, text):
     assert devices.same_everywhere(strategy, 7)
 
 
-def test_another_backend_of_keras_is_refused(monkeypatch):
+def test_other_keras_backends_are_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(DataError, match="KERAS_BACKEND: Keras runs on jax, .* Unset it, or"):
         devices.choose_strategy()
@@ -100,7 +100,7 @@ def test_a_task_that_does_not_train_in_its_cluster_is_refused(monkeypatch, text,
         (_tf_config(_WORKERS | {"evaluator": ["c:3"]}), 1),
     ],
 )
-def test_who_is_waited_for_is_told_before(monkeypatch, messages, text, others):
+def test_the_log_says_how_many_workers_it_waits_for(monkeypatch, messages, text, others):
     monkeypatch.setenv("TF_CONFIG", text)
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", messages)
     told = devices.choose_strategy()
@@ -110,7 +110,7 @@ def test_who_is_waited_for_is_told_before(monkeypatch, messages, text, others):
 @pytest.mark.parametrize(
     ("batch", "near"), [(32, "30 or 33"), (2, "such as 3"), (100, "99 or 102")]
 )
-def test_a_batch_that_cannot_be_dealt_out_is_refused(batch, near):
+def test_a_batch_that_cannot_be_split_evenly_is_refused(batch, near):
     with pytest.raises(DataError, match=f"batch_size: {batch} .*3 devices.*{near}"):
         devices.check_fit(TrainerConfig(batch_size=batch), _replicas(3))
 
@@ -126,7 +126,7 @@ def test_xla_on_several_devices_is_refused():
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_normalisation_is_synchronised_only_where_there_is_something_to_synchronise(number):
+def test_normalisation_is_synchronised_only_over_several_replicas(number):
     inputs = keras.Input((4,))
     layer = keras.layers.BatchNormalization()
     network = keras.Model(inputs, layer(inputs))

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with the weights of its package, and the detector on it."""
+"""EfficientNet-Lite0 with its package's weights, and the detector built on it."""
 
 from importlib import metadata
 
@@ -32,11 +32,11 @@ def detector():
 
 @pytest.fixture(scope="module")
 def published(detector):
-    """The state dict in the package."""
+    """The package's state dict."""
     return read_state_dict(locate_weights("imagenet", detector[1]))
 
 
-def test_the_published_weights_know_a_dog(voc_fixtures, published):
+def test_the_published_weights_recognise_a_dog(voc_fixtures, published):
     images = keras.Input((224, 224, 3))
     last = efficientnet_lite.stages(images)[-1]
     network = keras.Model(images, FrozenNormConv2D(1, 1280, name="head")(last))
@@ -78,7 +78,7 @@ def test_folded_is_the_convolution_with_batch_normalisation(depthwise):
     layer.build(inputs.shape)
     kernel = rng.normal(size=layer.kernel.shape).astype(np.float32)
     layer.set_weights(folded(kernel, gamma, beta, mean, variance, 1e-3))
-    # TensorFlow's "same": of an odd map one row and column on each side, with stride 2 too.
+    # TensorFlow's "same" pads an odd map by one on each side, even with stride 2.
     padded = np.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::2, ::2]
     subscripts = "nyxchw,hwc->nyxc" if depthwise else "nyxchw,hwcf->nyxf"
@@ -88,7 +88,7 @@ def test_folded_is_the_convolution_with_batch_normalisation(depthwise):
     assert layer.compute_output_shape(inputs.shape) == wanted.shape
 
 
-def test_maps_are_those_of_ssd300(detector):
+def test_maps_match_ssd300(detector):
     network, spec = detector
     assert spec.anchors.feature_sizes == (38, 19, 10, 5, 3, 1)
     assert network.output_shape == [(None, 8732, 4), (None, 8732, 4)]
@@ -98,7 +98,7 @@ def test_maps_are_those_of_ssd300(detector):
 
 
 @pytest.mark.slow
-def test_a_training_lowers_the_loss_and_leaves_the_statistics(detector):
+def test_training_lowers_the_loss_and_keeps_the_statistics(detector):
     network, spec = detector
     images = np.random.default_rng(0).uniform(0, 255, (2, 300, 300, 3)).astype(np.float32)
     boxes = np.float32([[[0.1, 0.2, 0.6, 0.7]], [[0.5, 0.4, 0.9, 1.0]]])
@@ -155,7 +155,7 @@ def test_frozen_stages_do_not_train(detector):
 
 
 @pytest.mark.parametrize(("name", "stages"), [("ssd300-vgg16", 5), ("ssd300-resnet50", 5)])
-def test_stages_of_other_backbones_cover_what_is_published(name, stages):
+def test_stages_of_other_backbones_cover_their_published_layers(name, stages):
     network, spec = build(name, classes=3)
     assert len(spec.stages) == stages
     freeze_stages(network, spec, 2)

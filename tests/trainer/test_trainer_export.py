@@ -26,7 +26,7 @@ OUTPUTS = output_specs(MAX_DETECTIONS)
 
 @pytest.fixture(scope="module")
 def network(sample_classes):
-    """Random weights, with biases that leave some tens of detections on a picture."""
+    """Random weights, with biases that leave some tens of detections per picture."""
     keras.utils.set_random_seed(3)
     network = build_network(DetectorSpec(small.feature_maps, SSD128), len(sample_classes))
     for level in range(4):
@@ -66,7 +66,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def ask(model):
-    """Asks a signature of the saved model; the answer as numpy arrays."""
+    """Calls a signature of the saved model; returns numpy arrays."""
 
     def ask(signature, values):
         (name,) = model.signatures[signature].structured_input_signature[1]
@@ -87,7 +87,7 @@ def _assert_same(answer, wanted):
 
 @pytest.fixture(scope="module")
 def answers(ask, make, pictures):
-    """What `serving_default` says to each picture by itself, as PNG."""
+    """`serving_default`'s answers to each picture separately, as PNG."""
     each = [ask("serving_default", [make.encode(picture, "PNG")]) for picture in pictures]
     return {name: np.concatenate([answer[name] for answer in each]) for name in OUTPUTS}
 
@@ -102,7 +102,7 @@ def test_the_saved_model_answers_as_the_network_does(served, answers, pictures):
 
 
 def test_a_session_answers_as_the_functions_do(folder, answers, make, pictures):
-    # TensorFlow Serving runs models in a session, and restores variables by another way.
+    # TensorFlow Serving runs models in a session, which restores variables differently.
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, [tf.saved_model.SERVING], str(folder))
         signature = loaded.signature_def["serving_default"]
@@ -135,14 +135,14 @@ def test_any_number_of_pictures(ask, answers, make, pictures, signature, batch):
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "serving_examples"])
-def test_no_picture_at_all(ask, signature):
+def test_an_empty_request(ask, signature):
     answer = ask(signature, np.zeros((0,), "S"))
     assert {name: value.shape for name, value in answer.items()} == {
         name: (0, *shape) for name, (_, shape) in OUTPUTS.items()
     }
 
 
-def test_no_picture_tensor_at_all(ask):
+def test_an_empty_tensor_request(ask):
     answer = ask("serving_tensor", np.zeros((0, 30, 40, 3), np.uint8))
     assert answer["detection_boxes"].shape == (0, MAX_DETECTIONS, 4)
 
@@ -216,7 +216,7 @@ def test_a_picture_of_too_many_pixels_is_an_error(ask, make, signature, kind, wi
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG", b"\xff\xd8", b"BM", b"GIF89a", b"text" * 20])
-def test_what_is_not_a_picture_is_an_error_of_the_decoder(ask, content):
+def test_other_content_is_a_decoder_error(ask, content):
     with pytest.raises(tf.errors.InvalidArgumentError) as raised:
         ask("serving_default", [content])
     assert "more than" not in str(raised.value)

@@ -16,7 +16,7 @@ _SIZE = 32
 
 @pytest.fixture(scope="module")
 def serialised(make, sample_classes):
-    """Twelve records; number 4 has no object, number 7 has three, each picture another colour."""
+    """Twelve records, each in a different colour; number 4 has no object, number 7 has three."""
     records = []
     for number in range(_RECORDS):
         pixels = np.full((20, 30, 3), 20 * number, np.uint8)
@@ -50,7 +50,7 @@ def batches(shards, transformed_records):
 
 
 def _numbers(images):
-    """Which record each picture of a batch is, by its colour."""
+    """The record number of each picture in a batch, from its colour."""
     return [round(float(image.mean()) / 20) for image in images]
 
 
@@ -87,7 +87,7 @@ def uninterrupted(batches):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_step", [1, 7])
-def test_a_run_that_starts_later_goes_on_with_the_same_batches(batches, uninterrupted, first_step):
+def test_a_run_that_starts_later_gets_the_same_batches(batches, uninterrupted, first_step):
     later = batches(9 - first_step, first_step, augmentation="paper", seed=3)
     for batch, same in zip(uninterrupted[first_step:], later, strict=True):
         for part, same_part in zip(batch, same, strict=True):
@@ -104,7 +104,7 @@ def whole(batches):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "devices"), [(1, 2), (2, 1), (3, 2)])
-def test_replicas_have_the_parts_of_the_same_batches(
+def test_replicas_get_parts_of_the_same_batches(
     shards, transformed_records, whole, workers, devices
 ):
     part = 6 // workers // devices
@@ -173,7 +173,7 @@ def test_the_global_seed_does_not_matter(batches):
     assert drawn[0] == drawn[1]
 
 
-def test_large_blocks_are_not_handed_back_to_the_kernel():
+def test_large_blocks_are_not_returned_to_the_kernel():
     input_pipeline.keep_freed_memory()
     libc, size = ctypes.CDLL(None), 40 * 2**20
     libc.malloc.restype = ctypes.c_void_p

@@ -1,4 +1,4 @@
-"""The same training steps on JAX as on TensorFlow."""
+"""Training steps are the same on JAX as on TensorFlow."""
 
 import os
 import runpy
@@ -17,7 +17,7 @@ from trainer.training import make_step
 
 SCRIPT = Path(__file__).with_name("jax_steps.py")
 ROOT = SCRIPT.parents[2]
-# Padded rows, a tiny object, one that fills the picture, and a picture without any.
+# Padded rows, a tiny object, one that fills the picture, and a picture without objects.
 BOXES = np.float32(
     [
         [[0.1, 0.1, 0.5, 0.6], [0.4, 0.3, 0.9, 0.9], [0.02, 0.9, 0.05, 0.93]],
@@ -30,7 +30,7 @@ STEPS = 2
 
 
 def tensorflow_steps(images):
-    """Weights at the start, losses of each step, weights at the end and their averages."""
+    """Initial weights, losses of each step, final weights and their averages."""
     script = runpy.run_path(str(SCRIPT))
     keras.utils.set_random_seed(3)
     network, anchors = script["build"](images.shape[1])
@@ -43,7 +43,7 @@ def tensorflow_steps(images):
     return start, losses, network.get_weights(), [*map(convert_to_numpy, averages.variables)]
 
 
-# The pyramid's last map has one cell: normalised over three pictures, rounding errors grow.
+# The pyramid's last map has one cell: normalising over three pictures amplifies rounding errors.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "tolerance"),
@@ -66,7 +66,7 @@ def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size, tolerance):
             **os.environ,
             "KERAS_BACKEND": "jax",
             "JAX_PLATFORMS": "cpu",
-            # Compiling takes most of the time; two steps need no fast code.
+            # Compilation takes most of the time; two steps need no fast code.
             "XLA_FLAGS": "--xla_backend_optimization_level=0 "
             "--xla_llvm_disable_expensive_passes=true",
             "PYTHONPATH": str(ROOT),
@@ -78,10 +78,10 @@ def test_same_losses_and_weights_as_on_tensorflow(tmp_path, size, tolerance):
     assert positives > 2
     assert losses[-1][0] < total
     np.testing.assert_allclose(found["losses"][0], losses[0], rtol=1e-5)
-    # The second loss depends on the whole update of the first step.
+    # The second loss depends on the first step's whole update.
     np.testing.assert_allclose(found["losses"], losses, rtol=tolerance)
     for name, values in (("weight", weights), ("average", averages)):
         for index, (before, after) in enumerate(zip(start, values, strict=True)):
-            # Single values may differ more: rounding decides on which side of a ReLU they are.
+            # Single values may differ more: rounding decides which side of a ReLU they are on.
             difference = np.linalg.norm(found[f"{name}{index}"] - after)
             assert difference <= 0.05 * np.linalg.norm(after - before) + 1e-6

@@ -1,4 +1,4 @@
-"""What a Job hands to the training: its data, its start, and when and how it is measured."""
+"""What a Job passes to the training: data, initial weights, and when and how to measure."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ _BOX = [0.25, 0.25, 0.75, 0.75]
 
 @pytest.fixture(scope="module")
 def job_of(make, transform_folder, sample_classes, tmp_path_factory):
-    """A Job by its configuration. Pictures to train with are bright, those of eval are dark."""
+    """Makes a Job from a configuration. Train pictures are bright, eval pictures dark."""
     folder = tmp_path_factory.mktemp("splits")
     for split, brightness, numbers in (("train", 240, range(4)), ("eval", 10, range(4, 7))):
         picture = make.encode(np.full((32, 32, 3), brightness, np.uint8))
@@ -51,7 +51,7 @@ def job_of(make, transform_folder, sample_classes, tmp_path_factory):
     return job_of
 
 
-def test_it_trains_with_the_train_split(job_of):
+def test_a_job_trains_on_the_train_split(job_of):
     job = job_of()
     assert job.num_records == 4
     images, _, labels = next(iter(job._batches(0, tf.distribute.InputContext())))
@@ -61,7 +61,7 @@ def test_it_trains_with_the_train_split(job_of):
 
 
 def _finds(records):
-    """A detector that finds the object in pictures of some records and nothing in others."""
+    """A detector that finds the object only in the pictures of some records."""
 
     def detect(serialised):
         ids = [
@@ -94,7 +94,7 @@ def test_the_step_to_export_is_chosen_on_the_eval_split(
     _, best = job_of(eval_every=2).train(network, served, tmp_path)
     assert scores == [score]
     assert best == (2, score)
-    # What is kept as the best, and restored here, are the weights that were measured.
+    # The weights kept as the best, and restored here, are the measured ones.
     for value, wanted in zip(other.get_weights(), network.get_weights(), strict=True):
         np.testing.assert_array_equal(value, wanted)
 
@@ -108,14 +108,14 @@ def test_without_eval_every_nothing_is_measured(job_of, tmp_path, monkeypatch):
     assert evaluates == [None]
 
 
-def test_what_is_exported_depends_on_the_eval_split_only_where_that_chooses(job_of):
+def test_the_eval_split_is_fingerprinted_only_if_it_is_used(job_of):
     assert "eval_fingerprint" not in job_of().data_facts
     facts = job_of(eval_every=2).data_facts
     assert facts["eval_fingerprint"] != facts["train_fingerprint"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_the_network_has_the_configured_precision_and_what_is_exported_float32(job_of, precision):
+def test_the_network_has_the_configured_precision_and_the_export_float32(job_of, precision):
     job = job_of(precision=precision)
     layer = job.new_network().get_layer("conv8")
     assert layer.compute_dtype == precision.removeprefix("mixed_")
@@ -130,14 +130,14 @@ def test_a_network_starts_as_configured(job_of):
         job_of(frozen_stages=1, warm_start="latest").new_network()
 
 
-def test_the_seed_decides_the_first_weights_and_the_order_of_pictures(job_of):
+def test_the_seed_decides_the_initial_weights(job_of):
     hashes = [weights_hash(job_of(seed=seed).new_network()) for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 @pytest.mark.slow
 def test_a_measurement_sees_the_weights_that_are_exported(job_of, tmp_path):
-    """Those of the averages, also after the last step, which no multiple of `eval_every` is."""
+    """The averages, even after the last step, which is not a multiple of `eval_every`."""
     config = dataclasses.replace(CONFIG, steps=5, eval_every=2, ema=0.5, checkpoint_every=5)
     job = job_of()
     network, seen = job.new_network(), {}
@@ -151,7 +151,7 @@ def test_a_measurement_sees_the_weights_that_are_exported(job_of, tmp_path):
     assert list(seen) == [2, 4, 5]
     for value, other in zip(seen[5], network.get_weights(), strict=True):
         np.testing.assert_array_equal(value, other)
-    # The last weights themselves are others.
+    # The last weights themselves differ.
     with np.load(tmp_path / "checkpoints" / "step-00000005.npz") as stored:
         last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
     assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(last, seen[5], strict=True))

@@ -10,7 +10,7 @@ _SHAPE = (3, 40)
 
 @pytest.fixture
 def batch():
-    """Predictions and targets of three pictures: few positives, many positives, none."""
+    """Predictions and targets of three pictures, with few, many and no positives."""
     rng = np.random.default_rng(0)
     labels = np.zeros(_SHAPE, np.int32)
     labels[0, [3, 17]] = [1, 4]
@@ -50,21 +50,21 @@ def test_each_picture_mines_its_own_negatives(batch, picture):
     np.testing.assert_allclose(found, _plain_sums(*alone), 1e-5)
 
 
-def test_three_negatives_for_each_positive_and_three_without_any(batch):
+def test_three_negatives_per_positive_and_three_without_positives(batch):
     box_codes, logits, labels, codes = batch
-    # A background logit this low costs 100 for each counted background anchor.
+    # A background logit this low costs 100 per background anchor that counts.
     logits = np.full_like(logits, 100.0)
     logits[..., 0] = 0.0
     class_sum, _, _ = multibox_sums(box_codes, logits, labels, codes, 3)
-    # log(4) for each positive, as its class is one of four equal ones.
+    # log(4) per positive, whose class is one of four equally likely ones.
     negatives = (float(class_sum) - 22 * np.log(4)) / (100 + np.log(4))
-    # 6 for the first, the 20 that are left for the second, 3 for the third picture.
+    # 6 in the first picture, the remaining 20 in the second, 3 in the third.
     assert negatives == pytest.approx(6 + 20 + 3, rel=1e-4)
 
 
-def test_of_equal_losses_the_first_anchors_count(batch):
+def test_ties_go_to_the_first_anchors(batch):
     box_codes, _, labels, codes = batch
-    # Three background losses only, so that every bound falls among equals.
+    # Only three distinct background losses, so every threshold falls among ties.
     logits = np.zeros((*_SHAPE, 5), np.float32)
     logits[..., 0] = np.random.default_rng(1).integers(0, 3, _SHAPE)
     variable = tf.Variable(logits)
@@ -94,7 +94,7 @@ def test_a_batch_without_positives_is_finite_and_teaches_background(batch):
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_gradients_are_finite_and_reach_only_what_counts(batch, empty):
+def test_gradients_are_finite_and_reach_only_anchors_that_count(batch, empty):
     box_codes, logits, labels, codes = batch
     if empty:
         labels = np.zeros_like(labels)

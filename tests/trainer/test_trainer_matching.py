@@ -25,7 +25,7 @@ def _plain_overlaps(boxes, anchors):
 
 
 def _plain_match(boxes, labels, anchors, matching_iou):
-    """For one picture: the index of each anchor's object, -1 for background."""
+    """The index of each anchor's object in one picture, -1 for background."""
     overlaps = _plain_overlaps(boxes, anchors)
     overlaps[:, labels == 0] = -1
     owner = np.full(len(anchors), -1)
@@ -47,10 +47,10 @@ def _random_boxes(rng, n):
 
 
 @pytest.mark.parametrize(("seed", "matching_iou"), [(0, 0.5), (1, 0.5), (2, 0.3), (3, 0.7)])
-def test_random_pictures_against_plain_loops(seed, matching_iou):
+def test_random_pictures_equal_plain_loops(seed, matching_iou):
     rng = np.random.default_rng(seed)
     boxes = np.stack([_random_boxes(rng, 9) for _ in range(6)])
-    # Crowds that compete for anchors: near copies of one box.
+    # Near copies of one box compete for anchors.
     boxes[1, 1:5] = boxes[1, 0] + rng.normal(0, 0.004, (4, 4))
     labels = rng.integers(1, 7, (6, 9)).astype(np.int32)
     for picture, real in enumerate(rng.integers(0, 10, 6)):
@@ -66,8 +66,8 @@ def test_random_pictures_against_plain_loops(seed, matching_iou):
         np.testing.assert_allclose(codes[picture][positive], targets, atol=1e-4)
 
 
-def test_every_object_keeps_an_anchor_of_its_own():
-    # Smaller than any anchor, so that none reaches 0.5 and all want the same one.
+def test_every_object_gets_its_own_anchor():
+    # Smaller than any anchor, so no IoU reaches 0.5 and all want the same anchor.
     tiny = np.array([0.531, 0.531, 0.561, 0.561], np.float32)
     boxes = np.stack([tiny] * 3)[None]
     found, codes = _match(boxes, [[1, 2, 3]])
@@ -75,17 +75,17 @@ def test_every_object_keeps_an_anchor_of_its_own():
     assert np.isfinite(codes).all()
 
 
-def test_two_identical_boxes_both_keep_one():
+def test_two_identical_boxes_both_get_an_anchor():
     box = np.array([0.3, 0.3, 0.6, 0.6], np.float32)
     found, _ = _match([[box, box]], [[4, 5]])
     assert (found == 4).sum() >= 1
     assert (found == 5).sum() == 1
 
 
-def test_an_anchor_joined_to_its_object_is_not_taken_by_a_larger_overlap():
+def test_an_objects_only_anchor_is_not_lost_to_a_larger_overlap():
     anchors = np.array([[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.36]], np.float32)
     corners = keras.ops.convert_to_numpy(to_corners(anchors))
-    # The first anchor overlaps object 1 completely, but object 2 has no other left.
+    # The first anchor overlaps object 1 best, but object 2 has no other left.
     boxes = np.stack([corners[1], corners[1]])[None]
     found, _ = _match(boxes, [[1, 2]], anchors)
     assert found.tolist() == [[2, 1]]

@@ -1,4 +1,4 @@
-"""Moving averages of weights and moving statistics against the same ones in numpy."""
+"""Moving averages of weights and statistics, compared with numpy."""
 
 import keras
 import numpy as np
@@ -17,14 +17,14 @@ def _values(variables):
 
 
 def _set(network, step):
-    """Other values for each step, as a training step gives them."""
+    """Sets different values for each step, like training."""
     rng = np.random.default_rng(step)
     network.set_weights([rng.uniform(0, 10, v.shape) for v in network.variables])
 
 
 @pytest.mark.parametrize("ema", [0.3, 0.999])
 def test_equal_to_numpy(ema):
-    """The decay is 2/11, 3/12, 4/13, ... as long as that is less than `ema`."""
+    """The decay is 2/11, 3/12, 4/13, ... while that is less than `ema`."""
     network = _network()
     assert len(network.variables) == 6 and len(network.trainable_variables) == 4
     _set(network, 0)
@@ -48,7 +48,7 @@ def test_equal_to_numpy(ema):
         np.testing.assert_array_equal(value, wanted)
 
 
-def test_long_trainings_average_with_the_whole_ema():
+def test_late_steps_use_the_full_ema():
     network = _network()
     _set(network, 0)
     averages = MovingAverages(network, 0.9)
@@ -60,7 +60,7 @@ def test_long_trainings_average_with_the_whole_ema():
         np.testing.assert_allclose(average, 0.9 * old + 0.1 * new, rtol=1e-5)
 
 
-def test_own_values_come_back_after_an_error():
+def test_the_networks_values_are_restored_after_an_error():
     network = _network()
     averages = MovingAverages(network, 0.5)
     _set(network, 1)
@@ -71,7 +71,7 @@ def test_own_values_come_back_after_an_error():
         np.testing.assert_array_equal(value, wanted)
 
 
-def test_without_an_average_nothing_is_stored_and_nothing_changes():
+def test_without_ema_nothing_is_stored_or_changed():
     network = _network()
     averages = MovingAverages(network, 0.0)
     assert averages.variables == []

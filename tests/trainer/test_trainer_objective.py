@@ -1,4 +1,4 @@
-"""The optimiser against the same steps in numpy."""
+"""The optimiser's steps, compared with numpy."""
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ _RATES = (0.05, 0.075, 0.1, 0.01)
 
 
 def _variables():
-    """A kernel, its bias and the scale of a normalisation."""
+    """A kernel, its bias and a normalisation's scale."""
     rng = np.random.default_rng(0)
     shapes = {"kernel": (3, 2), "bias": (2,), "gamma": (2,)}
     return [
@@ -45,7 +45,7 @@ def _gradients():
 
 
 def _expected(config):
-    """Values after the steps: clipping, decay, momentum, in this order."""
+    """Values after the steps: clipping, decay and momentum, in this order."""
     values = [convert_to_numpy(v).astype(np.float64) for v in _variables()]
     speeds = [0.0] * 3
     for rate, gradients in zip(_RATES, _gradients(), strict=True):
@@ -73,7 +73,7 @@ def _step_all(config, loss_scale=1.0):
     [{}, {"double_bias_rate": True}, {"clip_norm": 1.5, "double_bias_rate": True}],
     ids=["plain", "biases", "all"],
 )
-def test_steps_as_in_numpy(fields):
+def test_steps_equal_numpy(fields):
     config = _config(**fields)
     _, variables = _step_all(config)
     for variable, value in zip(variables, _expected(config), strict=True):
@@ -90,7 +90,7 @@ def test_scaled_losses_give_the_same_steps():
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_a_step_that_overflows_is_left_out_and_the_scale_halved(bad):
+def test_a_step_that_overflows_is_skipped_and_the_scale_halved(bad):
     optimizer, variables = _step_all(_config(precision="mixed_float16"), 2.0**15)
     before = [convert_to_numpy(v) for v in (*variables, *optimizer.inner_optimizer.variables)]
     scale = float(optimizer.scale_loss(1.0))
@@ -108,7 +108,7 @@ def test_other_precisions_do_not_scale():
         assert float(make_optimizer(_config(precision=precision)).scale_loss(3.0)) == 3.0
 
 
-def test_the_backbone_has_a_rate_of_its_own():
+def test_the_backbone_has_its_own_rate():
     config = _config(
         detector="ssd300-lite0", backbone_rate=0.1, weight_decay=0.0, warmup_steps=0, momentum=0.0
     )

@@ -27,7 +27,7 @@ def _iou(a, b):
 
 
 def _plain_detect(codes, logits, anchors, threshold, candidates, nms_iou, most):
-    """(class, score, box) of one picture's detections, best first, by plain loops."""
+    """(class, score, box) of one picture's detections, best first, with plain loops."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = powers / powers.sum(axis=1, keepdims=True)
     centre = anchors[:, :2] + 0.1 * codes[:, :2] * anchors[:, 2:]
@@ -89,7 +89,7 @@ def test_detections_equal_plain_loops(spread, full, config):
         np.testing.assert_allclose(found_scores, scores, rtol=1e-4)
         found_classes = found["detection_classes"][picture, :count]
         found_boxes = found["detection_boxes"][picture, :count]
-        # Scores that differ by rounding alone come in either order, which hangs on the processor.
+        # Scores that differ only by rounding come in either order, depending on the processor.
         same = np.lexsort([*boxes.T, classes])
         found_same = np.lexsort([*found_boxes.T, found_classes])
         np.testing.assert_array_equal(found_classes[found_same], classes[same])
@@ -97,7 +97,7 @@ def test_detections_equal_plain_loops(spread, full, config):
         np.testing.assert_allclose(found_scores[found_same], scores[same], rtol=1e-4)
 
 
-def test_types_and_shapes_are_the_published_ones():
+def test_types_and_shapes_match_the_specs():
     zeros = tf.zeros([3, len(_ANCHORS), 4])
     found = detect(zeros, zeros, _ANCHORS, _NAMES, _PAPER)
     specs = output_specs(max_detections=200)
@@ -106,7 +106,7 @@ def test_types_and_shapes_are_the_published_ones():
 
 
 def _logits(**probabilities):
-    """Logits [1, num_anchors, 4] of anchors by index; all others are background."""
+    """Logits [1, num_anchors, 4] for anchors by index; all others are background."""
     logits = np.full((1, len(_ANCHORS), 4), -30.0)
     logits[..., 0] = 0
     for anchor, values in probabilities.items():
@@ -140,7 +140,7 @@ def test_the_score_must_be_above_the_threshold():
 
 
 def test_suppression_is_by_class():
-    # Anchor 1000's box, twice: the same place for two classes, and shifted by a little for one.
+    # Anchor 1000's box for two classes, and a second anchor moved to the same place for one.
     codes = np.zeros((1, len(_ANCHORS), 4))
     codes[0, 1001] = _codes_of(1000, onto=1001)
     found = _detect(codes, _logits(a1000=(0.6, 0.3, 0), a1001=(0.5, 0, 0)))
@@ -149,14 +149,14 @@ def test_suppression_is_by_class():
 
 
 def _codes_of(anchor, onto):
-    """The code that moves anchor `onto` to where `anchor` is."""
+    """The code that moves anchor `onto` to `anchor`."""
     wanted, base = _ANCHORS[anchor], _ANCHORS[onto]
     centre = (wanted[:2] - base[:2]) / base[2:] / 0.1
     return np.concatenate([centre, np.log(wanted[2:] / base[2:]) / 0.2])
 
 
-def test_only_the_best_400_of_a_class_are_looked_at():
-    # 399 boxes in one place, of which one is kept, then one elsewhere, then one too many.
+def test_only_the_best_400_of_a_class_are_considered():
+    # 399 boxes in one place, of which one is kept, one elsewhere, and one too many.
     ranked = [*range(399), 1000, 1340]
     codes = _ZEROS.copy()
     codes[0, :399] = [_codes_of(0, onto=anchor) for anchor in range(399)]

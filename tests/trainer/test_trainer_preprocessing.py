@@ -10,7 +10,7 @@ _CLASSES = ["cat", "dog", "emu"]
 
 
 def _inputs(fields, pictures, kind="sparse"):
-    """Raw features of pictures, each a list of (name, box, difficult)."""
+    """Raw features of pictures, given as lists of (name, box, difficult)."""
 
     def of_objects(values, dtype):
         ragged = tf.ragged.constant(values, dtype=dtype, ragged_rank=1)
@@ -53,7 +53,7 @@ _TWO = [
 
 @pytest.mark.parametrize("fields", [COMMON, HIKAPOK])
 @pytest.mark.parametrize("kind", ["sparse", "dense", "ragged"])
-def test_names_become_ids_and_sides_come_along(fields, kind):
+def test_names_become_ids_and_boxes_are_kept(fields, kind):
     found = _process(fields, _TWO, kind)
     assert found["label"] == [[2, 3], [1, 1]]
     assert found["difficult"] == [[0, 1], [0, 1]]
@@ -68,7 +68,7 @@ def test_record_ids_are_the_source_or_the_filename():
     assert _process(HIKAPOK, _TWO)["record_id"] == [b"0.jpg", b"1.jpg"]
 
 
-def test_records_of_other_tools_need_not_tell_everything():
+def test_optional_fields_may_be_missing():
     inputs = _inputs(COMMON, _TWO)
     del inputs[COMMON.difficult], inputs[COMMON.source_id]
     found = preprocessing_fn(inputs, {"classes": _CLASSES})
@@ -76,7 +76,7 @@ def test_records_of_other_tools_need_not_tell_everything():
     assert found["record_id"].numpy().tolist() == [b"0.jpg", b"1.jpg"]
 
 
-def test_crowds_are_marked_where_records_know_them():
+def test_crowds_are_marked_if_records_have_them():
     assert _process(COMMON, _TWO)["is_crowd"] == [[0, 0], [0, 0]]
     no_area = ("cat", (0.5, 0.5, 0.5, 0.5), 0)
     inputs = _inputs(COMMON, [*_TWO, [no_area]])
@@ -124,7 +124,7 @@ def test_pictures_without_objects():
     assert _process(COMMON, [[], []])["ymin"] == [[], []]
 
 
-def test_inputs_that_are_no_annotated_pictures_are_refused():
+def test_inputs_without_annotations_are_refused():
     inputs = _inputs(COMMON, _TWO)
     del inputs[COMMON.text]
     with pytest.raises(DataError, match="not annotated pictures.*image/object/class/text"):
@@ -147,11 +147,11 @@ def test_transform_graph_of_a_schema_gives_the_same(transformed_records, make, s
     assert found["record_id"].numpy().tolist() == [b"VOC2007/000001", b"VOC2007/000002"]
 
 
-def test_no_step_asks_for_a_gpu():
+def test_all_operations_run_on_the_cpu():
     inputs = _inputs(COMMON, _TWO)
     traced = tf.function(lambda inputs: preprocessing_fn(inputs, {"classes": _CLASSES}))
     operations = traced.get_concrete_function(inputs).graph.get_operations()
-    # Inputs and what is handed back have no place of their own.
+    # Inputs and outputs have no device.
     steps = [o for o in operations if o.type not in ("Placeholder", "Identity", "NoOp")]
     assert len(steps) > 10
     assert {o.device for o in steps} == {"/device:CPU:0"}

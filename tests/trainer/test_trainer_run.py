@@ -1,4 +1,4 @@
-"""What `run_fn` settles before it trains: the folder to go on from, devices, warnings."""
+"""What `run_fn` does around the training: the folder to resume from, devices, warnings, results."""
 
 import dataclasses
 import errno
@@ -24,7 +24,7 @@ from trainer import (
     export,
     reporting,
     run,
-)  # run by name: TFX reloads the module that it finds it in
+)  # `run` as a module: TFX reloads the module of `run_fn`
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
 from trainer.files import SUMMARY
@@ -35,12 +35,12 @@ CONFIG = TrainerConfig(detector="ssd128-small", batch_size=4, steps=6, warmup_st
 
 
 class Stopped(Exception):
-    """Where training would begin."""
+    """Raised where training would begin."""
 
 
 @pytest.fixture(scope="module")
 def arguments(make, transform_folder, sample_classes, tmp_path_factory):
-    """What TFX hands to `run_fn`, with another field of the configuration, fact or argument."""
+    """The arguments of `run_fn`, with one configuration field, fact or argument changed."""
     folder = tmp_path_factory.mktemp("inputs")
     for split, number in (("train", 4), ("other", 5)):
         picture = make.encode(np.full((32, 32, 3), 120, np.uint8))
@@ -76,7 +76,7 @@ def arguments(make, transform_folder, sample_classes, tmp_path_factory):
 
 @pytest.fixture
 def folder_of(arguments, tmp_path):
-    """The folder that a training with a changed setting would go on from."""
+    """The folder that a training with a changed setting would resume from."""
 
     def folder_of(*change):
         train = mock.patch.object(run.Job, "train", side_effect=Stopped)
@@ -97,7 +97,7 @@ def test_the_detector_to_export_is_the_configured_one(arguments, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_from_which_step_the_same_command_resumes(
+def test_ctrl_c_says_which_step_the_same_command_resumes_from(
     arguments, tmp_path, monkeypatch, capsys, messages
 ):
     save = checkpoints.save
@@ -124,14 +124,14 @@ def test_ctrl_c_says_from_which_step_the_same_command_resumes(
     assert any("train resume step=4" in text for text in messages())
 
 
-def test_settings_that_change_no_result_keep_the_folder(folder_of):
+def test_settings_that_do_not_change_the_result_keep_the_folder(folder_of):
     first = folder_of()
     assert set(BOOKKEEPING) == {"log_every", "checkpoint_every", "keep_checkpoints"}
     assert {folder_of(field, 3) for field in BOOKKEEPING} == {first}
 
 
 @pytest.mark.slow
-def test_other_settings_data_weights_classes_and_code_have_folders_of_their_own(
+def test_other_settings_data_weights_classes_and_code_have_their_own_folders(
     folder_of, arguments, sample_classes
 ):
     changes = [
@@ -148,7 +148,7 @@ def test_other_settings_data_weights_classes_and_code_have_folders_of_their_own(
     assert len({folder_of(*change) for change in changes}) == len(changes)
 
 
-def test_unfinished_trainings_of_other_settings_are_told_once(folder_of, messages):
+def test_unfinished_trainings_with_other_settings_are_reported_once(folder_of, messages):
     def told():
         return [text for text in messages() if "new training" in text]
 
@@ -164,14 +164,14 @@ def test_unfinished_trainings_of_other_settings_are_told_once(folder_of, message
     assert told() == before
 
 
-def test_a_warm_up_that_never_ends_is_told(folder_of, messages):
+def test_a_warm_up_that_never_ends_gets_a_warning(folder_of, messages):
     folder_of()
     assert not any("warmup_steps" in text for text in messages())
     folder_of("warmup_steps", 6)
     assert any("warmup_steps=6 is not less than trainer.steps=6" in text for text in messages())
 
 
-def test_a_batch_that_does_not_fit_the_devices_is_told_by_the_trainer(arguments, tmp_path):
+def test_a_batch_that_does_not_fit_the_devices_is_refused(arguments, tmp_path):
     three = SimpleNamespace(num_replicas_in_sync=3)
     chosen = mock.patch.object(devices, "choose_strategy", return_value=three)
     with chosen, pytest.raises(DataError, match="batch_size: 4 .* 3 devices"):
@@ -180,7 +180,7 @@ def test_a_batch_that_does_not_fit_the_devices_is_told_by_the_trainer(arguments,
 
 @pytest.fixture
 def finish(arguments, tmp_path, monkeypatch):
-    """Runs what follows on a training, which itself only leaves a checkpoint and a log."""
+    """Runs what follows a training that only leaves a checkpoint and a log."""
 
     def train(job, network, served, work_dir):
         for name in ("checkpoints", "logs"):
@@ -229,11 +229,11 @@ def _no_room_for_variables(*_):
         (export, "export", _no_room, "model"),
         (export, "export", _no_room_for_variables, "model"),
         (shutil, "copytree", _no_room, "run"),
-        # Of one file, whose error copytree makes into one of its own.
+        # copytree wraps the error of a single file in its own.
         (shutil, "copyfile", _no_room, "run"),
     ],
 )
-def test_a_disk_that_fills_after_the_training_is_told(
+def test_a_disk_that_fills_up_after_training_loses_nothing(
     finish, tmp_path, monkeypatch, owner, name, fails, place
 ):
     monkeypatch.setattr(Path, "rename", _on_another_file_system)

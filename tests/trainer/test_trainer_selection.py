@@ -1,4 +1,4 @@
-"""The choice of the exported weights by mAP on the eval split."""
+"""Choosing the weights to export by mAP on the eval split."""
 
 import logging
 
@@ -15,7 +15,7 @@ _BOX = [0.1, 0.2, 0.5, 0.6]
 
 
 def _answers(found: dict):
-    """A detector that finds what `found` says: by record id, (box, score, class from 1)."""
+    """A detector that returns `found`: (box, score, class from 1) by record id."""
 
     def detect(serialised):
         rows = []
@@ -41,7 +41,7 @@ def _answers(found: dict):
 
 @pytest.fixture(scope="module")
 def split(make, transformed_records, sample_classes, tmp_path_factory):
-    """Three pictures: an object of the first class, one of the second and a difficult one, none."""
+    """Three pictures: an object of class 1; one of class 2 and a difficult one; no object."""
     picture = make.encode(make.smooth_picture(16, 16))
     first, second = sample_classes[:2]
     records = [
@@ -58,20 +58,20 @@ def split(make, transformed_records, sample_classes, tmp_path_factory):
     [
         ([(_BOX, 0.9, 1)], [(_BOX, 0.8, 2)], [], 1.0),
         ([(_BOX, 0.9, 1)], [], [], 0.5),
-        # Of its class, the surest detection is in the picture without objects.
+        # The class's highest score is in the picture without objects.
         ([(_BOX, 0.5, 1)], [(_BOX, 0.8, 2)], [(_BOX, 0.9, 1)], 0.75),
-        # A difficult object counts neither way.
+        # Detections of difficult objects are ignored.
         ([(_BOX, 0.5, 1)], [([0.6, 0.6, 0.9, 0.9], 0.9, 1), (_BOX, 0.8, 2)], [], 1.0),
         ([(_BOX, 0.9, 2)], [(_BOX, 0.8, 1)], [], 0.0),
         ([], [], [], 0.0),
     ],
 )
-def test_map_is_that_of_the_detections(split, first, second, none, wanted):
+def test_map_of_the_detections(split, first, second, none, wanted):
     found = {"VOC2007/000000": first, "VOC2007/000001": second, "VOC2007/000002": none}
     assert split.mean_average_precision(_answers(found)) == pytest.approx(wanted)
 
 
-def test_it_is_the_11_point_map_as_the_evaluators(
+def test_the_map_is_11_point_like_the_evaluators(
     make, transformed_records, sample_classes, tmp_path
 ):
     picture = make.encode(make.smooth_picture(16, 16))
@@ -82,7 +82,7 @@ def test_it_is_the_11_point_map_as_the_evaluators(
     )
     scores = {0: 0.9, 2: 0.8, 1: 0.7}  # right, wrong, right
     found = {f"VOC2007/{n:06d}": [(_BOX, score, 1)] for n, score in scores.items()}
-    # Precision is 1 up to recall 0.5 and 2/3 beyond; the area under that is 0.8333.
+    # Precision is 1 up to recall 0.5 and 2/3 beyond; the area AP would be 0.8333.
     wanted = (6 * 1 + 5 * 2 / 3) / 11
     assert split.mean_average_precision(_answers(found)) == pytest.approx(wanted)
 
@@ -110,7 +110,7 @@ def _fill(variables, value):
         variable.assign(np.full(variable.shape, value))
 
 
-def test_the_best_is_kept_and_of_equals_the_later(tmp_path, variables):
+def test_the_best_is_kept_and_ties_go_to_the_later_step(tmp_path, variables):
     assert selection.restore_best(tmp_path, variables) is None
     kept = []
     for step, score in ((10, 0.0), (20, 0.5), (30, 0.4), (40, 0.5), (50, 0.1)):
@@ -122,12 +122,12 @@ def test_the_best_is_kept_and_of_equals_the_later(tmp_path, variables):
     assert [path.name for path in tmp_path.iterdir()] == ["best.npz"]
 
 
-def test_the_best_is_no_step_to_go_on_from(tmp_path, variables):
+def test_the_best_file_is_not_a_checkpoint_to_resume_from(tmp_path, variables):
     selection.keep_if_best(tmp_path, 10, 0.5, variables)
     assert checkpoints.restore_latest(tmp_path, variables) == 0
 
 
-def test_a_damaged_best_is_warned_of_and_replaced(tmp_path, variables, caplog):
+def test_a_damaged_best_file_is_reported_and_replaced(tmp_path, variables, caplog):
     selection.keep_if_best(tmp_path, 10, 0.9, variables)
     path = tmp_path / BEST_FILE
     path.write_bytes(path.read_bytes()[:-50])

@@ -1,4 +1,4 @@
-"""A training that starts from an exported model."""
+"""Training that starts from an exported model."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def _load(network, path, classes, messages):
     return messages()[-1]
 
 
-def test_with_the_same_classes_outputs_are_those_of_the_exported_model(
+def test_with_the_same_classes_outputs_equal_the_exported_models(
     exported, sample_classes, messages
 ):
     network, folder = exported
@@ -89,7 +89,7 @@ def test_the_light_detector_starts_from_one_of_its_kind(tmp_path, messages):
     first, second = (build_network(spec, 3) for _ in range(2))
     new = {variable.path: np.array(variable) for variable in second.variables}
     stored = {variable.path: np.array(variable) for variable in first.variables}
-    # What `export` writes, without the functions, which take long to trace.
+    # Like `export`, but without the functions, which are slow to trace.
     saved = tf.Module()
     saved.weights = {checkpoints.key(i, v): v.value for i, v in enumerate(first.variables)}
     tf.saved_model.save(saved, str(tmp_path))
@@ -110,18 +110,18 @@ def test_the_light_detector_starts_from_one_of_its_kind(tmp_path, messages):
     assert 0 < len(heads) < len(stored)
 
 
-def test_the_model_is_found_where_tfx_keeps_and_seeks_it(exported, tmp_path):
+def test_the_model_is_found_in_tfx_folders(exported, tmp_path):
     _, folder = exported
     (tmp_path / "8").mkdir()
     (tmp_path / "8" / "Format-Serving").symlink_to(folder)
     inner = f"{tmp_path}/8/Format-Serving"
     assert check_base_model(f"{tmp_path}/8", CONFIG) == inner
     assert check_base_model(inner, CONFIG) == inner
-    # What the Trainer is given for an imported version.
+    # The path that the Trainer gets for an imported version.
     assert check_base_model(f"{folder}/Format-Serving", CONFIG) == str(folder)
 
 
-def test_other_anchors_are_refused_by_both_their_hashes(exported, sample_classes):
+def test_other_anchors_are_refused_with_both_hashes(exported, sample_classes):
     _, folder = exported
     other = dataclasses.replace(CONFIG, anchors="hikapok")
     own = json.loads((folder / IDENTITY).read_text())["anchors_hash"]
@@ -144,11 +144,11 @@ def test_another_detector_is_refused(exported):
 
 @pytest.fixture
 def copied(exported, tmp_path):
-    """A copy of the exported model that may be damaged."""
+    """A copy of the exported model to damage."""
     return shutil.copytree(exported[1], tmp_path / "model")
 
 
-def test_what_is_no_model_of_ours_is_named(copied, tmp_path):
+def test_a_folder_without_our_model_is_refused(copied, tmp_path):
     with pytest.raises(DataError, match=rf"trainer\.warm_start: {tmp_path}/none: no SavedModel"):
         check_base_model(f"{tmp_path}/none", CONFIG)
     (copied / IDENTITY).write_text("{")

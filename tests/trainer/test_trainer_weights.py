@@ -1,4 +1,4 @@
-"""Weights from Keras files against the forward passes of Keras; files that do not fit."""
+"""Weights from Keras files, compared with Keras' own forward passes; files that do not fit."""
 
 import dataclasses
 import socket
@@ -22,7 +22,7 @@ from trainer.weights.vgg16 import VOC_CLASSES as VOC
 def test_dense_layers_are_decimated_to_convolutions():
     rng = np.random.default_rng(0)
     layers = [(f"block{b}_conv{i}", []) for b in range(1, 6) for i in range(1, 4)]
-    # Whole numbers below 2^24 tell every weight apart, also in float32.
+    # Integers below 2^24 identify every weight, even in float32.
     fc1 = rng.integers(0, 2**24, (7 * 7 * 512, 4096), np.int32)
     fc2 = rng.integers(0, 2**24, (4096, 4096), np.int32)
     bias1, bias2 = np.arange(4096), np.arange(4096) * 2
@@ -46,7 +46,7 @@ def save_as_published(model, path: Path) -> str:
 
 
 def randomised(model):
-    """All weights random, those that start at 0 or 1 too; variances stay above zero."""
+    """Randomises all weights, even those that start at 0 or 1; variances stay positive."""
     rng = np.random.default_rng(1)
     for weight in model.weights:
         scale = (2 / np.prod(weight.shape[:-1])) ** 0.5 if len(weight.shape) > 1 else 0.1
@@ -56,7 +56,7 @@ def randomised(model):
 
 
 APPLICATIONS = {
-    # pool3 rounds up in SSD: the same up to there.
+    # SSD's pool3 rounds up, so compare the layer before it.
     "ssd300-vgg16": (keras.applications.VGG16, "vgg16", "block3_conv3", "conv3_3"),
     "ssd300-resnet50": (keras.applications.ResNet50, "resnet50", *["conv5_block3_out"] * 2),
     "ssd300-mobilenet": (keras.applications.MobileNetV3Large, "mobilenet_v3", *["conv_1_bn"] * 2),
@@ -65,7 +65,7 @@ APPLICATIONS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", APPLICATIONS)
-def test_keras_weights_give_what_keras_applications_gives(detector, tmp_path, messages):
+def test_outputs_equal_those_of_keras_applications(detector, tmp_path, messages):
     application, module, layer, our_layer = APPLICATIONS[detector]
     model = randomised(application(include_top=False, weights=None, input_shape=(300, 300, 3)))
     path = save_as_published(model, tmp_path / "weights.h5")
@@ -105,16 +105,16 @@ def test_weights_of_the_whole_network(tmp_path):
     with pytest.raises(DataError, match=message):
         check_weights(more_classes, spec, ("a", "b", "c"), str(tmp_path / "x.weights.h5"))
     check_weights(other, spec, ("a", "b"), str(tmp_path / "x.weights.h5"))
-    # As long as the classes are not known, any number of them may be right.
+    # While the classes are unknown, any number of them may be right.
     check_weights(more_classes, spec, (), str(tmp_path / "x.weights.h5"))
 
 
 @pytest.mark.parametrize(
     ("detector", "layer"),
-    # Layers of the latter have the same names in the detector.
+    # The latter's layers have the same names in the detector.
     [("ssd300-vgg16", "block1_conv1"), ("ssd300-resnet50", "box_head0")],
 )
-def test_what_else_keras_saves_of_an_application_names_what_is_read(tmp_path, detector, layer):
+def test_other_keras_files_are_refused_with_advice(tmp_path, detector, layer):
     model = APPLICATIONS[detector][0](include_top=False, weights=None)
     model.save_weights(tmp_path / "x.weights.h5")
     model.save(tmp_path / "x.keras")
@@ -172,7 +172,7 @@ def test_wrong_shape_names_the_layer_and_changes_nothing(tmp_path, ssd300):
         (None, "no such file. Give none, imagenet, or the path"),
     ],
 )
-def test_what_is_no_weights_file_is_told_before_work_starts(tmp_path, content, message):
+def test_other_files_are_refused_before_work_starts(tmp_path, content, message):
     path = tmp_path / "x.h5"
     if content is not None:
         path.write_bytes(content)
@@ -187,7 +187,7 @@ def test_hdf5_without_layers_is_refused(tmp_path, ssd300):
 
 
 def spoil(path, name):
-    """Makes a dataset one whose values cannot be read."""
+    """Makes a dataset's values unreadable."""
     with h5py.File(path, "a") as file:
         values = file[name][:]
         del file[name]
@@ -223,7 +223,7 @@ def _without_a_layer(path, kernel):
     ],
     ids=["weight names", "kernel", "layer", "values"],
 )
-def test_damage_inside_an_hdf5_file_is_told(tmp_path, damage):
+def test_damage_inside_an_hdf5_file_is_reported(tmp_path, damage):
     path = Path(small_h5(tmp_path / "x.h5", (3, 64)))
     with h5py.File(path) as file:
         kernel = file["block1_conv1"].attrs["weight_names"][0]
@@ -232,7 +232,7 @@ def test_damage_inside_an_hdf5_file_is_told(tmp_path, damage):
         keras_file.read_layers(path)
 
 
-def test_damage_inside_weights_of_the_whole_network_is_told(tmp_path):
+def test_damage_inside_weights_of_the_whole_network_is_reported(tmp_path):
     network, spec = build("ssd128-small", classes=2)
     path = tmp_path / "x.weights.h5"
     network.save_weights(path)
@@ -257,8 +257,8 @@ def test_failed_download_says_where_the_file_is(detector, monkeypatch):
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_a_server_out_of_reach_is_told_before_keras_tries(answers, monkeypatch, tmp_path):
-    """One that takes connections and says nothing, and one that refuses them."""
+def test_an_unreachable_server_is_reported_before_keras_tries(answers, monkeypatch, tmp_path):
+    """One server accepts connections but never answers, the other refuses them."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "_ANSWER_S", 0.2)
     monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: pytest.fail("downloads"))
@@ -287,7 +287,7 @@ def test_a_file_in_keras_cache_needs_no_network(monkeypatch, tmp_path):
     assert locate_weights("imagenet", spec) == path
 
 
-def test_downloaded_file_is_taken(monkeypatch, tmp_path):
+def test_a_downloaded_file_is_used(monkeypatch, tmp_path):
     path = small_h5(tmp_path / "x.h5", (3, 64))
     monkeypatch.setattr(weights, "_check_reachable", lambda url: None)
     monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: path)

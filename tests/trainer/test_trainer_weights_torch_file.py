@@ -1,4 +1,4 @@
-"""PyTorch's files against its own forward passes; files that do not fit or are not safe."""
+"""PyTorch files, compared with PyTorch's own forward passes; unfit and unsafe files."""
 
 import os
 import pickle
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """Folder of what torch_reference.py writes."""
+    """The folder written by torch_reference.py."""
     python = os.environ.get("TORCH_PYTHON")
     if not python:
         pytest.skip("needs PyTorch: set TORCH_PYTHON to a Python that has torch and numpy")
@@ -55,7 +55,7 @@ def test_classes_in_another_order_get_their_own_scores(reference, ssd300):
     logits = np.asarray(network(image)[1])
     load_backbone_weights(network, spec, VOC[::-1], path)
     reversed_logits = np.asarray(network(image)[1])
-    # Where a class stands may decide in which order a processor sums its products.
+    # A class's position may change the order in which a processor sums its products.
     assert_close(reversed_logits[..., 0], logits[..., 0])
     assert_close(reversed_logits[..., 1:], logits[..., :0:-1])
 
@@ -75,7 +75,7 @@ def test_full_ssd_on_other_anchors_leaves_all_heads_random(reference, messages):
     assert "loaded=24 layers (conv1_1 to conv11_2) random=box_head0," in messages()[0]
 
 
-def test_reduced_vgg_is_taken_without_swapping_colours(reference, ssd300, messages):
+def test_reduced_vgg_is_loaded_without_swapping_colours(reference, ssd300, messages):
     network, spec = ssd300
     load_backbone_weights(network, spec, VOC, str(reference / "reducedfc.pth"))
     assert "loaded=15 layers (conv1_1 to fc7) random=conv8_1," in messages()[0]
@@ -106,7 +106,7 @@ def test_pickled_module_is_refused(reference):
 
 
 def old_file(tensor_opcodes: bytes, values=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)) -> bytes:
-    """A file as PyTorch 0.2 wrote it, the entry `0.weight` given in opcodes of pickle."""
+    """A file as written by PyTorch 0.2, with the entry `0.weight` given as pickle opcodes."""
     parts = [
         pickle.dumps(0x1950A86A20F9469CFC6C, 2),
         pickle.dumps(1001, 2),
@@ -153,7 +153,7 @@ def test_unpickling_runs_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("length", [20, 60, 150, -4])
-def test_cut_off_file_is_named(tmp_path, length):
+def test_a_truncated_file_is_named(tmp_path, length):
     path = tmp_path / "x.pth"
     path.write_bytes(old_file(OLD_TENSOR)[:length])
     with pytest.raises(DataError, match="x.pth: "):
@@ -161,7 +161,7 @@ def test_cut_off_file_is_named(tmp_path, length):
 
 
 def vgg_tensors():
-    """The names of ssd.pytorch's reduced VGG-16, with small arrays."""
+    """Small arrays with the names of ssd.pytorch's reduced VGG-16."""
     positions = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
     return {
         f"{position}.{part}": np.zeros((2, 3, 3, 3) if part == "weight" else (2,))
@@ -180,7 +180,7 @@ def test_missing_and_surplus_tensors_are_named():
         vgg16.from_torch(tensors)
 
 
-def test_zip_that_is_no_state_dict_is_refused(tmp_path, ssd300):
+def test_a_zip_that_is_not_a_state_dict_is_refused(tmp_path, ssd300):
     with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
         archive.writestr("config.json", "{}")
     with pytest.raises(DataError, match="not from torch.save"):

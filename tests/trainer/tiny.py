@@ -1,4 +1,4 @@
-"""A detector of two convolutions on 32 pixels: compiles quickly."""
+"""A detector of two convolutions on 32 px, which compiles quickly."""
 
 import keras
 
@@ -7,7 +7,7 @@ from trainer.detector import DetectorSpec
 
 
 def _maps(images):
-    # In float32 at any precision, as the backbones have it.
+    # In float32 at any precision, like the backbones.
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32")(images)
     maps = []
     for stride in (8, 2):

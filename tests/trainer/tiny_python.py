@@ -1,4 +1,4 @@
-"""Runs the command `python -m trainer.worker ...` with a tiny detector, see tiny_worker.py."""
+"""Runs the command `python -m trainer.worker ...` with a tiny detector (see tiny_worker.py)."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """`python -m trainer.worker` with a tiny detector: `python tiny_worker.py --config FILE`.
 
-VIRTUAL_DEVICES in the environment splits the CPU into as many devices. KILL_AT is a step after
-which the process kills itself as `kill -9` does, before it writes that step's checkpoint.
-FIRST_PORT moves the ports of a Job's workers, which two tests may not share.
+Environment variables: VIRTUAL_DEVICES is the number of devices to split the CPU into. KILL_AT is a
+step after which the process kills itself like `kill -9`, before writing that step's checkpoint.
+FIRST_PORT moves the ports of a Job's workers, which two tests must not share.
 """
 
 import os
@@ -32,7 +32,7 @@ def _kill_after(last: int) -> None:
 
 
 def main(arguments=None) -> int:
-    """Trains as the environment says; returns the exit status."""
+    """Trains as set by the environment; returns the exit status."""
     model_zoo.DETECTORS["ssd128-small"] = model_zoo.Detector("small", {"paper": TINY.anchors})
     small.feature_maps = TINY.feature_maps
     if "VIRTUAL_DEVICES" in os.environ:

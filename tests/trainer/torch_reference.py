@@ -1,8 +1,8 @@
-"""SSD on VGG-16 written plainly in PyTorch, from the paper's list of layers.
+"""A plain PyTorch SSD on VGG-16, from the paper's list of layers.
 
-Runs in a Python that has torch and numpy, apart from the project's own environment:
-`python torch_reference.py FOLDER` writes random weights, as ssd.pytorch names them, and what the
-network answers with them; and a few tensors for the test of the file reader.
+Runs in a Python with torch and numpy, outside the project's environment: `python torch_reference.py
+FOLDER` writes random weights with ssd.pytorch's names, the network's outputs with them, and a few
+tensors for testing the file reader.
 """
 
 import sys
@@ -44,7 +44,7 @@ class Norm(nn.Module):
 
 
 def per_anchor(heads, maps, values):
-    """[batch, anchors, values]: by map, row, column and anchor of the cell."""
+    """[batch, anchors, values], ordered by map, row, column and anchor within the cell."""
     outputs = [head(x).permute(0, 2, 3, 1) for head, x in zip(heads, maps, strict=True)]
     return torch.cat([x.reshape(x.shape[0], -1, values) for x in outputs], dim=1)
 
@@ -90,7 +90,7 @@ class Ssd(nn.Module):
 
 
 def random_weights(network):
-    """Weights that keep the activations' size through the layers, and biases that are not zero."""
+    """Sets weights that preserve the activations' size, and non-zero biases."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 4:
             nn.init.kaiming_normal_(parameter)
@@ -107,7 +107,7 @@ def write_networks(folder):
         images = torch.rand(1, size, size, 3) * 255
         with torch.no_grad():
             boxes, scores = network((images - torch.tensor(MEAN_RGB)).permute(0, 3, 1, 2))
-        # One of each format. The published files are of the older one.
+        # One in each format; the published files use the older one.
         torch.save(
             network.state_dict(),
             folder / f"ssd{size}.pth",
