@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path, no_links)
     # The kernel refuses to write more than this into a file, as it does when the disk is full.
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
-        with pytest.raises(DataError, match="the push failed.*room"):
+        with pytest.raises(DataError, match="the push failed.*has space"):
             push(str(model), str(tmp_path))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
