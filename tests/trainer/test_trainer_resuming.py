@@ -1,4 +1,4 @@
-"""A training that is killed ends as one that is not."""
+"""A killed and resumed training ends like an uninterrupted one."""
 
 import resource
 import shutil
@@ -20,7 +20,7 @@ from trainer import training
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """Six steps in one go: folder, network and last losses."""
+    """An uninterrupted run of six steps: folder, network and last losses."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     return folder, *train_tiny(folder, make_config())
 
@@ -46,7 +46,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(uninterrupted, tmp_path):
         started_at.append(first_step)
         return batches_from(first_step)
 
-    # A network of its own, with other weights until the checkpoint is read.
+    # A new network, with different weights until the checkpoint is read.
     resumed, resumed_last = train_tiny(tmp_path, make_config(), batches, make_network(seed=99))
     assert started_at == [3]
     assert resumed_last == last
@@ -64,14 +64,14 @@ def test_a_finished_run_does_nothing_more(uninterrupted):
 
 
 def test_a_disk_that_is_too_full_for_logs_loses_nothing(uninterrupted, tmp_path, monkeypatch):
-    # What is printed may go to a file too.
+    # Log lines may go to a file too.
     monkeypatch.setattr(training._log, "disabled", True)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def full_from_step_5_on(first_step, context):
         for number, batch in enumerate(batches_from(first_step), start=1):
             if number == 5:
-                # Writing beyond the limit fails as on a full disk.
+                # Writing beyond the limit fails like on a full disk.
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
             yield batch
 
@@ -99,7 +99,7 @@ _EVERY_OPTION = {
 
 @pytest.fixture(scope="module")
 def with_every_option(tmp_path_factory):
-    """Six steps in one go, each with its checkpoint: folder, network and last losses."""
+    """Six steps, each with a checkpoint: folder, network and last losses."""
     folder = tmp_path_factory.mktemp("options")
     config = make_config(checkpoint_every=1, keep_checkpoints=6, **_EVERY_OPTION)
     return folder, *train_tiny(folder, config, network=make_network(precision="mixed_float16"))
@@ -116,7 +116,7 @@ def test_resume_is_exact_with_every_option(with_every_option, tmp_path):
     assert read_scalars(tmp_path, "loss/total") == {step: losses[step] for step in (4, 5, 6)}
     for value, other in zip(network.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(value, other)
-    # A run that has its last step gives the same averages again.
+    # A finished run restores the same averages.
     again, losses = train_tiny(
         tmp_path, make_config(**_EVERY_OPTION), network=make_network(seed=98)
     )
@@ -126,7 +126,7 @@ def test_resume_is_exact_with_every_option(with_every_option, tmp_path):
 
 
 def test_trained_weights_are_the_averages_over_the_steps(with_every_option):
-    """Those that are kept beside them; test_trainer_moving_averages.py computes them in numpy."""
+    """The stored ones; test_trainer_moving_averages.py checks their values with numpy."""
     folder, network, _ = with_every_option
     with np.load(folder / "ckpt" / "step-00000006.npz") as stored:
         averages = [stored[name] for name in stored.files if name.endswith("_average")]

@@ -37,7 +37,7 @@ def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     assert last.positives >= 16
 
 
-def test_logs_tell_rate_and_speed(tmp_path):
+def test_logs_have_rate_and_speed(tmp_path):
     train_tiny(tmp_path, make_config())
     rates = read_scalars(tmp_path, "learning_rate")
     np.testing.assert_allclose(list(rates.values()), [0.01, 0.015, 0.02, 0.02, 0.02, 0.02], 1e-5)
@@ -71,7 +71,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_checkpoint(tmp_path, log_eve
 
 
 def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
-    """They come from a loss that is finite: the one of the batch before."""
+    """The loss that leads to them, of the batch before, is finite."""
 
     def too_bright(first_step, context):
         for number, (images, boxes, labels) in enumerate(batches_from(first_step), start=1):
@@ -83,7 +83,7 @@ def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
 
 
 def _loss_when_served(network):
-    """On the pictures that `_batches` trains with."""
+    """The loss on the pictures from `batches_from`."""
     images, boxes, labels = squares(16, 32)
     outputs = network(images, training=False)
     return float(objective(outputs, boxes, labels, anchor_boxes(TINY.anchors), make_config())[0])
@@ -91,7 +91,7 @@ def _loss_when_served(network):
 
 @pytest.mark.slow
 def test_averages_of_a_short_training_serve_as_well_as_the_last_weights(tmp_path):
-    """With an `ema` that would take thousands of steps to forget the first weights."""
+    """Even with an `ema` that would take thousands of steps to forget the initial weights."""
     loss = {}
     for ema in (0.0, 0.9999):
         config = make_config(steps=150, ema=ema, log_every=150, checkpoint_every=150)
@@ -115,7 +115,7 @@ def _losses_of_steps(config):
 def test_steps_match_and_mine_as_configured(plain_steps):
     _, fewer = _losses_of_steps(make_config(matching_iou=0.8))
     _, harder = _losses_of_steps(make_config(negatives_per_positive=1))
-    # Every object keeps its best anchor; in the last batch, it has no other.
+    # Every object keeps its best anchor; in the last batch it never had another.
     assert (fewer[:2, 3] < plain_steps[:2, 3]).all()
     assert harder[0, 1] < plain_steps[0, 1]
     np.testing.assert_array_equal(harder[:, 3], plain_steps[:, 3])
@@ -132,12 +132,12 @@ def test_mixed_precision_is_close_to_float32(plain_steps, precision):
     network, losses = _losses_of_steps(make_config(precision=precision))
     np.testing.assert_allclose(losses[:, :3], plain_steps[:, :3], rtol=0.05)
     np.testing.assert_array_equal(losses[:, 3], plain_steps[:, 3])
-    # It is mixed indeed, but what goes into the loss and what is learned is float32.
+    # Computation is mixed, but the loss's inputs and the variables are float32.
     assert network.get_layer("conv8").compute_dtype == precision.removeprefix("mixed_")
     assert {v.dtype for v in network.variables} == {"float32"}
     outputs = network(next(iter(batches_from(0)))[0])
     assert {keras.backend.standardize_dtype(x.dtype) for x in outputs} == {"float32"}
-    # The network that is exported.
+    # The exported network gives nearly the same outputs.
     served = make_network(seed=99)
     served.set_weights(network.get_weights())
     images = next(iter(batches_from(0)))[0]
@@ -177,7 +177,7 @@ def test_weight_decay_pulls_kernels_and_nothing_else():
         np.testing.assert_allclose(change, wanted, rtol=1e-3, atol=2e-5)
 
 
-def test_clipping_bounds_the_step():
+def test_clipping_limits_the_step():
     config = make_config(clip_norm=0.01, warmup_steps=0, learning_rate=1.0, weight_decay=0.0)
     network = make_network()
     trained = {v.path for v in network.trainable_variables}
@@ -207,15 +207,15 @@ def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages
         with pytest.raises(KeyboardInterrupt):
             run()
     run()
-    # Killed at step 8 it goes on from step 6 and still knows the best of step 4.
+    # Killed at step 8, it resumes from step 6 and still knows step 4's best.
     assert measured == [2, 4, 6, 8] + [8] * bool(killed_at)
-    # It has stopped, whoever runs it again.
+    # Running it again stops at once.
     run()
     assert measured[-1] == 8
     assert "stopped step=8" in "\n".join(messages())
 
 
-def test_the_time_left_is_what_the_steps_so_far_take_on_average(monkeypatch):
+def test_the_time_left_follows_from_the_average_step(monkeypatch):
     now = iter([100.0, 130.0])
     monkeypatch.setattr(training.time, "perf_counter", lambda: next(now))
     pace = training._Pace(first_step=40, last_step=190)

@@ -66,7 +66,7 @@ def train_tiny(folder, config, make_batches=batches_from, network=None, spec=TIN
 
 
 def read_scalars(folder, tag):
-    """Values by step that TensorBoard's event files hold."""
+    """A tag's values by step, from TensorBoard's event files."""
     values = {}
     for path in sorted(folder.glob("logs/events*")):
         for record in tf.data.TFRecordDataset(str(path)):
