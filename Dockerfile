@@ -1,12 +1,13 @@
-# The image in which every part of the pipeline runs on a cluster (docs/delivery.md):
+# The image that runs every part of the pipeline on a cluster (docs/delivery.md):
 #   docker build --tag ssd .
 #   docker build --tag ssd:gpu --build-arg VARIANT=gpu .
 #   docker build --target check .           imports, converts, trains, evaluates, predicts
 #   docker build --tag ssd:beam --target beam-worker .
 
-# Debian 12 with the Python that TFX 1.16 needs; Debian's own is 3.11.
+# Debian 12 with the Python that TFX 1.16 needs; Debian 12 has 3.11.
 ARG BASE=docker.io/library/python:3.10.21-slim-bookworm@sha256:7ed92b32353e8d8bd865b5ba811e0315d3999c3b57b1c2df2b504a359d4a1707
-# Its boot program starts workers as Beam's cluster runners ask; the Beam of requirements.lock.
+# Has the boot program with which Beam's cluster runners start workers; same version as in
+# requirements.lock.
 ARG BEAM=docker.io/apache/beam_python3.10_sdk:2.74.0
 
 
@@ -26,18 +27,18 @@ RUN UV_NO_CACHE=1 sh docker/install.sh package /opt/ssd
 
 
 FROM ${BASE} AS runtime
-# Kubeflow's launcher makes the folders of artifacts as the image's user, who may not write to /. From
-# 2.3 on it mounts volumes there.
+# Kubeflow's launcher creates the artifact folders as the image's user, who may not write to /. Since
+# 2.3 it mounts volumes there.
 RUN groupadd --gid 10001 ssd && useradd --uid 10001 --gid ssd --no-log-init --create-home ssd && \
     install --directory --owner ssd --group ssd /gcs /minio /s3
 COPY --from=environment /opt/ssd/venv /opt/ssd/venv
 COPY --from=package /opt/ssd/code /opt/ssd/code
-# What NVIDIA's container runtime is to bring along where a GPU was asked for. Which GPUs those are,
-# it learns from the cluster: named here, the CPU's image would take GPUs of others.
+# What NVIDIA's container runtime adds when a pod requests a GPU. The cluster chooses the GPUs: with
+# NVIDIA_VISIBLE_DEVICES set here, any container of this image would see all of them.
 ENV PATH=/opt/ssd/venv/bin:/opt/ssd/code/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# A number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can check that it is not root.
 USER 10001:10001
 WORKDIR /home/ssd
 

@@ -1,13 +1,13 @@
-# Two commands do all the set-up: `make run` (the main job) and `make test`.
-# uv resolves nothing here: it installs exactly what a lock file names, checked by hash.
+# `make run` and `make test` need no other set-up. uv installs exactly what a lock file names, checked
+# by hash.
 
 PYTHON ?= python3
 UV := .tools/bin/uv
 VENV := .venv
 BIN := $(VENV)/bin
 
-# TFX 1.21's wheels need glibc 2.39, else it is TFX 1.16. `make TFX=1.16 run` overrides that, and
-# `make TFX_PYTHON=3.11 run` the Python.
+# TFX 1.21's wheels need glibc 2.39; without it this uses TFX 1.16. `make TFX=1.16 run` overrides
+# the choice, and `make TFX_PYTHON=3.11 run` the Python.
 TFX ?= $(shell printf '2.39\n%s\n' "$$(getconf GNU_LIBC_VERSION | cut -d ' ' -f 2)" | \
   sort -CV && echo 1.21 || echo 1.16)
 LOCK_1.16 := requirements.lock
@@ -22,10 +22,10 @@ TFX_PYTHON ?= $(PYTHONS_$(TFX))
 run: $(VENV)/.ready
 	$(BIN)/ssd run
 
-# In the order of tests/conftest.py: slow files first.
+# --no-loadscope-reorder keeps the order of tests/conftest.py: slow files first.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-# Everything but pipelines, engines, trainings and servers, which take most of the time.
+# Everything but pipelines, engines, trainings and servers.
 check: lint
 	$(PYTEST) -m "not e2e and not slow"
 
@@ -41,9 +41,8 @@ lint: $(VENV)/.ready
 flink spark: $(VENV)/.ready
 	@$(BIN)/python -m engines.local $@
 
-# A new lock file means a new environment, in which the project is installed as it stands here, with
-# its `ssd` command. Byte-compiling costs seconds once and saves 20 at
-# every start of TFX.
+# A new lock file means a new environment, with the project installed in editable mode and its `ssd`
+# command. Byte-compiling costs seconds once and saves 20 s at every start of TFX.
 CHOICE := TFX $(TFX), Python $(TFX_PYTHON)
 ifneq ($(CHOICE),$(shell cat $(VENV)/.ready 2>/dev/null))
 .PHONY: $(VENV)/.ready
@@ -59,7 +58,7 @@ $(VENV)/.ready: $(LOCK) pyproject.toml setup.py | $(UV)
 	@$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 	@echo '$(CHOICE)' > $@
 
-# uv from PATH if there is one, else its wheel from the package index, into the checkout.
+# uv from PATH, or else its wheel from the package index, installed into the checkout.
 $(UV):
 	@mkdir -p $(dir $(UV))
 	@if command -v uv >/dev/null 2>&1 && uv --version >/dev/null 2>&1; then \
@@ -67,8 +66,8 @@ $(UV):
 	else $(PYTHON) -m pip install --quiet --root-user-action=ignore \
 	  --target .tools --upgrade uv; fi
 
-# pyfarmhash has no wheel for Linux: see overrides.txt. --universal makes one lock file for all
-# Pythons of TFX 1.21.
+# overrides.txt replaces pyfarmhash, which has no wheel for Linux. --universal makes one lock file
+# for all Pythons of TFX 1.21.
 COMPILE = $(UV) pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
   --override overrides.txt
 lock: | $(UV)

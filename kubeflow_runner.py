@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.kubeflow.client import Cluster
     from pipeline.kubeflow.workflow import Task
 
-# How the files of a split are found: as `ssd convert` and as SSD.TensorFlow name them.
+# File names of a split as written by `ssd convert` and by SSD.TensorFlow.
 _PATTERNS = {"common": "{split}/*", "hikapok": "{split}-*"}
 _FIELDS = {"common": COMMON, "hikapok": HIKAPOK}
 
@@ -34,7 +34,7 @@ def _compile(options: argparse.Namespace) -> None:
 
     config = read_config(options)
     beam_args = arguments_of(options, image=options.image)
-    # TFX takes seconds to import; mistakes in the options are answered at once.
+    # TFX takes seconds to import, so the options are checked first.
     from pipeline.kubeflow.compile import compile_pipeline
 
     spec = compile_pipeline(
@@ -115,14 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_compile(commands)
     _add_submit(commands)
-    status = commands.add_parser("status", help="what a run has done")
+    status = commands.add_parser("status", help="show the state of a run")
     status.set_defaults(run=_status)
-    logs = commands.add_parser("logs", help="what a run's containers have printed")
+    logs = commands.add_parser("logs", help="print the logs of a run's containers")
     logs.set_defaults(run=_logs)
     for command in (status, logs):
-        command.add_argument("run_id", metavar="RUN", help="as submit prints it")
+        command.add_argument("run_id", metavar="RUN", help="id that submit printed")
         _add_connection(command)
-    logs.add_argument("component", nargs="?", help="only of this component, as in Trainer")
+    logs.add_argument("component", nargs="?", help="only this one, such as Trainer")
     for command in commands.choices.values():
         command.add_argument("--verbose", action="store_true", help="show what the libraries log")
     return parser
@@ -135,10 +135,10 @@ def _add_compile(commands: "argparse._SubParsersAction[Parser]") -> None:
         epilog="Options after -- go to Beam, as in: --beam flink -- --job_endpoint=flink:8099",
     )
     parser.set_defaults(run=_compile)
-    from pipeline.arguments import add_config_arguments  # takes long to import
+    from pipeline.arguments import add_config_arguments  # slow to import
 
     add_config_arguments(parser, "resources.Trainer.gpu_count=2")
-    parser.add_argument("--image", required=True, help="container image with this project")
+    parser.add_argument("--image", required=True, help="container image of this project")
     parser.add_argument(
         "--pipeline-root", required=True, metavar="URI", help="s3://, minio:// or gs://"
     )
@@ -146,75 +146,75 @@ def _add_compile(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--data",
         required=True,
         metavar="URI|PATH",
-        help="folder of TFRecords in an object store, or on a volume; a run can name another",
+        help="folder of TFRecords in an object store or on a volume; a run can override it",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument(
         "--fields",
         choices=_FIELDS,
         default="common",
-        help="how records name their fields: as `ssd convert` writes them or as SSD.TensorFlow did",
+        help="field names of the records: from `ssd convert` (common) or SSD.TensorFlow (hikapok)",
     )
     parser.add_argument(
         "--pattern",
         help="files of a split under --data, as in span-{SPAN}/{split}/* "
-        "(default: {split}/*, and {split}-* for SSD.TensorFlow's)",
+        "(default: {split}/*, or {split}-* with --fields hikapok)",
     )
     parser.add_argument(
         "--serving-dir",
         default="/models",
         metavar="PATH",
-        help="where models are pushed to, on a volume (default: %(default)s)",
+        help="folder on a volume to push models to (default: %(default)s)",
     )
     parser.add_argument(
         "--work-dir",
         default="/tmp/unfinished",
         metavar="PATH",
-        help="checkpoints of unfinished trainings; on a volume a retried training resumes from "
-        "them (default: %(default)s)",
+        help="checkpoints of unfinished trainings; on a volume, retries resume from them "
+        "(default: %(default)s)",
     )
-    parser.add_argument("--vertex", action="store_true", help="for Vertex AI, as JSON")
+    parser.add_argument("--vertex", action="store_true", help="write JSON for Vertex AI")
     add_arguments(parser)
 
 
 def _add_submit(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser("submit", help="run a compiled pipeline")
     parser.set_defaults(run=_submit)
-    parser.add_argument("package", type=Path, metavar="FILE", help="what compile has written")
+    parser.add_argument("package", type=Path, metavar="FILE", help="written by compile")
     _add_connection(parser)
     parser.add_argument("--experiment", default="ssd", help="(default: %(default)s)")
-    parser.add_argument("--run-name", metavar="NAME", help="(default: the pipeline's and the time)")
-    parser.add_argument("--version", metavar="NAME", help="of the pipeline, must be new")
+    parser.add_argument("--run-name", metavar="NAME", help="(default: pipeline name and time)")
+    parser.add_argument("--version", metavar="NAME", help="new version of the pipeline")
     parser.add_argument(
         "--param",
         action="append",
         default=[],
         type=_parameter,
         metavar="NAME=VALUE",
-        help="a parameter of the run, as compile lists them; repeatable",
+        help="set a parameter that compile listed; repeatable",
     )
     parser.add_argument(
         "--cron",
         metavar="FIELDS",
-        help="run again and again: second minute hour day month weekday, as in '0 0 3 * * *'",
+        help="run on a schedule: second minute hour day month weekday, as in '0 0 3 * * *'",
     )
-    parser.add_argument("--no-cache", action="store_true", help="run every component")
-    parser.add_argument("--wait", action="store_true", help="follow the run to its end")
+    parser.add_argument("--no-cache", action="store_true", help="rerun every component")
+    parser.add_argument("--wait", action="store_true", help="wait until the run ends")
 
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", required=True, metavar="URL", help="of Kubeflow Pipelines' API")
-    parser.add_argument("--namespace", help="yours, where Kubeflow has several users")
+    parser.add_argument("--host", required=True, metavar="URL", help="Kubeflow Pipelines API")
+    parser.add_argument("--namespace", help="yours, on multi-user Kubeflow")
     parser.add_argument(
         "--existing-token",
         metavar="TOKEN",
         default=os.environ.get("KFP_TOKEN"),
         help="bearer token (default: the environment variable KFP_TOKEN)",
     )
-    parser.add_argument("--cookies", help="of a login in the browser")
-    parser.add_argument("--ssl-ca-cert", metavar="FILE", help="authority to trust")
+    parser.add_argument("--cookies", help="from a browser login")
+    parser.add_argument("--ssl-ca-cert", metavar="FILE", help="certificate authority")
     parser.add_argument("--client-cert", metavar="FILE", help="client certificate")
-    parser.add_argument("--client-key", metavar="FILE", help="its key")
+    parser.add_argument("--client-key", metavar="FILE", help="key of --client-cert")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from data.paths import local_path
 @as_command
 def main(arguments: Arguments = None) -> None:
     """Runs the command line."""
-    # Imports that take long are here: an interrupt that comes meanwhile ends the command too.
+    # Imported here so that Ctrl-C during a slow import ends the command cleanly too.
     from pipeline.arguments import add_config_arguments, read_local_config
 
     parser = _parser()
@@ -24,7 +24,7 @@ def main(arguments: Arguments = None) -> None:
     config = read_local_config(options, options.data, options.output)
     beam_args = arguments_of(options)
     with when_interrupted(lambda: "rerun the same command; finished components are not run again"):
-        # TFX takes seconds to import; mistakes in the options are answered at once.
+        # TFX takes seconds to import, so the options are checked first.
         from pipeline.local import run
 
         report = run(
@@ -46,24 +46,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=local_path,
-        help="a folder of annotated pictures (docs/annotations.md) or of TFRecords, or spans as "
+        help="folder of annotated pictures (docs/annotations.md) or TFRecords, or spans, as in "
         "records/span-{SPAN}/version-{VERSION}",
     )
     parser.add_argument(
         "--output",
         type=local_path,
-        help="folder of the run (default: that of --config, else output/PRESET)",
+        help="output folder (default: the one in --config, else output/PRESET)",
     )
     parser.add_argument(
-        "--name", help="what lists of runs call this one (default: the data set and the preset)"
+        "--name", help="name of the run in `ssd runs` (default: data set and preset)"
     )
     parser.add_argument(
         "--from",
         dest="from_component",
         metavar="COMPONENT",
-        help="run again from this component on, with what the last run made before it",
+        help="rerun from this component on, with the last run's outputs of everything before it",
     )
-    parser.add_argument("--no-cache", action="store_true", help="run every component again")
+    parser.add_argument("--no-cache", action="store_true", help="rerun every component")
     parser.add_argument("--open", action="store_true", help="open the report in a browser")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     add_arguments(parser)

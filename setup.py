@@ -1,8 +1,7 @@
-"""The installable package: what `make`, Beam workers and the container image install.
+"""The files of the package that `make`, Beam workers and the container image install.
 
-Name, version, dependencies and the `ssd` command are in pyproject.toml, the files are here. TFX and
-what comes with it are pinned in the lock files, so that the package installs in any environment
-that has TFX.
+Name, version, dependencies and the `ssd` command are in pyproject.toml. TFX and its dependencies
+are pinned only in the lock files, so the package installs in any environment that has TFX.
 """
 
 from setuptools import find_packages, setup

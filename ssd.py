@@ -1,6 +1,6 @@
 """The `ssd` command: all command lines of the project under one name.
 
-A subcommand is the `main` function of a module, which is imported when it is asked for. So
+A subcommand is the `main` function of a module, imported only when it is called, so
 `ssd convert` and `python -m data.convert` are the same.
 """
 
@@ -13,8 +13,7 @@ import click
 
 from data.command_line import Arguments, as_command
 
-# Name, module (and function, where that is not main), what stands before the arguments there, and a
-# line of help.
+# Name, module (and function, unless it is main), arguments to prepend, help line.
 COMMANDS = (
     ("run", "local_runner", (), "Run the pipeline on this machine."),
     ("convert", "data.convert", (), "Convert VOC or COCO annotations to TFRecords."),
@@ -27,18 +26,18 @@ COMMANDS = (
     ("versions", "serving.versions", (), "List, label, switch and remove served versions."),
     ("runs", "pipeline.runs.__main__", (), "List, show, trace and compare runs."),
     ("evaluate", "pipeline.evaluate", (), "Measure an exported model on labelled data."),
-    ("report", "pipeline.report", (), "Write the report of a run again."),
-    ("voc-map", "metrics.voc_map", (), "Score files of detections by the VOC protocol."),
+    ("report", "pipeline.report", (), "Rewrite the report of a run."),
+    ("voc-map", "metrics.voc_map", (), "Score detection files by the VOC protocol."),
     ("compile", "kubeflow_runner", ("compile",), "Compile the pipeline for Kubeflow Pipelines."),
     ("submit", "kubeflow_runner", ("submit",), "Run a compiled pipeline on Kubeflow."),
-    ("status", "kubeflow_runner", ("status",), "Show what a run on Kubeflow has done."),
-    ("logs", "kubeflow_runner", ("logs",), "Print what a run's containers have logged."),
+    ("status", "kubeflow_runner", ("status",), "Show the state of a run on Kubeflow."),
+    ("logs", "kubeflow_runner", ("logs",), "Print the logs of a run's containers."),
     ("worker", "trainer.worker", (), "Train as one of several workers."),
 )
 
 
 class _Subcommand(click.Command):
-    """Leaves everything behind its name to a module's `main`."""
+    """Passes all arguments after its name to a module's `main`."""
 
     def __init__(self, name: str, target: str, before: tuple[str, ...], help: str) -> None:
         super().__init__(name, help=help, short_help=help)
@@ -65,7 +64,7 @@ def main(arguments: Arguments = None) -> int:
         "ssd",
         commands=[_Subcommand(*entry) for entry in COMMANDS],
         help="SSD object detection as a TFX pipeline.",
-        epilog="ssd COMMAND --help says more.",
+        epilog="See ssd COMMAND --help for its options.",
     )
     click.version_option(version("ssd-tfx"))(commands)
     try:
@@ -76,7 +75,7 @@ def main(arguments: Arguments = None) -> int:
     if not isinstance(chosen, click.Context):
         return chosen or 0
     subcommand: Any = chosen.command
-    # What argparse takes for the name of the program.
+    # argparse takes the program name from here.
     sys.argv[0] = "ssd" if subcommand.before else f"ssd {subcommand.name}"
     module, _, function = subcommand.target.partition(":")
     run = getattr(importlib.import_module(module), function or "main")

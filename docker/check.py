@@ -1,8 +1,8 @@
-"""Shows that an installed environment works, in a new folder: `python docker/check.py`.
+"""Checks that an installed environment works, in a temporary folder: `python docker/check.py`.
 
-Imports every module, and takes drawn pictures the whole way: conversion, a few training steps,
-evaluation, push, and a prediction by the pushed model. The image's stage `check` and the tests run
-this; it needs nothing of the checkout.
+Imports every module, then runs drawn pictures through conversion, a few training steps, evaluation,
+push, and a prediction by the pushed model. The image's stage `check` and the tests run this; it
+needs nothing from the checkout.
 """
 
 import importlib
@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 
 PACKAGES = ("components", "data", "metrics", "pipeline", "serving", "trainer")
-# What containers are started with: command lines, TFX's entry point, Beam's pool of workers.
+# What containers run: command lines, TFX's entry point, Beam's pool of workers.
 ENTRY_POINTS = (
     "kubeflow_runner",
     "local_runner",
     "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
     "apache_beam.runners.worker.worker_pool_main",
 )
-# The back end beside TensorFlow is for development and no part of the image.
+# The second Keras backend is for development and not in the image.
 NOT_INSTALLED = {"jax"}
 IMAGES = 22
 QUICK = (
@@ -46,7 +46,7 @@ def main() -> int:
 
 def import_everything() -> None:
     """Imports every module of the project, so that a missing package or file shows here."""
-    # Nothing is to come from where this happens to run.
+    # Import nothing from the current folder or the one of this file.
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() not in _here()]
     start = time.monotonic()
     from data.console import quiet
@@ -67,7 +67,7 @@ def import_everything() -> None:
 
 
 def take_pictures_all_the_way() -> None:
-    """From drawn pictures to detections, each step the command line that a user would type."""
+    """From drawn pictures to detections, with the commands that a user would type."""
     from data.schema import SAMPLE_SCHEMA
 
     _run("data.sample", "--output", "voc", "--images", IMAGES)
@@ -88,7 +88,7 @@ def take_pictures_all_the_way() -> None:
 
 
 def _run(module: str, *arguments: object) -> str:
-    """Runs `python -m MODULE ARGUMENT...`; gives what it printed, ends the check if it fails."""
+    """Runs `python -m MODULE ARGUMENT...`; returns its output, ends the check if it fails."""
     start = time.monotonic()
     command = [sys.executable, "-m", module, *map(str, arguments)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)

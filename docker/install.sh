@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what the image holds, from the root of the source, in two steps, so that a change of code
-# leaves the large layer with the environment as it is:
-#   sh docker/install.sh environment DIR cpu|gpu    DIR/venv: Python and what the locks name
+# Installs the image's contents, run from the root of the source, in two steps, so that a code change
+# does not rebuild the large layer with the environment:
+#   sh docker/install.sh environment DIR cpu|gpu    DIR/venv: Python and the locked packages
 #   sh docker/install.sh package DIR                DIR/code: this project, built as a wheel
-# UV and PYTHON may name other programs than `uv` and the Python of .python-version.
+# UV and PYTHON override `uv` and the Python of .python-version.
 set -eu
 
 uv=${UV:-uv}
@@ -23,7 +23,7 @@ case $step in
       *) echo "error: $variant: the image is built for cpu or gpu" >&2; exit 2 ;;
     esac
     "$uv" venv --quiet --python "${PYTHON:-python$(cat .python-version)}" "$venv"
-    # Without what only tests and lint need. The lock decides all versions, and uv checks its hashes.
+    # Without what only tests and lint need. The lock fixes all versions, and uv checks its hashes.
     sed '/^# tests and lint/,$d' requirements.in |
       install --requirements - --constraints requirements.lock --overrides overrides.txt
     if [ "$variant" = gpu ]; then

@@ -1,1 +1,1 @@
-"""Flink and Spark on this machine, to try Beam on them."""
+"""Flink and Spark on this machine, to try Beam on."""

@@ -1,7 +1,7 @@
 """Flink or Spark on this machine: `python -m engines.local flink` (or `make flink`).
 
-Gets the jars (Maven, once), and starts the engine inside Beam's job server and a pool of Python
-workers, all on loopback. Ctrl-C stops everything.
+Downloads the jars with Maven on first use, then starts Beam's job server with the engine embedded
+and a pool of Python workers, all on loopback. Ctrl-C stops everything.
 """
 
 import os
@@ -26,7 +26,7 @@ ENGINES = ("flink", "spark")
 _COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 _SECONDS_TO_START = 120
 
-# What Beam and the engines reach into, closed since Java 17.
+# Packages that Beam and the engines access by reflection, which Java 17 no longer allows.
 _OPENED = (
     *("lang", "lang.invoke", "lang.reflect", "io", "net", "nio", "text", "time", "util"),
     *("util.concurrent", "util.concurrent.atomic", "util.concurrent.locks"),
@@ -39,16 +39,17 @@ _OPENED_INTERNALS = (
 _FLINK_CONF = """\
 # Flink's default is 1: one worker at a time.
 parallelism.default: {slots}
-# The defaults (512 buffers for each shuffle, 64 MB) do not carry the pipeline.
+# The defaults (512 buffers for each shuffle, 64 MB) are too small for the pipeline.
 taskmanager.network.sort-shuffle.min-buffers: 64
 taskmanager.memory.network.min: 512mb
 taskmanager.memory.network.max: 512mb
-# Its REST API, by which an interrupted command cancels its job; each job's cluster takes one.
+# Flink's REST API, through which an interrupted command cancels its job. Each job's cluster takes
+# a port.
 rest.bind-address: localhost
 rest.bind-port: {first}-{last}
-# Without it the job ends with the first worker that is lost. Every task that the worker had fails
-# then; this strategy counts those of a pause as one. The pause has to be longer than
-# --environment_cache_millis (10 s), for which Beam goes on using a worker that is gone.
+# By default a job fails when it loses its first worker. All tasks of a lost worker fail; this
+# strategy counts the failures within one backoff as one. The backoff has to exceed
+# --environment_cache_millis (10 s), during which Beam keeps using the lost worker.
 restart-strategy.type: exponential-delay
 restart-strategy.exponential-delay.initial-backoff: 12 s
 restart-strategy.exponential-delay.max-backoff: 15 s
@@ -60,37 +61,37 @@ restart-strategy.exponential-delay.attempts-before-reset-backoff: 3
 
 @dataclass(frozen=True)
 class Address:
-    """Ports on loopback; of the three that a job server opens the first is the user's to know."""
+    """Ports on loopback of the job server and of the pool of workers."""
 
     job: int = DEFAULT_JOB_PORT
     pool: int = DEFAULT_POOL_PORT
 
 
 def jars(engine: str) -> Path:
-    """The folder for an engine's jars, which `fetch` fills."""
+    """The folder that `fetch` puts an engine's jars in."""
     return _TOOLS / "jars" / engine
 
 
 def missing() -> str:
-    """What engines need and is not there, in a few words; "" if all is there."""
+    """What the engines need and do not find, in a few words; "" if nothing is missing."""
     if not shutil.which("java"):
         return "no Java"
     without = [engine for engine in ENGINES if not jars(engine).is_dir()]
-    return f"no jars of {' and '.join(without)}" if without else ""
+    return f"no jars for {' and '.join(without)}" if without else ""
 
 
 def fetch(engine: str) -> None:
-    """Gets the jars with Maven unless they are there.
+    """Downloads the jars with Maven unless they are there.
 
     Raises:
-        DataError: there is no Maven, or it failed.
+        DataError: Maven is missing or failed.
     """
     folder = jars(engine)
     if folder.is_dir():
         return
     if not shutil.which("mvn"):
         raise DataError("mvn: not found. Install Maven (Debian: apt-get install maven)")
-    print(f"fetching the jars of {engine} with Maven, once ...", flush=True)
+    print(f"downloading the jars for {engine} with Maven, once ...", flush=True)
     partial = folder.with_name(f".{engine}.{os.getpid()}.partial")
     command = ["mvn", "-q", "-B", "-f", str(_HERE / "pom.xml"), "-P", engine, _COPY_JARS]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={partial}"]
@@ -108,18 +109,18 @@ def started(engine: str, logs: Path, address: Address = Address()) -> Iterator[N
 
     Args:
         engine: flink or spark.
-        logs: folder of job-server.log and workers.log, and of the engine's temporary files.
+        logs: folder for job-server.log, workers.log and the engine's temporary files.
 
     Raises:
-        DataError: there is no Java, a port is taken, or the engine does not start.
+        DataError: Java is missing, a port is taken, or the engine does not start.
     """
     if not shutil.which("java"):
         raise DataError("java: not found. Install Java 17 (Debian: openjdk-17-jre-headless)")
     for port in (address.job, address.pool):
         if _answers(port):
             raise DataError(
-                f"port {port} is in use: is another engine running? Stop "
-                "it, or give other ports (--help)"
+                f"port {port} is in use: is another engine running? Stop it, or choose other "
+                "ports (--help)"
             )
     logs.mkdir(parents=True, exist_ok=True)
     pool_log, server_log = logs / "workers.log", logs / "job-server.log"
@@ -144,7 +145,7 @@ def _java(engine: str, logs: Path, address: Address) -> list[str]:
         main += ["--flink-master=[local]", f"--flink-conf-dir={logs}"]
     else:
         main = ["org.apache.beam.runners.spark.SparkJobServerDriver"]
-        # The second number is the attempts that a task has.
+        # The second number is the number of attempts per task.
         main += [f"--spark-master-url=local[{slots},4]"]
     return [
         *(
@@ -161,14 +162,14 @@ def _java(engine: str, logs: Path, address: Address) -> list[str]:
 
 @contextmanager
 def _running(command: list[str], log: Path, port: int, environment: dict) -> Iterator[None]:
-    """A process with its output in a file, from when it answers on its port to the block's end."""
+    """Runs a process for the block, which starts once it answers on its port; logs to a file."""
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C is for this process, which then stops them in order.
+            # Ctrl-C must reach only this process, which then stops the others in order.
             start_new_session=True,
         )
     try:
@@ -201,7 +202,7 @@ def main(arguments: Arguments = None) -> None:
     """Runs the command line."""
     parser = Parser(description=__doc__)
     parser.add_argument("engine", choices=ENGINES)
-    parser.add_argument("--fetch", action="store_true", help="get the jars and start nothing")
+    parser.add_argument("--fetch", action="store_true", help="only download the jars")
     parser.add_argument(
         "--job-port", type=int, default=Address.job, help="job server (default: %(default)s)"
     )

@@ -25,9 +25,9 @@ def _program(folder, name, script):
 def test_what_is_missing_is_named(no_programs):
     assert local.missing() == "no Java"
     _program(no_programs, "java", "")
-    assert local.missing() == "no jars of flink and spark"
+    assert local.missing() == "no jars for flink and spark"
     local.jars("flink").mkdir(parents=True)
-    assert local.missing() == "no jars of spark"
+    assert local.missing() == "no jars for spark"
     local.jars("spark").mkdir(parents=True)
     assert local.missing() == ""
 
