@@ -1,8 +1,8 @@
-"""Artifacts on a disk: some are gone, and an output folder may have moved since they were made.
+"""Artifacts whose files were deleted, and output folders that were moved.
 
-ML Metadata keeps handing out artifacts whose files were deleted, and TFX's cache keys hold absolute
-paths. Both are put right here: an artifact whose files are gone does not exist, and cache keys hold
-paths relative to the output folder.
+ML Metadata keeps returning artifacts whose files were deleted, and TFX's cache keys hold absolute
+paths. Here an artifact without its files does not exist, and cache keys hold paths relative to the
+output folder.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _log = logging.getLogger("ssd")
 def is_there(artifact: Artifact) -> bool:
     """Whether the files of an artifact exist."""
     if isinstance(artifact, Model):
-        # A model of the Trainer, or one that was imported from a pushed version.
+        # A model from the Trainer, or one imported from a pushed version.
         folders = (path_utils.serving_model_path(artifact.uri), artifact.uri)
         return any(fileio.exists(f"{folder}/saved_model.pb") for folder in folders)
     if not fileio.exists(artifact.uri):
@@ -38,12 +38,12 @@ def is_there(artifact: Artifact) -> bool:
 
 
 def only_there(artifacts: Mapping[str, Sequence[Artifact]]) -> dict[str, list[Artifact]]:
-    """The artifacts whose files exist, by key as they were given; says how many are gone."""
+    """The artifacts whose files exist, by key; logs how many are gone."""
     found = {key: [a for a in several if is_there(a)] for key, several in artifacts.items()}
     gone = {key: len(several) - len(found[key]) for key, several in artifacts.items()}
     if any(gone.values()):
         counts = ", ".join(f"{key} {number}" for key, number in gone.items() if number)
-        _log.info("  ignored, since their files are gone: %s", counts)
+        _log.info("  ignored because their files are gone: %s", counts)
     return found
 
 
@@ -76,7 +76,7 @@ def portable_cache(output: str) -> Iterator[None]:
         )
 
     def verify_artifacts(artifacts: Mapping[str, Sequence[Artifact]]) -> None:
-        """As TFX's, which only looks whether the folder exists."""
+        """Like TFX's, which checks only that the folder exists."""
         missing = [a.uri for several in artifacts.values() for a in several if not is_there(a)]
         gone.extend(missing)
         if missing:
@@ -88,7 +88,7 @@ def portable_cache(output: str) -> Iterator[None]:
     ) -> Mapping[str, Sequence[Artifact]] | None:
         outputs = outputs_of(*arguments, **named)
         if outputs is None and gone:
-            _log.info("  runs again, since the files of an earlier result are gone: %s", gone[0])
+            _log.info("  runs again because files of an earlier result are gone: %s", gone[0])
         gone.clear()
         return outputs
 

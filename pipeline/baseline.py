@@ -1,4 +1,4 @@
-"""Earlier models and data: what a new model starts from and is compared with, and its data."""
+"""Earlier models and data that a new model starts from or is compared with."""
 
 import json
 
@@ -28,17 +28,17 @@ GRAPH = "transform_graph"
 class LatestOtherBlessedModel(LatestBlessedModelStrategy):
     """TFX's latest blessed model, but never the candidate itself.
 
-    When a run is repeated, the candidate is the model that the first run has blessed. Compared with
-    itself it would be evaluated and pushed again, though nothing has changed.
+    When a run is repeated, the candidate is the model that the first run blessed. Comparing it with
+    itself would evaluate and push it again although nothing has changed.
     """
 
     def resolve_artifacts(
         self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]]:
-        """Artifacts under MODEL and BLESSING, none where no other model is blessed.
+        """Artifacts under MODEL and BLESSING; none if no other model is blessed.
 
         Args:
-          input_dict: all models, all blessings, and under CANDIDATE the model of this run.
+          input_dict: all models, all blessings, and under CANDIDATE this run's model.
         """
         input_dict = only_there(input_dict)
         candidates = {artifact.id for artifact in input_dict[CANDIDATE]}
@@ -48,10 +48,10 @@ class LatestOtherBlessedModel(LatestBlessedModelStrategy):
 
 
 class LatestBlessedBaseModel(LatestBlessedModelStrategy):
-    """TFX's latest blessed model, but none that this very training has made.
+    """TFX's latest blessed model, except those made by the same training.
 
-    A repeated run would otherwise start from what the first has blessed, and so never be cached.
-    With other data or another configuration it does start from that.
+    Otherwise a repeated run would start from the model that the first run blessed, and so never be
+    cached. With other data or another configuration it does start from that model.
     """
 
     def __init__(self, custom_config: str) -> None:
@@ -61,10 +61,10 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
     def resolve_artifacts(
         self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]]:
-        """Artifacts under MODEL and BLESSING, none where no other model is blessed.
+        """Artifacts under MODEL and BLESSING; none if no other model is blessed.
 
         Args:
-          input_dict: all models and blessings, and under EXAMPLES and GRAPH what is trained with.
+          input_dict: all models and blessings, and under EXAMPLES and GRAPH the training's inputs.
         """
         input_dict = only_there(input_dict)
         current = {a.id for key in (EXAMPLES, GRAPH) for a in input_dict[key]}
@@ -83,18 +83,18 @@ class LatestBlessedBaseModel(LatestBlessedModelStrategy):
 class LatestOtherBlessedData(ResolverStrategy):
     """Statistics of the data that the latest blessed model was trained on, but never this run's.
 
-    When a run is repeated it finds the same as before, so what depends on it stays cached.
+    A repeated run finds the same statistics, so whatever depends on them stays cached.
     """
 
     def resolve_artifacts(
         self, store: MetadataStore, input_dict: dict[str, list[Artifact]]
     ) -> dict[str, list[Artifact]]:
-        """An artifact under STATISTICS, none where no model is blessed that saw other data.
+        """An artifact under STATISTICS; none if no blessed model saw other data.
 
         Args:
-          input_dict: all models, blessings and statistics, and under CANDIDATE those of this run.
+          input_dict: all models, blessings and statistics, and under CANDIDATE this run's.
         """
-        # A model that was deleted still says which data were good enough to bless it.
+        # Models without files count too: their data was good enough for a blessing.
         input_dict = {**input_dict, **only_there({STATISTICS: input_dict[STATISTICS]})}
         blessed = {
             blessing.get_int_custom_property(ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
@@ -113,7 +113,7 @@ class LatestOtherBlessedData(ResolverStrategy):
             if model.id not in blessed:
                 continue
             seen = _made_from(store, model.id) - models
-            # Leaks may have been taken out of the examples that the statistics are of.
+            # The model may have seen a copy of the examples without leaks (DropLeaks).
             seen = seen.union(*(_made_from(store, artifact_id) for artifact_id in seen))
             for statistics in input_dict[STATISTICS]:
                 if seen & sources.get(statistics.id, set()):
@@ -122,14 +122,14 @@ class LatestOtherBlessedData(ResolverStrategy):
 
 
 def _made_from(store: MetadataStore, artifact_id: int) -> set[int]:
-    """Ids of the artifacts that an artifact's component read."""
+    """Ids of the artifacts that went into an artifact."""
     executions = _makers(store, artifact_id)
     inputs = store.get_events_by_execution_ids(executions) if executions else []
     return {event.artifact_id for event in inputs if event.type == _EVENT.INPUT}
 
 
 def _makers(store: MetadataStore, artifact_id: int) -> list[int]:
-    """Ids of the executions that an artifact is the output of."""
+    """Ids of the executions that produced an artifact."""
     events = store.get_events_by_artifact_ids([artifact_id])
     return [event.execution_id for event in events if event.type == _EVENT.OUTPUT]
 
@@ -138,7 +138,7 @@ _EVENT = metadata_store_pb2.Event
 
 
 class MetadataBaselines:
-    """Baselines by resolvers, which ask ML Metadata. Open-source Kubeflow Pipelines has none."""
+    """Baselines from ML Metadata, by resolvers, which open-source Kubeflow Pipelines lacks."""
 
     def data(self, statistics: Channel) -> Resolver:
         """Finds the statistics of the data that the latest blessed model was trained on."""
@@ -164,7 +164,7 @@ class MetadataBaselines:
 
         Args:
           custom_config: the Trainer's.
-          data: channels of what it is trained with, EXAMPLES and GRAPH.
+          data: channels of the training's inputs, by EXAMPLES and GRAPH.
         """
         return Resolver(
             strategy_class=LatestBlessedBaseModel,

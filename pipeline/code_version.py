@@ -1,8 +1,8 @@
-"""Names the source that a component runs, so that a change of it runs the component again.
+"""Hashes the source that a component runs, so that a code change reruns the component.
 
-TFX's cache knows a component by its inputs and parameters, not by its code. The hash of the code is
-therefore one of the parameters. What belongs to it is never listed: it is the module that runs,
-every module of the project that it imports, directly or not, and the files beside them.
+TFX's cache key covers a component's inputs and parameters but not its code, so a hash of the code
+becomes a parameter. It covers the module that runs, all modules of the project that it imports,
+directly or not, and the data files in their folders.
 """
 
 import ast
@@ -21,12 +21,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 _DISTRIBUTION = "ssd-tfx"
 # `python -m MODULE` as a list of words.
 _STARTED = re.compile(r"""["']-m["'],\s*["']([\w.]+)["']""")
-# A name with dots that is all of a text, or in quotes.
+# A dotted name that is the whole text, or in quotes.
 _NAMED = re.compile(r"""(?:^|["'])(\w+(?:\.\w+)+)(?:$|["'])""")
 
 
 def add_code_versions(components: Iterable[BaseComponent]) -> None:
-    """Gives every component that runs code of the project the parameter `code_version`."""
+    """Adds the parameter `code_version` to every component that runs code of the project."""
     for component in components:
         if modules := entry_modules(component):
             component.exec_properties[PARAMETER] = code_version(*modules)
@@ -35,7 +35,7 @@ def add_code_versions(components: Iterable[BaseComponent]) -> None:
 def entry_modules(component: BaseComponent) -> list[str]:
     """The project's modules that TFX loads for a component, sorted.
 
-    The executor's, and what its parameters name: `run_fn`, metrics, extractors.
+    The executor's module, and those named in parameters: `run_fn`, metrics, extractors.
     """
     names = set()
     if isinstance(component.executor_spec, ExecutorClassSpec):
@@ -46,15 +46,15 @@ def entry_modules(component: BaseComponent) -> list[str]:
 
 
 def code_version(*modules: str) -> str:
-    """A hash of modules, by their dotted names, and of all that they import and read."""
+    """A hash of modules, given by dotted names, and of everything they import and read."""
     return _digest(source_files(*modules))
 
 
 def source_files(*modules: str) -> list[Path]:
-    """The files of modules and of all modules of the project that these import, sorted.
+    """The files of modules and of all project modules they import, sorted.
 
-    Imports in functions count, and so do modules started by `python -m`, and files beside a module
-    that are not Python: templates and the like.
+    Includes imports in functions, modules started with `python -m`, and non-Python files in a
+    module's folder, such as templates.
     """
     found, files, pending = set(), set(), set(modules)
     while pending:
@@ -88,8 +88,8 @@ _PYTHON = (".py", ".pyc")
 
 @cache
 def _references(name: str, path: Path, modified_ns: int) -> frozenset[str]:
-    """The project's modules that one module needs; kept until the file changes."""
-    del modified_ns  # a part of the cache's key
+    """The project's modules that one module needs; cached until the file changes."""
+    del modified_ns  # only for the cache key
     text = path.read_text(encoding="utf-8")
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     wanted = set(_STARTED.findall(text))
@@ -101,15 +101,15 @@ def _references(name: str, path: Path, modified_ns: int) -> frozenset[str]:
             if node.level:
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 source = ".".join([*above, *filter(None, [source])])
-            # What is imported from a package may be a module of it.
+            # An imported name may be a submodule.
             wanted.update(f"{source}.{alias.name}" for alias in node.names)
     found = filter(None, map(_module_of, wanted))
-    # Python loads the packages that a module lies in first.
+    # Python loads the packages around a module first.
     return frozenset([*found, *_packages(name)])
 
 
 def _statements(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Statements and those in them, but for what only type checkers read."""
+    """Statements and nested ones, without those for type checkers only."""
     for node in body:
         yield node
         only_checked = isinstance(node, ast.If) and ast.unparse(node.test) in _TYPE_CHECKING
@@ -122,7 +122,7 @@ _PARTS = ("body", "orelse", "handlers", "finalbody", "cases")
 
 
 def _module_of(name: str) -> str | None:
-    """The longest beginning of a dotted name that is a module of the project."""
+    """The longest prefix of a dotted name that is a module of the project."""
     if name.partition(".")[0] not in _rooms(_ROOT):
         return None
     while name and _path_of(name) is None:

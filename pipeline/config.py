@@ -28,11 +28,11 @@ class DataConfig(DataGateConfig, ConversionOptions):
     """The data, its schema, how annotations are converted, and the limits of the data gate."""
 
     path: str = ""
-    """What `--data` names; empty draws the sample data set."""
+    """As given with `--data`; empty draws the sample data set."""
     schema: str = FIND_SCHEMA
-    """The path of a .pbtxt, `voc`, `sample`, or `infer`, which runs only the part of the pipeline
-    that writes a schema from the data, for review. `auto` takes `schema.pbtxt` beside the records,
-    as a conversion writes it, and VOC's where there is none."""
+    """Path of a .pbtxt, `voc`, `sample`, `infer` or `auto`. `infer` runs only the part of the
+    pipeline that infers a schema from the data, for review. `auto` takes `schema.pbtxt` in the
+    records' folder, as a conversion writes it, or else VOC's."""
 
     @property
     def root(self) -> Path | None:
@@ -41,7 +41,7 @@ class DataConfig(DataGateConfig, ConversionOptions):
 
 
 def parse_bounds(entries: Iterable[str]) -> dict[str, float]:
-    """Least values by name of entries `name:least`; ValueError for other text."""
+    """Lower bounds by name from entries `name:value`; ValueError for other text."""
     bounds = {}
     for entry in entries:
         name, _, text = entry.rpartition(":")
@@ -50,7 +50,7 @@ def parse_bounds(entries: Iterable[str]) -> dict[str, float]:
         except ValueError:
             least = -1.0
         if not name or not 0 <= least <= 1:
-            raise ValueError("must be written as name:least with a least value in [0, 1]")
+            raise ValueError("must be written as name:value with a value in [0, 1]")
         bounds[name] = least
     return bounds
 
@@ -65,46 +65,46 @@ _Bound = Annotated[str, AfterValidator(_check_bound)]
 
 @dataclass(frozen=True, config=CHECKED)
 class EvaluatorConfig(Settings):
-    """What is measured on the test split, and what a model must reach to be blessed."""
+    """What is measured on the test split, and what a model needs to be blessed."""
 
     min_map: Fraction = 0.0
-    """mAP that a model must reach. 0 accepts any: what is good depends on the data."""
+    """Minimum mAP. The default accepts any, since a good value depends on the data."""
     min_class_ap: tuple[_Bound, ...] = ()
-    """AP that classes must reach: `dog:0.6,cat:0.5`."""
+    """Minimum AP per class: `dog:0.6,cat:0.5`."""
     min_slice_map: tuple[_Bound, ...] = ()
-    """mAP that slices must reach: `size=small:0.2,objects=5-9:0.4`."""
+    """Minimum mAP per slice: `size=small:0.2,objects=5-9:0.4`."""
     min_map_change: float = Field(default=-0.01, ge=-1, le=1)
-    """Least change of mAP from the latest blessed model: a negative value tolerates a drop, a
-    positive one demands a gain. A change whose 95 % confidence interval holds 0 is not significant
-    and counts as 0, so noise neither blocks a model nor blesses one. Without confidence intervals
-    every change counts as it is, and without a blessed model the bound does not apply."""
+    """Minimum change of mAP from the latest blessed model: a negative value tolerates a drop, a
+    positive one demands a gain. A change whose 95 % confidence interval contains 0 is not
+    significant and treated as 0, so noise neither blocks a model nor blesses one. Without
+    confidence intervals every change counts in full. Does not apply without a blessed model."""
     slices: tuple[str, ...] = ()
-    """Pictures are also measured apart by these: `objects`, `picture_size` or any feature of the
-    records, such as `image/format`. Objects always are, by size, truncated and occluded."""
+    """Also slice pictures by these: `objects`, `picture_size` or any feature of the records, such
+    as `image/format`. Objects are always sliced by size, truncated and occluded."""
     confidence_intervals: bool = True
-    """From 20 bootstrap samples of the pictures; TFMA's jackknife does not fit 11-point AP, which
-    jumps."""
+    """From 20 bootstrap samples of the pictures; TFMA's jackknife does not suit 11-point AP, which
+    is not smooth."""
     coco_metrics: bool = False
-    """Adds COCO's scores."""
+    """Also compute COCO's metrics."""
 
 
 @dataclass(frozen=True, config=CHECKED)
 class TunerConfig(Settings):
     """A search for learning rate, weight decay and warm-up before the training, off by default.
 
-    The trials are measured on the eval split (`trainer.tuning`), and the training takes the best
-    values in place of the configured ones.
+    Trials are scored on the eval split (`trainer.tuning`); the training uses the best values
+    instead of the configured ones.
     """
 
     enabled: bool = False
     trials: int = Field(default=10, ge=1)
     steps: int = Field(default=1000, ge=1)
-    """Of each trial."""
+    """Per trial."""
 
 
 @dataclass(frozen=True, config=CHECKED)
 class BulkInferrerConfig(Settings):
-    """Detections of the blessed model on whole splits, by TFX's BulkInferrer; off by default."""
+    """Runs the blessed model on whole splits, with TFX's BulkInferrer; off by default."""
 
     enabled: bool = False
     splits: tuple[Annotated[str, one_of(SPLITS)], ...] = Field(default=(TEST,), min_length=1)
@@ -115,38 +115,38 @@ INFRA_VALIDATORS = ("", "docker", "kubernetes")
 
 @dataclass(frozen=True, config=CHECKED)
 class ServingConfig(Settings):
-    """What a model must show on a server, running on the CPU, before it is pushed."""
+    """What a model must achieve on a server, on the CPU, before it is pushed."""
 
     check_pictures: int = Field(default=8, ge=1)
-    """The first ones of the test split, sent one a request."""
+    """The first pictures of the test split, one per request."""
     max_latency_ms: float = Field(default=20_000.0, gt=0, le=30_000)
-    """Of 99 % of the requests; a server gives up after 30 seconds."""
+    """For the 99th percentile; a server gives up after 30 seconds."""
     max_memory_mb: float = Field(default=4_000.0, gt=0)
     """10^6 bytes."""
     score_tolerance: Fraction = 1e-3
-    """How far scores and sides of boxes may differ from those that were evaluated."""
+    """Largest difference of scores and box coordinates from the evaluated ones."""
     infra_validator: Annotated[str, one_of(INFRA_VALIDATORS)] = ""
-    """With `docker` or `kubernetes` TFX's InfraValidator asks TensorFlow Serving there, without
-    these limits, instead of the embedded server."""
+    """`docker` or `kubernetes`: TFX's InfraValidator queries TensorFlow Serving there instead of
+    the embedded server, without these limits."""
 
 
 @dataclass(frozen=True, config=CHECKED)
 class TrainingJob(Resources):
     """Training on several hosts: a Kubernetes Indexed Job, started by the Trainer.
 
-    Each worker is a pod with these resources. The Trainer only waits then and needs no GPU
+    Each worker is a pod with these resources. The Trainer itself only waits and needs no GPU
     (`resources.Trainer.gpu_count=0`). The folder of unfinished trainings must be on one of
     `volumes`.
     """
 
     workers: int = Field(default=0, ge=0)
-    """0: the Trainer trains by itself."""
+    """0 trains in the Trainer."""
     image: ImageName = ""
     namespace: ObjectName = "kubeflow"
     queue: ObjectName = ""
-    """A LocalQueue of Kueue, which starts the Job once all workers fit."""
+    """A LocalQueue of Kueue, which starts the Job once there is room for all workers."""
     retries: int | None = Field(default=10, ge=0)
-    """How often a worker may fail. Losing a node, or another worker, does not count."""
+    """How often a worker may fail. The loss of a node or of another worker does not count."""
 
     @model_validator(mode="after")
     def _workers_have_a_place(self) -> Self:
@@ -161,7 +161,7 @@ class Config(Settings):
 
     preset: str
     output: str = ""
-    """Folder of the run; empty for output/PRESET. Only for runs on this machine."""
+    """Output folder of runs on this machine; empty means output/PRESET."""
     data: DataConfig = Field(default_factory=DataConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     tuner: TunerConfig = Field(default_factory=TunerConfig)
@@ -170,7 +170,7 @@ class Config(Settings):
     bulk_inferrer: BulkInferrerConfig = Field(default_factory=BulkInferrerConfig)
     training_job: TrainingJob = Field(default_factory=TrainingJob)
     resources: Mapping[str, Resources] = Field(default_factory=dict)
-    """What is asked of a cluster, by component or for `all`; a run on one machine ignores it."""
+    """Requests to a cluster, by component or for `all`; a run on one machine ignores them."""
 
     @model_validator(mode="after")
     def _batch_fits_the_workers(self) -> Self:
@@ -186,7 +186,7 @@ class Config(Settings):
 _VOC = Config(
     preset="ssd300-voc",
     trainer=TrainerConfig(eval_every=5000),
-    # The Tuner's short trainings are trainings too.
+    # The Tuner trains too.
     resources={name: Resources(gpu_count=1) for name in ("Tuner", "Trainer")},
 )
 
@@ -261,7 +261,7 @@ def load_config(
     """A preset, changed by a YAML file and then by `part.field=value` overrides, checked.
 
     Args:
-        preset: default is the one that `file` names, or else `DEFAULT_PRESET`.
+        preset: by default the one in `file`, or else `DEFAULT_PRESET`.
 
     Raises:
         DataError: an unknown preset, part or field, or a bad value.
@@ -294,17 +294,17 @@ def load_config(
 
 
 def _drop_other_lengths(values: dict[str, Any], given: Iterable[Names]) -> None:
-    """Where `steps` is given, a preset's or file's `epochs` does not count, and so on."""
+    """If `steps` is given, the preset's or file's `epochs` is dropped, and so on."""
     fields = {names[1] for names in given if len(names) == 2 and names[0] == "trainer"}
     if isinstance(values["trainer"], dict):
         only_the_given(values["trainer"], fields)
 
 
 def with_places(config: Config, data: Path | None = None, output: Path | None = None) -> Config:
-    """The configuration of a run on this machine, with absolute paths: it means the same anywhere.
+    """The configuration of a run on this machine, with absolute paths, valid in any folder.
 
     Args:
-        data, output: in place of the configured ones.
+        data, output: override the configured ones.
     """
 
     def absolute(path: str | Path, is_one: Callable[[Path], bool] = lambda _: True) -> str:
@@ -328,7 +328,7 @@ def with_places(config: Config, data: Path | None = None, output: Path | None = 
 
 
 def _merge(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts with the values of both; where both have one, the given one."""
+    """Merges nested dicts; `given` wins."""
     merged = dict(values)
     for name, value in given.items():
         old = values.get(name)
@@ -339,7 +339,7 @@ def _merge(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(override: str) -> tuple[Names, str]:
-    """The names and the value of `part.field=value`."""
+    """Splits `part.field=value` into names and value."""
     key, equals, text = override.partition("=")
     names = tuple(key.split("."))
     if equals and len(names) > 1:
@@ -361,7 +361,7 @@ def _parts_by_field() -> dict[str, list[str]]:
 
 
 def _put(values: dict[str, Any], names: Names, value: Any) -> None:
-    """Puts a value where the names lead to, in nested dicts."""
+    """Sets a value in nested dicts."""
     *sections, last = names
     for name in sections:
         if not isinstance(values.get(name), dict):

@@ -1,4 +1,4 @@
-"""Command line: a picture of the augmented training pictures, with objects and matched anchors.
+"""Command line: draws augmented training pictures, with objects and matched anchors.
 
 ssd contact-sheet --data RECORDS --preset ssd300-voc --output sheet.png
 """
@@ -29,9 +29,9 @@ def _draw(options: argparse.Namespace) -> None:
     if options.output.suffix.lower() != ".png":
         raise DataError(f"--output {options.output}: give a name that ends in .png")
     if options.count < 1 or options.epoch < 0:
-        raise DataError("--count is at least 1, and epochs are counted from 0")
+        raise DataError("--count must be at least 1, and --epoch at least 0")
     config = read_local_config(options, options.data)
-    # TFX and TensorFlow take seconds to import; mistakes up to here are answered at once.
+    # TFX and TensorFlow take seconds to import, so the options are checked first.
     from data.schema import read_schema
     from pipeline.inputs import prepare
     from trainer.contact_sheet import draw_contact_sheet
@@ -62,8 +62,8 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        description="Draws training pictures as the network gets them: augmented, with the boxes "
-        "of their objects (thick) and the anchors that answer for them (thin).",
+        description="Draws training pictures as the network sees them: augmented, with the boxes "
+        "of objects (thick) and the anchors matched to them (thin).",
     )
     parser.add_argument("--data", type=local_path, help="a VOC root or a folder of TFRecords")
     parser.add_argument(
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "--count", type=int, default=16, help="number of pictures (default: %(default)s)"
     )
     parser.add_argument(
-        "--epoch", type=int, default=0, help="as which they are drawn (default: %(default)s)"
+        "--epoch", type=int, default=0, help="epoch to draw, from 0 (default: %(default)s)"
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     return parser

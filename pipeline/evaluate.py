@@ -1,6 +1,6 @@
 """Evaluates a model on labelled data: `ssd evaluate --model DIR --data DIR`.
 
-The metric, its intervals, slices and thresholds, and the report are those of a pipeline run.
+Computes the same metric, intervals, slices, thresholds and report as a pipeline run.
 """
 
 import json
@@ -25,7 +25,7 @@ COMP4 = "comp4"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where an evaluation is, and its facts as `components.model_card.facts` has them."""
+    """The folder of an evaluation, and its facts in the form of `components.model_card.facts`."""
 
     folder: Path
     facts: dict
@@ -41,7 +41,7 @@ def main(arguments: Arguments = None) -> int:
     output = (
         options.output or Path("evaluations") / f"{options.data.resolve().name}-{options.split}"
     )
-    # TFX takes seconds to import, too long for an error message to wait.
+    # TFX takes seconds to import, so the options are checked first.
     from pipeline.evaluation_report import print_outcome, write_comp4
 
     outcome = evaluate(
@@ -75,8 +75,8 @@ def evaluate(
     Args:
       model, baseline: a version folder, or the folder of all versions.
       data: TFRecords, or annotated pictures, which are converted into `output` first.
-      split: `train`, `eval`, `test`, or `all` for all of them.
-      config: its parts `data` (for a conversion) and `evaluator` count.
+      split: `train`, `eval`, `test` or `all`.
+      config: only its parts `data` (for a conversion) and `evaluator` are used.
 
     Raises:
       DataError: the model, the data or the folder cannot be used.
@@ -90,11 +90,11 @@ def evaluate(
     model_dir = model_folder(model)
     baseline_dir = model_folder(baseline) if baseline else None
     if output.exists() and any(output.iterdir()):
-        raise DataError(f"{output}: is not empty. Name another folder with --output")
+        raise DataError(f"{output}: not empty. Name another folder with --output")
     output.mkdir(parents=True, exist_ok=True)
     records = find_records(data, split, model_dir, output, config, beam_args)
     pictures, fingerprint = count_records([str(file) for file in records.files])
-    # In `output`, which workers on other machines reach too.
+    # In `output`, since workers on other machines can reach it.
     marks = output / "marks"
     marks.mkdir()
     with watch(marks, {STAGE: pictures}, Console(stderr=True)):
@@ -118,17 +118,20 @@ def evaluate(
 
 def _parser() -> Parser:
     parser = Parser(
-        description="Measures an exported model on labelled data, as a pipeline run does.",
+        description="Evaluates an exported model on labelled data, as a pipeline run does.",
         epilog="Options after -- go to Beam, as in: --beam multiprocess -- --direct_num_workers=4",
     )
     parser.add_argument(
-        "--model", type=local_path, required=True, help="a version folder, or that of all versions"
+        "--model",
+        type=local_path,
+        required=True,
+        help="a version folder, or its parent",
     )
     parser.add_argument(
         "--data",
         type=local_path,
         required=True,
-        help="a folder of TFRecords or of annotated pictures (VOC, COCO)",
+        help="folder of TFRecords or annotated pictures (VOC, COCO)",
     )
     parser.add_argument(
         "--split",
@@ -137,24 +140,24 @@ def _parser() -> Parser:
         help="the part of the data to evaluate on (default: %(default)s)",
     )
     parser.add_argument(
-        "--baseline", type=local_path, help="another model to compare with, on the same pictures"
+        "--baseline", type=local_path, help="model to compare with on the same pictures"
     )
     parser.add_argument(
         "--output",
         type=local_path,
-        help="a new folder for the results (default: evaluations/DATA-SPLIT)",
+        help="new folder for the results (default: evaluations/DATA-SPLIT)",
     )
     parser.add_argument(
         "--format",
         choices=(COMP4,),
-        help="also write the detections, as files that voc_map scores",
+        help="also write the detections, as files for `ssd voc-map`",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="PART.FIELD=VALUE",
-        help="a setting of data or evaluator, as in evaluator.slices=objects or "
+        help="override a setting of data or evaluator, as in evaluator.slices=objects or "
         "data.pixels_from=0; repeatable",
     )
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")

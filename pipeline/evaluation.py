@@ -1,4 +1,4 @@
-"""What the Evaluator measures and what a model has to reach, for TFMA."""
+"""What the Evaluator measures and what a model needs to be blessed, as TFMA's configuration."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,13 +19,13 @@ _OVERALL = config_pb2.SlicingSpec()
 def evaluation_config(
     config: EvaluatorConfig, classes: Iterable[str], fields: Fields, features: Iterable[str]
 ) -> config_pb2.EvalConfig:
-    """Metric, slices, confidence intervals and bounds as the configuration says.
+    """The configured metric, slices, confidence intervals and bounds.
 
-    classes: the names in the order of their ids 1..N.
-    features: of the records, by which pictures can be sliced.
+    classes: names in the order of their ids 1..N.
+    features: features of the records, by which pictures can be sliced.
 
     Raises:
-        DataError: a bound or a slice names what does not exist.
+        DataError: a bound or a slice names something unknown.
     """
     classes, features = tuple(classes), set(features)
     metric = tfma_metric.metric_config(

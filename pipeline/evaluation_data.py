@@ -1,4 +1,4 @@
-"""The records that a model is evaluated on outside of a run."""
+"""The records for an evaluation outside of a pipeline run."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from pipeline.evaluation import evaluation_config
 
 @dataclass(frozen=True)
 class Records:
-    """TFRecord files of a split, and what they hold for a model with these classes."""
+    """TFRecord files of a split and their contents, for a model with these classes."""
 
     name: str
     files: tuple[Path, ...]
@@ -36,7 +36,7 @@ class Records:
     notes: tuple[str, ...] = ()
 
     def eval_config(self, config: Config) -> config_pb2.EvalConfig:
-        """The Evaluator's configuration, with no least mAP that a model has to reach."""
+        """The Evaluator's configuration, without a minimum mAP or change."""
         evaluator = dataclasses.replace(config.evaluator, min_map=0.0, min_map_change=-1.0)
         return evaluation_config(evaluator, self.classes, self.fields, self.features)
 
@@ -47,17 +47,17 @@ def find_records(
     """The records of a split; annotated pictures are converted into `output/records` first.
 
     Raises:
-      DataError: there is no such data or split, or it is unusable.
+      DataError: the data or the split is missing or unusable.
     """
     classes = tuple(read_json(f"{model}/{IDENTITY}")["classes"])
     notes: tuple[str, ...] = ()
     if not data.is_dir():
-        raise DataError(f"{data}: no such folder. Give one of TFRecords or annotated pictures")
+        raise DataError(f"{data}: no such folder. Give a folder of TFRecords or annotated pictures")
     folder = data
     if source := find_source(data):
         names = [field.name for field in dataclasses.fields(ConversionOptions)]
         options = ConversionOptions(**{name: getattr(config.data, name) for name in names})
-        # What the model does not know cannot be measured; its classes decide.
+        # Only the model's classes can be measured.
         options = dataclasses.replace(options, classes=classes, other_classes=IGNORE)
         folder = output / "records"
         try:
@@ -70,7 +70,7 @@ def find_records(
     if not files:
         raise DataError(
             f"{folder}: no TFRecords of the split {split!r}, looked for {wanted[0]}/* and "
-            f"{wanted[0]}-*. Name another one with --split, or convert with `ssd convert`"
+            f"{wanted[0]}-*. Choose another with --split, or convert with `ssd convert`"
         )
     features = _features(files[0])
     return Records(
@@ -91,4 +91,4 @@ def _features(file: Path) -> tuple[str, ...]:
             return tuple(sorted(tf.train.Example.FromString(record).features.feature))
     except tf.errors.OpError as error:
         raise DataError(f"{file}: not a TFRecord file ({error.message})") from error
-    raise DataError(f"{file}: holds no record")
+    raise DataError(f"{file}: no records in this file")

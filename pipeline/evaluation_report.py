@@ -1,4 +1,4 @@
-"""What an evaluation outside of a run leaves: facts, a table, a report, files of detections."""
+"""Outputs of an evaluation outside of a run: facts, a table, a report, files of detections."""
 
 import math
 from dataclasses import asdict
@@ -28,7 +28,7 @@ def gather(
     evaluation: Path,
     answers: DetectionAccumulator,
 ) -> dict:
-    """The facts, in the form of `components.model_card.facts`; nothing of them is of a training."""
+    """The facts in the form of `components.model_card.facts`, without those of a training."""
     scores = with_thresholds(gather_scores(str(evaluation)), answers)
     columns = answers.columns()
     objects = np.bincount(columns.gt_class, minlength=len(records.classes))
@@ -52,7 +52,7 @@ def gather(
 def write_report(
     facts: dict, answers: DetectionAccumulator, records: Records, folder: Path
 ) -> None:
-    """Writes report.html beside `evaluation`."""
+    """Writes report.html into `folder`."""
     found = analyse(answers)
     pictures = draw_galleries(answers, found, [str(file) for file in records.files])
     html = render(facts, found, pictures, curves={}, features={})
@@ -67,7 +67,7 @@ def write_comp4(folder: Path, facts: dict) -> Path:
 
 
 def print_outcome(facts: dict) -> None:
-    """The AP of each class with its interval and recommended threshold, and the mAP."""
+    """Prints the AP of each class with its interval and recommended threshold, and the mAP."""
     scores = facts["evaluation"]
     ((name, counts),) = facts["data"]["splits"].items()
     console = Console(highlight=False, soft_wrap=True)

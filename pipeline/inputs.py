@@ -1,4 +1,4 @@
-"""From what the user names with --data to records, schema and classes, before a component runs."""
+"""Turns --data into records, schema and classes before any component runs."""
 
 import dataclasses
 import hashlib
@@ -31,12 +31,12 @@ _log = logging.getLogger("ssd")
 def prepare(
     config: Config, data: Path | None, output: Path, beam_args: Sequence[str] = IN_PROCESS
 ) -> Inputs:
-    """Finds, and where needed draws or converts, the records of a run and reads its schema.
+    """Finds the records of a run, drawing or converting them if needed, and reads the schema.
 
     Args:
-      data: a folder of annotated pictures (`data.sources`), a folder of TFRecords or a pattern of
+      data: a folder of annotated pictures (`data.sources`), a folder of TFRecords or a pattern for
         `find_spans`; None draws the sample data set.
-      output: folder of the run; drawn and converted data is kept under it for the next run.
+      output: the output folder, where drawn and converted data is kept for the next run.
       beam_args: for a conversion.
 
     Raises:
@@ -57,9 +57,7 @@ def prepare(
         records, patterns = folder.path, folder.patterns
         picture = source.last_picture() if source else None
     else:
-        raise DataError(
-            f"{data}: no such folder. Give a folder of annotated pictures or of TFRecords"
-        )
+        raise DataError(f"{data}: no such folder. Give a folder of annotated pictures or TFRecords")
     check_no_wildcard(records)
     path = schema_path(config, folder.fields, None if drawn else folder.path)
     classes = () if path is None else class_names(read_schema(path))
@@ -67,9 +65,9 @@ def prepare(
 
 
 def keep_schema(schema: Path, output: Path) -> Path:
-    """A copy of a schema under a name that its content decides.
+    """A copy of a schema under a path derived from its content.
 
-    TFX takes what it has imported from a path before for what is there now.
+    TFX reuses what it imported from a path before, even if the file has changed since.
     """
     content = schema.read_bytes()
     kept = output / "schemas" / hashlib.sha256(content).hexdigest()[:16] / schema.name
@@ -82,13 +80,13 @@ def keep_schema(schema: Path, output: Path) -> Path:
 
 
 def _sample(config: Config, output: Path) -> Path:
-    """The drawn sample data set, drawn on the first run."""
+    """The sample data set, drawn on the first run."""
     if config.data.schema != "sample":
         raise DataError(
-            "--data is needed: a folder of annotated pictures or of TFRecords. Only the schema "
-            "`sample`, the preset sample's, has pictures drawn"
+            "--data is needed: a folder of annotated pictures or TFRecords. Only the preset "
+            "`sample`, with its own schema, draws pictures"
         )
-    # Its last folder is the data set's name.
+    # The last folder becomes the data set's name.
     root = output / "sample" / code_version("data.sample") / "sample"
     if not root.exists():
         _log.info("drawing the sample data set in %s", root)
@@ -99,12 +97,12 @@ def _sample(config: Config, output: Path) -> Path:
 def _converted(
     config: Config, source: Source, drawn: bool, output: Path, beam_args: Sequence[str]
 ) -> Path:
-    """The folder that annotated pictures are converted to, now or by an earlier run."""
+    """The folder with the converted pictures; converts them unless an earlier run did."""
     if config.data.schema == INFER_SCHEMA:
         raise DataError(
-            f"{source.root}: a schema is inferred from TFRecords alone, and a conversion writes "
-            "one. Leave data.schema out, and name the classes with --set data.classes=NAME,NAME, "
-            "or take those found with --set data.classes=auto"
+            f"{source.root}: a schema is inferred only from TFRecords; a conversion writes one "
+            "itself. Leave out data.schema, and name the classes with --set "
+            "data.classes=NAME,NAME, or take those found with --set data.classes=auto"
         )
     options = _options(config, drawn)
     records = output / "records" / _fingerprint(source, options)
@@ -124,7 +122,7 @@ def _converted(
 
 
 def _options(config: Config, drawn: bool) -> ConversionOptions:
-    """What the configuration says of a conversion; classes may come from a schema."""
+    """The configured options of a conversion; classes may come from a schema."""
     names = [field.name for field in dataclasses.fields(ConversionOptions)]
     options = ConversionOptions(**{name: getattr(config.data, name) for name in names})
     if drawn:
@@ -150,15 +148,15 @@ def _fingerprint(source: Source, options: ConversionOptions) -> str:
 
 
 def _names_schema(config: Config) -> bool:
-    """Whether the configuration names a schema that its preset does not."""
+    """Whether the configuration names a schema other than its preset's."""
     preset = PRESETS.get(config.preset)
     return config.data.schema not in (FIND_SCHEMA, preset and preset.data.schema)
 
 
 def schema_path(config: Config, fields: Fields, records: Path | None = None) -> Path | None:
-    """The schema's file; None when it is to be inferred.
+    """The schema's file; None if it is to be inferred.
 
-    records: a folder in which a conversion's schema is found, unless another one is named.
+    records: folder of the records; a conversion's schema there is used unless another is named.
     """
     schema = config.data.schema
     if schema == INFER_SCHEMA:

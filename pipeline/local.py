@@ -58,11 +58,11 @@ def run(
 
     Args:
       config: with absolute paths (`pipeline.config.with_places`).
-      beam_args: of `data.beam_runner.beam_arguments`, for every step that Beam does.
-      name: what lists of runs call this one; by default the data set and the preset.
+      beam_args: from `data.beam_runner.beam_arguments`, for all Beam work.
+      name: the run's name in `ssd runs`; by default the data set and the preset.
 
     Returns:
-      The report of the run; None when only a schema was inferred.
+      The report of the run; None if only a schema was inferred.
 
     Raises:
       DataError: bad input, no weights to start from, or data that the gate refuses.
@@ -86,7 +86,7 @@ def run(
         root=str(output / PIPELINE),
         serving_dir=str(output / "serving"),
         work_dir=str(output / "unfinished"),
-        # Who asks to run again from a component on wants no cached answer from it.
+        # With --from the component must run, not come from the cache.
         enable_cache=enable_cache and not from_component,
         metadata_connection_config=metadata.sqlite_metadata_connection_config(
             str(output / METADATA)
@@ -119,7 +119,7 @@ def run(
 
 
 def _open_metadata(output: Path) -> None:
-    """Sees that the metadata can be read, and that they know where the output folder is now.
+    """Checks that the metadata can be read, and updates its paths if the output folder has moved.
 
     Raises:
       DataError: the file is damaged.
@@ -131,7 +131,7 @@ def _open_metadata(output: Path) -> None:
     move = relocate(file)
     if move:
         _log.info(
-            "the output folder was %s; its earlier results are found in %s",
+            "the output folder was moved from %s to %s; earlier results are found there",
             *dataclasses.astuple(move),
         )
 
@@ -142,18 +142,18 @@ def _default_name(config: Config, data: Path | None) -> str:
 
 
 def _check_training(config: Config) -> None:
-    """DataError for what would otherwise come to light only when the Trainer starts."""
-    # The Tuner trains here in any case.
+    """Raises DataError for what would otherwise fail only when the Trainer starts."""
+    # The Tuner always trains in this process.
     if config.training_job.workers == 0 or config.tuner.enabled:
         if (workers := devices.cluster_size()) > 1:
             raise DataError(
-                f"TF_CONFIG: names {workers} workers, and a pipeline runs in one process. Unset "
+                f"TF_CONFIG: names {workers} workers, but a pipeline runs in one process. Unset "
                 "it, or train on each host with ssd worker --config FILE"
             )
         devices.check_fit(config.trainer, devices.choose_strategy())
     spec = detector_spec(config.trainer)
     if config.trainer.backbone_weights != NO_WEIGHTS:
-        # HiKapok's records have another VOC schema, with the same classes.
+        # HiKapok's records use another VOC schema, but with the same classes.
         path = None if config.data.schema == FIND_SCHEMA else schema_path(config, COMMON)
         classes = () if path is None else class_names(read_schema(path))
         network = build_network(spec, len(classes) or 1)
@@ -171,7 +171,7 @@ def _partial_run(pipeline: Pipeline, from_component: str) -> RunOptions:
     for component in pipeline.components:
         if again.intersection(node.id for node in component.upstream_nodes):
             again.add(component.id)
-    # What a resolver found for the run before may be something else by now.
+    # A resolver may find something newer than in the earlier run.
     resolvers = {
         component.id
         for component in pipeline.components
@@ -183,7 +183,7 @@ def _partial_run(pipeline: Pipeline, from_component: str) -> RunOptions:
     base = _latest_with(reused, [run for run in _earlier_runs(pipeline) if run.pipeline == name])
     if base is None and reused:
         raise DataError(
-            f"--from {from_component}: no earlier run with this --output has all of what comes "
+            f"--from {from_component}: no earlier run in this --output has finished everything "
             f"before it: {', '.join(reused)}. Run without --from"
         )
     return RunOptions(
@@ -198,7 +198,7 @@ def _earlier_runs(pipeline: Pipeline) -> list[Run]:
 
 
 def _latest_with(components: Sequence[str], runs: Sequence[Run]) -> Run | None:
-    """The newest run that has finished some components and whose results are still there."""
+    """The newest run that finished all these components and still has their results."""
 
     def has(run: Run, component: str) -> bool:
         step = run.step(component)
@@ -212,7 +212,7 @@ def _latest_with(components: Sequence[str], runs: Sequence[Run]) -> Run | None:
 
 
 def _print_outcome(config: Config, inputs: Inputs, outputs: dict) -> None:
-    """The table of AP per class, the verdict, and how to try the model."""
+    """Prints the table of AP per class, the verdict, and how to try the model."""
     evaluation = evaluation_of(outputs["Evaluator"])
     scores = evaluation.candidate[OVERALL]
     (examples,) = outputs["ImportExampleGen"]["examples"]
@@ -259,7 +259,7 @@ def _cells(score: Score) -> tuple[str, str]:
 
 
 def _how_to_bound(score: Score) -> str:
-    """What to set so that worse models than this one are not blessed."""
+    """The setting that refuses models worse than this one."""
     expected = score.value if math.isnan(score.lower) else score.lower
     least = math.floor(100 * max(expected, 0)) / 100
     how = f"; to refuse worse models, --set evaluator.min_map={least:.2f}" if least else ""
@@ -267,7 +267,7 @@ def _how_to_bound(score: Score) -> str:
 
 
 def _change(evaluation: Evaluation) -> str:
-    """What the comparison with the latest blessed model says."""
+    """The result of the comparison with the latest blessed model."""
     if not evaluation.changes:
         return "change:  not judged, there is no blessed model yet"
     change = evaluation.changes[OVERALL][metric_names.MAP]
@@ -280,7 +280,7 @@ def _change(evaluation: Evaluation) -> str:
 
 
 def _other_classes(outputs: dict, classes: Sequence[str]) -> str:
-    """What makes the comparison uneven: classes that only one of the two models knows."""
+    """A note on classes that only one of the two compared models knows; "" if there are none."""
     (blessing,) = outputs["blessing"]
     baseline = blessing.get_string_custom_property(ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY)
     known = read_json(f"{path_utils.serving_model_path(baseline)}/{IDENTITY}")["classes"]
@@ -292,16 +292,16 @@ def _other_classes(outputs: dict, classes: Sequence[str]) -> str:
 
 
 def _from_here(path: Path) -> Path:
-    """A path as short as it can be typed."""
+    """A path relative to the current folder if it is below, otherwise unchanged."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _predict_command() -> list[str]:
-    """`ssd predict` as it can be typed here: what runs this need not be first on the PATH."""
+    """The words to type for `ssd predict` here, even if this environment is not on the PATH."""
     python = Path(sys.executable)
     script = python.with_name("ssd")
-    # As `ssd.py` leaves it.
+    # `ssd.py` sets argv[0].
     if sys.argv[0].split()[:1] != ["ssd"] or not script.exists():
         return [str(_from_here(python)), "-m", "serving.predict"]
     found = shutil.which("ssd")

@@ -1,4 +1,4 @@
-"""The TFX pipeline, one definition for every orchestrator."""
+"""The TFX pipeline: one definition for every orchestrator."""
 
 import dataclasses
 import hashlib
@@ -68,10 +68,10 @@ _TF_SERVING_TAG = "2.16.1"
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """The data of a run: a folder of TFRecords, its splits' patterns and what its schema says.
+    """The data of a run: a folder of TFRecords, the patterns of its splits, and its schema.
 
-    `schema_path` None means that the schema is to be inferred; `classes` is empty then. `picture`
-    is one to try the model on, where pictures are at hand.
+    If `schema_path` is None the schema is to be inferred, and `classes` is empty. `picture` is one
+    to try the model on, if there are picture files.
     """
 
     records: Path
@@ -83,11 +83,10 @@ class Inputs:
 
 
 class Baselines(Protocol):
-    """Where the latest blessed model and the data it has learnt from are found.
+    """Finds the latest blessed model and the data it was trained on.
 
-    Each answers with a node that has the output `model` or `statistics`; what it gets is of this
-    run and never the answer. `base_model` is what a training with these settings and data starts
-    from.
+    Each method returns a node with an output `model` or `statistics`. The arguments are this run's,
+    and never the result.
     """
 
     def data(self, statistics: Channel) -> BaseNode:
@@ -119,9 +118,9 @@ def create_pipeline(
     """The components from TFRecords to the pushed model.
 
     Args:
-      root: where TFX keeps artifacts.
+      root: folder for TFX's artifacts.
       serving_dir: base path that TensorFlow Serving watches; versions are pushed into it.
-      work_dir: where unfinished trainings keep their checkpoints.
+      work_dir: folder for the checkpoints of unfinished trainings.
     """
     components = _data_components(config, inputs, baselines)
     if inputs.schema_path is not None:
@@ -198,7 +197,7 @@ def _model_components(
         examples=examples,
         schema=schema,
         preprocessing_fn="trainer.preprocessing.preprocessing_fn",
-        # The trainer applies the graph to the original examples: no picture is written again.
+        # The Trainer applies the graph to the original examples, so pictures are not copied.
         materialize=False,
         disable_statistics=True,
         splits_config=transform_pb2.SplitsConfig(analyze=[TRAIN]),
@@ -278,10 +277,10 @@ def _training_components(
     work_dir: str,
     baselines: Baselines,
 ) -> tuple[list[BaseNode], Trainer]:
-    """(what the configuration wants before the training, the Trainer)."""
+    """(components that the configuration adds before the Trainer, the Trainer)."""
     before = []
     if config.data.on_leak == DROP_TRAIN:
-        # Only then: otherwise each new look at the data would train again.
+        # Only if needed: it depends on the gate's report, so a new report would train again.
         kept = DropLeaks(
             examples=examples,
             report=gate.outputs["report"],
@@ -293,13 +292,13 @@ def _training_components(
         "preset": config.preset,
         "trainer": reporting.without_reporting(config.trainer),
         "classes": list(inputs.classes),
-        # For the model's record, and for where its checkpoints wait.
+        # For the model's record, and for the folder of its checkpoints.
         "code_version": code_version("trainer.run"),
         "work_dir": work_dir,
     }
     weights = Path(config.trainer.backbone_weights)
     if weights.is_file():
-        # A path among the settings does not tell that another file is there now.
+        # The path alone would not reveal that the file has changed.
         custom_config["backbone_weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     data = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
     if base_model := _base_model(config.trainer.warm_start, custom_config, data, baselines):
@@ -329,7 +328,7 @@ def _training_components(
 def _base_model(
     warm_start: str, custom_config: dict, data: dict, baselines: Baselines
 ) -> BaseNode | None:
-    """The node that gives the model to start from, or None for none."""
+    """The node that provides the model to start from; None for none."""
     if not warm_start:
         return None
     if warm_start == LATEST:
@@ -339,7 +338,7 @@ def _base_model(
 
 
 def _serving_check(config: ServingConfig, model: Channel, examples: Channel) -> BaseNode:
-    """The component that blesses a model for a server: the embedded one, or TensorFlow Serving."""
+    """The component that checks the model on a server: the embedded one, or TensorFlow Serving."""
     if not config.infra_validator:
         return ServingCheck(
             model=model,
@@ -373,7 +372,7 @@ def _serving_check(config: ServingConfig, model: Channel, examples: Channel) -> 
 
 
 def _statistics_options(inputs: Inputs) -> tfdv.StatsOptions:
-    """Statistics of everything but the image bytes, which an image domain keeps them out of."""
+    """Statistics of everything but the image bytes, which an image domain excludes."""
     schema = schema_pb2.Schema()
     text_format.Parse(
         f'feature {{ name: "{inputs.fields.encoded}" type: BYTES image_domain {{}} }}', schema

@@ -1,4 +1,4 @@
-"""What the local run says of each component: a line when it starts, a line with what it made."""
+"""Progress of a local run: for each component a line when it starts, and a line with its result."""
 
 import logging
 import sys
@@ -40,18 +40,18 @@ def run_with_progress(
     output: Path,
     known: Mapping[str, str],
 ) -> dict[str, dict[str, list]]:
-    """Runs a pipeline with the LocalDagRunner, saying what happens.
+    """Runs a pipeline with the LocalDagRunner and logs its progress.
 
-    Every line speaks of this run, whatever other runs do in the same output folder meanwhile.
+    Every line is about this run, even if other runs use the same output folder at the same time.
 
     Args:
-      run: what ML Metadata is to call the run.
+      run: the run's id in ML Metadata.
       output: the output folder, an absolute path.
-      known: what the metadata say of the run, by `NAME` and `DATA` of `pipeline.runs.store`.
+      known: properties of the run to store, by `NAME` and `DATA` of `pipeline.runs.store`.
 
     Returns:
-      The output artifacts of every component by output name, also of those that a partial run
-      left as they were.
+      The output artifacts of every component by output name, including those that a partial run
+      reused.
     """
     name = pipeline.pipeline_info.pipeline_name
 
@@ -91,9 +91,9 @@ def run_with_progress(
             return super()._run_executor(execution_info)
 
     with (
-        # The runner has no hook for this; its one reference to the launcher is the seam.
+        # The runner has no hook for this, but refers to the launcher only once.
         mock.patch.object(local_dag_runner.launcher, "Launcher", ReportingLauncher),
-        # Executors hand the command line on to Beam, whose options it does not hold.
+        # Executors pass the command line on to Beam, which does not know our options.
         mock.patch.object(sys, "argv", sys.argv[:1]),
         portable_cache(str(output)),
         marked_as_running(output, run),
@@ -105,7 +105,7 @@ def run_with_progress(
 
 
 class _Runner(local_dag_runner.LocalDagRunner):
-    """TFX's, under an id that is known before it runs."""
+    """TFX's runner with a run id chosen in advance."""
 
     def __init__(self, run: str) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Runner(local_dag_runner.LocalDagRunner):
 
 
 def _describe_run(store: MetadataStore, run: str, known: Mapping[str, str | int]) -> None:
-    """Writes properties of a run's context, which TFX registers with the first component."""
+    """Sets properties of a run's context, which TFX registers with the first component."""
     context = store.get_context_by_type_and_name(constants.PIPELINE_RUN_CONTEXT_TYPE_NAME, run)
     if context is None:
         return
@@ -132,7 +132,7 @@ def _describe_run(store: MetadataStore, run: str, known: Mapping[str, str | int]
 
 
 def _describe(node: str, outputs: dict) -> str:
-    """What a component made, in a few words; empty if there is nothing to tell."""
+    """A short description of a component's result; empty if there is nothing to report."""
     describe = _DESCRIPTIONS.get(node)
     return describe(outputs) if describe else ""
 
@@ -171,7 +171,7 @@ def _baseline(execution: ExecutionInfo | None) -> str:
 
 def _baseline_data(execution: ExecutionInfo | None) -> str:
     found = (execution.output_dict or {}).get("statistics") if execution else None
-    return f"baseline {found[0].uri}" if found else "no other data has made a blessed model"
+    return f"baseline {found[0].uri}" if found else "no blessed model from other data"
 
 
 def _base_model(execution: ExecutionInfo | None) -> str:
@@ -212,7 +212,7 @@ _DESCRIPTIONS = {
 
 
 def evaluation_of(outputs: dict) -> Evaluation:
-    """The scores that an Evaluator's outputs hold."""
+    """The scores in an Evaluator's outputs."""
     return read_evaluation(_path(outputs, "evaluation"))
 
 
@@ -222,7 +222,7 @@ def is_blessed(outputs: dict) -> bool:
 
 
 def pushed_version(outputs: dict) -> str | None:
-    """Where a Pusher's outputs say the model went; None if it was not pushed."""
+    """Where a Pusher pushed the model, from its outputs; None if it was not pushed."""
     (artifact,) = outputs["pushed_model"]
     if not artifact.get_int_custom_property("pushed"):
         return None

@@ -1,4 +1,4 @@
-"""Command line: writes a finished run's report again, `ssd report --run DIR`."""
+"""Command line: rewrites the report of a finished run, `ssd report --run DIR`."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def write_report(folder: Path) -> Path:
     """Writes the report of the latest evaluated run under an output folder; returns its path.
 
     Raises:
-        DataError: there is no run that got far enough.
+        DataError: no run got as far as the Pusher.
     """
     runs = runs_of(folder)
     places = next((found for run in reversed(runs) if (found := _places(run))), None)
@@ -41,7 +41,7 @@ def write_report(folder: Path) -> Path:
             f"{folder}: no run here got as far as the Pusher, so there is nothing to report. "
             "Finish one with `ssd run`"
         )
-    # TensorFlow takes seconds to import, too long for an error message to wait.
+    # TensorFlow takes seconds to import, so errors come first.
     from components.artifacts import REPORT_FILE
     from components.detection_report.report import Sources, build_report
 

@@ -1,4 +1,4 @@
-"""What a component asks of a cluster, each value in one word so that `--set` can express it."""
+"""What a component requests from a cluster, with values that `--set` can express."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from data.settings import CHECKED, Settings, field_types, parse
 
-# The entry of `Config.resources` whose values hold for every component.
+# The entry of `Config.resources` that applies to every component.
 ALL = "all"
 
 
@@ -30,7 +30,7 @@ _Taint = Annotated[
         "key:Effect or key=value:Effect, like kubectl's taints",
     ),
 ]
-# The name of a namespace, of a queue and the like, or empty.
+# The name of a namespace, queue or similar object, or empty.
 ObjectName = Annotated[
     str, _written(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", "lower-case letters, digits and dashes")
 ]
@@ -43,7 +43,7 @@ _Secret = Annotated[
 def _mounted_once(entries: tuple[str, ...]) -> tuple[str, ...]:
     paths = [entry.split(":", 1)[1].rstrip("/") for entry in entries]
     if len(set(paths)) < len(paths):
-        raise ValueError("must mount one claim only at each path")
+        raise ValueError("must mount only one claim at each path")
     return entries
 
 
@@ -57,21 +57,21 @@ _IMAGE = re.compile(
 
 
 def check_image(name: str) -> str:
-    """The name of a container image; ValueError for one that no node could pull."""
+    """Returns the name of a container image; ValueError for one that no node could pull."""
     if not _IMAGE.fullmatch(name):
         raise ValueError("must be written as REGISTRY/NAME:TAG, with the name in lower case")
     return name
 
 
-# Or empty, where none is given.
+# May be empty.
 ImageName = Annotated[str, AfterValidator(lambda name: name and check_image(name))]
 
 
 @dataclass(frozen=True, config=CHECKED)
 class Resources(Settings):
-    """Of one component; None leaves it to `all`, and what `all` leaves open to the cluster.
+    """Resources of one component. None takes the value of `all`; None there, the cluster's default.
 
-    Lists are added to those of `all`.
+    Lists are appended to those of `all`.
     """
 
     cpu: float | None = Field(default=None, gt=0)
@@ -80,7 +80,7 @@ class Resources(Settings):
     """10^9 bytes, as request and limit."""
     gpu_count: int | None = Field(default=None, ge=0)
     gpu_type: str | None = None
-    """Name of the resource (default nvidia.com/gpu), on Vertex AI of the accelerator."""
+    """Name of the resource (default nvidia.com/gpu), or on Vertex AI of the accelerator."""
     retries: int | None = Field(default=None, ge=0)
     cache: bool | None = None
     """False runs the component in every run."""
@@ -91,22 +91,22 @@ class Resources(Settings):
     tolerations: tuple[_Taint, ...] = ()
     """Taints as kubectl writes them: `nvidia.com/gpu:NoSchedule`."""
     volumes: Annotated[tuple[_Volume, ...], AfterValidator(_mounted_once)] = ()
-    """Persistent volume claims and where they are mounted: `claim:/path`."""
+    """Persistent volume claims and their mount paths: `claim:/path`."""
     secrets: tuple[_Secret, ...] = ()
     """Environment variables from secrets: `VARIABLE=secret/key`."""
 
 
 def resources_of(component: str, resources: Mapping[str, Resources]) -> Resources:
-    """What a component asks for: its own entry, completed by the one for `all`.
+    """What a component requests: its own entry, completed by `all`.
 
     Raises:
-      DataError: the two do not go together.
+      DataError: the two conflict.
     """
     own, common = resources.get(component, Resources()), resources.get(ALL, Resources())
     merged = {}
     for name in field_types(Resources):
         mine, others = getattr(own, name), getattr(common, name)
-        # What is given twice, as a volume for all and for this component, is wanted once.
+        # An entry given both for `all` and for this component counts once.
         merged[name] = tuple(dict.fromkeys(mine + others)) if isinstance(mine, tuple) else mine
         if mine is None:
             merged[name] = others

@@ -1,7 +1,7 @@
 """Data that comes in spans: folders such as `span-3/version-1`, of which a run takes the newest.
 
-TFX's ImportExampleGen chooses the span, and writes it down with what it read; the rule is asked
-here before, for a look at the records.
+TFX's ImportExampleGen chooses the span and records it. The same rule is applied here first, to look
+at the records.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from tfx.proto import example_gen_pb2
 
 from data.errors import DataError
 
-# In every folder of records, as files or as a folder.
+# Every folder of records has it, as files or as a folder.
 _A_SPLIT = "train*"
 
 
 @dataclass(frozen=True)
 class Spans:
-    """Folders of records by span: `pattern` is relative to `base`, `newest` is one of them."""
+    """Folders of records by span; `pattern` is relative to `base`, `newest` is one folder."""
 
     base: Path
     pattern: str
@@ -26,12 +26,12 @@ class Spans:
 
 
 def find_spans(path: Path) -> Spans | None:
-    """The spans that a path with TFX's placeholders names; None for a path without any.
+    """The spans of a path with TFX's placeholders; None for a path without any.
 
-    path: as in `records/span-{SPAN}/version-{VERSION}`, or with dates, `records/{YYYY}-{MM}-{DD}`.
+    path: `records/span-{SPAN}/version-{VERSION}`, for example, or `records/{YYYY}-{MM}-{DD}`.
 
     Raises:
-      DataError: a mistake in the pattern, or there is no such folder with records.
+      DataError: the pattern is wrong, or no folder with records matches it.
     """
     placed = [index for index, part in enumerate(path.parts) if "{" in part]
     if not placed or path.is_dir():
@@ -45,12 +45,12 @@ def find_spans(path: Path) -> Spans | None:
         newest = base / processor.get_pattern_for_span_version(pattern, span, version)
     except ValueError as error:
         raise DataError(
-            f"{path}: no span can be taken from it ({error}). Write whole numbers for {{SPAN}} and "
-            "{VERSION}, as in records/span-1/version-1, with the records of all splits in there"
+            f"{path}: found no span ({error}). Number the folders, as in records/span-1/version-1, "
+            "and put the records of all splits in each"
         ) from error
     if not newest.is_dir():
         raise DataError(
-            f"{path}: no such folder, nor does it name spans: that is done by {{SPAN}} and "
-            "{VERSION}, or by {YYYY}, {MM} and {DD}"
+            f"{path}: no such folder, and no pattern for spans, which has {{SPAN}} and {{VERSION}} "
+            "or {YYYY}, {MM} and {DD}"
         )
     return Spans(base, pattern, newest)

@@ -1,5 +1,5 @@
 """The pipeline on Kubeflow Pipelines 2 and Vertex AI.
 
-`compile` turns the pipeline into a document, which `document` makes fit for them; `entrypoint` is
-what runs in the containers, `parameters` what can be chosen when a run starts, `client` submits.
+`compile` turns the pipeline into a document, which `document` adapts to them; `entrypoint` runs in
+the containers, `parameters` holds what a run can set, and `client` submits.
 """

@@ -1,4 +1,4 @@
-"""Submits compiled pipelines to Kubeflow Pipelines and follows their runs, by kfp's own client."""
+"""Submits compiled pipelines to Kubeflow Pipelines and follows their runs, with kfp's client."""
 
 import contextlib
 import hashlib
@@ -23,14 +23,14 @@ from pipeline.kubeflow.workflow import Task, Workflow
 _FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 _POLL_SECONDS = 10
 _HEALTH_TIMEOUT = 10
-# What kfp's client does not know: the Argo Workflow of a run, and a pod's log.
+# kfp's client has no methods for a run's Argo Workflow and a pod's log.
 _WORKFLOW_PATH = "/apis/v1beta1/runs/{run_id}"
 _LOG_PATH = "/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
 
 
 @dataclass(frozen=True)
 class Connection:
-    """How the API server is reached, with the names of kfp's client where it has them."""
+    """How to reach the API server; field names are those of kfp's client where it has them."""
 
     host: str
     namespace: str | None = None
@@ -42,13 +42,13 @@ class Connection:
 
 
 class _Client(kfp.Client):
-    """kfp's client, with a client certificate, and an answer at once when nobody listens."""
+    """kfp's client plus a client certificate; fails at once if the server cannot be reached."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         super().__init__(
             host=connection.host,
-            # kfp takes this default for "none given".
+            # kfp treats this default as "none given".
             namespace=connection.namespace or "kubeflow",
             existing_token=connection.existing_token,
             cookies=connection.cookies,
@@ -63,8 +63,8 @@ class _Client(kfp.Client):
         return config
 
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
-        """Asks once; kfp would try for half a minute."""
-        # Its generated method has another name in other versions of kfp-server-api.
+        """Asks once; kfp would retry for half a minute."""
+        # The generated method has other names in other versions of kfp-server-api.
         return self._healthz_api.api_client.call_api(
             "/apis/v2beta1/healthz",
             "GET",
@@ -75,7 +75,7 @@ class _Client(kfp.Client):
         )
 
     def create_pipeline(self, name: str, namespace: str | None) -> kfp_server_api.V2beta1Pipeline:
-        """Makes a pipeline without a version, for which kfp's client has no method."""
+        """Creates a pipeline without a version; kfp's client has no method for that."""
         body = {"display_name": name} | ({"namespace": namespace} if namespace else {})
         return self._pipelines_api.api_client.call_api(
             "/apis/v2beta1/pipelines",
@@ -89,7 +89,7 @@ class _Client(kfp.Client):
 
 
 class Cluster:
-    """Kubeflow Pipelines at a host. Every method raises DataError for what a user can put right."""
+    """Kubeflow Pipelines at a host. Every method raises DataError for what a user can fix."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -108,11 +108,11 @@ class Cluster:
         version: str | None = None,
         cache: bool = True,
     ) -> str:
-        """Uploads a compiled pipeline and starts a run of it, or with `cron` a recurring one.
+        """Uploads a compiled pipeline and starts a run of it, or with `cron` a recurring run.
 
         Args:
-          version: name of the pipeline's version; by default one made of the file's content, so
-            that what is there already is not uploaded again.
+          version: name of the pipeline's version; by default a hash of the file, so that the same
+            file is uploaded only once.
           cron: six fields, seconds first.
 
         Returns:
@@ -124,7 +124,7 @@ class Cluster:
             if cache:
                 source = self._upload(package, spec["pipelineInfo"]["name"], version)
             else:
-                # kfp's client can turn caching off only in what it sends along.
+                # kfp's client can turn off caching only in a file that it sends with the run.
                 source = {"pipeline_package_path": str(package), "enable_caching": False}
             namespace = self._connection.namespace
             found = self._client.create_experiment(experiment, namespace=namespace)
@@ -139,13 +139,13 @@ class Cluster:
             }
             if not cron:
                 return self._client.run_pipeline(**run).run_id
-            # A run takes whatever is newest: missed ones need not be made up for.
+            # A run takes the newest data, so there is no need to catch up on missed runs.
             return self._client.create_recurring_run(
                 cron_expression=cron, no_catchup=True, max_concurrency=1, **run
             ).recurring_run_id
 
     def status(self, run_id: str) -> tuple[str, list[Task]]:
-        """The state of a run and of its components, in the order in which they began."""
+        """The state of a run, and its components in the order in which they started."""
         run = self._run(run_id)
         state = run.state or "PENDING"
         if run.error and run.error.message:
@@ -156,7 +156,7 @@ class Cluster:
         """Follows a run to its end and returns its state.
 
         Raises:
-          DataError: an image cannot be pulled, for which a run would wait in vain.
+          DataError: an image cannot be pulled, so the run would wait forever.
         """
         seen: dict[str, tuple[str, int]] = {}
         while True:
@@ -171,7 +171,7 @@ class Cluster:
             time.sleep(_POLL_SECONDS)
 
     def logs(self, run_id: str, component: str | None = None) -> Iterator[tuple[str, str]]:
-        """Components and what their containers have printed, as far as their logs still exist."""
+        """Components and the output of their containers, as far as their logs still exist."""
         workflow = self._workflow(run_id, self._run(run_id))
         names = [task.name for task in workflow.tasks()]
         if component and component not in names:
@@ -216,11 +216,11 @@ class Cluster:
             except kfp_server_api.ApiException as error:
                 if error.status in (401, 403):
                     raise
-                # A pod that is gone must not hide the logs of the others.
+                # A deleted pod must not hide the logs of the others.
                 return f"no log: {server_message(error)}"
 
     def _upload(self, package: Path, name: str, version: str | None) -> dict[str, Any]:
-        """The ids of the pipeline and of its version that holds the file, as kfp takes them."""
+        """Ids of the pipeline and of the version with this file, as arguments for kfp."""
         pipeline_id = self._pipeline_id(name)
         wanted = version or hashlib.sha256(package.read_bytes()).hexdigest()[:12]
         found = self._client.list_pipeline_versions(
@@ -228,8 +228,8 @@ class Cluster:
         ).pipeline_versions
         if found and version:
             raise DataError(
-                f"pipeline {name} has a version {version} already. Give another --version, or "
-                "none: it is then named by the file's content"
+                f"pipeline {name} already has a version {version}. Give another --version, or none "
+                "to name it after the file's content"
             )
         if not found:
             found = [
@@ -238,9 +238,9 @@ class Cluster:
         return {"pipeline_id": pipeline_id, "version_id": found[0].pipeline_version_id}
 
     def _pipeline_id(self, name: str) -> str:
-        """The id of the pipeline of that name in the namespace, made where there is none yet.
+        """The id of the pipeline with that name in the namespace; creates it if there is none.
 
-        kfp's client would ask in no namespace, and make it with a version named like the pipeline.
+        kfp's client would ignore the namespace, and create a version named like the pipeline.
         """
         namespace = self._connection.namespace
         found = self._client.list_pipelines(filter=_named(name), namespace=namespace).pipelines
@@ -250,32 +250,32 @@ class Cluster:
 
 
 def _named(name: str) -> str:
-    """The API's filter for what is displayed under that name."""
+    """The API's filter for a display name."""
     predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
     return json.dumps({"predicates": [predicate]})
 
 
 def _read(package: Path) -> dict:
     if package.suffix not in (".yaml", ".yml"):
-        raise DataError(f"{package}: give a file that `ssd compile` has written as YAML")
+        raise DataError(f"{package}: give a YAML file written by `ssd compile`")
     try:
         spec: Any = next(yaml.safe_load_all(package.read_text(encoding="utf-8")), None)
         spec["pipelineInfo"]["name"], spec["root"]["inputDefinitions"]["parameters"]
     except OSError as error:
         raise DataError(f"{package}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{package}: not a compiled pipeline. Write it with compile") from error
+        raise DataError(f"{package}: not a compiled pipeline. Use `ssd compile`") from error
     return spec
 
 
 def _typed(spec: dict, parameters: dict[str, str]) -> dict:
-    """A run's parameters as the types that the pipeline declares."""
+    """A run's parameters, converted to the types that the pipeline declares."""
     declared = spec["root"]["inputDefinitions"]["parameters"]
     values = {}
     for name, text in parameters.items():
         if name not in declared:
             raise DataError(
-                f"--param {name}: no such parameter; there is {', '.join(sorted(declared))}"
+                f"--param {name}: no such parameter; choose from {', '.join(sorted(declared))}"
             )
         if name == DATA:
             is_path = declared[name]["defaultValue"].startswith("/")
@@ -291,7 +291,7 @@ def _typed(spec: dict, parameters: dict[str, str]) -> dict:
 
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
-    """kfp's client prints links and warnings of its own."""
+    """Silences the links and warnings that kfp's client prints."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -30,7 +30,7 @@ COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 
 _VERTEX = ("gs://",)
 
-# Stands in the compiled pipeline until the run's parameter takes its place.
+# A placeholder in the compiled pipeline, replaced by the run's parameter.
 _RECORDS_AT_RUN_TIME = "records"
 
 
@@ -50,22 +50,22 @@ def compile_pipeline(
 ) -> dict:
     """Writes the compiled pipeline and returns its specification.
 
-    Nothing is looked up on the cluster: the data can be remote or not exist yet.
+    Does not access the cluster: the data can be remote or not exist yet.
 
     Args:
-      image: holds this project, installed, and what requirements.lock names.
-      root: URI of the object store under which artifacts are kept.
-      data: folder of the TFRecords, a URI or a path in the containers; a run can name another of
-        the same kind.
-      pattern: of the files of a split in it, with `{split}` for its name; `{SPAN}` and `{VERSION}`
-        as ImportExampleGen has them.
-      fields: how the records name their fields.
-      serving_dir: where models are pushed to, a path in the containers (on Vertex AI a URI).
-      work_dir: of unfinished trainings, the same.
-      beam_args: of `data.beam_runner.beam_arguments`, for every component that Beam works for.
+      image: container image with this project and the packages of requirements.lock.
+      root: URI of an object store for the artifacts.
+      data: folder of the TFRecords, a URI or a path in the containers; a run can override it with
+        another of the same kind.
+      pattern: files of a split in that folder, with `{split}` for its name; `{SPAN}` and
+        `{VERSION}` as in ImportExampleGen.
+      fields: names of the records' fields.
+      serving_dir: where to push models, a path in the containers (on Vertex AI a URI).
+      work_dir: for unfinished trainings, likewise.
+      beam_args: from `data.beam_runner.beam_arguments`, for every component that uses Beam.
 
     Raises:
-      DataError: the configuration asks for what such a cluster does not have.
+      DataError: the configuration needs something that the cluster lacks.
     """
     _check(
         config,
@@ -122,10 +122,10 @@ def _check_reach(root: str, data: str) -> None:
     for name, place in (("--pipeline-root", root), ("--data", data)):
         if not place.startswith("gs://"):
             raise DataError(
-                f"{name} {place}: workers on other machines see no folder of a component's "
-                "container, to which Kubeflow copies what is in an object store, and TFX can read "
-                "and write none but Cloud Storage itself. Write gs://..., or let Beam work in the "
-                "containers: --beam direct or multiprocess"
+                f"{name} {place}: workers on other machines cannot see the container's folders, "
+                "into which Kubeflow copies objects, and the only object store that TFX itself "
+                "reads is Cloud Storage. Use gs://..., or run Beam in the containers: --beam "
+                "direct or multiprocess"
             )
 
 
@@ -140,7 +140,7 @@ def _check(
     work_dir: str,
     vertex: bool,
 ) -> None:
-    """DataError for what can only fail on the cluster."""
+    """Raises DataError for what would otherwise fail on the cluster."""
     anchor_spec(config.trainer.detector, config.trainer.anchors)
     try:
         check_image(image)
@@ -149,8 +149,8 @@ def _check(
     if config.serving.infra_validator:
         raise DataError(
             f"serving.infra_validator={config.serving.infra_validator}: TFX's InfraValidator does "
-            "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out: the embedded server then "
-            "checks the model in its own container"
+            "not run on Kubeflow Pipelines 2 or Vertex AI. Leave it out, and the embedded server "
+            "checks the model"
         )
     start = config.trainer.warm_start
     if start not in ("", LATEST):
@@ -161,7 +161,7 @@ def _check(
             )
         check_uri("trainer.warm_start", start)
     if "{split}" not in pattern:
-        raise DataError(f"--pattern {pattern}: write {{split}} where a split's name is")
+        raise DataError(f"--pattern {pattern}: write {{split}} in place of a split's name")
     if config.training_job.workers:
         _check_training_job(config, vertex)
     if vertex:
@@ -174,14 +174,14 @@ def _check(
     check_uri("--data", data, ("/", *MOUNTS))
     for name, folder in (("--work-dir", work_dir), ("--serving-dir", serving_dir)):
         if not folder.startswith("/"):
-            raise DataError(f"{name} {folder}: write an absolute path, on a volume of the pods")
+            raise DataError(f"{name} {folder}: write an absolute path on a volume of the pods")
     for component in ("Pusher", *LOOKED_UP):
         volumes = resources_of(component, config.resources).volumes
         mounts = [entry.split(":", 1)[1] for entry in volumes]
         if not any(Path(serving_dir).is_relative_to(mount) for mount in mounts):
             raise DataError(
-                f"--serving-dir {serving_dir}: no volume is mounted there in {component}, and what "
-                "is pushed would be lost with its container. Name a persistent volume claim: "
+                f"--serving-dir {serving_dir}: no volume is mounted there in {component}, so "
+                "pushed models would be lost with the container. Name a persistent volume claim: "
                 f"--set resources.all.volumes=CLAIM:{serving_dir}"
             )
 
@@ -190,13 +190,13 @@ def _check_training_job(config: Config, vertex: bool) -> None:
     workers = config.training_job.workers
     if vertex:
         raise DataError(
-            f"training_job.workers={workers}: Vertex AI has no Kubernetes to start a Job on. Train "
-            "in the Trainer, with more GPUs: resources.Trainer.gpu_count"
+            f"training_job.workers={workers}: Vertex AI cannot start a Kubernetes Job. Train in "
+            "the Trainer, with more GPUs: resources.Trainer.gpu_count"
         )
     check_gpu_type("training_job", config.training_job.gpu_type)
     if gpus := resources_of("Trainer", config.resources).gpu_count:
         raise DataError(
             f"resources.Trainer.gpu_count={gpus}: the Trainer only waits for the {workers} workers "
-            "of training_job, which have GPUs of their own (training_job.gpu_count). Add "
+            "of training_job, which have their own GPUs (training_job.gpu_count). Add "
             "--set resources.Trainer.gpu_count=0"
         )

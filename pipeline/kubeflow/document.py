@@ -1,20 +1,20 @@
-"""Puts right what TFX emits and Kubeflow Pipelines cannot run, on the parsed document.
+"""Adapts TFX's compiled pipeline to what Kubeflow Pipelines can run, on the parsed document.
 
-All differences between what KubeflowV2DagRunner writes and what is submitted are made here:
+All differences between KubeflowV2DagRunner's output and the submitted document are made here:
 
-- The pipeline root is written into the specification; TFX leaves it out of its YAML.
-- ImportExampleGen's look for its newest span is a hook that only Vertex AI calls: elsewhere the
-  entry point of the container is told to do it.
-- The schema is a file of the machine that compiles: it travels in the document, as a `data:` URL.
+- The pipeline root is added to the specification; TFX leaves it out of its YAML.
+- ImportExampleGen finds its newest span in a hook that only Vertex AI calls. Elsewhere the
+  container's entry point is told to do it.
+- The schema is a file on the compiling machine, so the document carries it as a `data:` URL.
 - The folder of the records becomes a parameter of the run. In an object store it is imported as an
-  artifact, since open-source Kubeflow brings only artifacts into a container.
+  artifact, since open-source Kubeflow copies only artifacts into a container.
 - Settings that TFX packs into JSON become parameters of the run (`pipeline.kubeflow.parameters`).
-- The latest pushed model is looked for in every run, never taken from the cache.
-- Names of tasks get dashes for underscores, which Argo Workflows does not take.
-- How often a training logs and saves goes into its container's environment, where no cache sees it.
-- Resources per component, and what only Kubernetes knows in the document's second part.
+- The latest pushed model is looked up in every run, never taken from the cache.
+- Task names get dashes instead of underscores, which Argo Workflows rejects.
+- How often a training logs and saves goes into its container's environment, outside the cache key.
+- Resources are set per component; those that only Kubernetes has go into a second document.
 
-What else an open-source cluster cannot run is solved elsewhere: baselines without a resolver in
+Other gaps of an open-source cluster are filled elsewhere: baselines without a resolver in
 `pipeline.kubeflow.pushed`, URIs and unknown artifacts in `pipeline.kubeflow.entrypoint`.
 """
 
@@ -35,13 +35,13 @@ from pipeline.resources import ALL, Resources, resources_of
 from trainer.reporting import environment
 
 RECORDS = "records"
-# Tasks that look for the latest pushed model.
+# Tasks that look up the latest pushed model.
 LOOKED_UP = (BASELINE, BASELINE_DATA, BASE_MODEL)
-# Left as they are in a URL, so that a schema can be read there.
+# Not escaped, so that a schema stays readable in a URL.
 _READABLE = " \n:;,{}[]()<>\"'/_-.=#"
 _TRAINING = ("Tuner", "Trainer")
-# Retries are given up this long after the first attempt has started. KFP makes it Argo's
-# `backoff.maxDuration`, which bounds the attempts and pauses together, not one pause; left out, KFP
+# Retries stop this long after the start of the first attempt. KFP passes it as Argo's
+# `backoff.maxDuration`, which bounds attempts and pauses together, not one pause. Without it KFP
 # writes 0 and nothing is retried (backend/src/v2/compiler/argocompiler/container.go of KFP 2.17.0,
 # processNodeRetries in workflow/controller/operator.go of Argo Workflows 4.0.5).
 RETRY_WINDOW_S = 30 * 24 * 3600
@@ -51,14 +51,14 @@ _EXAMPLE_GEN, _INPUT_BASE = "ImportExampleGen", "input_base"
 def adapt(
     spec: dict, config: Config, *, root: str, data: str, schema: Path | None, vertex: bool
 ) -> dict:
-    """Changes a pipeline's specification in place; returns the part that is for Kubernetes.
+    """Changes a pipeline's specification in place; returns the Kubernetes part.
 
     Args:
       data: default of the run's parameter `data`, a path in the containers or a URI.
-      schema: file on this machine, None if it is to be inferred.
+      schema: file on this machine; None if it is to be inferred.
 
     Raises:
-      DataError: Vertex AI cannot give what the configuration asks for.
+      DataError: a resource is for an unknown component, or not available on the cluster.
     """
     spec["defaultPipelineRoot"] = root
     root_inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
@@ -107,7 +107,7 @@ def _container(spec: dict, component: str) -> dict:
 
 
 def _import_records(spec: dict) -> None:
-    """A task that makes an artifact of the run's data, in place of ImportExampleGen's parameter."""
+    """Adds a task that imports the run's data as an artifact, replacing a parameter."""
     kind = {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}
     label = f"{RECORDS}_executor"
     spec["components"][RECORDS] = {
@@ -142,7 +142,7 @@ def _add_parameters(spec: dict, config: Config) -> None:
     for parameter in PARAMETERS:
         task = spec["root"]["dag"]["tasks"].get(parameter.component)
         value = parameter.default(config)
-        # Of steps and epochs, the configuration has one.
+        # The configuration has either steps or epochs.
         if task is None or value is None:
             continue
         kind = {"parameterType": parameter.type}
@@ -154,7 +154,7 @@ def _add_parameters(spec: dict, config: Config) -> None:
 
 
 def _add_reporting(spec: dict, config: Config) -> None:
-    """Puts settings that are no part of the cache key into the containers that train."""
+    """Passes settings outside the cache key to the training containers."""
     for name in _TRAINING:
         if name in spec["components"]:
             variables = environment(config.trainer).items()
@@ -162,7 +162,7 @@ def _add_reporting(spec: dict, config: Config) -> None:
 
 
 def _check_resources(spec: dict, config: Config) -> None:
-    """DataError for resources of no component, but for a preset's: not all of its always run."""
+    """Raises DataError for resources of unknown components, except the preset's (the Tuner's)."""
     tasks = spec["root"]["dag"]["tasks"]
     preset = PRESETS[config.preset].resources
     for name, resources in config.resources.items():
@@ -171,7 +171,7 @@ def _check_resources(spec: dict, config: Config) -> None:
 
 
 def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool) -> dict:
-    """Puts resources where the specification has them; returns what it has no place for."""
+    """Sets resources in the specification; returns those that it has no fields for."""
     executors = {}
     for name, task in spec["root"]["dag"]["tasks"].items():
         if not _container(spec, name):
@@ -198,24 +198,24 @@ def _set_resources(spec: dict, resources: Mapping[str, Resources], vertex: bool)
     if vertex:
         first = sorted(executors)[0].removesuffix("_executor")
         raise DataError(
-            f"resources.{first}: Vertex AI has none of Kubernetes' volumes, secrets, node "
-            "selectors, tolerations and timeouts. Leave them out with --vertex"
+            f"resources.{first}: Vertex AI has no Kubernetes volumes, secrets, node selectors, "
+            "tolerations or timeouts. Leave them out with --vertex"
         )
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
 
 def check_gpu_type(part: str, gpu_type: str | None, vertex: bool = False) -> None:
-    """Raises DataError for a type of GPU that the backend cannot know; `part` has the setting."""
+    """Raises DataError for a GPU type unknown to the backend; `part` has the setting."""
     if vertex and not re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", gpu_type or ""):
         given = f"gpu_type={gpu_type} is not" if gpu_type else "gpu_count needs"
         raise DataError(
-            f"{part}: {given} the name of an accelerator of Vertex AI. Add "
+            f"{part}: {given} the name of a Vertex AI accelerator. Add "
             f"--set {part}.gpu_type=NVIDIA_TESLA_T4 (or NVIDIA_L4, NVIDIA_A100_80GB, ...)"
         )
     if not vertex and gpu_type and not re.fullmatch(r"[a-z0-9.-]+/[\w.-]+", gpu_type):
         raise DataError(
-            f"{part}.gpu_type={gpu_type}: not the name of a resource of Kubernetes. Write "
-            f"{GPU}, amd.com/gpu or another one that the nodes offer"
+            f"{part}.gpu_type={gpu_type}: not the name of a Kubernetes resource. Write {GPU}, "
+            "amd.com/gpu or another that the nodes offer"
         )
 
 
@@ -231,10 +231,10 @@ def _container_resources(wanted: Resources) -> dict:
 
 
 def _kubernetes(wanted: Resources) -> dict:
-    """The KubernetesExecutorConfig of a component, with the names that KFP 2.0 and later read."""
+    """The KubernetesExecutorConfig of a component, with the field names of KFP 2.0 and later."""
     asked: dict[str, Any] = {}
     if wanted.node_selector:
-        # A component's own come first, and win.
+        # A component's own labels come first, and win over those of `all`.
         labels = dict(entry.split("=", 1) for entry in reversed(wanted.node_selector))
         asked["nodeSelector"] = {"labels": labels}
     if wanted.tolerations:

@@ -1,9 +1,8 @@
-"""What runs in a component's container: TFX's own entry point, between two translations.
+"""The entry point of a component's container: TFX's, with its input and output translated.
 
-TFX hands a component what it is given. On a cluster that has to be translated: URIs of object
-stores to the paths where their content lies, and back; a run's parameters into TFX's; and away
-with what TFX does not know, artifacts of type `system.*`, and with baselines there are none of.
-Where Beam's workers are elsewhere, URIs stay as they are: the paths mean nothing there.
+Translated are URIs of object stores to local paths and back, and a run's parameters into TFX's.
+Artifacts of type `system.*`, which TFX does not know, and missing baselines are removed. URIs stay
+as they are if Beam's workers run elsewhere, where the paths mean nothing.
 """
 
 import argparse
@@ -19,17 +18,16 @@ from data.beam_runner import on_other_machines
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 
-# Made by the compiler for the component that has to find its newest data: TFX does this in a hook
-# which only Vertex AI calls.
+# The compiler passes it to the component that has to find the newest span.
 RESOLVE_SPAN = "--resolve_span"
 
-# Marks an artifact that stands for nothing: a component cannot leave an output away.
+# Marks an empty artifact, since a component cannot omit an output.
 NO_BASELINE = "no_baseline.txt"
 
-# Begins a parameter that is a file: the compiler has put its content in place of its name.
+# Prefix of a parameter that holds a file's content in place of its name.
 DATA_URL = "data:,"
 
-# Types that TFX does not know by their title.
+# Artifact types that TFX cannot find by title.
 ARTIFACT_TYPES = {
     "ssd.DataGateReport": "components.artifacts.DataGateReport",
     "ssd.DetectionReportFile": "components.artifacts.DetectionReportFile",
@@ -39,7 +37,7 @@ ARTIFACT_TYPES = {
 
 @as_command
 def main(arguments: Arguments = None) -> None:
-    """Runs an executor as the compiled pipeline says."""
+    """Runs an executor with the arguments in the compiled pipeline."""
     options, beam_args = _parser().parse_known_args(arguments)
     quiet(options.verbose)
     _run(options, beam_args)
@@ -71,7 +69,7 @@ def _run(options: argparse.Namespace, beam_args: list[str]) -> None:
 
 
 def _remove_folder_markers(found: dict) -> None:
-    """Removes the empty objects `FOLDER/` that TensorFlow writes where it makes a folder.
+    """Removes the empty objects `FOLDER/` that TensorFlow writes for new folders.
 
     Kubeflow's launcher fails to download an artifact that has them
     (github.com/kubeflow/pipelines/issues/13476, open as of KFP 2.17.0).
@@ -81,16 +79,16 @@ def _remove_folder_markers(found: dict) -> None:
     storage = GcsIO()
     for artifacts in found.get("artifacts", {}).values():
         for artifact in artifacts["artifacts"]:
-            # Listed first: what is deleted must not change a listing that goes on.
+            # Listed in full first, so that deletions cannot disturb the listing.
             for name, size in list(storage.list_files(artifact["uri"].rstrip("/") + "/")):
                 if name.endswith("/") and not size:
                     storage.delete(name)
 
 
 def works_elsewhere(executor_class_path: str, beam_args: list[str]) -> bool:
-    """Whether an executor's work is done by Beam on machines that see no path of this container.
+    """Whether Beam does an executor's work on machines that cannot see this container's files.
 
-    TFX gives every container Beam's options.
+    TFX passes Beam's options to every container, even those that do not use Beam.
     """
     from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
     from tfx.utils import import_utils
@@ -100,9 +98,9 @@ def works_elsewhere(executor_class_path: str, beam_args: list[str]) -> bool:
 
 
 def translate_input(executor_input: dict, as_paths: bool = True) -> dict:
-    """An ExecutorInput of Kubeflow Pipelines (as JSON) as TFX can work with it.
+    """Translates an ExecutorInput of Kubeflow Pipelines (as JSON) for TFX.
 
-    as_paths: whether URIs of object stores become the paths of their content in this container.
+    as_paths: whether URIs of object stores become paths in this container.
     """
     from pipeline.kubeflow.parameters import write_parameters
     from pipeline.kubeflow.uris import map_strings, to_path
@@ -115,7 +113,7 @@ def translate_input(executor_input: dict, as_paths: bool = True) -> dict:
     for key, found in inputs.get("artifacts", {}).items():
         (artifact,) = found["artifacts"]
         if _title(artifact).startswith("system."):
-            # Imported data: it stands for the parameter of its name.
+            # Imported data replaces the parameter of the same name.
             parameters[key] = artifact["uri"]
         elif not Path(to_path(artifact["uri"]), NO_BASELINE).exists():
             artifacts[key] = found
@@ -133,20 +131,20 @@ def translate_input(executor_input: dict, as_paths: bool = True) -> dict:
     for side in (inputs, outputs):
         for found in side["artifacts"].values():
             (artifact,) = found["artifacts"]
-            # TFX makes an artifact's number of its name, which not every Kubeflow gives.
+            # TFX derives an artifact's id from its name, which some versions of Kubeflow omit.
             artifact["name"] = artifact.get("name") or artifact["uri"]
     return executor_input
 
 
 def _unpacked(url: str) -> str:
-    """A temporary file with what a `data:` URL holds."""
+    """Writes the content of a `data:` URL to a temporary file; returns its path."""
     with tempfile.NamedTemporaryFile(delete=False) as file:
         file.write(urllib.parse.unquote_to_bytes(url.removeprefix(DATA_URL)))
     return file.name
 
 
 def _title(artifact: dict) -> str:
-    """The title of an artifact's type, which stands alone or in a schema."""
+    """The title of an artifact's type, given directly or in a schema."""
     kind = artifact.get("type", {})
     if "instanceSchema" in kind:
         return yaml.safe_load(kind["instanceSchema"]).get("title", "")
@@ -154,7 +152,7 @@ def _title(artifact: dict) -> str:
 
 
 def _keep_metadata(executor_input: dict, found: dict) -> None:
-    """Gives outputs the metadata (span, fingerprint) that was found before the component ran."""
+    """Adds the metadata (span, fingerprint) found before the component ran to its outputs."""
     for key, artifacts in found.get("artifacts", {}).items():
         (artifact,) = executor_input["outputs"]["artifacts"][key]["artifacts"]
         more = artifacts["artifacts"][0].get("metadata", {})

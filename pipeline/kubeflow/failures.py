@@ -1,4 +1,4 @@
-"""What to check when Kubeflow Pipelines answers with an error, or not at all."""
+"""Advice for when Kubeflow Pipelines answers with an error, or not at all."""
 
 import contextlib
 import json
@@ -10,27 +10,27 @@ import urllib3
 
 from data.errors import DataError
 
-# Kubernetes' reasons for a container that waits for its image.
+# Kubernetes' reasons why a container waits for its image.
 _NO_IMAGE = re.compile(r"ErrImagePull|ImagePullBackOff|InvalidImageName|ErrImageNeverPull")
 
 
 @contextlib.contextmanager
 def explained(host: str, what: str = "the pipeline") -> Iterator[None]:
-    """Raises DataError for an error of kfp's client; `what` is what it was asked for."""
+    """Turns errors of kfp's client into DataError; `what` is the requested object."""
     try:
         yield
     except kfp_server_api.ApiException as error:
         raise DataError(f"{host}: {_advice(error, what)}") from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise DataError(
-            f"{host}: not reached ({_reason(error)}). Check the address and the network; from "
-            "outside the cluster, forward a port first: "
+            f"{host}: cannot be reached ({_reason(error)}). Check the address and the network; "
+            "from outside the cluster, forward a port first: "
             "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
         ) from error
 
 
 def check_image(component: str, error: str) -> None:
-    """Raises DataError where a component's error says that its image cannot be pulled."""
+    """Raises DataError if a component's error says that its image cannot be pulled."""
     if _NO_IMAGE.search(error):
         raise DataError(
             f"{component}: its image cannot be pulled ({error}). Check the name given to --image "
@@ -56,7 +56,7 @@ def _advice(error: kfp_server_api.ApiException, what: str) -> str:
 
 
 def server_message(error: kfp_server_api.ApiException) -> str:
-    """What the API server says of an error."""
+    """The API server's message for an error."""
     try:
         return json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):

@@ -1,7 +1,7 @@
-"""What can be chosen when a run starts, without compiling again.
+"""Settings that a run can override without compiling again.
 
-TFX packs most settings into JSON, in which Kubeflow Pipelines cannot put a run's parameters. So a
-task takes them beside its own parameters, and the entry point of its container writes them in.
+TFX packs most settings into JSON, into which Kubeflow Pipelines cannot insert a run's parameters.
+So a task takes them as extra parameters, and the entry point of its container inserts them.
 """
 
 import json
@@ -28,10 +28,10 @@ INTEGER, DOUBLE = "NUMBER_INTEGER", "NUMBER_DOUBLE"
 
 @dataclass(frozen=True)
 class RunParameter:
-    """`write` puts a value into the parameters of `component`, a dict that it changes.
+    """A parameter of a run; `write` puts its value into the parameters of `component`, a dict.
 
-    `type` is that of Kubeflow's pipeline specification. A run has no parameter whose `default` is
-    None.
+    `type` is as in Kubeflow's pipeline specification. The run lacks the parameter if `default`
+    returns None.
     """
 
     name: str
@@ -76,7 +76,7 @@ def _write_min_map_change(parameters: dict, value: float) -> None:
 def _overall_threshold(
     parameters: dict, metric: str
 ) -> tuple[config_pb2.EvalConfig, config_pb2.MetricThreshold]:
-    """The Evaluator's configuration, and in it the threshold of a metric over all pictures."""
+    """The Evaluator's configuration, and its threshold of a metric over all pictures."""
     config = json_format.Parse(parameters[EVAL_CONFIG_KEY], config_pb2.EvalConfig())
     (spec,) = config.metrics_specs
     for found in spec.per_slice_thresholds[metric].thresholds:
@@ -113,7 +113,7 @@ PARAMETERS = (
 
 
 def write_parameters(parameters: dict) -> None:
-    """Moves a run's choices to where TFX reads them, in place; DataError for one out of range."""
+    """Moves a run's parameters to where TFX reads them, in place; DataError if out of range."""
     for parameter in PARAMETERS:
         if parameter.name in parameters:
             parameter.write(parameters, parameters.pop(parameter.name))

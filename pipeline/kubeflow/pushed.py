@@ -1,6 +1,6 @@
-"""Baselines without a resolver: the latest model in the folder that blessed models are pushed to.
+"""Baselines without a resolver: the latest model in the folder of pushed models.
 
-Only blessed models get there, so the latest is the latest blessed one.
+Only blessed models are pushed, so the latest one is the latest blessed model.
 """
 
 import shutil
@@ -25,7 +25,7 @@ def LatestPushedModel(
     model_dir: Parameter[str],
     candidate: InputArtifact[standard_artifacts.Model] = None,
 ) -> None:
-    """Copies the latest version under `model_dir` that is not the candidate of this run."""
+    """Copies the latest version under `model_dir` that is not this run's candidate."""
     own = candidate and Path(path_utils.serving_model_path(candidate.uri), IDENTITY).read_bytes()
     for version in _versions(model_dir):
         if (version / IDENTITY).read_bytes() != own:
@@ -38,7 +38,7 @@ def LatestPushedModel(
 def LatestPushedData(
     statistics: OutputArtifact[standard_artifacts.ExampleStatistics], model_dir: Parameter[str]
 ) -> None:
-    """Copies the statistics of the data that the latest version under `model_dir` has learnt."""
+    """Copies the training data's statistics of the latest version under `model_dir`."""
     for version in _versions(model_dir):
         source = version / TRAIN_STATISTICS
         if source.is_file():
@@ -47,7 +47,7 @@ def LatestPushedData(
             shutil.copyfile(source, folder / "FeatureStats.pb")
             statistics.split_names = encode_split_names([TRAIN])
             return
-    _mark_missing(statistics.uri, f"no model in {model_dir} tells of its data")
+    _mark_missing(statistics.uri, f"no model in {model_dir} has statistics of its data")
 
 
 class PushedBaselines:
@@ -58,7 +58,7 @@ class PushedBaselines:
 
     def data(self, statistics: Channel) -> BaseNode:
         """Finds the statistics of the data that the latest pushed model was trained on."""
-        del statistics  # compared with itself, data has not drifted
+        del statistics  # needs no exclusion: data compared with itself shows no drift
         return LatestPushedData(model_dir=self._model_dir)
 
     def model(self, model: Channel) -> BaseNode:
@@ -67,12 +67,12 @@ class PushedBaselines:
 
     def base_model(self, custom_config: dict, data: dict) -> BaseNode:
         """Finds the latest pushed model."""
-        del custom_config, data  # the same training again starts from what it has pushed
+        del custom_config, data  # a repeated training starts from the model that it pushed
         return LatestPushedModel(model_dir=self._model_dir)
 
 
 def _versions(model_dir: str) -> list[Path]:
-    """Folders of the finished versions, the newest first."""
+    """Folders of complete versions, newest first."""
     found = [path for path in Path(model_dir).glob("[0-9]*") if path.name.isdigit()]
     return sorted(
         (path for path in found if (path / SAVED_MODEL_FILE).is_file()),

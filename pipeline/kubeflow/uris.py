@@ -1,4 +1,4 @@
-"""URIs of object stores and the paths at which a container finds what they name."""
+"""URIs of object stores and the corresponding paths in a container."""
 
 import os
 import re
@@ -8,13 +8,13 @@ from typing import Any
 from data.errors import DataError
 
 # Kubeflow's launcher downloads inputs to these folders before a component starts and uploads
-# outputs from them when it is done; Vertex AI mounts Cloud Storage at /gcs.
+# outputs from them when it ends; Vertex AI mounts Cloud Storage at /gcs.
 MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 
 # The run's parameter that names the folder of the records.
 DATA = "data"
 
-# A folder that takes the place of `/`, to run containers' commands where there are no containers.
+# A folder to use in place of `/`, to run containers' commands without containers.
 MOUNT_ROOT = "SSD_MOUNT_ROOT"
 
 
@@ -23,21 +23,21 @@ def check_uri(option: str, uri: str, schemes: tuple[str, ...] = tuple(MOUNTS)) -
 
     Args:
       option: what the user set, for the error.
-      schemes: the ones that are allowed here.
+      schemes: the allowed ones.
 
     Raises:
-      DataError: it has another scheme, or names no bucket.
+      DataError: `uri` has another scheme, or no bucket.
     """
     scheme = next((scheme for scheme in schemes if uri.startswith(scheme)), None)
     if scheme is None:
         raise DataError(f"{option} {uri}: must start with {' or '.join(schemes)}")
-    # The "/" of a path is a scheme without buckets.
+    # "/", for paths, is the scheme without buckets.
     if scheme != "/" and not re.match(r"[\w.-]+(/|$)", uri.removeprefix(scheme)):
         raise DataError(f"{option} {uri}: the bucket is missing. Write {scheme}BUCKET/FOLDER")
 
 
 def to_path(uri: str) -> str:
-    """The path in a container of a URI; anything else as it is."""
+    """The path of a URI in a container; anything else unchanged."""
     for scheme, mount in MOUNTS.items():
         if uri.startswith(scheme):
             return _root() + mount + uri.removeprefix(scheme)
@@ -45,7 +45,7 @@ def to_path(uri: str) -> str:
 
 
 def to_uri(path: str) -> str:
-    """The URI of a path in a container, the opposite of `to_path`."""
+    """The URI of a path in a container; the inverse of `to_path`."""
     for scheme, mount in MOUNTS.items():
         if path.startswith(_root() + mount):
             return scheme + path.removeprefix(_root() + mount)
@@ -53,7 +53,7 @@ def to_uri(path: str) -> str:
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with every string in it, but for keys, changed."""
+    """Applies `change` to every string in a JSON value except keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

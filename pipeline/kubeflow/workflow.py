@@ -1,8 +1,8 @@
-"""What the Argo Workflow behind a run tells of its components, their attempts and pods.
+"""The components of a run, their attempts and pods, read from the Argo Workflow behind it.
 
-Kubeflow's own details of a run name neither pods nor errors: toApiPipelineTaskDetail in
-backend/src/apiserver/server/api_converter.go of KFP 2.x leaves both out. They are what there is
-where a server does not tell of the workflow.
+Kubeflow's own details of a run contain neither pods nor errors: toApiPipelineTaskDetail in
+backend/src/apiserver/server/api_converter.go of KFP 2.x leaves both out. They are the fallback for
+servers that do not return the workflow.
 """
 
 import base64
@@ -15,20 +15,20 @@ from typing import Any
 
 # Argo's name for one attempt of a step that has retries.
 _ATTEMPT = re.compile(r"\((\d+)\)$")
-# Of Kubeflow's pipeline around the components, which have the names of the pipeline's tasks.
+# Steps that Kubeflow adds around the components, whose names are those of the pipeline's tasks.
 _ROOT, _DRIVER, _EXECUTOR = "root", "-driver", "executor"
 _AROUND = r"-driver$|^(executor|root|ssd-.*)$"
-# In the names of executors' pods, and what is known of one that is only a name.
+# Part of an executor pod's name, and the node for a pod of which only the name is known.
 _POD = "-impl-"
 _UNKNOWN = {"displayName": _EXECUTOR, "type": "Pod", "phase": None, "startedAt": "", "children": ()}
-# Argo's phases that the API calls otherwise.
+# Argo's phases that the API names differently.
 _STATES = {"ERROR": "FAILED", "OMITTED": "SKIPPED"}
 _POD_NAMES = "workflows.argoproj.io/pod-name-format"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A component in a run; `attempt` counts from 1, `error` is empty unless it has one."""
+    """A component in a run; `attempt` counts from 1, `error` is empty without an error."""
 
     name: str
     state: str
@@ -37,7 +37,7 @@ class Task:
 
 
 class Workflow:
-    """A workflow as its `manifest`, JSON, has it; an empty one has not begun."""
+    """A workflow, from its `manifest` as JSON; an empty one has not started."""
 
     def __init__(self, manifest: str) -> None:
         workflow = json.loads(manifest or "{}")
@@ -50,7 +50,7 @@ class Workflow:
 
     @classmethod
     def from_details(cls, details: Sequence) -> "Workflow":
-        """The workflow as far as a run's details, V2beta1PipelineTaskDetail, tell of it."""
+        """A workflow rebuilt from a run's details, V2beta1PipelineTaskDetail."""
         nodes = {node["id"]: node for node in map(_node, details)}
         for node in list(nodes.values()):
             for pod in node["children"]:
@@ -67,18 +67,18 @@ class Workflow:
                 for node in inner:
                     node["boundaryID"] = component["id"]
                 if inner:
-                    outer["type"] = "DAG"  # Of a step with retries the pods are its attempts.
+                    outer["type"] = "DAG"  # With retries, the attempts are the pods.
                 pending += inner
         workflow = cls("")
         workflow._nodes = [root, *nodes.values()]
         return workflow
 
     def tasks(self) -> list[Task]:
-        """The components, in the order in which they began."""
+        """The components, in the order in which they started."""
         return [self._task(node) for node in self._components()]
 
     def pods(self, component: str) -> list[str]:
-        """Names of the pods that a component ran in, the first attempt first."""
+        """Names of a component's pods, first attempt first."""
         return [
             self._pod_name(executor)
             for node in self._components()
@@ -104,7 +104,7 @@ class Workflow:
                 driver["displayName"] == node["displayName"] + _DRIVER
                 and _state(driver) == "FAILED"
             ):
-                # Without its inputs a component is left out, and the driver knows why.
+                # If the driver fails, the component is skipped, and the driver has the reason.
                 state, errors = "FAILED", [f"its driver failed: {_message(driver) or 'no message'}"]
         errors.append(_message(node))
         return Task(
@@ -115,10 +115,10 @@ class Workflow:
         )
 
     def _executors(self, component: dict) -> list[dict]:
-        """Nodes of a component's pods, the first attempt first.
+        """Nodes of a component's pods, first attempt first.
 
-        Its own are within its boundary: children lead on to the components that come after it. With
-        retries there is also one of type Retry, which is no pod.
+        Found by boundary, since children lead on to later components. With retries there is also a
+        node of type Retry, which is not a pod.
         """
         found = [
             node
@@ -130,7 +130,7 @@ class Workflow:
         return sorted(found, key=_number)
 
     def _pod_name(self, node: dict) -> str:
-        """As Argo names pods (RetrievePodName in backend/src/common/util/workflow.go)."""
+        """The pod name as Argo builds it (RetrievePodName, backend/src/common/util/workflow.go)."""
         if "podName" in node:
             return node["podName"]
         if self._metadata.get("annotations", {}).get(_POD_NAMES) == "v1":
@@ -140,12 +140,12 @@ class Workflow:
 
 
 def _is_component(name: str) -> bool:
-    # Not an attempt, `NAME(0)`, nor a hook, `NAME.onExit`, nor one of the steps around components.
+    # Not an attempt, `NAME(0)`, a hook, `NAME.onExit`, or a step around components.
     return bool(re.fullmatch(r"[\w-]+", name)) and not re.search(_AROUND, name)
 
 
 def _node(detail: Any) -> dict:
-    """A detail as a node of Argo's."""
+    """Converts a detail to an Argo node."""
     children = [child.pod_name for child in detail.child_tasks or () if child.pod_name]
     return {
         "id": detail.pod_name or detail.task_id or detail.display_name,
@@ -165,7 +165,7 @@ def _state(node: dict) -> str:
 
 
 def _message(node: dict) -> str:
-    # What a pod says when all is well is no error.
+    # The message of a succeeded pod is not an error.
     return "" if _state(node) == "SUCCEEDED" else node.get("message") or ""
 
 

@@ -1,5 +1,5 @@
-"""What ML Metadata remembers of runs: `ssd runs`.
+"""Inspects the runs in ML Metadata: `ssd runs`.
 
-`store` reads runs through ML Metadata's own interface, `questions` answers what they were made of
-and how they differ, `tables` prints the answers. `outputs` is for a pipeline that is running.
+`store` reads runs through ML Metadata's interface, `questions` answers what went into them and how
+they differ, `tables` prints the answers. `outputs` is for a running pipeline.
 """

@@ -34,14 +34,14 @@ def main(arguments: Arguments = None) -> None:
     if options.json:
         print(json.dumps(answer, indent=1))
     else:
-        # A table that another program reads must not be wrapped to the width of a terminal.
+        # Tables piped to another program must not be wrapped.
         wide = None if sys.stdout.isatty() else _PIPED_WIDTH
         show(Console(highlight=False, width=wide), answer)
 
 
 def _prune(options: argparse.Namespace, runs: list[Run]) -> None:
     if options.metadata:
-        raise DataError("--metadata: runs are pruned in their output folder; name it by --output")
+        raise DataError("--metadata: prune works on an output folder; name it with --output")
     removals = prune.plan(runs, _output_folder(options).resolve(), options.keep)
     gained = prune.sizes(removals)
     if not options.dry_run:
@@ -58,7 +58,7 @@ def _prune(options: argparse.Namespace, runs: list[Run]) -> None:
 
 
 def _output_folder(options: argparse.Namespace) -> Path:
-    """The folder of the runs: the one that was given, or the one that a model lies in."""
+    """The folder of the runs: the given one, or the one that contains the model."""
     if options.output:
         return options.output
     if options.command == "trace" and (found := output_of(Path(options.model))):
@@ -69,7 +69,7 @@ def _output_folder(options: argparse.Namespace) -> Path:
 def _answer(
     options: argparse.Namespace, runs: list[Run]
 ) -> tuple[Any, Callable[[Console, Any], None]]:
-    """What was asked for and the function that prints it."""
+    """The answer and the function that prints it."""
     match options.command:
         case "show":
             return questions.show(find_run(runs, options.run)), tables.print_run
@@ -83,8 +83,8 @@ def _answer(
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        description="What ML Metadata knows of runs. Without a command, lists them; only prune "
-        "changes anything. RUN is a number of the list, a run's name, or latest.",
+        description="Inspects the runs in ML Metadata; without a command, lists them. Only prune "
+        "changes anything. RUN is a number from the list, a run's name, or latest.",
     )
     _add_shared(parser, None, None, False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -95,12 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("model", metavar="MODEL", help="a version's folder or number")
     diff = commands.add_parser("diff", help="configuration, data and AP that differ")
     diff.add_argument("runs", metavar="RUN", nargs=2)
-    pruning = commands.add_parser("prune", help="free the disk of what older runs have left")
+    pruning = commands.add_parser("prune", help="free disk space used by older runs")
     pruning.add_argument(
-        "--keep", type=_at_least_one, required=True, metavar="N", help="keep the last N runs whole"
+        "--keep",
+        type=_at_least_one,
+        required=True,
+        metavar="N",
+        help="keep all of the last N runs",
     )
-    pruning.add_argument("--dry-run", action="store_true", help="only tell what would go")
-    # Also behind the command; there they have no default that would undo what stands before it.
+    pruning.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    # Also allowed after the command, without defaults that would override options before it.
     for command in (listing, show, trace, diff, pruning):
         _add_shared(command, *[argparse.SUPPRESS] * 3)
     return parser
@@ -123,7 +127,7 @@ def _add_shared(
         "--output",
         type=Path,
         default=output,
-        help=f"folder of the runs (default: the one that a model lies in, else {_DEFAULT_OUTPUT})",
+        help=f"folder of the runs (default: the one with the model, else {_DEFAULT_OUTPUT})",
     )
     where.add_argument(
         "--metadata",

@@ -1,4 +1,4 @@
-"""An output folder that was moved or copied: its metadata still name the place where it was."""
+"""Output folders that were moved or copied, whose metadata still hold the old paths."""
 
 import contextlib
 import re
@@ -13,9 +13,9 @@ from ml_metadata.metadata_store import MetadataStore
 PIPELINE = "pipeline"
 METADATA = "metadata.sqlite"
 _FILES = "runs"
-# OUTPUT/pipeline/COMPONENT/KEY/EXECUTION is where TFX puts an artifact.
+# TFX puts artifacts in OUTPUT/pipeline/COMPONENT/KEY/EXECUTION.
 _ARTIFACT = re.compile(rf"(/.*)/{PIPELINE}/[^/]+/[^/]+/\d+")
-# What ML Metadata keeps paths in.
+# Columns of ML Metadata that hold paths.
 _PATHS = (
     ("Artifact", "uri"),
     ("ArtifactProperty", "string_value"),
@@ -25,19 +25,19 @@ _PATHS = (
 
 
 def run_file(output: Path, run: str) -> Path:
-    """The file with the whole configuration of a run, by the run's id."""
+    """The file with a run's complete configuration."""
     return output / _FILES / f"{run}.yaml"
 
 
 def home_of(file: Path) -> Path | None:
-    """The output folder that a run's file lies in; None for other files."""
+    """The output folder of a run's file; None for other files."""
     folder = file.resolve().parent
     return folder.parent if folder.name == _FILES and (folder.parent / METADATA).exists() else None
 
 
 @dataclass(frozen=True)
 class Move:
-    """From the folder that metadata name to the one that they lie in."""
+    """A move from the folder named in the metadata to the one that contains them."""
 
     old: str
     new: str
@@ -47,18 +47,18 @@ class Move:
         return re.compile(rf"(?<![\w./-]){re.escape(self.old)}(?=/|$|[\"',])")
 
     def __call__(self, text: str) -> str:
-        """A text with every path below the old folder now below the new one."""
+        """Replaces the old folder by the new one in every path in a text."""
         return self._path.sub(lambda _: self.new, text)
 
 
 def output_of(path: Path) -> Path | None:
-    """The output folder that a path is, or lies in; None if there is none."""
+    """The output folder that a path is or lies in; None if there is none."""
     path = path.resolve()
     return next((place for place in (path, *path.parents) if (place / METADATA).is_file()), None)
 
 
 def find_move(store: MetadataStore, output: Path) -> Move | None:
-    """How the output folder of a metadata store has moved; None if it is where it was."""
+    """How the output folder of a metadata store has moved; None if it has not."""
     return move_of(((a.id, a.uri) for a in store.get_artifacts()), output)
 
 
@@ -67,17 +67,17 @@ def move_of(artifacts: Iterable[tuple[int, str]], output: Path) -> Move | None:
     places = (
         (number, found[1]) for number, uri in artifacts if (found := _ARTIFACT.fullmatch(uri))
     )
-    # Every run brings all of them up to date, so the newest speaks for all. A model to start from
-    # may lie in another output folder, but a run imports it before it makes anything.
+    # Every run updates all paths, so the newest is enough. A model to start from may lie in another
+    # output folder, but a run imports it before it makes anything.
     _, old = max(places, default=(0, None))
     here = str(output.resolve())
     return None if old in (None, here) else Move(old, here)
 
 
 def relocate(metadata: Path) -> Move | None:
-    """Brings the paths in the metadata of a moved output folder up to date, all or none.
+    """Updates the paths in the metadata of a moved output folder, all or none.
 
-    In SQL, since ML Metadata would take the change for the end of every component.
+    In SQL, since an update through ML Metadata would change the end time of every component.
 
     Args:
       metadata: the SQLite file, in its output folder.

@@ -1,4 +1,4 @@
-"""Which runs are at work: each holds a lock that the system frees when its process dies."""
+"""Which runs are active: each holds a lock that the system releases when its process dies."""
 
 import contextlib
 import fcntl
@@ -32,7 +32,7 @@ def marked_as_running(output: Path, run: str) -> Iterator[None]:
 
 
 def is_running(output: Path, run: str) -> bool:
-    """Whether a process on this machine is at work on a run of an output folder."""
+    """Whether a process on this machine is executing a run of an output folder."""
     path = _lock_file(output, run)
     return path.exists() and _is_locked(path)
 

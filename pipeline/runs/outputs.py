@@ -1,4 +1,4 @@
-"""What the components of one run have made, for a pipeline that is running."""
+"""The outputs of a run's components, for a running pipeline."""
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration.metadata import Metadata
@@ -13,7 +13,7 @@ def run_outputs(
 ) -> dict[str, list[Artifact]]:
     """Output artifacts of a component in one run, by output name.
 
-    Other runs may write into the same metadata meanwhile, so "the latest" is no answer.
+    The latest outputs may not be this run's: others may write to the same metadata meanwhile.
 
     Args:
       metadata_handle: a `tfx.orchestration.metadata.Metadata`, entered.

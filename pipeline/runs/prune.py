@@ -1,4 +1,4 @@
-"""Frees the disk of what older runs have left: `ssd runs prune --keep N`."""
+"""Frees disk space used by older runs: `ssd runs prune --keep N`."""
 
 import shutil
 from collections import Counter
@@ -17,21 +17,21 @@ _COPIES = (*_DATA, "Pusher/pushed_model")
 
 @dataclass(frozen=True)
 class Removal:
-    """A folder that no run needs any more; `kind` is one of KINDS."""
+    """A folder that no run needs; `kind` is one of KINDS."""
 
     kind: str
     path: Path
 
 
 def plan(runs: Sequence[Run], output: Path, keep: int) -> list[Removal]:
-    """What can go: what is not pushed, not the latest blessed model's and not of the last runs.
+    """Folders to remove, except those of pushed models, the latest blessed model and the last runs.
 
-    A pushed or blessed model keeps what says where it comes from, but not its checkpoints and the
-    copy of its data. A run after that finds what it would have found before.
+    A pushed or blessed model keeps its lineage, but not its checkpoints and the copy of its data.
+    Pruning does not change what a later run finds.
 
     Args:
-      runs: all runs of the output folder, the oldest first.
-      keep: how many of the last runs keep everything; runs at work do too.
+      runs: all runs of the output folder, oldest first.
+      keep: how many of the last runs keep everything; active runs do too.
     """
     kept = [run for run in runs if run.running or run in runs[-keep:]]
     whole = {artifact.uri for run in kept for artifact in _artifacts(run)}
@@ -47,7 +47,7 @@ def plan(runs: Sequence[Run], output: Path, keep: int) -> list[Removal]:
         if str(folder) not in models or name in _DATA:
             removals.append(Removal(COPIES if name in _COPIES else RESULTS, folder))
     bases = {Path(base) for run in kept if (base := _records(run))}
-    # A span's folder holds those of its versions.
+    # The folder of a span contains those of its versions.
     used = bases.union(*(base.parents for base in bases))
     removals += [
         Removal(COPIES, folder)
@@ -61,7 +61,7 @@ def plan(runs: Sequence[Run], output: Path, keep: int) -> list[Removal]:
 
 
 def sizes(removals: Iterable[Removal]) -> dict[str, int]:
-    """Bytes that the disk gains, by kind; files with another name elsewhere give none."""
+    """Bytes freed, by kind; files with a hard link elsewhere count as 0."""
     files = [
         (removal.kind, file.lstat())
         for removal in removals
@@ -84,7 +84,7 @@ def remove(removals: Iterable[Removal]) -> None:
     for removal in removals:
         try:
             shutil.rmtree(removal.path)
-        except FileNotFoundError:  # with the folder around it
+        except FileNotFoundError:  # removed with its parent
             pass
         except OSError as error:
             raise DataError(

@@ -1,4 +1,4 @@
-"""What a run did, what led to a model, and how two runs differ; answers are ready for JSON."""
+"""What a run did, what led to a model, and how two runs differ; the answers fit into JSON."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from data.saved_model import IDENTITY
 from data.settings_file import read_settings
 from pipeline.runs.store import Artifact, Run, Step
 
-# What components/model_card leaves; named here too because importing it costs seconds.
+# Also named in components/model_card, which takes seconds to import.
 _FACTS_FILE = "facts.json"
 _DONE = ("complete", "cached")
 _AT_WORK = ("running", "new")
@@ -19,9 +19,8 @@ _AT_WORK = ("running", "new")
 def summary(run: Run) -> dict:
     """`number`, `id`, `name`, `started`, `preset`, `state`, `mAP`, `blessed` and `pushed` of a run.
 
-    What the run did not get to is None. `state` is `complete`, `cached` where every component was
-    taken from the cache, `running`, or names the component that is at work, failed or was
-    interrupted.
+    What the run did not reach is None. `state` is `complete`, `cached` if every component came from
+    the cache, `running`, or names the component that is running, failed or was interrupted.
     """
     card = _output(run, "ModelCard", "card")
     blessing = _output(run, "Evaluator", "blessing")
@@ -43,7 +42,7 @@ def _state(run: Run) -> str:
     unfinished = [step for step in run.steps if step.state not in _DONE]
     if unfinished:
         step = unfinished[0]
-        # What was killed could not say so: its record says for ever that it is at work.
+        # A killed run could not record its end, so its record still says that it is running.
         killed = step.state in _AT_WORK and run.running is False
         return f"{step.component} {'interrupted' if killed else step.state}"
     if run.running:
@@ -60,7 +59,7 @@ def show(run: Run) -> dict:
 
 
 def trace(runs: Iterable[Run], wanted: str) -> dict:
-    """What led to a model, named by the folder or number of a pushed version or its own folder.
+    """What led to a model, given by folder or by the folder or number of a pushed version.
 
     Raises:
         DataError: no run knows the model, or its facts are gone.
@@ -69,12 +68,12 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
     facts = _facts(run)
     if facts is None:
         raise DataError(
-            f"{wanted}: run {run.number} ({run.id}) left no model card, so what it was made of "
-            "is not known. Run again"
+            f"{wanted}: run {run.number} ({run.id}) has no model card, so the model cannot be "
+            "traced. Run again"
         )
     example_gen = run.step("ImportExampleGen")
     pushed = _output(run, "Pusher", "pushed_model")
-    # Facts name places as they were when they were written; artifacts as they are now.
+    # Facts hold paths as of their writing, artifacts hold current ones.
     model_run, base_model, baseline = (
         _output(run, "Trainer", "model_run"),
         _input(run, "Trainer", "base_model"),
@@ -118,16 +117,16 @@ def trace(runs: Iterable[Run], wanted: str) -> dict:
 
 
 def _span(run: Run) -> dict[str, int | None]:
-    """Which span of the data a run has read, and which version of it; None without one."""
+    """The span and version of the data that a run read; None without spans."""
     examples = _output(run, "ImportExampleGen", "examples")
     known = examples.properties if examples else {}
     return {name: known.get(name) for name in ("span", "version")}
 
 
 def diff(first: Run, second: Run) -> dict:
-    """What two runs do not have in common, as pairs; AP also with its change.
+    """The differences between two runs, as pairs; AP also with its change.
 
-    `configuration`, `data` and `code` hold only what differs; `AP` holds mAP and every class.
+    `configuration`, `data` and `code` hold only differences; `AP` holds mAP and every class.
     """
     facts = [_facts(run) or {} for run in (first, second)]
     scores = [_scores(known) for known in facts]
@@ -147,7 +146,7 @@ def diff(first: Run, second: Run) -> dict:
 
 
 def code_versions(run: Run) -> dict[str, str]:
-    """The hash of its source that each component was given."""
+    """The hash of each component's source."""
     return {
         step.component: version
         for step in run.steps
@@ -182,7 +181,7 @@ def _find_model(runs: list[Run], wanted: str) -> tuple[Run, Artifact]:
 
 
 def _identity(folder: Path) -> dict | None:
-    """What an exported model says it is, also below the folder of its versions; None for others."""
+    """The identity of an exported model, or of the newest in a folder of versions; else None."""
     versions = [p for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
     newest = max(versions, key=lambda version: int(version.name), default=folder)
     for place in (folder, folder / "Format-Serving", newest):
@@ -201,7 +200,7 @@ def _facts_if_any(run: Run) -> dict | None:
 
 
 def _facts(run: Run) -> dict | None:
-    """The facts beside the run's model card; None if the run has none."""
+    """The facts of the run's model card; None if the run has none."""
     card = _output(run, "ModelCard", "card")
     if card is None:
         return None
@@ -218,7 +217,7 @@ def _facts(run: Run) -> dict | None:
 def _read(path: str) -> str:
     if "://" not in path:
         return Path(path).read_text(encoding="utf-8")
-    import tensorflow as tf  # only for object stores: it takes seconds
+    import tensorflow as tf  # takes seconds, so only for object stores
 
     try:
         with tf.io.gfile.GFile(path, "r") as file:
@@ -277,7 +276,7 @@ def _splits(facts: dict) -> dict:
 
 
 def _configurations(*runs: Run) -> list[dict]:
-    """Every setting of each run by its dotted name, as `--set` takes it."""
+    """Every setting of each run, by its dotted name as in `--set`."""
     files = [run.config for run in runs if run.config]
     if len(files) == len(runs):
         return [
@@ -288,7 +287,7 @@ def _configurations(*runs: Run) -> list[dict]:
 
 
 def _recorded(run: Run) -> dict:
-    """What ML Metadata has of a run's configuration."""
+    """The part of a run's configuration that ML Metadata holds."""
     training = _training(run)
     settings = {name: training.get(name) for name in ("preset", "trainer", "classes")}
     evaluator = run.step("Evaluator")

@@ -15,13 +15,13 @@ from data.errors import DataError
 from pipeline.runs.home import METADATA, find_move, run_file
 from pipeline.runs.liveness import is_running
 
-# Properties of a run's context: what the user calls it, the absolute path of its data, and whether
-# it came to its end.
+# Properties of a run's context: the user's name for it, the absolute path of its data, and whether
+# it finished.
 NAME = "name"
 DATA = "data"
 FINISHED = "finished"
 _STATES = metadata_store_pb2.Execution.State
-# Ids in one request: databases limit the length of a statement.
+# Ids per request, since databases limit the length of a statement.
 _AT_ONCE = 500
 
 
@@ -37,7 +37,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Step:
-    """One component of a run; `seconds` is None while it is at work.
+    """One component of a run; `seconds` is None while it runs.
 
     `is_lookup` is true for a resolver, which makes nothing and is never cached.
     """
@@ -53,18 +53,18 @@ class Step:
     is_lookup: bool = False
 
     def output(self, key: str) -> Artifact | None:
-        """The only artifact of an output, or None where there is not exactly one."""
+        """The only artifact of an output; None if there is not exactly one."""
         artifacts = self.outputs.get(key, [])
         return artifacts[0] if len(artifacts) == 1 else None
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a pipeline; runs are numbered from 1 in the order in which they began.
+    """One run of a pipeline; runs are numbered from 1 in the order in which they started.
 
-    `id` is TFX's, `name` the user's, `data` what was given with --data. `running` says whether a
-    process is at work on it, `finished` whether it came to its end; both are None where that is not
-    known. `config` is the file with its whole configuration, where it left one on this machine.
+    `id` is TFX's, `name` the user's, `data` the value of --data. `running` says whether a process
+    is executing it, `finished` whether it got to the end; both are None if unknown. `config` is the
+    file with its complete configuration, if it is on this machine.
     """
 
     number: int
@@ -79,11 +79,11 @@ class Run:
 
     @property
     def started(self) -> datetime.datetime:
-        """When its first step began."""
+        """When its first step started."""
         return min(step.started for step in self.steps)
 
     def step(self, component: str) -> Step | None:
-        """The component's step; None if the run did not get to it."""
+        """The component's step; None if the run did not reach it."""
         return next((step for step in self.steps if step.component == component), None)
 
 
@@ -91,7 +91,7 @@ def connect(metadata: str) -> metadata_store.MetadataStore:
     """The metadata in an SQLite file or at `mysql://user:password@host:port/database`.
 
     Raises:
-        DataError: there is none, or what is there does not answer.
+        DataError: there is no metadata, or the database does not answer.
     """
     if "://" in metadata:
         return _open(mysql_config(metadata), _without_password(metadata))
@@ -108,31 +108,31 @@ def connect(metadata: str) -> metadata_store.MetadataStore:
 
 
 def check_sound(metadata: Path) -> None:
-    """Raises DataError for a damaged file; ML Metadata notices only some damage, and later."""
+    """Raises DataError for a damaged file; ML Metadata detects only some damage, and later."""
     try:
         with contextlib.closing(
             sqlite3.connect(f"{metadata.resolve().as_uri()}?mode=ro", uri=True)
         ) as database:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        if "locked" in str(error):  # another run writes, which a damaged file would not let it
+        if "locked" in str(error):  # another run is writing, so the file is not damaged
             return
         found = str(error)
     except sqlite3.DatabaseError as error:
         found = str(error)
     if found != "ok":
         raise DataError(
-            f"{metadata}: the record of all runs is damaged ({found}). Put a copy of it back, or "
-            f"move it away: mv {metadata} {metadata}.damaged. Pushed models stay; the next run "
-            "starts with no history and runs every component again"
+            f"{metadata}: the record of all runs is damaged ({found}). Restore a backup, or move "
+            f"it away: mv {metadata} {metadata}.damaged. Pushed models stay; the next run starts "
+            "without history and runs every component again"
         )
 
 
 def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
-    """ML Metadata's way to say `mysql://user:password@host:port/database`.
+    """ML Metadata's configuration for `mysql://user:password@host:port/database`.
 
     Raises:
-        DataError: it is another kind of address.
+        DataError: `url` is another kind of address.
     """
     parts = urlsplit(url)
     try:
@@ -155,11 +155,11 @@ def mysql_config(url: str) -> metadata_store_pb2.ConnectionConfig:
 
 
 def read_runs(store: metadata_store.MetadataStore, output: Path | None = None) -> list[Run]:
-    """All runs, the oldest first; those that did not get to any component are left out.
+    """All runs, oldest first, except those that did not reach any component.
 
     Args:
-      output: the folder that the metadata lie in, which may have been moved or copied there; None
-        for a database.
+      output: the folder with the metadata, which may have been moved or copied; None for a
+        database.
     """
     move = (find_move(store, output) if output else None) or str
     components = dict(_components(store))
@@ -207,16 +207,16 @@ def runs_of(output: Path) -> list[Run]:
     """`read_runs` for an output folder.
 
     Raises:
-        DataError: it holds no metadata, or they are damaged.
+        DataError: the metadata are missing or damaged.
     """
     return read_runs(connect(str(output / METADATA)), output)
 
 
 def find_run(runs: list[Run], wanted: str) -> Run:
-    """A run by its number, its name, the beginning of its id, or `latest`.
+    """A run by its number, its name, a prefix of its id, or `latest`.
 
     Raises:
-        DataError: there is no such run, or more than one.
+        DataError: no run matches, or more than one.
     """
     if not runs:
         raise DataError("there are no runs yet. Run `ssd run` first")
@@ -228,7 +228,7 @@ def find_run(runs: list[Run], wanted: str) -> Run:
     if len(found) != 1:
         known = ", ".join(f"{run.number} ({run.name}, {run.id})" for run in found or runs[-10:])
         raise DataError(
-            f"{wanted}: {'more than one' if found else 'no such'} run; there are {known}, or "
+            f"{wanted}: {'more than one' if found else 'no such'} run; choose from {known}, or "
             "`latest`"
         )
     return found[0]
@@ -239,8 +239,8 @@ def _open(config: metadata_store_pb2.ConnectionConfig, where: str) -> metadata_s
         return metadata_store.MetadataStore(config)
     except (errors.StatusError, RuntimeError) as error:
         raise DataError(
-            f"{where}: the metadata cannot be opened ({error}). See that it is ML Metadata of this "
-            "version and that the database answers"
+            f"{where}: the metadata cannot be opened ({error}). Check that it is ML Metadata of "
+            "this version and that the database answers"
         ) from error
 
 
@@ -250,7 +250,7 @@ def _without_password(url: str) -> str:
 
 
 def _components(store: metadata_store.MetadataStore) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Pipeline and component of each execution by its id."""
+    """Pipeline and component of each execution, by its id."""
     for context in store.get_contexts_by_type("node"):
         pipeline, _, component = context.name.rpartition(".")
         for execution in _executions(store, context):
@@ -332,7 +332,7 @@ def _chunks(ids: list[int]) -> Iterator[list[int]]:
 def _value(
     value: metadata_store_pb2.Value, move: Callable[[str], str] = str
 ) -> int | float | str | None:
-    """A property's value; structures, which nothing here reads, as text."""
+    """A property's value; structures as text, since nothing here reads them."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None

@@ -1,4 +1,4 @@
-"""The answers of `questions` for a terminal."""
+"""Prints the answers of `questions` to a terminal."""
 
 from rich import box, filesize
 from rich.console import Console
@@ -8,7 +8,7 @@ from data.problems import counted
 
 
 def print_runs(console: Console, runs: list[dict]) -> None:
-    """One line a run."""
+    """One line per run."""
     table = _table("run", "started", "name", "mAP", "blessed", "pushed", "state")
     for run in runs:
         table.add_row(
@@ -121,7 +121,7 @@ def print_diff(console: Console, diff: dict) -> None:
 
 
 def print_pruned(console: Console, answer: dict) -> None:
-    """What was removed, or would be, and how much room that gives."""
+    """What was or would be removed, and how much space that frees."""
     for folder in answer["folders"]:
         console.print(f"  {folder}", soft_wrap=True)
     for kind, size in answer["bytes"].items():
@@ -132,10 +132,10 @@ def print_pruned(console: Console, answer: dict) -> None:
 
 
 def _table(*columns: str) -> Table:
-    # Narrow gaps: the state of a run that stopped in StatisticsGen fits in 80 columns.
+    # Narrow gaps, so that the state of a run that stopped in StatisticsGen fits in 80 columns.
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        # Names and places are what one copies from here: they are never cut off.
+        # Never cut off, since users copy names and paths from here.
         table.add_column(column, overflow="fold", no_wrap=column in ("started", "pushed"))
     return table
 

@@ -164,7 +164,7 @@ def test_presets_stay_as_they_are():
         ("trainer.augmentation=heavy", "choose from none, light, paper, hikapok"),
         ("trainer.schedule=linear", "choose from steps, cosine"),
         ("evaluator.min_map=75", "evaluator.min_map: '75' must be at most 1$"),
-        ("evaluator.min_class_ap=dog:60", "'dog:60' must be written as name:least"),
+        ("evaluator.min_class_ap=dog:60", "'dog:60' must be written as name:value"),
         ("trainer.steps.x=1", "trainer.steps: .* must be a whole number"),
     ],
 )

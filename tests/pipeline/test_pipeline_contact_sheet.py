@@ -39,8 +39,8 @@ def test_draws_a_sheet(tmp_path, records, capsys):
     ("arguments", "message"),
     [
         (["--output", "sheet.jpg"], "--output sheet.jpg: give a name that ends in .png"),
-        (["--output", "a.png", "--count", "0"], "--count is at least 1"),
-        (["--output", "a.png", "--epoch", "-1"], "epochs are counted from 0"),
+        (["--output", "a.png", "--count", "0"], "--count must be at least 1"),
+        (["--output", "a.png", "--epoch", "-1"], "--epoch at least 0"),
         (["--output", "a.png", "--preset", "sampel"], "--preset sampel"),
         (["--output", "a.png", "--data", "none"], "none: no such folder"),
         (["--output", "none/a.png"], "none/a.png: cannot write there (No such file"),

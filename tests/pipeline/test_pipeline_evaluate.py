@@ -123,7 +123,7 @@ def test_one_split_or_all(places, capsys):
         ({"--data": "nowhere"}, "nowhere: no such folder"),
         ({"--model": "nowhere"}, "nowhere: no such folder"),
         ({"--split": "eval"}, "no TFRecords of the split 'eval', looked for eval/"),
-        ({"--output": "records"}, "records: is not empty. Name another folder with --output"),
+        ({"--output": "records"}, "records: not empty. Name another folder with --output"),
     ],
 )
 def test_what_cannot_be_evaluated_is_told(places, capsys, monkeypatch, change, message):

@@ -230,7 +230,7 @@ def test_a_folder_of_neither_kind_is_refused(tmp_path):
 
 def test_a_schema_is_inferred_from_records_only(voc_root, tmp_path):
     config = load_config("ssd300-voc", ["data.schema=infer"])
-    with pytest.raises(DataError, match="inferred from TFRecords alone"):
+    with pytest.raises(DataError, match="inferred only from TFRecords"):
         inputs.prepare(config, voc_root, tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_a_version_that_exists_is_an_error(api, call, package):
     assert run["pipeline_version_reference"]["pipeline_version_id"] == "v-one"
     status, _, err = call("submit", package, "--version", "one")
     assert status == 2
-    assert err.startswith("error: pipeline ssd-tiny has a version one already.")
+    assert err.startswith("error: pipeline ssd-tiny already has a version one.")
 
 
 def test_without_cache_the_file_travels_with_the_run(api, call, package):
@@ -334,7 +334,7 @@ def test_a_client_certificate_is_shown(call, package, tmp_path):
         for options in (trust, mine):
             status, _, err = call("submit", package, *options, host=api.host)
             assert status == 2
-            assert err.startswith(f"error: {api.host}: not reached (")
+            assert err.startswith(f"error: {api.host}: cannot be reached (")
         assert list(api.runs) == ["r-1"]
 
 
@@ -345,7 +345,7 @@ def test_a_host_that_nobody_answers_at_is_said_at_once(call, package):
     begun = time.monotonic()
     status, _, err = call("submit", package, host=host)
     assert status == 2
-    assert err.startswith(f"error: {host}: not reached (")
+    assert err.startswith(f"error: {host}: cannot be reached (")
     assert "Connection refused" in err and "port-forward" in err
     assert time.monotonic() - begun < 5
 
@@ -359,7 +359,7 @@ def test_an_unknown_run_is_said(api, call):
 @pytest.mark.parametrize(
     "value, expected",
     [
-        ("stepz=1", "--param stepz: no such parameter; there is data, min_map, steps"),
+        ("stepz=1", "--param stepz: no such parameter; choose from data, min_map, steps"),
         ("steps=many", "--param steps=many: not a number_integer"),
         (
             "data=s3:///new",

@@ -37,19 +37,19 @@ _VERTEX = (
         (
             (),
             (_VOLUMES, "resources.Trainer.gpu_count=1", "resources.Trainer.gpu_type=NVIDIA_L4"),
-            "resources.Trainer.gpu_type=NVIDIA_L4: not the name of a resource of Kubernetes",
+            "resources.Trainer.gpu_type=NVIDIA_L4: not the name of a Kubernetes resource",
         ),
         ((*_VERTEX, "--work-dir", "s3://b/w"), (), "--work-dir s3://b/w: must start with"),
         (
             (*_VERTEX, "--preset", "ssd300-voc"),
             (),
-            "resources.Trainer: gpu_count needs the name of an accelerator of Vertex AI. Add --set "
+            "resources.Trainer: gpu_count needs the name of a Vertex AI accelerator. Add --set "
             "resources.Trainer.gpu_type=NVIDIA_TESLA_T4",
         ),
         (
             _VERTEX,
             ("resources.all.gpu_count=1", "resources.all.gpu_type=nvidia.com/gpu"),
-            "gpu_type=nvidia.com/gpu is not the name of an accelerator of Vertex AI",
+            "gpu_type=nvidia.com/gpu is not the name of a Vertex AI accelerator",
         ),
         (
             (),
@@ -57,20 +57,20 @@ _VERTEX = (
                 *(_VOLUMES, "training_job.workers=2", "training_job.image=registry/ssd:1"),
                 *("training_job.volumes=claim:/volume", "training_job.gpu_type=NVIDIA_L4"),
             ),
-            "training_job.gpu_type=NVIDIA_L4: not the name of a resource of Kubernetes",
+            "training_job.gpu_type=NVIDIA_L4: not the name of a Kubernetes resource",
         ),
         (
             (),
             (_VOLUMES, "resources.Pusher.volumes=other:/models/"),
-            "resources.Pusher.volumes: ('other:/models/', 'ssd-models:/models') must mount one",
+            "resources.Pusher.volumes: ('other:/models/', 'ssd-models:/models') must mount only one",
         ),
         (
             _VERTEX,
             ("training_job.workers=2", "training_job.image=r/i", "training_job.volumes=c:/v"),
-            "training_job.workers=2: Vertex AI has no Kubernetes",
+            "training_job.workers=2: Vertex AI cannot start a Kubernetes Job",
         ),
         ((), (_VOLUMES, "trainer.anchors=clipped"), "'clipped' does not exist for ssd128-small"),
-        (("--pattern", "train/*"), (_VOLUMES,), "--pattern train/*: write {split} where"),
+        (("--pattern", "train/*"), (_VOLUMES,), "--pattern train/*: write {split} in place of"),
         (
             (),
             (_VOLUMES, "serving.infra_validator=kubernetes"),
@@ -94,11 +94,11 @@ _VERTEX = (
             (_VOLUMES, "resources.Tuner.gpu_count=2"),
             "resources.Tuner: unknown component; did you mean Trainer",
         ),
-        (_VERTEX, (_VOLUMES,), "Vertex AI has none of Kubernetes' volumes"),
+        (_VERTEX, (_VOLUMES,), "Vertex AI has no Kubernetes volumes"),
         (
             ("--beam", "flink", "--", "--job_endpoint=flink:8099"),
             (_VOLUMES,),
-            "--pipeline-root s3://b/root: workers on other machines see no folder of a component's",
+            "--pipeline-root s3://b/root: workers on other machines cannot see the container's",
         ),
         (
             ("--pipeline-root", "gs://b/r", "--beam", "spark", "--", "--job_endpoint=s:8099"),

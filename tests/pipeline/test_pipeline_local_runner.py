@@ -123,7 +123,7 @@ def test_several_workers_are_not_waited_for(refused, monkeypatch, settings):
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("would wait"))
     error = refused(*settings)
-    assert error.startswith("error: TF_CONFIG: names 2 workers, and a pipeline runs in one process")
+    assert error.startswith("error: TF_CONFIG: names 2 workers, but a pipeline runs in one process")
     assert "ssd worker --config FILE" in error
 
 

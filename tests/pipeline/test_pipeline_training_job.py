@@ -79,7 +79,7 @@ def test_other_weights_at_the_same_path_are_another_training(tmp_path):
             "training_job.namespace: 'My_Team' must be written as",
         ),
         (["training_job.queue=gpus/a"], "training_job.queue: 'gpus/a' must be written as lower"),
-        (["training_job.volumes=a:/x,b:/x"], "training_job.volumes: .* one claim only at each"),
+        (["training_job.volumes=a:/x,b:/x"], "training_job.volumes: .* only one claim at each"),
         (["training_job.workers=-1"], "training_job.workers: '-1' must be at least 0"),
         (
             [*_JOB, "training_job.gpu_count=3"],
