@@ -62,7 +62,7 @@ _VERTEX = (
         (
             (),
             (_VOLUMES, "resources.Pusher.volumes=other:/models/"),
-            "resources.Pusher.volumes: ('other:/models/', 'ssd-models:/models') must mount only one",
+            "resources.Pusher.volumes: ('other:/models/', 'ssd-models:/models') must mount only",
         ),
         (
             _VERTEX,
