@@ -20,14 +20,17 @@ from data.errors import DataError
 from tests.trainer.tiny import TINY
 from trainer import (
     checkpoints,
+    continuation,
     devices,
     export,
     reporting,
     run,
+    selection,
 )  # `run` as a module: TFX reloads the module of `run_fn`
 from trainer.config import BOOKKEEPING, TrainerConfig
 from trainer.detector import build_network
 from trainer.files import SUMMARY
+from trainer.training import StepLosses
 
 pytestmark = pytest.mark.usefixtures("tiny_detector")
 
@@ -42,8 +45,8 @@ class Stopped(Exception):
 def arguments(make, transform_folder, sample_classes, tmp_path_factory):
     """The arguments of `run_fn`, with one configuration field, fact or argument changed."""
     folder = tmp_path_factory.mktemp("inputs")
-    for split, number in (("train", 4), ("other", 5)):
-        picture = make.encode(np.full((32, 32, 3), 120, np.uint8))
+    for split, number, grey in (("train", 4, 120), ("other", 5, 120), ("eval", 3, 80)):
+        picture = make.encode(np.full((32, 32, 3), grey, np.uint8))
         make.write_shards(folder / split, [make.record(i, picture) for i in range(number)])
     keras.utils.set_random_seed(1)
     network = build_network(TINY, len(sample_classes))
@@ -62,7 +65,7 @@ def arguments(make, transform_folder, sample_classes, tmp_path_factory):
         return SimpleNamespace(
             **given,
             custom_config=facts,
-            eval_files=[f"{folder}/train/*"],
+            eval_files=[f"{folder}/eval/*"],
             transform_graph_path=str(transform_folder),
             model_run_dir=str(work_dir.parent / "run"),
             serving_model_dir=str(work_dir.parent / "model"),
@@ -96,32 +99,32 @@ def test_the_detector_to_export_is_the_configured_one(arguments, tmp_path):
     assert answer["detection_scores"].shape == (1, 7)
 
 
-@pytest.mark.slow
 def test_ctrl_c_says_which_step_the_same_command_resumes_from(
-    arguments, tmp_path, monkeypatch, capsys, messages
+    arguments, tmp_path, monkeypatch, capsys
 ):
-    save = checkpoints.save
+    def interrupted_with(*steps):
+        def train(network, anchors, batches, config, folder, *_):
+            for step in steps:
+                checkpoints.save(folder, step, [], keep=9)
+            os.kill(os.getpid(), signal.SIGINT)
 
-    def interrupted_after(step_wanted):
-        def interrupted_save(folder, step, *rest):
-            save(folder, step, *rest)
-            if step == step_wanted:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        monkeypatch.setattr(checkpoints, "save", interrupted_save)
+        monkeypatch.setattr(run, "train", train)
         given = arguments(tmp_path / "work", "checkpoint_every", 2)
-        return as_command(lambda _: run.run_fn(given))()
+        assert as_command(lambda _: run.run_fn(given))() == 130
+        return capsys.readouterr().err
 
-    with mock.patch.object(run, "train", lambda *_: os.kill(os.getpid(), signal.SIGINT)):
-        assert interrupted_after(None) == 130
-    assert capsys.readouterr().err == (
+    assert interrupted_with() == (
         "interrupted: rerun the same command to start the training again (the first checkpoint is "
         "written at step 2)\n"
     )
-    assert interrupted_after(4) == 130
-    assert capsys.readouterr().err == "interrupted: rerun the same command to resume from step 4\n"
-    assert interrupted_after(None) == 0
-    assert any("train resume step=4" in text for text in messages())
+    assert interrupted_with(2, 4) == ("interrupted: rerun the same command to resume from step 4\n")
+
+
+def test_a_loss_that_is_not_finite_is_a_data_error(arguments, tmp_path, monkeypatch):
+    train = mock.Mock(side_effect=FloatingPointError("the loss at step 5 is nan"))
+    monkeypatch.setattr(run, "train", train)
+    with pytest.raises(DataError, match="the loss at step 5 is nan"):
+        run.run_fn(arguments(tmp_path / "work"))
 
 
 def test_settings_that_do_not_change_the_result_keep_the_folder(folder_of):
@@ -180,17 +183,57 @@ def test_a_batch_that_does_not_fit_the_devices_is_refused(arguments, tmp_path):
 
 @pytest.fixture
 def finish(arguments, tmp_path, monkeypatch):
-    """Runs what follows a training that only leaves a checkpoint and a log."""
+    """Runs what follows a training that only leaves a checkpoint and a log.
+
+    `finish.exported` has the arguments of the export.
+    """
 
     def train(job, network, served, work_dir):
         for name in ("checkpoints", "logs"):
             (work_dir / name).mkdir(parents=True, exist_ok=True)
             (work_dir / name / "file").write_text(name)
-        return None, None
+        return StepLosses(4.0, 3.0, 1.0, 2.0), selection.Best(5, 0.75)
+
+    def finish():
+        run.run_fn(arguments(tmp_path / "work"))
 
     monkeypatch.setattr(run.Job, "train", train)
-    monkeypatch.setattr(export, "export", lambda *_: None)
-    return lambda: run.run_fn(arguments(tmp_path / "work"))
+    monkeypatch.setattr(export, "export", lambda *given: setattr(finish, "exported", given))
+    return finish
+
+
+def test_a_training_records_exports_and_names_its_folder_by_what_identifies_it(
+    finish, arguments, tmp_path, sample_classes, monkeypatch
+):
+    goes_on = mock.Mock()
+    monkeypatch.setattr(continuation, "continue_finished", goes_on)
+    finish()
+    detector, folder, facts, pictures = finish.exported
+    job = run.Job.from_arguments(arguments(tmp_path / "work"))
+    decisive = {
+        "preset": "tiny",
+        "code_version": "1",
+        "trainer": dataclasses.asdict(CONFIG),
+        "data": job.data_facts,
+        "base_model": None,
+        "starting_weights_sha256": run.weights_hash(job.new_network()),
+        "classes": list(sample_classes),
+    }
+    # The hash is of the exported network; here it differs from the trained one.
+    result = {
+        "weights_sha256": run.weights_hash(detector.network),
+        "exported": {"step": 5, "eval_map": 0.75},
+    }
+    assert {**facts, "classes": list(sample_classes)} == {**decisive, **result}
+    summary = json.loads((tmp_path / "run" / SUMMARY).read_text())
+    losses = {"total": 4.0, "classes": 3.0, "boxes": 1.0, "positives": 2.0}
+    assert summary == json.loads(json.dumps({**decisive, **result, "losses": losses}))
+    work_dir = run.work_folder(tmp_path / "work", decisive)
+    goes_on.assert_called_once_with(work_dir, tmp_path / "run", decisive)
+    assert folder == tmp_path / "model"
+    # For the warm-up requests.
+    assert pictures == run._pictures(job.eval_shards, job.records)
+    assert len(pictures) == 2
 
 
 def _files(folder):

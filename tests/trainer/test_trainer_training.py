@@ -1,9 +1,13 @@
 import dataclasses
+import itertools
 import math
+from types import SimpleNamespace
+from unittest import mock
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras.ops import convert_to_numpy
 
 from tests.trainer.tiny import TINY
@@ -37,14 +41,45 @@ def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     assert last.positives >= 16
 
 
-def test_logs_have_rate_and_speed(tmp_path):
-    train_tiny(tmp_path, make_config())
+def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
+    # Each look at the clock takes a second.
+    seconds = itertools.count()
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    _, last = train_tiny(tmp_path, make_config())
     rates = read_scalars(tmp_path, "learning_rate")
     np.testing.assert_allclose(list(rates.values()), [0.01, 0.015, 0.02, 0.02, 0.02, 0.02], 1e-5)
-    assert min(read_scalars(tmp_path, "images_per_second").values()) > 0
-    assert all(
-        0 <= share <= 1 for share in read_scalars(tmp_path, "share_waiting_for_data").values()
-    )
+    for tag, value in (("total", last.total), ("class", last.classes), ("box", last.boxes)):
+        assert read_scalars(tmp_path, f"loss/{tag}")[6] == pytest.approx(value)
+    # A window takes four looks, of which waiting for the batch is one.
+    assert read_scalars(tmp_path, "images_per_second")[5] == 4 / 4
+    assert read_scalars(tmp_path, "share_waiting_for_data")[5] == 1 / 4
+    text = next(text for text in messages() if "step=5/6" in text)
+    assert "images/s=1.0 wait=25% left=0:00:05" in text
+    shown = f"loss={last.total:.3f} class={last.classes:.3f} box={last.boxes:.3f}"
+    assert any(f"step=6/6 {shown} positives={last.positives:.0f} lr=0.02" in t for t in messages())
+
+
+def test_the_last_step_is_measured_and_saved_whatever_the_intervals(tmp_path):
+    """The averages are measured, as they are exported."""
+    network, seen = make_network(), {}
+
+    def evaluate(step):
+        seen[step] = network.get_weights()
+        return step / 10
+
+    config = make_config(steps=3, checkpoint_every=2, eval_every=2, log_every=9, ema=0.5)
+    folders = tmp_path / "ckpt", tmp_path / "logs"
+    train(network, anchor_boxes(TINY.anchors), batches_from, config, *folders, evaluate)
+    assert list(seen) == [2, 3]
+    assert read_scalars(tmp_path, "eval/mAP") == pytest.approx({2: 0.2, 3: 0.3})
+    assert sorted(path.name for path in folders[0].iterdir()) == [
+        f"step-{step:08d}.npz" for step in (2, 3)
+    ]
+    for value, other in zip(seen[3], network.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
+    with np.load(folders[0] / "step-00000003.npz") as stored:
+        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
+    assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(last, seen[3], strict=True))
 
 
 def test_pictures_without_objects_train(tmp_path):
@@ -146,7 +181,9 @@ def test_mixed_precision_is_close_to_float32(plain_steps, precision):
 
 
 def test_xla_gives_the_same_losses(plain_steps):
-    _, losses = _losses_of_steps(make_config(xla=True))
+    with mock.patch.object(tf, "function", wraps=tf.function) as function:
+        _, losses = _losses_of_steps(make_config(xla=True))
+    assert function.call_args.kwargs["jit_compile"]
     np.testing.assert_allclose(losses, plain_steps, rtol=1e-4)
 
 
@@ -172,6 +209,9 @@ def test_weight_decay_pulls_kernels_and_nothing_else():
     decayed = _one_step(dataclasses.replace(base, weight_decay=0.5), make_network())
     assert kernels
     assert len(kernels) < len(without)
+    # As in training, normalisation is by the batch, whose statistics are averaged.
+    moving = [change for name, change in without.items() if "moving" in name]
+    assert moving and all(np.abs(change).max() > 0 for change in moving)
     for name, change in decayed.items():
         wanted = without[name] - 0.1 * 0.5 * kernels[name] if name in kernels else without[name]
         np.testing.assert_allclose(change, wanted, rtol=1e-3, atol=2e-5)
@@ -188,7 +228,7 @@ def test_clipping_limits_the_step():
 
 @pytest.mark.parametrize("killed_at", [None, 8])
 def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages, killed_at):
-    scores = {2: 0.1, 4: 0.5, 6: 0.4, 8: 0.4}
+    scores = {2: 0.5, 4: 0.5, 6: 0.4, 8: 0.4}
     measured = []
 
     def evaluate(step):
