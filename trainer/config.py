@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from data.settings import CHECKED, Fraction, Settings, one_of
+from data.settings import CHECKED, Fraction, Settings, one_of, parse
 from trainer.model_zoo import ANCHOR_STYLES, DETECTORS
 from trainer.recipes import RECIPES
 
@@ -190,4 +190,4 @@ def in_steps(config: TrainerConfig, count_pictures: Callable[[], int]) -> Config
     if (epochs := config.eval_every_epochs) is not None:
         every = max(1, round(epochs * steps_per_epoch)) if epochs else 0
         values |= {"eval_every": every, "eval_every_epochs": None}
-    return ConfigInSteps(**values)
+    return parse(ConfigInSteps, values, lambda names: "trainer." if names else "trainer: ")

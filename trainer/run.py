@@ -142,12 +142,8 @@ class Job:
         given = with_values(TrainerConfig(**fields), fn_args.hyperparameters)
         devices.check_fit(given, strategy)
         shards = input_pipeline.list_shards(fn_args.train_files)
-        try:
-            config = in_steps(given, lambda: input_pipeline.count_records(shards)[0])
-        except ValueError as error:
-            raise DataError(f"trainer: {error}") from error
         return cls(
-            config=config,
+            config=in_steps(given, lambda: input_pipeline.count_records(shards)[0]),
             strategy=strategy,
             classes=tuple(facts["classes"]),
             records=input_pipeline.TransformedRecords(

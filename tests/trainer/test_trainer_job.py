@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from unittest import mock
 
 import keras
 import numpy as np
@@ -9,9 +10,7 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from tests.trainer.tiny import TINY
-from trainer import run
-from trainer.anchors import anchor_boxes
+from trainer import devices, input_pipeline, run
 from trainer.config import TrainerConfig
 from trainer.run import weights_hash
 
@@ -32,7 +31,7 @@ def job_of(make, transform_folder, sample_classes, tmp_path_factory):
         records = [make.record(n, picture, [_BOX], sample_classes[:1]) for n in numbers]
         make.write_shards(folder / split, records)
 
-    def job_of(**fields):
+    def job_of(base_model=None, hyperparameters=None, **fields):
         config = dataclasses.replace(CONFIG, **fields)
         return run.Job.from_arguments(
             SimpleNamespace(
@@ -43,8 +42,8 @@ def job_of(make, transform_folder, sample_classes, tmp_path_factory):
                 train_files=[f"{folder}/train/*"],
                 eval_files=[f"{folder}/eval/*"],
                 transform_graph_path=str(transform_folder),
-                base_model=None,
-                hyperparameters=None,
+                base_model=base_model,
+                hyperparameters=hyperparameters,
             )
         )
 
@@ -58,6 +57,41 @@ def test_a_job_trains_on_the_train_split(job_of):
     assert images.shape == (2, 32, 32, 3)
     assert (images.numpy() > 200).all()
     assert (labels.numpy().max(axis=1) == 1).all()
+
+
+def test_batches_start_at_the_step_and_for_the_replicas_asked_for(job_of, monkeypatch):
+    asked = mock.Mock()
+    monkeypatch.setattr(input_pipeline, "training_batches", asked)
+    job, context = job_of(), tf.distribute.InputContext()
+    job._batches(3, context)
+    asked.assert_called_once_with(job.shards, job.records, job.config, 32, 4, 3, context)
+
+
+def test_lengths_in_epochs_are_those_of_the_train_split(job_of):
+    assert job_of(steps=None, epochs=3).config.steps == 6
+    with pytest.raises(
+        DataError, match="^trainer: warmup_steps .2. must be less than steps .1.[^\n]*$"
+    ):
+        job_of(steps=None, epochs=0.5, schedule="cosine")
+
+
+def test_tuned_values_replace_configured_ones(job_of):
+    assert job_of(hyperparameters={"values": {"learning_rate": 0.5}}).config.learning_rate == 0.5
+
+
+def test_a_base_model_replaces_the_backbone_weights(job_of, monkeypatch):
+    load = mock.Mock()
+    monkeypatch.setattr(run, "load_base_model", load)
+    job = job_of(base_model="model", backbone_weights="/nowhere.h5", warm_start="latest")
+    network = job.new_network()
+    load.assert_called_once_with(network, job.config, job.classes, "model")
+
+
+def test_normalisation_is_synchronised_for_the_strategy(job_of, monkeypatch):
+    synchronise = mock.Mock()
+    monkeypatch.setattr(devices, "synchronise_normalisation", synchronise)
+    job = job_of()
+    synchronise.assert_called_once_with(job.new_network(), job.strategy)
 
 
 def _finds(records):
@@ -80,32 +114,45 @@ def _finds(records):
     return detect
 
 
+def _dense(value=0):
+    """A network whose two weights have this value."""
+    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, name="dense")])
+    return _fill(network, value)
+
+
+def _fill(network, value):
+    network.set_weights([np.full(shape, value) for shape in ((1, 1), (1,))])
+    return network
+
+
 @pytest.mark.parametrize(("records", "score"), [(range(4), 0.0), (range(4, 7), 1.0)])
 def test_the_step_to_export_is_chosen_on_the_eval_split(
-    job_of, tmp_path, monkeypatch, records, score
+    job_of, tmp_path, monkeypatch, messages, records, score
 ):
-    scores = []
-    monkeypatch.setattr(run, "train", lambda *arguments: scores.append(arguments[-1](2)))
-    network, other = (
-        keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1, name="dense")])
-        for _ in range(2)
-    )
-    served = SimpleNamespace(network=other, serving_examples=_finds(records))
-    _, best = job_of(eval_every=2).train(network, served, tmp_path)
-    assert scores == [score]
+    measured = []
+
+    def train(network, *_, evaluate):
+        _fill(network, 2)
+        measured.append(evaluate(2))
+        _fill(network, 3)
+
+    monkeypatch.setattr(run, "train", lambda *given: train(*given[:-1], evaluate=given[-1]))
+    served = SimpleNamespace(network=_dense(), serving_examples=_finds(records))
+    _, best = job_of(eval_every=2).train(_dense(), served, tmp_path)
+    assert measured == [score]
     assert best == (2, score)
-    # The weights kept as the best, and restored here, are the measured ones.
-    for value, wanted in zip(other.get_weights(), network.get_weights(), strict=True):
-        np.testing.assert_array_equal(value, wanted)
+    # The measured weights, not the last ones.
+    assert [value.item() for value in served.network.get_weights()] == [2, 2]
+    assert "the eval split has 3 pictures: with fewer than 30" in "".join(messages())
 
 
 def test_without_eval_every_nothing_is_measured(job_of, tmp_path, monkeypatch):
-    evaluates = []
-    monkeypatch.setattr(run, "train", lambda *arguments: evaluates.append(arguments[-1]))
-    network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
-    served = SimpleNamespace(network=network, serving_examples=None)
-    assert job_of().train(network, served, tmp_path) == (None, None)
-    assert evaluates == [None]
+    places = []
+    monkeypatch.setattr(run, "train", lambda *given: places.append(given[-3:]))
+    served = SimpleNamespace(network=_dense(), serving_examples=None)
+    assert job_of().train(_dense(3), served, tmp_path) == (None, None)
+    assert places == [(tmp_path / "checkpoints", tmp_path / "logs", None)]
+    assert [value.item() for value in served.network.get_weights()] == [3, 3]
 
 
 def test_the_eval_split_is_fingerprinted_only_if_it_is_used(job_of):
@@ -133,25 +180,3 @@ def test_a_network_starts_as_configured(job_of):
 def test_the_seed_decides_the_initial_weights(job_of):
     hashes = [weights_hash(job_of(seed=seed).new_network()) for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
-
-
-@pytest.mark.slow
-def test_a_measurement_sees_the_weights_that_are_exported(job_of, tmp_path):
-    """The averages, even after the last step, which is not a multiple of `eval_every`."""
-    config = dataclasses.replace(CONFIG, steps=5, eval_every=2, ema=0.5, checkpoint_every=5)
-    job = job_of()
-    network, seen = job.new_network(), {}
-
-    def evaluate(step):
-        seen[step] = network.get_weights()
-        return 0.0
-
-    places = (tmp_path / "checkpoints", tmp_path / "logs")
-    run.train(network, anchor_boxes(TINY.anchors), job._batches, config, *places, evaluate)
-    assert list(seen) == [2, 4, 5]
-    for value, other in zip(seen[5], network.get_weights(), strict=True):
-        np.testing.assert_array_equal(value, other)
-    # The last weights themselves differ.
-    with np.load(tmp_path / "checkpoints" / "step-00000005.npz") as stored:
-        last = [stored[f"{i}:{v.path}"] for i, v in enumerate(network.variables)]
-    assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(last, seen[5], strict=True))
