@@ -11,15 +11,15 @@ from data.console import quiet
 from engines.local import missing as engines_missing
 
 quiet()
-# The time of one example says nothing on a machine that does other things as well.
+# Timing single examples is meaningless on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
-# A shell's background jobs ignore SIGINT, and so would every process that a test interrupts.
+# Background jobs of a shell ignore SIGINT, which the processes that tests interrupt would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
-    """Says why tests of Flink and Spark are left out."""
+    """Says why tests on Flink and Spark are left out."""
     if lack := engines_missing():
         return f"tests on Flink and Spark are left out: {lack} (make flink, make spark)"
     return ""
@@ -27,15 +27,15 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts files that take minutes first: none is left for one worker while others have ended."""
+    """Runs slow files first, so that no worker is left with one while the others are idle."""
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
     items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
 def voc_fixtures() -> Path:
-    """Folder with the real VOC pictures and oracles; skips where it is not at hand."""
+    """Folder with the real VOC pictures and oracles; skips the test without it."""
     folder = os.environ.get("VOC_FIXTURES")
     if not folder:
-        pytest.skip("needs real VOC data: set VOC_FIXTURES to the folder that holds voc2007_300/")
+        pytest.skip("needs real VOC data: set VOC_FIXTURES to the folder with voc2007_300/")
     return Path(folder)

@@ -1,4 +1,4 @@
-"""What is said once: the names of what is in an exported model, and the name of each class."""
+"""Facts with one source: the names in an exported model, and the name of each class."""
 
 import ast
 import collections
@@ -15,7 +15,7 @@ _NAMES = {
 
 
 def _repeated(source: str) -> list[str]:
-    """The names of the exported model that a source writes out again."""
+    """The exported model's names that a source repeats as literals."""
     constants = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
     return [node.value for node in constants if node.value in _NAMES]
 
@@ -34,13 +34,13 @@ def test_a_repeated_name_is_found(name):
     assert _repeated(f"def f(x):\n    return x[{name!r}]") == [name]
 
 
-def test_every_class_has_a_name_of_its_own():
+def test_class_names_are_unique():
     places = collections.defaultdict(list)
     for package in _ROOT.glob("*/__init__.py"):
         for file in package.parent.rglob("*.py"):
             for node in ast.parse(file.read_text()).body:
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(str(file.relative_to(_ROOT)))
-    # TFX's own name for what a component runs.
+    # TFX's name for a component's code.
     del places["Executor"]
     assert {name: files for name, files in places.items() if len(files) > 1} == {}

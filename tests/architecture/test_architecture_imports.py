@@ -1,4 +1,4 @@
-"""Which room may import which: the table of the architecture, held against every import."""
+"""Which room may import which: the table of the architecture, checked against every import."""
 
 import ast
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
-# The command lines: no room imports them, and they may import every room.
+# The command lines may import every room; no room imports them.
 _COMMANDS = {path.stem for path in _ROOT.glob("*.py")} - {"setup"}
 
-# A room imports itself and the rooms of its row.
+# A room may import itself and the rooms in its row.
 _TABLE = {
     "pipeline": {"components", "trainer", "metrics", "data"},
     "components": {"trainer", "serving", "metrics", "data"},
@@ -23,7 +23,7 @@ _TABLE = {
 
 
 def _imports(source: str, package: str) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of everything that is imported, also inside of functions.
+    """Line and dotted name of every import, including those in functions.
 
     package: the dotted name that relative imports start from.
     """
@@ -44,7 +44,7 @@ def _imports(source: str, package: str) -> Iterator[tuple[int, str]]:
 
 
 def _forbidden(room: str, source: str, package: str) -> list[tuple[int, str]]:
-    """The imports of a room's or a command's source that it may not have."""
+    """The forbidden imports in the source of a room or command."""
     allowed = _TABLE[room] | {room} if room in _TABLE else _TABLE.keys() | _COMMANDS
     strangers = (_TABLE.keys() | _COMMANDS | {"tests", "benchmarks"}) - allowed
     return [
@@ -84,6 +84,6 @@ def test_every_package_has_a_row():
         "from ..pipeline import config",
     ],
 )
-def test_no_kind_of_import_gets_by(source):
+def test_every_kind_of_import_is_checked(source):
     assert _forbidden("components", source, "components")
     assert not _forbidden("components", "from . import x\nfrom .x import pipeline", "components")

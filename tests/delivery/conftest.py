@@ -9,7 +9,7 @@ import pytest
 from docker.utils.build import exclude_paths
 
 _ROOT = Path(__file__).resolve().parents[2]
-# The image has one Python; with another there is nothing of it to test.
+# The image has one Python; with another, the image cannot be tested.
 _PYTHON = (_ROOT / ".python-version").read_text().strip()
 if ".".join(map(str, sys.version_info[:2])) != _PYTHON:
     collect_ignore = ["test_delivery_image.py", "test_delivery_gpu.py"]
@@ -23,7 +23,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def build_context(tmp_path_factory) -> Path:
-    """What the last commit and .dockerignore leave of the project, as Docker's client sends it."""
+    """The files of the last commit that .dockerignore lets Docker's client send."""
     clone = tmp_path_factory.mktemp("clone") / "source"
     subprocess.run(["git", "clone", "--quiet", _ROOT, clone], check=True)
     context = tmp_path_factory.mktemp("context")

@@ -1,4 +1,4 @@
-"""What goes into an image, as far as that can be told without building one."""
+"""The contents of an image, as far as they can be checked without building one."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from docker.utils.build import exclude_paths
 
 
 def test_bases_are_pinned(root):
-    """Python by its digest; Beam by the locked version, as its workers accept no other."""
+    """Python by digest; Beam by the locked version, since its workers accept no other."""
     version = (root / ".python-version").read_text().strip()
     text = (root / "Dockerfile").read_text(encoding="utf-8")
     lock = (root / "requirements.lock").read_text(encoding="utf-8")
@@ -32,7 +32,7 @@ def test_the_environment_has_the_projects_python(root, tmp_path):
     assert (tmp_path / "arguments").read_text().strip() == wanted
 
 
-def test_git_environment_and_output_stay_out(root, tmp_path):
+def test_git_environment_and_output_are_excluded(root, tmp_path):
     unwanted = [
         ".git/config",
         ".venv/bin/python",

@@ -24,7 +24,7 @@ _PAGES = (*sorted(_ROOT.glob("*.md")), *sorted((_ROOT / "docs").glob("*.md")))
 
 
 def _commands(start: str) -> list:
-    """The lines of code blocks that begin with `start`, each as its further words."""
+    """The lines in code blocks that begin with `start`, each as the words after it."""
     found = []
     for page in _PAGES:
         for block in re.findall(r"^ *```\n(.*?)^ *```", page.read_text("utf-8"), re.M | re.S):
@@ -47,7 +47,7 @@ def _run_parser() -> argparse.ArgumentParser:
 
 
 @pytest.mark.parametrize("words", _COMPILED)
-def test_what_is_compiled_compiles(words, tmp_path, monkeypatch):
+def test_documented_pipelines_compile(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert kubeflow_runner.main(["compile", *words]) == 0
     (written,) = tmp_path.iterdir()
@@ -64,15 +64,15 @@ def test_what_is_compiled_compiles(words, tmp_path, monkeypatch):
         *((evaluate._parser, p.values[0]) for p in _commands("ssd evaluate")),
     ],
 )
-def test_options_exist(parser, words):
+def test_documented_options_exist(parser, words):
     parser().parse_args(words)
 
 
-def test_commands_go_by_their_ssd_names():
-    """docs/commands.md alone says that they are modules too."""
+def test_docs_use_the_ssd_command():
+    """Only docs/commands.md mentions their modules."""
     named = {name for name, *_ in ssd.COMMANDS}
     modules = {target.partition(":")[0].removesuffix(".__main__") for _, target, *_ in ssd.COMMANDS}
-    # Pods run it by its module.
+    # Pods run it as a module.
     modules -= {"trainer.worker"}
     for page in _PAGES:
         text = page.read_text("utf-8")
@@ -85,16 +85,16 @@ def test_commands_go_by_their_ssd_names():
 
 
 @pytest.mark.parametrize("words", [*_LOCAL, *_COMPILED])
-def test_a_first_run_has_weights_to_start_from(words):
+def test_documented_warm_starts_have_weights_for_the_first_run(words):
     if "trainer.warm_start=latest" in words:
         assert "trainer.backbone_weights=imagenet" in words
 
 
 @pytest.mark.parametrize("words", _commands("ssd versions"))
-def test_versions_are_moved_with_the_configuration_that_is_shipped(
+def test_documented_version_commands_work_on_the_shipped_configuration(
     words, tmp_path, monkeypatch, capsys
 ):
-    """A canary wants a stable version, as the text around it says. The server has all versions."""
+    """A canary needs a stable version, as the text says. The server has loaded all versions."""
     monkeypatch.setattr(
         server_status,
         "_states",
@@ -118,7 +118,7 @@ def test_versions_are_moved_with_the_configuration_that_is_shipped(
     assert versions.main() == 0, capsys.readouterr().err
 
 
-def test_the_pod_that_sees_the_models_is_one():
+def test_the_documented_pod_is_valid():
     text = (_ROOT / "docs" / "delivery.md").read_text("utf-8")
     (overrides,) = re.findall(r"--overrides '(.*?)'", text, re.S)
     spec = json.loads(overrides)["spec"]
@@ -130,11 +130,11 @@ def test_the_pod_that_sees_the_models_is_one():
     assert f"claimName: {volume['persistentVolumeClaim']['claimName']}," in deployment
 
 
-def test_manifests_and_pages_that_are_named_are_there():
+def test_files_and_links_in_the_docs_exist():
     for page in _PAGES:
         text = page.read_text("utf-8")
         for name in re.findall(rf"(?<![\w/])((?:{_FOLDERS})/[\w/.-]*[\w/])", text):
-            # ROOM and NAME stand for any.
+            # ROOM and NAME are placeholders.
             if not re.search("ROOM|NAME", name):
                 assert (_ROOT / name).exists(), f"{page.name}: {name}"
         for target in re.findall(r"\]\(((?!http)[^)]*)\)", text):

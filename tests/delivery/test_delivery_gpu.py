@@ -1,4 +1,4 @@
-"""The GPU variant of the image, whose lock file is for the Python of the image alone."""
+"""The GPU variant of the image, whose lock file is only for the image's Python."""
 
 import importlib.metadata
 import re
@@ -6,7 +6,7 @@ import re
 from packaging.requirements import Requirement
 
 
-def test_the_gpu_variant_adds_what_tensorflow_asks_for(root):
+def test_the_gpu_variant_adds_tensorflows_cuda_requirements(root):
     wanted = {}
     for text in importlib.metadata.requires("tensorflow"):
         requirement = Requirement(text)

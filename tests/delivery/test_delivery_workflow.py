@@ -34,7 +34,7 @@ def test_actions_are_pinned_by_commit(root, workflow):
     assert len(used) == sum("uses" in step for step in _steps(workflow))
     for line in used:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
-    # One version of each.
+    # One version of each action.
     assert len(set(used)) == len({line.split("@")[0] for line in used})
 
 
@@ -43,7 +43,7 @@ def test_jobs_have_only_the_rights_they_need(workflow):
     jobs = workflow["jobs"]
     writing = {name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()}
     assert writing == {"publish"}
-    # A secret never reaches a pull request's job, and none is written out in the file.
+    # Secrets never reach a pull request's job.
     for name, job in jobs.items():
         if "secrets." in yaml.safe_dump(job):
             assert name in ("publish", "submit")
@@ -68,7 +68,7 @@ def test_a_tag_is_submitted_after_everything_else(workflow):
 
 @pytest.fixture
 def arguments(workflow, tmp_path):
-    """The arguments with which a job runs kubeflow_runner.py, as its shell would pass them."""
+    """A job's arguments for kubeflow_runner.py, as its shell passes them."""
 
     def arguments(job: str) -> list[str]:
         (step,) = [
@@ -104,8 +104,8 @@ def test_the_compile_command_compiles(arguments, tmp_path, monkeypatch):
     assert "ghcr.io/owner/ssd:0123abc-gpu" in text
 
 
-def test_a_release_is_compiled_as_the_docs_say(arguments, root):
-    """But for the image: the docs' names are the defaults of the repository's variables."""
+def test_a_release_is_compiled_as_documented(arguments, root):
+    """Except for the image. The docs use the defaults of the repository's variables."""
     text = (root / "docs" / "kubeflow.md").read_text(encoding="utf-8")
     (step,) = re.findall(r"\*\*Compile\.\*\*\s+```\n(.*?)```", text, re.S)
     program, *documented = shlex.split(step.replace("\\\n", " "))

@@ -1,4 +1,4 @@
-"""One embedded engine for all tests that share it, and commands that run on it.
+"""One embedded engine shared by all tests.
 
 Without Java or the jars these tests are not collected; `tests/conftest.py` says so.
 """
@@ -32,7 +32,7 @@ def engine(request, tmp_path_factory) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def other_pool(tmp_path_factory) -> Iterator[int]:
-    """Port of a pool of workers whose checkout differs in one line."""
+    """The port of a worker pool whose checkout differs in one line."""
     checkout = tmp_path_factory.mktemp("checkout")
     for room in ("components", "data", "metrics", "pipeline", "serving", "trainer"):
         subprocess.run(["cp", "-r", _ROOT / room, checkout], check=True)

@@ -1,4 +1,4 @@
-"""An engine that is running, and commands that have their Beam work done there."""
+"""A running engine, and commands that run Beam on it."""
 
 import socket
 import subprocess
@@ -15,14 +15,14 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that is running, with a pool of workers."""
+    """A running engine with a pool of workers."""
 
     name: str
     address: local.Address
     logs: Path
 
     def options(self, **changed: object) -> list[str]:
-        """Arguments of a command that has its Beam work done here."""
+        """Arguments with which a command runs Beam here."""
         options = {
             "job_endpoint": f"localhost:{self.address.job}",
             "environment_config": f"localhost:{self.address.pool}",
@@ -41,7 +41,7 @@ class Engine:
         )
 
     def kill_workers(self) -> int:
-        """Kills the Python workers of the pool; how many there were."""
+        """Kills the pool's Python workers; returns their number."""
         workers = [
             pid
             for pid in Path("/proc").glob("[0-9]*")
@@ -54,14 +54,14 @@ class Engine:
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on."""
+    """A free port on loopback."""
     with socket.socket() as sock:
         sock.bind(("localhost", 0))
         return sock.getsockname()[1]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> object:
-    """The first true answer of a condition."""
+    """Polls a condition until it is true; returns its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := condition():

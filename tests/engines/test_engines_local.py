@@ -1,4 +1,4 @@
-"""What `make flink` needs and says, without an engine."""
+"""What `make flink` needs and prints, without an engine."""
 
 import socket
 
@@ -22,7 +22,7 @@ def _program(folder, name, script):
     path.chmod(0o755)
 
 
-def test_what_is_missing_is_named(no_programs):
+def test_missing_parts_are_named(no_programs):
     assert local.missing() == "no Java"
     _program(no_programs, "java", "")
     assert local.missing() == "no jars for flink and spark"
@@ -48,7 +48,7 @@ def test_a_failed_download_leaves_nothing(no_programs, capsys):
     assert not local.jars("flink").exists()
 
 
-def test_jars_appear_whole(no_programs):
+def test_jars_appear_only_when_complete(no_programs):
     script = (
         'for word; do case $word in -DoutputDirectory=*) /bin/mkdir -p "${word#*=}";; esac; done'
     )
@@ -57,7 +57,7 @@ def test_jars_appear_whole(no_programs):
     assert [path.name for path in local.jars("flink").parent.iterdir()] == ["flink"]
 
 
-def test_a_port_in_use_and_an_engine_that_does_not_start(no_programs, tmp_path):
+def test_a_port_in_use_or_an_engine_that_fails_to_start_is_an_error(no_programs, tmp_path):
     _program(no_programs, "java", "echo 'no such class'; exit 1")
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
@@ -73,7 +73,7 @@ def test_a_port_in_use_and_an_engine_that_does_not_start(no_programs, tmp_path):
     ):
         pass
     with socket.socket() as sock:
-        # The pool, which had started, is stopped.
+        # The pool had started and is stopped again.
         assert sock.connect_ex(("localhost", free.pool)) != 0
 
 

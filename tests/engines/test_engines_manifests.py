@@ -41,12 +41,12 @@ def test_a_pool_runs_beside_each_task_manager():
     assert set(containers) == {"taskmanager", "workers"}
     command = containers["workers"]["command"]
     assert command == ["python", "-m", worker_pool.__module__]
-    # Spilled shuffles, which hold pictures, have a place.
+    # There is room for spilled shuffles, which hold pictures.
     (mount,) = containers["taskmanager"]["volumeMounts"]
     assert mount["mountPath"] == "/tmp"
 
 
-def test_the_configuration_carries_the_pipeline():
+def test_the_configuration_is_large_enough_for_the_pipeline():
     properties = _properties()
     assert properties["taskmanager.network.sort-shuffle.min-buffers"] == 64
     assert properties["taskmanager.memory.network.min"] == "256mb"
@@ -56,7 +56,7 @@ def test_the_configuration_carries_the_pipeline():
     replicas = _one("Deployment", "ssd-flink-taskmanager")["spec"]["replicas"]
     slots = properties["taskmanager.numberOfTaskSlots"]
     assert properties["parallelism.default"] == replicas * slots
-    # The same as for the engine on one machine, whose tests run it.
+    # The same as for the engine on one machine, which tests run.
     for name in (
         "taskmanager.network.sort-shuffle.min-buffers",
         "restart-strategy.type",
@@ -65,7 +65,7 @@ def test_the_configuration_carries_the_pipeline():
         assert f"{name}: {properties[name]}" in local._FLINK_CONF
 
 
-def test_a_restart_comes_after_a_lost_worker_is_forgotten():
+def test_a_restart_waits_until_beam_forgets_a_lost_worker():
     options = dict(word.split("=", 1) for word in beam_arguments("flink"))
     kept_seconds = int(options["--environment_cache_millis"]) / 1000
     delay = re.fullmatch(
@@ -74,13 +74,13 @@ def test_a_restart_comes_after_a_lost_worker_is_forgotten():
     assert int(delay[1]) > kept_seconds
 
 
-def test_java_17_is_opened_as_on_one_machine(tmp_path):
+def test_java_options_are_the_same_as_on_one_machine(tmp_path):
     opened = _one("ConfigMap")["data"]["JDK_JAVA_OPTIONS"].split()
     command = local._java("flink", tmp_path, local.Address())
     assert opened == [word for word in command if word.startswith("--add-opens")]
 
 
-def test_services_ports_are_those_of_the_containers():
+def test_the_services_ports_match_the_containers():
     service = _one("Service")["spec"]
     labels = _one("Deployment", "ssd-flink-jobmanager")["spec"]["template"]["metadata"]["labels"]
     assert service["selector"].items() <= labels.items()
@@ -93,7 +93,7 @@ def test_services_ports_are_those_of_the_containers():
     assert ports["jobs"] == DEFAULT_JOB_PORT
     assert _properties()["blob.server.port"] == ports["blob"]
     (script,) = _containers("ssd-flink-jobmanager")["job-server"]["args"]
-    # Flink's REST API is found at the job server's address.
+    # Flink's REST API is reached at the job server's address.
     assert f"--flink-master=localhost:{ports['rest']}" in script
     assert f"--job-port={ports['jobs']} --artifact-port={ports['artifacts']}" in script
 

@@ -1,4 +1,4 @@
-"""Pipelines that are built and not run."""
+"""Builds pipelines without running them."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipeline.pipeline import Inputs, create_pipeline
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory):
-    """`build("trainer.steps=5", ...)`: a sample pipeline with other settings."""
+    """`build("trainer.steps=5", ...)` builds a sample pipeline with these settings."""
     folder = tmp_path_factory.mktemp("built")
 
     def build(*settings: str, **options) -> Pipeline:

@@ -1,4 +1,4 @@
-"""A server that answers what kfp's client asks of Kubeflow Pipelines 2, from memory."""
+"""An in-memory stand-in for Kubeflow Pipelines 2, as far as kfp's client needs it."""
 
 import collections
 import datetime
@@ -19,10 +19,10 @@ TOKEN = "let-me-in"
 
 
 class KubeflowApi:
-    """What the server holds and what it was asked; `host` is its address."""
+    """The server's state and the requests it got; `host` is its address."""
 
     def __init__(self):
-        # Pipelines by the namespace that they are in, None where Kubeflow has one user.
+        # Pipelines by namespace, which is None on single-user Kubeflow.
         self.pipelines = collections.defaultdict(dict)
         self.versions, self.experiments = {}, {}
         self.runs, self.recurring, self.logs = {}, {}, {}
@@ -31,13 +31,13 @@ class KubeflowApi:
         self.host = None
 
     def answer(self, method: str, path: str, query: dict, body: bytes):
-        """Status and content of an answer."""
+        """Status and content of the response."""
         if path == "/apis/v2beta1/healthz":
             return 200, {"multi_user": False}
         kind, *rest = path.removeprefix("/apis/v2beta1/").split("/")
         if path.startswith("/apis/v1beta1/runs/"):
             run = self.runs[path.rpartition("/")[2]]
-            workflow = (run.get("told") or run["states"][0])["workflow"]
+            workflow = (run.get("shown") or run["states"][0])["workflow"]
             return 200, {"run": {}, "pipeline_runtime": {"workflow_manifest": workflow}}
         if path.startswith("/apis/v1alpha1/"):
             name = path.split("/")[6]
@@ -82,8 +82,8 @@ class KubeflowApi:
             if rest[0] not in self.runs:
                 return 404, {"message": f"Run {rest[0]} not found"}
             run = self.runs[rest[0]]
-            run["told"] = run["states"].pop(0) if len(run["states"]) > 1 else run["states"][0]
-            return 200, {key: run["told"][key] for key in ("run_id", "state")}
+            run["shown"] = run["states"].pop(0) if len(run["states"]) > 1 else run["states"][0]
+            return 200, {key: run["shown"][key] for key in ("run_id", "state")}
         if kind == "runs":
             run = json.loads(body) | {"run_id": f"r-{len(self.runs) + 1}"}
             self.runs[run["run_id"]] = run | {"states": [run_state(run["run_id"], "PENDING")]}
@@ -99,10 +99,10 @@ WORKFLOW = "ssd-tiny-x7k2p"
 
 
 def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
-    """A run as the server tells of it, with the Argo Workflow behind it.
+    """A run as the server reports it, with the Argo Workflow behind it.
 
-    Each task is a state (CamelCase phases of Argo in capitals), or state and the message of its
-    pod. With `attempts` each task has retries and was started that often.
+    Each task is a state (Argo's phases in capitals), or STATE:MESSAGE with its pod's message. With
+    `attempts` each task has retries and was started that often.
     """
     nodes = {}
 
@@ -152,7 +152,7 @@ def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
             ]
             retry["children"] = [pod["id"] for pod in pods]
             last = pods[-1]
-        # What follows in the graph are children too.
+        # Later tasks in the graph are children too.
         if before:
             before["children"] = [driver["id"]]
         before = last
@@ -161,7 +161,7 @@ def run_state(run_id: str, state: str, attempts: int = 0, **tasks) -> dict:
 
 
 def pod(component: str, attempt: int | None = None) -> str:
-    """The name of a component's pod, by Argo's rule."""
+    """The name of a component's pod, as Argo builds it."""
     name = f"root.{component}.executor" + ("" if attempt is None else f"({attempt - 1})")
     return f"{WORKFLOW}-system-container-impl-{zlib.crc32(name.encode())}"
 
@@ -180,7 +180,7 @@ def _matching(found, name: str) -> list:
 
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None):
-    """Runs the server on a free port; gives its KubeflowApi."""
+    """Runs the server on a free port; yields its KubeflowApi."""
     api = KubeflowApi()
 
     class Handler(BaseHTTPRequestHandler):
@@ -204,7 +204,7 @@ def serving(tls: ssl.SSLContext | None = None):
         do_GET = do_POST = _handle
 
         def log_message(self, *_):
-            """Says nothing."""
+            """Silences the log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls:
@@ -220,7 +220,7 @@ def serving(tls: ssl.SSLContext | None = None):
 
 
 def make_certificate(folder):
-    """A certificate that is server's, client's and authority's at once, and its key."""
+    """A certificate for server, client and authority at once, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.timezone.utc)

@@ -1,7 +1,7 @@
-"""Which modules of the project each component's code loads, as JSON on standard output.
+"""Prints as JSON which modules of the project each component's code loads.
 
-Standard input is JSON: by component, the dotted names to import, each in a fresh copy of a process
-that has loaded TFX and nothing of the project.
+Standard input is JSON: the dotted names to import, by component. Each component gets a fork of a
+process that has loaded TFX but nothing of the project.
 """
 
 import importlib
@@ -17,7 +17,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> None:
-    """Writes the loaded files, relative to the project's folder, by component."""
+    """Prints the loaded files by component, relative to the project's folder."""
     wanted = json.load(sys.stdin)
     assert not _project_files(), _project_files()
     found = {}

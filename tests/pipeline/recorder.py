@@ -10,7 +10,7 @@ class Recorder:
     """Writes runs the way TFX does: contexts for run and node, executions, artifacts, events."""
 
     def __init__(self, folder, config=None):
-        """config: of the store, by default an SQLite file in the folder."""
+        """config: connection of the store, by default an SQLite file in the folder."""
         self.folder = folder
         if config is None:
             config = mlmd.ConnectionConfig()

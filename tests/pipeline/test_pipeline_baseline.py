@@ -1,4 +1,4 @@
-"""Which earlier data the data gate compares with, on a real metadata store."""
+"""Which earlier models and data a run is compared with or starts from, on a real metadata store."""
 
 import shutil
 import tempfile
@@ -71,7 +71,7 @@ class History:
         return model
 
     def graph(self, examples):
-        """The transform graph of examples; the same each time."""
+        """The transform graph of examples, made once."""
         if examples.id not in self._graphs:
             self._graphs[examples.id] = self.artifact(standard_artifacts.TransformGraph)
             self.step([examples], [self._graphs[examples.id]])
@@ -100,14 +100,14 @@ def _delete(artifact):
     shutil.rmtree(artifact.uri)
 
 
-def test_nothing_on_the_first_run_and_when_it_is_repeated(history):
+def test_no_baseline_data_on_the_first_run_and_its_repetition(history):
     examples, statistics = history.data()
     assert history.resolve(statistics) == []
     history.train(examples)
     assert history.resolve(statistics) == []
 
 
-def test_new_data_is_compared_with_that_of_the_latest_blessed_model(history):
+def test_new_data_is_compared_with_the_latest_blessed_models_data(history):
     for blessed in (True, True, False):
         examples, statistics = history.data()
         history.train(examples, blessed)
@@ -117,7 +117,7 @@ def test_new_data_is_compared_with_that_of_the_latest_blessed_model(history):
     assert history.resolve(new) == [expected]
 
 
-def test_a_repeated_run_finds_the_same_as_before(history):
+def test_a_repeated_run_finds_the_same_baseline_data(history):
     examples, old = history.data()
     history.train(examples)
     examples, new = history.data()
@@ -126,7 +126,7 @@ def test_a_repeated_run_finds_the_same_as_before(history):
     assert history.resolve(new) == [old.id]
 
 
-def test_data_is_traced_through_the_removal_of_leaks_but_not_through_the_base_model(history):
+def test_data_is_traced_through_leak_removal_but_not_through_the_base_model(history):
     examples, old = history.data()
     kept = history.artifact(standard_artifacts.Examples)
     history.step([examples], [kept])
@@ -149,7 +149,7 @@ def test_a_training_starts_from_the_latest_blessed_model(history):
 def test_a_repeated_training_starts_from_the_same_model_as_before(history):
     examples, _ = history.data()
     first = history.train(examples, custom_config='{"a": 0, "b": [1]}')
-    # The order of the names is no other configuration.
+    # The order of the settings does not matter.
     assert history.base_model(examples, '{"b": [1], "a": 0}') == []
     second = history.train(examples, custom_config='{"a": 1}', base_model=[first])
     assert history.base_model(examples, '{"a": 1}') == [first.id]
@@ -157,7 +157,7 @@ def test_a_repeated_training_starts_from_the_same_model_as_before(history):
     assert history.base_model(others, '{"a": 1}') == [second.id]
 
 
-def test_models_and_data_whose_files_were_deleted_are_no_baseline(history):
+def test_deleted_models_and_data_are_not_baselines(history):
     kept, gone = [], []
     for found in (kept, gone):
         examples, statistics = history.data()

@@ -1,4 +1,4 @@
-"""TFX's BulkInferrer, set up as in the pipeline, answers for every record of the splits."""
+"""TFX's BulkInferrer, set up as in the pipeline, predicts on every record of the splits."""
 
 import pytest
 import tensorflow as tf
@@ -40,7 +40,7 @@ def inputs(tmp_path):
 
 
 @pytest.mark.parametrize("splits", [("test",), ("train", "eval")], ids=",".join)
-def test_every_record_of_the_splits_is_answered(build, inputs, tmp_path, splits):
+def test_every_record_of_the_splits_gets_a_prediction(build, inputs, tmp_path, splits):
     pipeline = build("bulk_inferrer.enabled=true", f"bulk_inferrer.splits={','.join(splits)}")
     (component,) = [part for part in pipeline.components if part.id == "BulkInferrer"]
     result = standard_artifacts.InferenceResult()
@@ -60,7 +60,7 @@ def test_every_record_of_the_splits_is_answered(build, inputs, tmp_path, splits)
     assert sorted(names) == sorted(name.encode() for name in expected)
 
 
-def test_it_is_off_by_default_and_knows_the_splits(build):
+def test_it_is_off_by_default_and_rejects_unknown_splits(build):
     assert "BulkInferrer" not in [component.id for component in build().components]
     with pytest.raises(DataError, match="bulk_inferrer.splits"):
         load_config("sample", ["bulk_inferrer.enabled=true", "bulk_inferrer.splits=tests"])

@@ -20,16 +20,16 @@ from pipeline.pipeline import Inputs, create_pipeline
 from tests.pipeline import loaded_modules
 
 _ROOT = Path(module.__file__).resolve().parents[1]
-# Options that bring in every component there is.
+# Options that enable every component.
 _SETTINGS = ("data.on_leak=drop_train", "tuner.enabled=true", "trainer.warm_start=latest")
 _JOB = (
     "training_job.workers=2",
     "training_job.image=registry/ssd:1",
     "training_job.volumes=claim:/volume",
 )
-# Never cached, and on Kubeflow in a module with more.
+# Never cached, and on Kubeflow in a module that imports more.
 _LOOKED_UP = ("base_model", "latest_blessed_model", "latest_blessed_data")
-# What a component starts as a process of its own, or in a container.
+# Modules that a component starts in another process or container.
 _STARTED = {
     "ServingCheck": [
         f"serving.{name}" for name in ("server", "rest", "http_server", "grpc_service")
@@ -40,7 +40,7 @@ _STARTED = {
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """Writes files of a project with two rooms; its code versions are of these files."""
+    """Writes files of a project with two rooms, whose code versions are then computed."""
     monkeypatch.setattr(module, "_ROOT", tmp_path)
 
     def write(**files):
@@ -70,7 +70,7 @@ def _files(*modules):
         ("from . import b", {"room/b.py"}),
         ("from .b import a_name", {"room/b.py"}),
         ("from attic import *", {"attic/__init__.py"}),
-        # Through another module, and with all packages on the way.
+        # Through another module, with all packages on the way.
         (
             "from room.inner.deep import a_name",
             {"room/inner/__init__.py", "room/inner/deep.py", "attic/__init__.py", "attic/c.py"},
@@ -86,36 +86,36 @@ def _files(*modules):
         ('run(\n    "-m",\n    "room.b",\n)', {"room/b.py"}),
         ("if TYPE_CHECKING:\n    pass\nelse:\n    import room.b", {"room/b.py"}),
         ("if not TYPE_CHECKING:\n    import room.b", {"room/b.py"}),
-        # None of these is loaded.
+        # Not loaded:
         ("import json, tensorflow", set()),
         ("x = 'import room.b'", set()),
         ("if TYPE_CHECKING:\n    import room.b", set()),
         ("if typing.TYPE_CHECKING:\n    from room import b", set()),
     ],
 )
-def test_imports_lead_to_files(project, source, found):
+def test_imports_are_followed_to_files(project, source, found):
     project(room__entry=source)
     assert _files("room.entry") == {"room/__init__.py", "room/entry.py"} | found
 
 
 @pytest.mark.parametrize("source", ["from room import b", "from .. import b", "from ..b import x"])
-def test_a_package_brings_what_it_imports(project, source):
+def test_imports_of_a_package_are_followed(project, source):
     project(room__inner__INIT=source, room__entry="import room.inner")
     assert "room/b.py" in _files("room.entry")
 
 
-def test_relative_imports_start_from_the_package_that_a_module_is_in_or_is(project):
+def test_relative_imports_start_from_the_package(project):
     project(room__inner__INIT="from . import apart", room__inner__apart="from .. import b")
     assert {"room/inner/apart.py", "room/b.py"} <= _files("room.inner")
     assert "room/apart.py" not in _files("room.inner")
 
 
-def test_modules_may_import_one_another(project):
+def test_modules_may_import_each_other(project):
     project(room__entry="import room.b", room__b="import room.entry")
     assert _files("room.b") == _files("room.entry")
 
 
-def test_templates_beside_a_module_count(project):
+def test_templates_in_a_modules_folder_count(project):
     project(room__inner__page_html="<p>", room__other__page_html="<p>")
     assert "room/inner/page.html" in _files("room.inner.deep")
     assert not [name for name in _files("room.entry") if name.endswith(".html")]
@@ -133,7 +133,7 @@ def test_an_unknown_module_is_an_error(project):
         code_version("room.nothing")
 
 
-def test_content_and_names_matter_and_nothing_else(project):
+def test_only_content_and_names_change_the_version(project):
     project(room__entry="import room.b", room__b="x = 1\n")
     versions = [code_version("room.entry")]
     project(room__apart="y = 1\n", room__notes="z = 1\n")
@@ -149,21 +149,21 @@ def test_content_and_names_matter_and_nothing_else(project):
     assert all(re.fullmatch("[0-9a-f]{16}", version) for version in versions)
 
 
-def test_a_renamed_template_matters(project):
+def test_renaming_a_template_changes_the_version(project):
     project(room__page_html="<p>")
     version = code_version("room.entry")
     (module._ROOT / "room" / "page.html").rename(module._ROOT / "room" / "other.html")
     assert code_version("room.entry") != version
 
 
-def test_where_a_file_ends_matters(project):
+def test_moving_a_file_boundary_changes_the_version(project):
     project(room__page_html="", room__rest_html="room/rest.html\0<p>")
     version = code_version("room.entry")
     project(room__page_html="room/rest.html\0", room__rest_html="<p>")
     assert code_version("room.entry") != version
 
 
-def test_a_package_goes_before_a_module_of_its_name(project):
+def test_a_package_shadows_a_module_of_the_same_name(project):
     project(room__inner="", room__entry="import room.inner")
     assert _files("room.entry") == {"room/__init__.py", "room/entry.py", "room/inner/__init__.py"}
 
@@ -180,14 +180,14 @@ def test_an_edited_module_is_read_again(project):
 def test_the_version_is_the_same_in_every_folder_and_process(project, tmp_path, monkeypatch):
     project(room__entry="import room.b, room.apart, room.inner.deep")
     files, version = source_files("room.entry"), code_version("room.entry")
-    # A set's order would be another in each process.
+    # The order of a set would differ between processes.
     assert files == sorted(files)
     copy = shutil.copytree(tmp_path, tmp_path / "copy")
     monkeypatch.setattr(module, "_ROOT", copy)
     assert code_version("room.entry") == version
 
 
-def test_where_the_project_is_installed_its_neighbours_are_not_read(project):
+def test_other_installed_packages_are_not_read(project):
     (module._ROOT / "setup.py").unlink()
     information = module._ROOT / "ssd_tfx-0.1.dist-info"
     information.mkdir()
@@ -220,7 +220,7 @@ def _components(folder, settings, **options):
 
 @pytest.fixture(scope="module")
 def components(tmp_path_factory):
-    """Every component that a pipeline can have; their code version is the files it is made of."""
+    """Every component that a pipeline can have, with the list of files as its code version."""
     folder = tmp_path_factory.mktemp("components")
     with pytest.MonkeyPatch.context() as patch:
         names = lambda files: json.dumps([str(f.relative_to(_ROOT)) for f in files])  # noqa: E731
@@ -232,7 +232,7 @@ def components(tmp_path_factory):
 
 
 def _named_modules(component):
-    """What TFX imports for a component, found as TFX finds it."""
+    """The modules that TFX imports for a component, found as TFX finds them."""
     executor = getattr(component.executor_spec, "executor_class", None)
     if executor is None:
         return []
@@ -251,7 +251,7 @@ def _named_modules(component):
 
 @pytest.fixture(scope="module")
 def loaded(components):
-    """The project's files that each component loads, by an import in a process of its own."""
+    """The project's files that each component loads when imported in its own process."""
     wanted = {
         name: [*_named_modules(component), *_STARTED.get(name, [])]
         for name, component in components.items()
@@ -269,7 +269,7 @@ def loaded(components):
 
 
 @pytest.mark.slow
-def test_a_component_is_keyed_by_the_files_that_it_loads_and_no_others(components, loaded):
+def test_a_components_key_covers_exactly_the_files_it_loads(components, loaded):
     keyed = {name: component.exec_properties.get("code_version") for name, component in
              components.items()}  # fmt: skip
     assert {name for name, files in keyed.items() if files} == {
@@ -284,7 +284,7 @@ def test_a_component_is_keyed_by_the_files_that_it_loads_and_no_others(component
             assert python <= set(files), name
 
 
-def test_templates_are_in_the_keys_of_what_shows_them(components):
+def test_templates_are_in_the_keys_of_the_components_that_use_them(components):
     for name, templates in (
         ("ModelCard", {"model_card/model_card.html", "model_card/model_card.md"}),
         ("DetectionReport", {f"detection_report/{n}" for n in (
@@ -301,7 +301,7 @@ def test_the_training_is_recorded_with_its_own_code(components):
         assert "trainer/worker.py" not in json.loads(custom["code_version"])
 
 
-def test_what_a_training_reports_is_no_part_of_its_key(tmp_path):
+def test_reporting_settings_are_not_in_the_key(tmp_path):
     first, other = (
         _components(tmp_path, [*_SETTINGS, *settings])
         for settings in (

@@ -26,7 +26,7 @@ _HIKAPOK_ANCHORS = ["trainer.anchors=hikapok", "trainer.detector=ssd300-vgg16"]
 
 
 @pytest.mark.parametrize("overrides", [_HIKAPOK_ANCHORS, _HIKAPOK_ANCHORS[::-1]])
-def test_fields_that_only_fit_together_may_come_in_any_order(overrides):
+def test_interdependent_settings_may_come_in_any_order(overrides):
     anchors = detector_spec(load_config("sample", overrides).trainer).anchors
     assert anchors.extra_square_first
     with pytest.raises(DataError, match="'hikapok' does not exist for ssd128-small; use paper"):
@@ -34,7 +34,7 @@ def test_fields_that_only_fit_together_may_come_in_any_order(overrides):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_named_after_themselves_and_exist(name):
+def test_every_preset_loads_under_its_own_name(name):
     config = load_config(name)
     assert config.preset == name
     size = detector_spec(config.trainer).anchors.image_size
@@ -64,14 +64,14 @@ def test_presets_for_unknown_data_accept_any_map(preset):
         ("ssd300-voc", "eval_every_epochs", "eval_every_epochs", 2.0, "eval_every"),
     ],
 )
-def test_a_length_takes_the_place_of_the_presets(preset, given, field, value, dropped):
+def test_a_given_length_replaces_the_presets(preset, given, field, value, dropped):
     assert getattr(load_config(preset).trainer, dropped) is not None
     trainer = load_config(preset, [f"trainer.{given}={value}"]).trainer
     assert getattr(trainer, field) == value
     assert getattr(trainer, dropped) is None
 
 
-def test_both_of_two_lengths_are_refused():
+def test_two_lengths_at_once_are_rejected():
     both = ["trainer.steps=70", "trainer.epochs=3"]
     with pytest.raises(DataError, match="trainer: set either steps or epochs, not both"):
         load_config("light", both)
@@ -115,14 +115,14 @@ def test_overrides_of_each_type(override, part, field, value):
     assert config == dataclasses.replace(PRESETS["sample"], **{part: changed})
 
 
-def test_several_overrides_and_the_last_wins():
+def test_the_last_of_several_overrides_wins():
     config = load_config(
         "sample", ["trainer.steps=5", "evaluator.min_map=0.5", "trainer.steps=7", "trainer.seed=3"]
     )
     assert (config.trainer.steps, config.trainer.seed, config.evaluator.min_map) == (7, 3, 0.5)
 
 
-def test_presets_stay_as_they_are():
+def test_overrides_do_not_change_the_presets():
     before = dict(PRESETS)
     load_config("sample", ["trainer.steps=5"])
     assert before == PRESETS
@@ -175,7 +175,7 @@ def test_bad_overrides_name_field_and_remedy(override, message):
     assert "\n" not in str(caught.value)
 
 
-def test_each_bad_override_gets_a_line():
+def test_every_bad_override_gets_its_own_line():
     with pytest.raises(DataError) as caught:
         load_config("sample", ["trainer.steps=0", "data.max_skew=2", "trainer.schedule=cosine"])
     assert str(caught.value).splitlines() == [
@@ -184,7 +184,7 @@ def test_each_bad_override_gets_a_line():
     ]
 
 
-def test_values_that_do_not_fit_together_name_their_part():
+def test_conflicting_values_name_their_section():
     with pytest.raises(DataError, match="^--set trainer: warmup_steps .200. must be less than st"):
         load_config("sample", ["trainer.steps=5", "trainer.schedule=cosine"])
 
@@ -212,7 +212,7 @@ def load(tmp_path):
     return load
 
 
-def test_a_file_changes_its_preset_and_overrides_change_the_file(load):
+def test_a_file_overrides_its_preset_and_overrides_win_over_the_file(load):
     text = """
         preset: ssd300-voc
         trainer: {steps: 7, learning_rate: 5e-3, learning_rate_steps: [0.5]}
@@ -241,7 +241,7 @@ def test_the_preset_of_a_file(load):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_whole_configuration_survives_its_file(load, name):
+def test_a_configuration_survives_a_round_trip_through_its_file(load, name):
     overrides = ["data.block_on=boxes", "evaluator.slices=objects", "resources.all.cache=false"]
     config = load_config(name, overrides)
     assert load(as_yaml(config)) == config
@@ -274,12 +274,12 @@ def test_mistakes_in_a_file_name_its_line(load, text, message):
         load(text)
 
 
-def test_an_override_that_is_wrong_is_not_blamed_on_the_file(load):
+def test_a_wrong_override_is_not_blamed_on_the_file(load):
     with pytest.raises(DataError, match="^--set trainer.steps: '0' must be at least 1$"):
         load("trainer: {steps: 5}", "trainer.steps=0")
 
 
-def test_a_run_s_paths_are_absolute_and_keywords_stay(tmp_path, monkeypatch):
+def test_paths_become_absolute_and_keywords_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("voc", "own.pbtxt", "weights.h5"):
         (tmp_path / name).mkdir() if name == "voc" else (tmp_path / name).touch()
@@ -294,7 +294,7 @@ def test_a_run_s_paths_are_absolute_and_keywords_stay(tmp_path, monkeypatch):
     assert named.data.schema == f"{tmp_path}/own.pbtxt"
     assert named.trainer.backbone_weights == f"{tmp_path}/weights.h5"
     assert with_places(named) == named
-    # A folder of this name is no schema.
+    # A folder of this name is not a schema.
     assert with_places(load_config("ssd300-voc", ["data.schema=voc"])).data.schema == "voc"
     warm = load_config("sample", ["trainer.warm_start=voc"])
     assert with_places(warm).trainer.warm_start == f"{tmp_path}/voc"

@@ -47,7 +47,7 @@ def test_draws_a_sheet(tmp_path, records, capsys):
         (["--output", "a.png", "--set", "data.schema=infer"], "the classes are unknown"),
     ],
 )
-def test_mistakes_are_answered(tmp_path, records, monkeypatch, capsys, arguments, message):
+def test_wrong_options_are_reported(tmp_path, records, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     if "--data" not in arguments:
         arguments = [*arguments, "--data", str(records)]

@@ -1,4 +1,4 @@
-"""An exported model, evaluated outside of a run."""
+"""Evaluates an exported model outside of a run."""
 
 import json
 
@@ -45,7 +45,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(places):
-    """Runs the command line with a baseline; the folder of its results."""
+    """Runs the command line with a baseline; returns the folder of results."""
     output = places / "results"
     arguments = ("--model", places / "good", "--baseline", places / "weak")
     status = evaluate.main(
@@ -59,7 +59,7 @@ def evaluated(places):
     return output
 
 
-def test_beam_does_it_where_asked(places, tmp_path, monkeypatch):
+def test_beam_options_are_passed_on(places, tmp_path, monkeypatch):
     given = []
 
     def evaluate_model(*_, beam_args, **__):
@@ -73,7 +73,7 @@ def test_beam_does_it_where_asked(places, tmp_path, monkeypatch):
     assert "--direct_num_workers=2" in given[0]
 
 
-def test_scores_are_those_of_the_metric(evaluated):
+def test_scores_match_the_metric(evaluated):
     facts = json.loads((evaluated / "facts.json").read_text())
     new, old = (voc.evaluate(accumulate(PICTURES, bound)) for bound in (0.0, WEAK))
     total = facts["evaluation"]["map"]
@@ -85,14 +85,14 @@ def test_scores_are_those_of_the_metric(evaluated):
     assert counts["objects"] == sum(counts["objects_per_class"].values())
 
 
-def test_the_report_is_that_of_a_run_without_a_verdict(evaluated):
+def test_the_report_has_no_verdict(evaluated):
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     assert "Evaluated on records, test" in page
     assert "lessed" not in page.replace("previously blessed", "")
     assert "not pushed" not in page
 
 
-def test_detections_are_written_for_voc_map(evaluated):
+def test_detections_are_written_in_voc_maps_format(evaluated):
     lines = (evaluated / "detections" / file_name("cat")).read_text().splitlines()
     columns = accumulate(PICTURES).columns()
     cats = columns.det_class == CLASSES.index("cat")
@@ -126,7 +126,7 @@ def test_one_split_or_all(places, capsys):
         ({"--output": "records"}, "records: not empty. Name another folder with --output"),
     ],
 )
-def test_what_cannot_be_evaluated_is_told(places, capsys, monkeypatch, change, message):
+def test_unusable_inputs_are_reported(places, capsys, monkeypatch, change, message):
     monkeypatch.chdir(places)
     given = {"--model": "good", "--data": "records", "--output": "new", **change}
     assert evaluate.main([word for pair in given.items() for word in pair]) == 2

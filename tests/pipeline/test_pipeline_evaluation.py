@@ -1,4 +1,4 @@
-"""The evaluation's configuration: every bound lands where TFMA looks for it, mistakes are named."""
+"""The evaluation's configuration: bounds are where TFMA looks for them, mistakes are reported."""
 
 import pytest
 import tensorflow_model_analysis as tfma
@@ -20,7 +20,7 @@ def config_of(*settings, fields=COMMON):
 
 
 def bounds_of(config):
-    """(metric, is a change, slice) -> least value, as TFMA itself resolves them."""
+    """(metric, is a change, slice) -> lower bound, as resolved by TFMA itself."""
     found = {}
     resolved = metric_specs.metric_thresholds_from_metrics_specs(config.metrics_specs, config)
     for key, pairs in resolved.items():
@@ -34,13 +34,13 @@ def bounds_of(config):
     return found
 
 
-def test_bounds_of_the_defaults_are_on_the_whole_split():
+def test_the_default_bounds_apply_to_the_whole_split():
     config = config_of()
     assert bounds_of(config) == {("mAP", False): 0.0, ("mAP_significant", True): -0.01}
     assert list(config.slicing_specs) == [config_pb2.SlicingSpec()]
 
 
-def test_every_bound_of_the_configuration():
+def test_every_configured_bound_reaches_tfma():
     config = config_of(
         "min_map=0.5",
         "min_map_change=0.02",
@@ -61,14 +61,14 @@ def test_every_bound_of_the_configuration():
     assert sliced == [[], ["picture_size"], ["objects"], ["image/format"]]
 
 
-def test_without_a_baseline_only_the_bound_on_the_change_goes():
+def test_without_a_baseline_only_the_bound_on_the_change_is_dropped():
     config = tfma.utils.update_eval_config_with_defaults(
         config_of("min_class_ap=dog:0.5"), has_baseline=False, rubber_stamp=True
     )
     assert bounds_of(config) == {("mAP", False): 0.0, ("AP/dog", False): 0.5}
 
 
-def test_intervals_and_coco_are_part_of_the_metric_on_request():
+def test_intervals_and_coco_metrics_can_be_switched():
     def metric(*settings):
         return config_of(*settings).metrics_specs[0].metrics[0].config
 
@@ -89,12 +89,12 @@ def test_intervals_and_coco_are_part_of_the_metric_on_request():
         ("slices=object", "evaluator.slices: 'object' is unknown; did you mean objects"),
     ],
 )
-def test_what_does_not_exist_is_named(setting, message):
+def test_unknown_names_are_reported(setting, message):
     with pytest.raises(DataError, match=message):
         config_of(setting)
 
 
-def test_records_without_a_flag_have_no_slice_by_it():
+def test_records_without_a_flag_cannot_be_sliced_by_it():
     config_of("min_slice_map=occluded=yes:0.1")
     with pytest.raises(DataError, match="'occluded' is unknown"):
         config_of("min_slice_map=occluded=yes:0.1", fields=HIKAPOK)

@@ -27,7 +27,7 @@ _SAMPLE = load_config("sample")
 
 
 def _write_records(folder, fields=COMMON):
-    """One record in each split; only the names of its fields matter here."""
+    """Writes one record per split; only the names of its fields matter here."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
     names = [name for name in dataclasses.astuple(fields) if name]
     features = tf.train.Features(feature=dict.fromkeys(names, feature))
@@ -41,7 +41,7 @@ def _write_records(folder, fields=COMMON):
 
 @pytest.fixture
 def conversions(monkeypatch):
-    """Replaces the conversion; lists the arguments of its calls."""
+    """Replaces the conversion; returns the list of its calls' arguments."""
     calls = []
 
     def convert(voc_root, output, options, **_):
@@ -73,7 +73,7 @@ def voc_root(tmp_path) -> Path:
     [(COMMON, VOC_SCHEMA), (HIKAPOK, VOC_HIKAPOK_SCHEMA)],
     ids=["common", "hikapok"],
 )
-def test_a_folder_of_records_is_taken_as_it_is(tmp_path, fields, schema):
+def test_a_folder_of_records_is_used_directly(tmp_path, fields, schema):
     records = _write_records(tmp_path / "records", fields)
     found = inputs.prepare(_VOC, records, tmp_path / "output")
     assert (found.records, found.fields, found.schema_path) == (records, fields, schema)
@@ -94,7 +94,7 @@ def test_the_schema_of_the_configuration_is_used(tmp_path):
     assert (found.schema_path, found.classes) == (None, ())
 
 
-def test_a_missing_schema_is_named(tmp_path):
+def test_a_missing_schema_is_reported(tmp_path):
     records = _write_records(tmp_path / "records")
     config = load_config("sample", [f"data.schema={tmp_path}/none.pbtxt"])
     with pytest.raises(DataError, match="none.pbtxt"):
@@ -120,7 +120,7 @@ def test_a_voc_root_is_converted_once(voc_root, conversions, tmp_path, above):
 def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, folder, linked):
     root = voc_root
     if linked:
-        # As people keep large data sets on another disk.
+        # Large data sets are often on another disk.
         root = tmp_path / "linked"
         root.mkdir()
         (root / "VOC2007").symlink_to(voc_root / "VOC2007")
@@ -135,7 +135,7 @@ def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, 
     assert len(conversions) == 3
 
 
-def test_other_classes_are_converted_apart(voc_root, conversions, tmp_path):
+def test_other_classes_are_converted_separately(voc_root, conversions, tmp_path):
     voc, sample = (inputs.prepare(config, voc_root, tmp_path) for config in (_VOC, _SAMPLE))
     assert voc.records != sample.records
     assert [call.options.classes for call in conversions] == [(), sample.classes]
@@ -144,7 +144,7 @@ def test_other_classes_are_converted_apart(voc_root, conversions, tmp_path):
     assert conversions[-1].options == ConversionOptions(classes=("ant", "bee"), pixels_from=0)
 
 
-def test_a_schema_that_is_named_wins_over_the_one_beside_the_records(tmp_path):
+def test_a_named_schema_wins_over_the_one_with_the_records(tmp_path):
     records = _write_records(tmp_path / "records")
     beside = records / "schema.pbtxt"
     beside.write_text(SAMPLE_SCHEMA.read_text().replace('"ring"', '"rung"'))
@@ -154,7 +154,7 @@ def test_a_schema_that_is_named_wins_over_the_one_beside_the_records(tmp_path):
     assert inputs.prepare(config, records, tmp_path).schema_path == VOC_SCHEMA
 
 
-def test_classes_have_one_source(voc_root, conversions, tmp_path):
+def test_classes_come_from_a_schema_or_a_setting_but_not_both(voc_root, conversions, tmp_path):
     own = tmp_path / "own.pbtxt"
     own.write_text(SAMPLE_SCHEMA.read_text())
     config = load_config("ssd300-voc", [f"data.schema={own}"])
@@ -165,7 +165,7 @@ def test_classes_have_one_source(voc_root, conversions, tmp_path):
         inputs.prepare(config, voc_root, tmp_path)
 
 
-def test_errors_of_a_conversion_name_settings(voc_root, tmp_path):
+def test_conversion_errors_name_settings_instead_of_options(voc_root, tmp_path):
     with pytest.raises(DataError) as error:
         inputs.prepare(_VOC, voc_root, tmp_path / "output")
     assert "--set data.on_error=skip" in str(error.value)
@@ -173,7 +173,7 @@ def test_errors_of_a_conversion_name_settings(voc_root, tmp_path):
     assert not list((tmp_path / "output").rglob("records/*"))
 
 
-def test_notes_of_a_conversion_name_settings(voc_root, conversions, tmp_path, caplog):
+def test_conversion_notes_name_settings_instead_of_options(voc_root, conversions, tmp_path, caplog):
     caplog.set_level("INFO", "ssd")
     inputs.prepare(_VOC, voc_root, tmp_path / "output")
     assert "--set data.eval_fraction=0.02" in caplog.text
@@ -196,7 +196,7 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
     assert drawn == [conversions[0].voc_root]
     assert drawn[0].name == "sample", "the data set's name"
     (call,) = conversions
-    # The sample has an eval list of its own.
+    # The sample has its own eval list.
     assert (call.options.train, call.options.eval) == (("VOC2007/train",), ("VOC2007/val",))
 
 
@@ -206,7 +206,7 @@ def test_other_schemas_need_data(tmp_path, config):
         inputs.prepare(config, None, tmp_path)
 
 
-def test_records_that_patterns_would_not_find_are_refused(tmp_path):
+def test_records_in_a_folder_with_wildcards_are_rejected(tmp_path):
     records = _write_records(tmp_path / "data [1]")
     with pytest.raises(DataError, match=r"data \[1\]: Beam and TFX take \[ in it for a pattern"):
         inputs.prepare(_VOC, records, tmp_path)
@@ -217,24 +217,24 @@ def test_a_folder_of_one_year_is_converted(voc_root, conversions, tmp_path):
     assert conversions[0].voc_root == voc_root / "VOC2007"
 
 
-def test_missing_data_is_named(tmp_path):
+def test_missing_data_is_reported(tmp_path):
     with pytest.raises(DataError, match="nowhere: no such folder"):
         inputs.prepare(_VOC, tmp_path / "nowhere", tmp_path)
 
 
-def test_a_folder_of_neither_kind_is_refused(tmp_path):
+def test_a_folder_without_records_or_annotations_is_rejected(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match="pictures: no TFRecords for the split 'train'"):
         inputs.prepare(_VOC, tmp_path / "pictures", tmp_path)
 
 
-def test_a_schema_is_inferred_from_records_only(voc_root, tmp_path):
+def test_a_schema_is_inferred_only_from_records(voc_root, tmp_path):
     config = load_config("ssd300-voc", ["data.schema=infer"])
     with pytest.raises(DataError, match="inferred only from TFRecords"):
         inputs.prepare(config, voc_root, tmp_path)
 
 
-def test_a_schema_is_kept_under_a_name_that_its_content_decides(tmp_path):
+def test_a_schemas_path_depends_on_its_content(tmp_path):
     schema = tmp_path / "own.pbtxt"
     schema.write_text("one")
     kept = inputs.keep_schema(schema, tmp_path / "output")

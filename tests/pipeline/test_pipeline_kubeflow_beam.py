@@ -1,4 +1,4 @@
-"""The compiled pipeline: where Beam works."""
+"""The compiled pipeline: where Beam runs."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _IMAGE = "registry/ssd:1"
 
 
 def _compile_beam(folder, *words):
-    """Class and Beam's options of every executor in the pipeline compiled with `--beam WORDS`."""
+    """Class and Beam options of every executor in a pipeline compiled with `--beam WORDS`."""
     where = ("--pipeline-root", "gs://b/root", "--data", "gs://b/records", "--set", _VOLUMES)
     command = ["compile", "--image", _IMAGE, *where, "-o", str(folder / "ssd.yaml")]
     assert kubeflow_runner.main([*command, *(("--beam", *words) if words else ())]) == 0
@@ -30,7 +30,7 @@ def _compile_beam(folder, *words):
     return found
 
 
-def test_beam_works_in_the_containers_unless_asked_otherwise(tmp_path):
+def test_beam_runs_in_the_containers_by_default(tmp_path):
     found = _compile_beam(tmp_path)
     assert "Transform" in found
     for executor, args in found.values():
@@ -53,12 +53,12 @@ def test_beam_works_in_the_containers_unless_asked_otherwise(tmp_path):
         ),
     ],
 )
-def test_beam_works_where_it_is_told_to(tmp_path, preset, options, expected):
+def test_beam_runs_where_it_is_told_to(tmp_path, preset, options, expected):
     compiled = _compile_beam(tmp_path, preset, "--", *options)
     for _, args in compiled.values():
         assert expected in args
         assert args[-len(options) :] == options
-        # Of the machine that compiles.
+        # No path of the compiling machine.
         assert str(Path(kubeflow_runner.__file__).parent) not in " ".join(args)
     elsewhere = {name for name, found in compiled.items() if entrypoint.works_elsewhere(*found)}
     by_beam = {"ImportExampleGen", "StatisticsGen", "DataGate", "Transform", "Evaluator"}

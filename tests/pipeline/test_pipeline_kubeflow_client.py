@@ -1,4 +1,4 @@
-"""submit, status and logs against a server that speaks as Kubeflow Pipelines 2 does."""
+"""submit, status and logs against a stand-in for Kubeflow Pipelines 2."""
 
 import base64
 import gzip
@@ -54,7 +54,7 @@ def package(tmp_path):
 
 @pytest.fixture
 def call(api, capsys):
-    """Runs a command against the server; gives status, output and errors."""
+    """Runs a command against the server; returns status, output and errors."""
 
     def call(command, *arguments, host=None):
         options = (command, "--host", host or api.host, *map(str, arguments))
@@ -71,7 +71,7 @@ def test_a_run_is_submitted_with_typed_parameters(api, call, package):
     assert status == 0
     assert out.startswith("run r-1\n")
     run = api.runs["r-1"]
-    # The API server does not read the document's own (backend/src/v2/driver/root_dag.go, KFP 2.17).
+    # The API server ignores the document's own (backend/src/v2/driver/root_dag.go, KFP 2.17).
     assert run["runtime_config"]["pipeline_root"] == "s3://b/root"
     assert run["display_name"] == "first"
     assert run["experiment_id"] == "e-trial"
@@ -88,7 +88,7 @@ def test_a_run_is_submitted_with_typed_parameters(api, call, package):
     assert b"ssd-tiny" in api.uploads[0]
 
 
-def test_everyone_has_a_pipeline_of_their_own(api, call, package):
+def test_every_namespace_has_its_own_pipeline(api, call, package):
     for owner in ("team", "team", "others", None):
         where = ("--namespace", owner) if owner else ()
         assert call("submit", package, *where)[0] == 0
@@ -97,7 +97,7 @@ def test_everyone_has_a_pipeline_of_their_own(api, call, package):
     assert len(api.uploads) == 3
 
 
-def test_the_same_file_is_uploaded_once_and_another_as_a_new_version(api, call, package):
+def test_a_file_is_uploaded_once_and_a_changed_one_as_a_new_version(api, call, package):
     for _ in range(2):
         assert call("submit", package)[0] == 0
     assert len(api.uploads) == 1
@@ -117,7 +117,7 @@ def test_a_version_that_exists_is_an_error(api, call, package):
     assert err.startswith("error: pipeline ssd-tiny already has a version one.")
 
 
-def test_without_cache_the_file_travels_with_the_run(api, call, package):
+def test_without_cache_the_file_is_sent_with_the_run(api, call, package):
     assert call("submit", package, "--no-cache")[0] == 0
     assert api.uploads == []
     spec = api.runs["r-1"]["pipeline_spec"]
@@ -128,7 +128,7 @@ def test_without_cache_the_file_travels_with_the_run(api, call, package):
     assert api.runs["r-1"]["runtime_config"]["pipeline_root"] == "s3://b/root"
 
 
-def test_by_default_each_task_is_cached_as_it_was_compiled(api, call, package):
+def test_by_default_each_task_is_cached_as_compiled(api, call, package):
     assert call("submit", package)[0] == 0
     (upload,) = api.uploads
     assert upload.count(b"enableCache: true") == 1
@@ -160,7 +160,7 @@ def test_status_lists_components_in_order(api, call):
 
 @pytest.mark.parametrize("last, expected", [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 1)])
 def test_wait_follows_a_run_to_its_end(api, call, package, monkeypatch, last, expected):
-    def told(run_id):
+    def shown(run_id):
         states = [
             run_state(run_id, "RUNNING", Trainer="RUNNING"),
             run_state(run_id, "RUNNING", Trainer="RUNNING"),
@@ -174,7 +174,7 @@ def test_wait_follows_a_run_to_its_end(api, call, package, monkeypatch, last, ex
     def answer_with_states(method, path, query, body):
         found = answer(method, path, query, body)
         if method == "POST" and path.endswith("/runs"):
-            api.runs["r-1"] = told("r-1")
+            api.runs["r-1"] = shown("r-1")
         return found
 
     api.answer = answer_with_states
@@ -194,7 +194,7 @@ def test_wait_ends_when_an_image_cannot_be_pulled(api):
         cluster.wait("r-1", lambda task: None)
 
 
-def test_logs_are_those_of_the_executors(api, call):
+def test_logs_come_from_the_executors(api, call):
     api.runs["r-7"] = {
         "states": [run_state("r-7", "FAILED", Transform="SUCCEEDED", Trainer="FAILED")]
     }
@@ -219,8 +219,8 @@ def test_attempts_are_not_components(api, call):
     ]
 
 
-def test_a_driver_that_fails_is_told_of(api, call):
-    """Argo leaves the component itself out, without a word."""
+def test_a_failed_driver_is_reported(api, call):
+    """Argo silently skips the component itself."""
     state = run_state("r-7", "FAILED", Trainer="OMITTED")
     state["workflow"] = state["workflow"].replace(
         '"displayName": "Trainer-driver", "type": "Pod", "phase": "Succeeded"',
@@ -231,7 +231,7 @@ def test_a_driver_that_fails_is_told_of(api, call):
     assert out.startswith("run r-7: FAILED\n  Trainer failed: its driver failed: no message")
 
 
-def test_a_large_workflow_is_packed(api, call):
+def test_a_compressed_workflow_is_read(api, call):
     state = run_state("r-7", "RUNNING", Trainer="RUNNING")
     workflow = json.loads(state["workflow"])
     nodes = json.dumps(workflow["status"].pop("nodes")).encode()
@@ -240,9 +240,7 @@ def test_a_large_workflow_is_packed(api, call):
     assert call("status", "r-7")[1] == "run r-7: RUNNING\n  Trainer running\n"
 
 
-def test_a_server_that_keeps_the_workflow_to_itself(api, call):
-    """What there is then is in the details of the run."""
-
+def test_without_the_workflow_the_runs_details_are_used(api, call):
     def detail(name, pod=None, children=(), **more):
         tasks = [{"pod_name": child} for child in children]
         return {"display_name": name, "pod_name": pod, "child_tasks": tasks, **more}
@@ -255,7 +253,7 @@ def test_a_server_that_keeps_the_workflow_to_itself(api, call):
         detail("executor(1)", "ssd-impl-1", state="RUNNING", error={"message": "Pending"}),
         detail("executor(0)", "ssd-impl-2", ["ssd-driver-2"], state="FAILED"),
         detail("Pusher-driver", "ssd-driver-2", ["ssd-dag-2"]),
-        # What is in no detail of its own is known by its name.
+        # A pod without its own detail is known only by name.
         detail("Pusher", "ssd-dag-2", ["ssd-impl-3"], state="PENDING"),
     ]
     run = {"run_id": "r-7", "state": "RUNNING", "run_details": {"task_details": details}}
@@ -276,13 +274,13 @@ def test_a_server_that_keeps_the_workflow_to_itself(api, call):
     ]
 
 
-def test_a_run_that_has_not_begun_has_no_components(api, call):
+def test_a_run_that_has_not_started_has_no_components(api, call):
     api.runs["r-7"] = {"states": [{"run_id": "r-7", "state": "PENDING", "workflow": ""}]}
     assert call("status", "r-7")[1] == "run r-7: PENDING\n"
     assert call("logs", "r-7")[1] == ""
 
 
-def test_a_log_that_is_gone_does_not_hide_the_others(api, call):
+def test_a_missing_log_does_not_hide_the_others(api, call):
     api.runs["r-7"] = {"states": [run_state("r-7", "RUNNING", attempts=2, Trainer="RUNNING")]}
     api.logs = {pod("Trainer", 2): "resume step=400\n"}
     status, out, _ = call("logs", "r-7")
@@ -293,7 +291,7 @@ def test_a_log_that_is_gone_does_not_hide_the_others(api, call):
     )
 
 
-def test_wait_tells_of_each_attempt(api, monkeypatch):
+def test_wait_reports_each_attempt(api, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda _: None)
     states = [
         run_state("r-1", state, attempts=number, Trainer=state)
@@ -309,7 +307,7 @@ def test_wait_tells_of_each_attempt(api, monkeypatch):
     ]
 
 
-def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
+def test_a_token_is_requested_and_sent(api, call, package, monkeypatch):
     api.token = TOKEN
     status, _, err = call("submit", package)
     assert status == 2
@@ -319,7 +317,7 @@ def test_a_token_is_asked_for_and_given(api, call, package, monkeypatch):
     assert call("submit", package)[0] == 0
 
 
-def test_a_client_certificate_is_shown(call, package, tmp_path):
+def test_a_client_certificate_is_sent(call, package, tmp_path):
     cert, key = make_certificate(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
@@ -330,7 +328,7 @@ def test_a_client_certificate_is_shown(call, package, tmp_path):
         mine = ("--client-cert", cert, "--client-key", key)
         assert call("submit", package, *trust, *mine, host=api.host)[0] == 0
         assert list(api.runs) == ["r-1"]
-        # Of one connection nothing is left for the next.
+        # A connection leaves nothing behind for the next.
         for options in (trust, mine):
             status, _, err = call("submit", package, *options, host=api.host)
             assert status == 2
@@ -338,7 +336,7 @@ def test_a_client_certificate_is_shown(call, package, tmp_path):
         assert list(api.runs) == ["r-1"]
 
 
-def test_a_host_that_nobody_answers_at_is_said_at_once(call, package):
+def test_an_unreachable_host_is_reported_at_once(call, package):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -350,7 +348,7 @@ def test_a_host_that_nobody_answers_at_is_said_at_once(call, package):
     assert time.monotonic() - begun < 5
 
 
-def test_an_unknown_run_is_said(api, call):
+def test_an_unknown_run_is_reported(api, call):
     status, _, err = call("status", "r-9")
     assert status == 2
     assert err.startswith(f"error: {api.host}: run r-9 was not found (Run r-9 not found).")
@@ -369,15 +367,13 @@ def test_an_unknown_run_is_said(api, call):
         ("min_map=high", "--param min_map=high: not a number_double"),
     ],
 )
-def test_wrong_parameters_are_refused_before_anything_is_uploaded(
-    api, call, package, value, expected
-):
+def test_wrong_parameters_are_rejected_before_the_upload(api, call, package, value, expected):
     status, _, err = call("submit", package, "--param", value)
     assert (status, err) == (2, f"error: {expected}\n")
     assert api.uploads == []
 
 
-def test_records_on_a_volume_stay_on_one(api, call, package):
+def test_records_on_a_volume_can_only_be_replaced_by_others_on_one(api, call, package):
     package.write_text(package.read_text().replace("s3://b/records", "/volume/records"))
     assert call("submit", package, "--param", "data=/volume/new")[0] == 0
     status, _, err = call("submit", package, "--param", "data=s3://b/new")
@@ -385,7 +381,7 @@ def test_records_on_a_volume_stay_on_one(api, call, package):
 
 
 @pytest.mark.parametrize("text", ["", "- a list", "pipelineInfo: {name: x}", "{:"])
-def test_a_file_that_is_no_pipeline_is_refused(call, tmp_path, text):
+def test_a_file_that_is_not_a_pipeline_is_rejected(call, tmp_path, text):
     path = tmp_path / "ssd.yaml"
     path.write_text(text)
     status, _, err = call("submit", path)

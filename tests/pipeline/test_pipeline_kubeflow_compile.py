@@ -1,4 +1,4 @@
-"""The compiled pipeline: what is in the file."""
+"""The compiled pipeline: the content of the file."""
 
 import json
 import re
@@ -94,12 +94,12 @@ def test_every_task_has_the_image_and_the_entry_point(documents):
         assert container["image"] == _IMAGE
         assert container["command"] == ["python", "-m", "pipeline.kubeflow.entrypoint"]
         assert container["args"][:1] == ["--executor_class_path"]
-        # Ignored by open-source Kubeflow, and none of its executors is a resolver.
+        # Open-source Kubeflow ignores it, and has no resolvers.
         assert "lifecycle" not in container
         assert "{{$}}" in container["args"]
 
 
-def test_gpus_go_where_they_are_asked_for(documents, tmp_path):
+def test_only_components_that_request_gpus_get_them(documents, tmp_path):
     def gpus(spec):
         return {
             name: executor["container"]["resources"]["accelerator"]
@@ -118,13 +118,13 @@ def test_gpus_go_where_they_are_asked_for(documents, tmp_path):
     sample = ("--image", _IMAGE, "--pipeline-root", "minio://bucket/root")
     spec = next(yaml.safe_load_all(_compile(tmp_path, *sample, *arguments).read_text()))
     assert gpus(spec) == {}
-    # A path needs no importer: it is on a volume.
+    # A path on a volume needs no importer.
     example_gen = spec["root"]["dag"]["tasks"]["ImportExampleGen"]
     assert "records" not in spec["root"]["dag"]["tasks"]
     assert example_gen["inputs"]["parameters"]["input_base"] == {"componentInputParameter": "data"}
 
 
-def test_what_kubernetes_has_to_know_is_in_the_second_document(documents):
+def test_kubernetes_settings_are_in_the_second_document(documents):
     spec, platform = documents
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["Trainer_executor"] == {
@@ -155,13 +155,13 @@ def test_what_kubernetes_has_to_know_is_in_the_second_document(documents):
     assert uncached == {"records", "ModelCard", "latest-blessed-model", "latest-blessed-data"}
 
 
-def test_a_training_of_days_is_retried(documents):
-    """The window holds every attempt and pause that a training of a week could need.
+def test_a_training_that_takes_days_is_retried(documents):
+    """The window is long enough for all attempts and pauses of a training that takes a week.
 
-    It is absolute, from the first attempt on: `firstChildNode.StartedAt.Add(maxDuration)` in
-    processNodeRetries, workflow/controller/operator.go of Argo Workflows 4.0.5. Left out, KFP
+    It starts at the first attempt: `firstChildNode.StartedAt.Add(maxDuration)` in
+    processNodeRetries, workflow/controller/operator.go of Argo Workflows 4.0.5. Without it KFP
     2.17.0 passes its default of "0" (getTaskRetryStrategyFromInput and addParameterDefault in
-    backend/src/v2/compiler/argocompiler/container.go), and the window has ended when it begins.
+    backend/src/v2/compiler/argocompiler/container.go), and nothing is retried.
     """
     policy = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
     policy = policy.root.dag.tasks["Trainer"].retry_policy
@@ -174,7 +174,7 @@ def test_a_training_of_days_is_retried(documents):
     assert policy.backoff_max_duration.seconds >= 7 * 24 * 3600 * (1 + len(pauses)) + sum(pauses)
 
 
-def test_argo_takes_the_names(documents):
+def test_names_are_valid_for_argo(documents):
     tasks = documents[0]["root"]["dag"]["tasks"]
     for name, task in tasks.items():
         assert re.fullmatch("[a-zA-Z0-9][-a-zA-Z0-9]*", name)
@@ -183,7 +183,7 @@ def test_argo_takes_the_names(documents):
     assert "latest-blessed-model" in tasks["Evaluator"]["dependentTasks"]
 
 
-def test_the_light_preset_runs_for_its_epochs(tmp_path):
+def test_the_light_presets_length_is_in_epochs(tmp_path):
     light = ("--preset", "light", "--image", _IMAGE, "--pipeline-root", "s3://bucket/root")
     path = _compile(tmp_path, *light, "--data", "s3://bucket/records", "--work-dir", "/work")
     component = kfp.components.load_component_from_file(str(path))
@@ -196,7 +196,7 @@ def test_the_light_preset_runs_for_its_epochs(tmp_path):
     assert (settings["epochs"], settings["steps"]) == (50, None)
 
 
-def test_the_schema_travels_in_the_file(tmp_path):
+def test_the_schema_is_embedded_in_the_file(tmp_path):
     arguments = ("--image", _IMAGE, "--pipeline-root", "gs://b/root", "--data", "gs://b/records")
     spec = next(yaml.safe_load_all(_compile(tmp_path, *arguments).read_text()))
     given = spec["root"]["dag"]["tasks"]["ImportSchemaGen"]["inputs"]["parameters"]
@@ -223,7 +223,7 @@ def test_the_entry_point_knows_every_artifact_type(documents):
 
 
 def _code_versions(spec):
-    """The constants that Kubeflow's cache sees, by task."""
+    """Code versions by task, as Kubeflow's cache sees them."""
     return {
         name: task["inputs"]["parameters"]["code_version"]["runtimeValue"]["constant"]
         for name, task in spec["root"]["dag"]["tasks"].items()
@@ -231,9 +231,7 @@ def _code_versions(spec):
     }
 
 
-def test_an_edited_module_changes_the_tasks_that_run_it_and_no_others(
-    documents, tmp_path, monkeypatch
-):
+def test_an_edited_module_changes_only_the_tasks_that_run_it(documents, tmp_path, monkeypatch):
     edited = Path(kubeflow_runner.__file__).with_name("trainer") / "loss.py"
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == edited))
@@ -244,7 +242,7 @@ def test_an_edited_module_changes_the_tasks_that_run_it_and_no_others(
     assert {name for name in before if after[name] != before[name]} == {"Trainer"}
 
 
-def test_nothing_changed_by_accident(documents, tmp_path):
+def test_the_compiled_pipeline_matches_the_snapshot(documents, tmp_path):
     actual = _summary(*documents)
     path = tmp_path / _SNAPSHOT.name
     path.write_text(actual)
@@ -252,7 +250,7 @@ def test_nothing_changed_by_accident(documents, tmp_path):
 
 
 def _summary(spec, platform) -> str:
-    """The compiled pipeline for a reader: one block a task."""
+    """The compiled pipeline in readable form, one block per task."""
     lines = [
         f"{spec['pipelineInfo']['name']} {spec['schemaVersion']} {spec['defaultPipelineRoot']}"
     ]
@@ -294,7 +292,7 @@ def _summary(spec, platform) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_bulk_inferrer_is_compiled_when_asked_for(tmp_path, documents):
+def test_bulk_inferrer_is_compiled_if_enabled(tmp_path, documents):
     assert "BulkInferrer" not in _containers(documents[0])
     settings = (_VOLUMES, "bulk_inferrer.enabled=true", "resources.BulkInferrer.cpu=3")
     text = _compile(tmp_path, *_VOC, "--data", "/volume/records", settings=settings).read_text()
@@ -332,22 +330,22 @@ def test_vertex_gets_json_with_its_hook_and_without_importer(tmp_path):
     assert custom_config["work_dir"] == "/gcs/b/work"
 
 
-def test_how_often_a_training_logs_is_in_no_cache_key(tmp_path):
-    """Kubeflow's cache knows a task by its parameters, image, command and arguments."""
+def test_reporting_settings_are_in_no_cache_key(tmp_path):
+    """Kubeflow's cache key covers a task's parameters, image, command and arguments."""
 
     def parts(*settings):
         arguments = (*_VOC, "--data", "s3://bucket/records", "--work-dir", "/work")
         path = _compile(tmp_path, *arguments, settings=(_VOLUMES, "tuner.enabled=true", *settings))
         spec = next(yaml.safe_load_all(path.read_text()))
         executors = _containers(spec)
-        told = {name: executors[name]["container"].pop("env") for name in ("Tuner", "Trainer")}
-        return spec, told
+        given = {name: executors[name]["container"].pop("env") for name in ("Tuner", "Trainer")}
+        return spec, given
 
-    plain, told = parts()
-    other, told_otherwise = parts("trainer.log_every=7", "trainer.keep_checkpoints=9")
+    plain, given = parts()
+    other, given_otherwise = parts("trainer.log_every=7", "trainer.keep_checkpoints=9")
     assert plain == other
-    for name, variables in told_otherwise.items():
-        assert variables != told[name]
+    for name, variables in given_otherwise.items():
+        assert variables != given[name]
         (variable,) = variables
         assert variable["name"] == reporting.VARIABLE
         values = json.loads(variable["value"])

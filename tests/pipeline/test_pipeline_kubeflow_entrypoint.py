@@ -1,4 +1,4 @@
-"""What the entry point makes of an ExecutorInput, and the baselines that it leaves out."""
+"""How the entry point translates an ExecutorInput, and how pushed models become baselines."""
 
 import json
 
@@ -38,7 +38,7 @@ def test_uris_become_paths_and_come_back(monkeypatch, uri, path, root):
         assert to_path(other) == to_uri(other) == other
 
 
-def test_artifacts_lie_where_the_launcher_puts_them(monkeypatch, tmp_path):
+def test_artifacts_are_found_where_the_launcher_puts_them(monkeypatch, tmp_path):
     monkeypatch.setenv(MOUNT_ROOT, str(tmp_path))
     absent = tmp_path / "s3" / "b" / "absent"
     absent.mkdir(parents=True)
@@ -66,7 +66,7 @@ def test_artifacts_lie_where_the_launcher_puts_them(monkeypatch, tmp_path):
         }
     )
     inputs = found["inputs"]
-    # Imported data is no artifact of TFX's: it stands for the parameter of its name.
+    # Imported data is not a TFX artifact: it replaces the parameter of the same name.
     assert inputs["parameterValues"] == {
         "module_path": "a.b",
         "count": 3,
@@ -81,8 +81,8 @@ def test_artifacts_lie_where_the_launcher_puts_them(monkeypatch, tmp_path):
     assert found["outputs"] == {"artifacts": {}, "outputFile": "/tmp/out.json"}
 
 
-def test_for_workers_elsewhere_artifacts_keep_their_uris(monkeypatch, tmp_path):
-    """But what the launcher has copied still tells that there is no baseline."""
+def test_artifacts_keep_their_uris_for_workers_elsewhere(monkeypatch, tmp_path):
+    """The launcher's copy still shows that a baseline is missing."""
     monkeypatch.setenv(MOUNT_ROOT, str(tmp_path))
     absent = tmp_path / "gcs" / "b" / "absent"
     absent.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_a_runs_steps_and_rate_reach_the_trainer():
     assert json.loads(found["custom_config"]) == expected
 
 
-def test_a_runs_bounds_are_those_of_an_evaluator_configured_so():
+def test_a_runs_bounds_have_the_same_effect_as_configured_ones():
     def config(**bounds):
         settings = EvaluatorConfig(min_slice_map=("objects=1:0.1",), **bounds)
         return evaluation_config(settings, ["cat", "dog"], COMMON, [])
@@ -139,7 +139,7 @@ def test_a_runs_bounds_are_those_of_an_evaluator_configured_so():
     assert after == config(min_map=0.25, min_map_change=0.125)
 
 
-def test_a_runs_epochs_take_the_place_of_the_steps():
+def test_a_runs_epochs_replace_the_steps():
     custom = {"trainer": {"steps": 10, "epochs": None}, "classes": ["a"]}
     found = _translated(custom_config=json.dumps(custom), epochs=2.5)
     expected = {"trainer": {"steps": None, "epochs": 2.5}, "classes": ["a"]}
@@ -149,7 +149,7 @@ def test_a_runs_epochs_take_the_place_of_the_steps():
 @pytest.mark.parametrize(
     "parameters", [{"steps": 0.0}, {"learning_rate": -1.0}, {"min_map": 1.5}, {"min_map_change": 2}]
 )
-def test_values_out_of_range_are_refused(parameters):
+def test_values_out_of_range_are_rejected(parameters):
     eval_config = evaluation_config(EvaluatorConfig(), ["cat"], COMMON, [])
     (name,) = parameters
     with pytest.raises(DataError, match=f"a run's parameter {name}: "):
@@ -161,14 +161,14 @@ def test_values_out_of_range_are_refused(parameters):
         )
 
 
-def test_an_evaluator_without_the_bound_is_said():
+def test_an_evaluator_without_the_bound_is_an_error():
     with pytest.raises(DataError, match=f"no bound on {metric_names.MAP}"):
         _translated(eval_config='{"metrics_specs": [{}]}', min_map=0.5)
 
 
 @pytest.fixture
 def model_dir(tmp_path):
-    """Versions 9 and 10, one that is unfinished and one that is no version."""
+    """Versions 9 and 10, an unfinished one, and a folder that is not a version."""
     for version, files in {
         "9": ("saved_model.pb", "assets.extra/train_statistics.pb"),
         "10": ("saved_model.pb",),
@@ -209,7 +209,7 @@ def test_statistics_come_from_the_newest_version_that_has_them(model_dir, tmp_pa
     assert artifact_utils.decode_split_names(found.split_names) == ["train"]
 
 
-def test_without_a_version_the_output_says_so(tmp_path):
+def test_without_a_version_the_output_is_marked_as_missing(tmp_path):
     own = tmp_path / "candidate" / "Format-Serving" / "assets.extra"
     own.mkdir(parents=True)
     (own / "model.json").write_text("new")
@@ -224,7 +224,7 @@ def test_without_a_version_the_output_says_so(tmp_path):
 
 
 def _call(component, candidate, output, model_dir):
-    """Runs a component's executor as TFX does."""
+    """Runs a component's executor the way TFX does."""
     inputs, key = {}, "statistics"
     if component is pushed.LatestPushedModel:
         inputs, key = {"candidate": [_made(standard_artifacts.Model, candidate)]}, "model"
@@ -232,7 +232,7 @@ def _call(component, candidate, output, model_dir):
     executor.Do(inputs, {key: [output]}, {"model_dir": str(model_dir)})
 
 
-def test_no_empty_folder_objects_are_left(monkeypatch):
+def test_empty_folder_objects_are_removed(monkeypatch):
     """Kubeflow's launcher cannot download them (github.com/kubeflow/pipelines/issues/13476)."""
     objects = {
         "gs://b/run/examples/": 0,

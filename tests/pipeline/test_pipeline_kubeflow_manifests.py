@@ -1,4 +1,4 @@
-"""What has to be on the cluster before the first run, and every other manifest that is shipped."""
+"""The manifests to apply before the first run, and every other shipped manifest."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import yaml
 from tests.components.kubernetes_api import VERSIONS
 
 _ROOT = Path(__file__).parents[2]
-# Custom resources, which have schemas of their own, and what only kubectl reads.
+# Custom resources, which have their own schemas, and files that only kubectl reads.
 _OF_OTHERS = (
     "serving.kserve.io/v1beta1",
     "monitoring.coreos.com/v1",
@@ -26,7 +26,7 @@ _OBJECTS = {
 
 
 def _shipped() -> list:
-    """Every object of Kubernetes' own kinds in a file of the repository, as a case of a test."""
+    """Every object of a built-in kind in the repository's files, as test cases."""
     names = subprocess.run(
         ["git", "ls-files", "*.yaml", "*.yml"],
         cwd=_ROOT,
@@ -46,12 +46,12 @@ def _shipped() -> list:
 
 @pytest.mark.parametrize("document", _shipped())
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_what_is_shipped(document, version):
-    """Strictly: a field that Kubernetes does not know would be dropped in silence."""
+def test_kubernetes_accepts_every_shipped_manifest(document, version):
+    """Strictly, since Kubernetes silently drops unknown fields."""
     kubernetes_validate.validate(document, version, strict=True)
 
 
-def test_the_claim_is_given_to_the_user_of_the_image():
+def test_the_volume_belongs_to_the_images_user():
     pod = _OBJECTS["Job"]["spec"]["template"]["spec"]
     (container,), (volume,) = pod["containers"], pod["volumes"]
     (user,) = set(re.findall(r"^USER (.*)", (_ROOT / "Dockerfile").read_text(), re.M))
@@ -61,7 +61,7 @@ def test_the_claim_is_given_to_the_user_of_the_image():
     assert mount["name"] == volume["name"]
     claim = _OBJECTS["PersistentVolumeClaim"]["metadata"]["name"]
     assert volume["persistentVolumeClaim"]["claimName"] == claim
-    # Where the documented pipeline pushes to, and servers look.
+    # The documented pipeline pushes to it, and servers read from it.
     assert f"resources.all.volumes={claim}:" in (_ROOT / "docs" / "kubeflow.md").read_text()
     deployment = (_ROOT / "serving" / "kubernetes" / "deployment.yaml").read_text()
     assert f"claimName: {claim}," in deployment

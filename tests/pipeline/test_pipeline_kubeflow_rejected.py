@@ -1,4 +1,4 @@
-"""What is rejected before a pipeline's file is written."""
+"""Options and settings that `compile` rejects before it writes a file."""
 
 import pytest
 
@@ -109,11 +109,13 @@ _VERTEX = (
         (("--vertex",), (), "--pipeline-root s3://b/root: must start with gs://"),
     ],
 )
-def test_what_a_cluster_cannot_run_is_rejected(tmp_path, capsys, arguments, settings, expected):
+def test_pipelines_that_a_cluster_cannot_run_are_rejected(
+    tmp_path, capsys, arguments, settings, expected
+):
     given = ("--image", _IMAGE, "--pipeline-root", "s3://b/root", "--data", "s3://b/records")
     options = [word for setting in settings for word in ("--set", setting)]
     output = tmp_path / "ssd.yaml"
-    # What is Beam's comes last.
+    # Beam's options come last.
     status = kubeflow_runner.main(["compile", *given, "-o", str(output), *options, *arguments])
     assert status == 2
     assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a local run says at its end."""
+"""What a local run prints at its end."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def test_a_class_without_objects_has_no_ap(score, cells):
         (Score(0.001), "bound:   none"),
     ],
 )
-def test_a_bound_is_named_where_there_is_one_to_set(score, end):
+def test_a_bound_is_suggested_if_there_is_one_to_set(score, end):
     assert local._how_to_bound(score).endswith(end)
 
 
@@ -67,7 +67,7 @@ def test_a_bound_is_named_where_there_is_one_to_set(score, end):
         (["emu", "dog"], "it was not trained for cat and finds none; its detections of emu are"),
     ],
 )
-def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):
+def test_a_baseline_with_other_classes_is_noted(tmp_path, known, text):
     folder = tmp_path / "Format-Serving" / "assets.extra"
     folder.mkdir(parents=True)
     (folder / "model.json").write_text(json.dumps({"classes": known}))
@@ -85,7 +85,9 @@ def test_a_baseline_with_other_classes_is_told(tmp_path, known, text):
         ("local_runner.py", "venv/bin", "venv/bin/python -m serving.predict"),
     ],
 )
-def test_the_hint_is_the_command_as_the_user_came(started_as, path, command, tmp_path, monkeypatch):
+def test_the_hint_matches_how_the_user_started_the_run(
+    started_as, path, command, tmp_path, monkeypatch
+):
     for name in ("venv/bin/ssd", "venv/bin/python", "elsewhere/ssd"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch(0o755)

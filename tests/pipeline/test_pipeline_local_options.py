@@ -1,4 +1,4 @@
-"""What a local run makes of its options, up to where the first component would start."""
+"""How a local run uses its options, up to the start of the first component."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from trainer import reporting
 
 
 class Stopped(Exception):
-    """Where the first component would start."""
+    """Raised where the first component would start."""
 
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """The pipeline, the RunOptions and the environment that a run starts with."""
+    """Returns the pipeline, the RunOptions and the environment that a run starts with."""
 
     def started(*settings, **options):
         found = {}
@@ -43,22 +43,22 @@ def started(tmp_path, monkeypatch):
     return started
 
 
-def test_everything_of_a_run_lies_in_its_folder(started, tmp_path):
+def test_all_files_of_a_run_are_in_its_folder(started, tmp_path):
     found = started(beam_args=["--runner=X"])
     pipeline = found["pipeline"]
     output = str(tmp_path / "output")
     info = pipeline.pipeline_info
     assert (info.pipeline_name, info.pipeline_root) == ("ssd-sample", f"{output}/pipeline")
-    told = {component.id: component.exec_properties for component in pipeline.components}
-    assert json.loads(told["Trainer"]["custom_config"])["work_dir"] == f"{output}/unfinished"
-    assert f'"{output}/serving/ssd"' in told["Pusher"]["push_destination"]
+    given = {component.id: component.exec_properties for component in pipeline.components}
+    assert json.loads(given["Trainer"]["custom_config"])["work_dir"] == f"{output}/unfinished"
+    assert f'"{output}/serving/ssd"' in given["Pusher"]["push_destination"]
     database = pipeline.metadata_connection_config.sqlite.filename_uri
     assert database == f"{output}/metadata.sqlite"
     assert pipeline.beam_pipeline_args == ["--runner=X"]
     assert found["read"][2:] == (tmp_path / "output", ["--runner=X"])
 
 
-def test_the_schema_is_imported_under_a_name_that_its_content_decides(started, tmp_path):
+def test_the_imported_schemas_path_depends_on_its_content(started, tmp_path):
     pipeline = started()["pipeline"]
     (path,) = (
         c.exec_properties["schema_file"] for c in pipeline.components if c.id == "ImportSchemaGen"
@@ -68,20 +68,20 @@ def test_the_schema_is_imported_under_a_name_that_its_content_decides(started, t
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_cache_is_used_as_asked(started, enabled):
+def test_the_cache_follows_the_option(started, enabled):
     found = started(enable_cache=enabled)
     assert found["pipeline"].enable_cache is enabled
     assert found["options"] is None
 
 
-def test_what_runs_again_from_a_component_on_is_not_cached(started, monkeypatch):
+def test_from_disables_the_cache(started, monkeypatch):
     monkeypatch.setattr(local, "_latest_with", lambda *_: SimpleNamespace(id="first"))
     found = started(from_component="Trainer")
     assert found["pipeline"].enable_cache is False
     assert found["options"].from_nodes == ["Trainer", "latest_blessed_model"]
 
 
-def test_how_a_training_reports_is_in_the_environment_of_the_run_alone(started):
+def test_reporting_settings_are_only_in_the_runs_environment(started):
     before = dict(os.environ)
     settings = ("trainer.log_every=7", "trainer.checkpoint_every=8", "trainer.keep_checkpoints=9")
     environment = started(*settings)["environment"]

@@ -1,4 +1,4 @@
-"""The command line says what a user can act on and leaves the rest to a traceback."""
+"""Errors of the command line: one line for what users can fix, a traceback for the rest."""
 
 import json
 import re
@@ -29,14 +29,14 @@ def test_an_error_from_a_worker_is_one_line_and_status_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: p7: score nan\n"
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(local, "run", fail(KeyError("oops")))
     with pytest.raises(KeyError):
         local_runner.main([])
 
 
 @pytest.mark.parametrize("option", ["--data", "--output"])
-def test_urls_are_refused(option, capsys):
+def test_urls_are_rejected(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         local_runner.main([option, "gs://bucket/records"])
     assert stopped.value.code == 2
@@ -46,14 +46,14 @@ def test_urls_are_refused(option, capsys):
 @pytest.mark.parametrize(
     ("name", "message"), [("file", "cannot write there (File exists)"), ("a [1]", "for a pattern")]
 )
-def test_an_output_that_cannot_be_written_is_told(name, message, tmp_path, capsys):
+def test_an_unwritable_output_is_reported(name, message, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert local_runner.main(["--output", str(tmp_path / name)]) == 2
     err = capsys.readouterr().err
     assert str(tmp_path / name) in err and message in err
 
 
-def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
+def test_workers_that_cannot_see_this_machines_folders_are_rejected(capsys):
     assert local_runner.main(["--beam", "dataflow", "--", "--project=p"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: --beam dataflow: its workers see no folder of this machine.")
@@ -72,14 +72,14 @@ def test_workers_that_see_no_folder_of_this_machine_are_refused(capsys):
         ("trainer.warm_start=/none/1", "trainer.warm_start: /none/1: no SavedModel there"),
     ],
 )
-def test_settings_of_gate_and_evaluator_are_checked_at_once(setting, message, capsys):
+def test_settings_are_checked_before_the_run(setting, message, capsys):
     assert local_runner.main(["--set", setting]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.fixture
 def refused(monkeypatch, tmp_path, capsys):
-    """Runs with settings and gives the error, for which no work may have begun."""
+    """Runs with settings and returns the error, which must come before any work."""
 
     def refused(*settings):
         monkeypatch.setattr(local, "prepare", lambda *_: pytest.fail("work has begun"))
@@ -101,7 +101,7 @@ def refused(monkeypatch, tmp_path, capsys):
         ("trainer.xla=true", "trainer.xla: works on one device, not on 3"),
     ],
 )
-def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
+def test_a_training_that_does_not_fit_the_devices_is_rejected_before_the_run(
     refused, monkeypatch, setting, message
 ):
     three = SimpleNamespace(num_replicas_in_sync=3)
@@ -109,7 +109,7 @@ def test_a_training_that_does_not_fit_the_devices_is_told_before_work_starts(
     assert re.match(f"error: {message}", refused("trainer.batch_size=15", setting))
 
 
-def test_another_backend_of_keras_is_told_before_work_starts(refused, monkeypatch):
+def test_another_keras_backend_is_rejected_before_the_run(refused, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert refused().startswith("error: KERAS_BACKEND: Keras runs on jax, but training needs")
 
@@ -118,7 +118,7 @@ _JOB = ("training_job.workers=2", "training_job.image=i", "training_job.volumes=
 
 
 @pytest.mark.parametrize("settings", [(), (*_JOB, "tuner.enabled=true")], ids=["here", "tuner"])
-def test_several_workers_are_not_waited_for(refused, monkeypatch, settings):
+def test_a_run_does_not_wait_for_several_workers(refused, monkeypatch, settings):
     cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("would wait"))
@@ -127,7 +127,7 @@ def test_several_workers_are_not_waited_for(refused, monkeypatch, settings):
     assert "ssd worker --config FILE" in error
 
 
-def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tmp_path):
+def test_a_training_job_ignores_this_machines_devices(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", "{")
     monkeypatch.setattr(devices, "choose_strategy", lambda: pytest.fail("not asked for"))
     monkeypatch.setattr(local, "prepare", fail(DataError("work has begun")))
@@ -144,9 +144,7 @@ def test_devices_of_this_machine_do_not_matter_to_a_training_job(monkeypatch, tm
     ],
     ids=["missing", "wrong type", "cut"],
 )
-def test_weights_that_cannot_be_read_are_told_before_work_starts(
-    refused, tmp_path, content, message
-):
+def test_unreadable_weights_are_rejected_before_the_run(refused, tmp_path, content, message):
     path = tmp_path / "weights"
     if content is not None:
         path.write_bytes(content)
@@ -154,7 +152,7 @@ def test_weights_that_cannot_be_read_are_told_before_work_starts(
     assert error.startswith("error: ") and str(path) in error and message in error
 
 
-def test_weights_of_another_number_of_classes_are_told_before_work_starts(refused, tmp_path):
+def test_weights_for_another_number_of_classes_are_rejected_before_the_run(refused, tmp_path):
     path = tmp_path / "two_classes.weights.h5"
     spec = detector_spec(TrainerConfig(detector="ssd128-small"))
     build_network(spec, 2).save_weights(path)

@@ -1,4 +1,4 @@
-"""What `--from COMPONENT` runs, and what it needs from the run before."""
+"""What `--from COMPONENT` runs, and what it needs from an earlier run."""
 
 import shutil
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class _Node:
 
 
 class _Lookup(_Node, Resolver):
-    """As TFX's, but connected by hand."""
+    """A TFX resolver, connected by hand."""
 
     upstream_nodes = downstream_nodes = id = None
 
@@ -67,7 +67,7 @@ def recorder(tmp_path):
 
 @pytest.fixture
 def finished(recorder):
-    """An earlier run that has finished everything."""
+    """An earlier run that finished everything."""
     _record(recorder, "whole", _UPSTREAM)
 
 
@@ -81,26 +81,24 @@ def finished(recorder):
         ("Pusher", ["Pusher"]),
     ],
 )
-def test_a_partial_run_begins_there_and_looks_its_baselines_up_anew(
+def test_a_partial_run_starts_there_and_looks_up_its_baselines_again(
     pipeline, finished, component, first
 ):
     assert local._partial_run(pipeline, component).from_nodes == first
 
 
-def test_an_unknown_component_is_named_with_those_there_are(pipeline):
+def test_an_unknown_component_gets_a_suggestion(pipeline):
     with pytest.raises(DataError, match="--from Triner: unknown component; did you mean Trainer"):
         local._partial_run(pipeline, "Triner")
 
 
-def test_without_an_earlier_run_there_is_nothing_to_go_on_from(pipeline):
+def test_a_partial_run_needs_an_earlier_run(pipeline):
     with pytest.raises(DataError, match="before it: ExampleGen, blessed_data, DataGate. Run"):
         local._partial_run(pipeline, "Trainer")
     assert local._partial_run(pipeline, "ExampleGen")
 
 
-def test_it_goes_on_from_the_newest_run_that_has_all_of_what_comes_before(
-    pipeline, recorder, finished
-):
+def test_it_continues_the_newest_run_that_finished_everything_before(pipeline, recorder, finished):
     _record(recorder, "other preset", _UPSTREAM, pipeline="ssd-other")
     _record(recorder, "until Trainer", list(_UPSTREAM)[:3])
     assert local._partial_run(pipeline, "Trainer").base_pipeline_run_id == "until Trainer"

@@ -1,4 +1,4 @@
-"""What may go of older runs, and what it frees."""
+"""What pruning removes of older runs, and how much space that frees."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def _left(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_no_model_and_no_last_run_needs_goes(recorder, folder):
+def test_what_models_and_the_last_runs_need_is_kept(recorder, folder):
     _run(recorder, 1, blessed=True, pushed=True)
     _run(recorder, 2)
     _run(recorder, 3, blessed=True)
@@ -90,7 +90,7 @@ def test_only_what_no_model_and_no_last_run_needs_goes(recorder, folder):
     assert prune.plan(runs_of(folder), folder, keep=2) == []
 
 
-def test_a_model_that_is_no_longer_served_goes(recorder, folder):
+def test_a_model_that_is_no_longer_served_is_removed(recorder, folder):
     _run(recorder, 1, pushed=True)
     _run(recorder, 2, blessed=True)
     (folder / "serving/1/file").unlink()
@@ -99,7 +99,7 @@ def test_a_model_that_is_no_longer_served_goes(recorder, folder):
     assert not (folder / "pipeline/Trainer/model/1").exists()
 
 
-def test_what_a_run_at_work_or_an_unfinished_training_needs_stays(recorder, folder):
+def test_active_runs_and_unfinished_trainings_are_kept(recorder, folder):
     unfinished = folder / "unfinished" / "abc"
     unfinished.mkdir(parents=True)
     _run(recorder, 1)
@@ -114,7 +114,7 @@ def test_what_a_run_at_work_or_an_unfinished_training_needs_stays(recorder, fold
     assert not unfinished.exists()
 
 
-def test_what_a_kept_run_took_from_an_earlier_one_stays(recorder, folder):
+def test_cached_outputs_of_a_kept_run_are_kept(recorder, folder):
     _run(recorder, 1)
     model = recorder.artifact("Made", folder / "pipeline/Trainer/model/1")
     recorder.run("run-2")
@@ -124,7 +124,7 @@ def test_what_a_kept_run_took_from_an_earlier_one_stays(recorder, folder):
     assert not (folder / "pipeline/Trainer/model_run/1").exists()
 
 
-def test_a_file_with_another_name_gives_no_room(recorder, folder):
+def test_a_file_with_another_hard_link_frees_no_space(recorder, folder):
     _run(recorder, 1, pushed=True)
     _run(recorder, 2)
     model = folder / "pipeline/Trainer/model/1"
@@ -133,7 +133,7 @@ def test_a_file_with_another_name_gives_no_room(recorder, folder):
     assert prune.sizes(both)[prune.RESULTS] == 1000
 
 
-def test_the_command_tells_what_it_frees_and_does_so_only_when_meant(recorder, folder, capsys):
+def test_the_command_reports_what_it_frees_and_a_dry_run_frees_nothing(recorder, folder, capsys):
     _run(recorder, 1)
     _run(recorder, 2)
     before = _left(folder)

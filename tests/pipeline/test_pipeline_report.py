@@ -1,4 +1,4 @@
-"""The report of a finished run, written again from what ML Metadata knows of it."""
+"""The report of a finished run, rewritten from ML Metadata."""
 
 import pytest
 
@@ -19,7 +19,7 @@ _OUTPUTS = {
 
 @pytest.fixture
 def sources(monkeypatch):
-    """What the report is built from: the arguments of each call."""
+    """The sources that each report is built from."""
     calls = []
     monkeypatch.setattr(
         detection_report,
@@ -61,7 +61,7 @@ def test_the_latest_finished_run_is_reported(tmp_path, sources, capsys):
     assert given.pushed == "/served/second"
 
 
-def test_without_a_finished_run_there_is_one_line(tmp_path, sources, capsys):
+def test_without_a_finished_run_there_is_a_one_line_error(tmp_path, sources, capsys):
     record(Recorder(tmp_path), tmp_path, "only", ["ImportExampleGen"])
     assert main(["--run", str(tmp_path)]) == 2
     assert f"{tmp_path}: no run here got as far as the Pusher" in capsys.readouterr().err

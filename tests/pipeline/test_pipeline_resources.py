@@ -1,4 +1,4 @@
-"""Resources: what `--set` says of them, and how a component's entry goes with the one for all."""
+"""Resources: their `--set` syntax, and how a component's entry is merged with the one for all."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def _of(component, *settings, preset="sample"):
     return resources_of(component, load_config(preset, overrides).resources)
 
 
-def test_a_component_s_own_values_win_and_lists_add_up():
+def test_a_components_own_values_win_and_lists_add_up():
     settings = (
         "all.cpu=2",
         "all.cache=false",
@@ -33,7 +33,7 @@ def test_a_component_s_own_values_win_and_lists_add_up():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_only_trainer_and_tuner_of_the_large_presets_ask_for_a_gpu(preset):
+def test_only_trainer_and_tuner_of_the_large_presets_request_a_gpu(preset):
     gpus = None if preset in ("sample", "light") else 1
     for component in ("Trainer", "Tuner"):
         assert _of(component, preset=preset).gpu_count == gpus
@@ -70,7 +70,7 @@ def test_only_trainer_and_tuner_of_the_large_presets_ask_for_a_gpu(preset):
         ("Trainer.a.b=2", "--set resources.Trainer.a: unknown setting"),
     ],
 )
-def test_what_cannot_be_is_said(setting, expected):
+def test_impossible_resources_are_rejected(setting, expected):
     with pytest.raises(DataError) as error:
         _of("Trainer", setting)
     assert expected in str(error.value)

@@ -1,4 +1,4 @@
-"""What one of several runs in an output folder has made."""
+"""The outputs of one of several runs in an output folder."""
 
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
@@ -10,7 +10,7 @@ from tests.pipeline.recorder import Recorder
 
 @pytest.fixture
 def outputs(tmp_path):
-    """Two runs at once, of which the first finishes last, and one that failed."""
+    """Two simultaneous runs, the first of which finishes last, and one that failed."""
     recorder = Recorder(tmp_path)
     made = {name: recorder.artifact("Made", f"/{name}") for name in ("long", "short", "other")}
     recorder.run("long")
@@ -37,5 +37,5 @@ def test_a_run_gets_its_own_results_not_the_latest(outputs):
     assert outputs("long") == {"evaluation": ["/long"]}
 
 
-def test_what_a_run_has_not_made_is_empty(outputs):
+def test_missing_outputs_are_empty(outputs):
     assert outputs("failed") == outputs("long", "Pusher") == outputs("unknown") == {}

@@ -1,4 +1,4 @@
-"""Runs as ML Metadata remembers them, read from a store that the test writes."""
+"""Runs in ML Metadata, read from a store that the test writes."""
 
 import dataclasses
 import io
@@ -24,7 +24,7 @@ from tests.pipeline.recorder import Recorder, record_run, run_facts
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """Two whole runs and one that failed in training."""
+    """Two complete runs and one that failed in training."""
     folder = tmp_path_factory.mktemp("output")
     recorder = Recorder(folder)
     record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
@@ -41,8 +41,8 @@ def runs(output):
     return read_runs(connect(str(output / "metadata.sqlite")))
 
 
-def test_a_model_is_traced_by_the_last_run_that_it_came_out_of(tmp_path):
-    """A repeated run takes all from the cache, and here writes a new card."""
+def test_a_model_is_traced_by_the_last_run_that_used_it(tmp_path):
+    """A repeated run takes everything from the cache, except that it writes a new card here."""
     recorder = Recorder(tmp_path)
     record_run(recorder, "first", 0.75, "f1", 100, "1700000001")
     artifacts = {
@@ -70,7 +70,7 @@ def test_a_model_is_traced_by_the_last_run_that_it_came_out_of(tmp_path):
         assert trace["pushed"] == f"{tmp_path}/serving/1700000001"
 
 
-def test_runs_are_listed_with_what_they_got_to(runs):
+def test_runs_are_listed_with_their_results(runs):
     first, second, third = map(questions.summary, runs)
     del first["started"]
     assert first == {
@@ -121,12 +121,12 @@ def test_a_pushed_model_is_traced_to_data_code_and_settings(runs, output, wanted
     assert trace["artifacts"]["Trainer.model"] == str(output / "2026-01-01/model")
 
 
-def test_an_unknown_model_is_answered_with_those_there_are(runs):
+def test_an_unknown_model_lists_the_pushed_versions(runs):
     with pytest.raises(DataError, match="1700000002: no run.*1700000001"):
         questions.trace(runs, "1700000002")
 
 
-def test_lost_facts_are_named(tmp_path):
+def test_missing_facts_are_reported(tmp_path):
     recorder = Recorder(tmp_path)
     record_run(recorder, "run", 0.8, "f", 1, "7")
     (tmp_path / "run/facts.json").unlink()
@@ -154,7 +154,7 @@ def test_two_local_runs_differ_in_any_setting(tmp_path):
         "data.path": ["", "x"],
         "serving.max_memory_mb": [2000.0, 9.0],
     }
-    # Without the file of one, what ML Metadata knows of both is compared.
+    # If one file is missing, both configurations come from ML Metadata.
     run_file(tmp_path, "first").unlink()
     assert "serving.max_memory_mb" not in questions.diff(*read_runs(recorder.store, tmp_path))
 
@@ -174,7 +174,7 @@ def test_runs_are_found_by_number_name_or_latest(runs):
         find_run([], "latest")
 
 
-def test_nothing_is_written(output):
+def test_the_commands_write_nothing(output):
     file = output / "metadata.sqlite"
     before = file.read_bytes()
     for command in (["list"], ["show", "1"], ["trace", "1700000001"], ["diff", "1", "2"]):
@@ -194,7 +194,7 @@ def test_nothing_is_written(output):
         (["diff", "1", "2"], ["trainer.steps", "-0.2500", "f2"]),
     ],
 )
-def test_tables_and_json_tell_the_same(output, capsys, command, shown):
+def test_tables_show_the_answers_and_json_is_valid(output, capsys, command, shown):
     assert main(["--output", str(output), *command]) == 0
     text = capsys.readouterr().out
     assert [part for part in shown if part not in text] == []
@@ -207,7 +207,7 @@ def test_80_columns_are_enough(runs):
     console = Console(file=text, width=80)
     stopped = questions.summary(runs[0]) | {"name": "sample", "state": "StatisticsGen interrupted"}
     tables.print_runs(console, [stopped | {"pushed": "1700000001", "mAP": 0.5}])
-    assert "StatisticsGen\n" in re.sub(" +\n", "\n", text.getvalue()), "not cut in the word"
+    assert "StatisticsGen\n" in re.sub(" +\n", "\n", text.getvalue()), "broken within the word"
     text.truncate(0)
     uri = "/a/folder/with a name/that/is/as/long/as/a/line/of/the/terminal/examples/13"
     artifact = {"type": "Examples", "id": 8, "uri": uri}
@@ -217,7 +217,7 @@ def test_80_columns_are_enough(runs):
     assert f"\n  wrote examples (Examples 8):\n    {uri}\n" in text.getvalue()
 
 
-def test_missing_and_unreachable_metadata_end_readably(tmp_path, capfd):
+def test_missing_and_unreachable_metadata_are_reported(tmp_path, capfd):
     assert main(["--output", str(tmp_path)]) == 2
     assert "metadata.sqlite: no metadata there" in capfd.readouterr().err
     (tmp_path / "metadata.sqlite").write_text("not a database")
@@ -245,7 +245,7 @@ def test_the_command_starts_without_tensorflow(output):
     assert done.stdout.rstrip().endswith("False")
 
 
-def test_a_run_tells_whether_it_is_at_work_was_killed_or_came_from_the_cache(tmp_path):
+def test_a_runs_state_shows_whether_it_is_running_was_killed_or_cached(tmp_path):
     recorder = Recorder(tmp_path)
     for name, state in (("killed", mlmd.Execution.RUNNING), ("at work", mlmd.Execution.RUNNING)):
         recorder.run(name, name="cells light", finished=0)
@@ -264,7 +264,7 @@ def test_a_run_tells_whether_it_is_at_work_was_killed_or_came_from_the_cache(tmp
         "cached",
     ]
     assert [run.name for run in runs] == ["cells light", "cells light", "tiny", "tiny"]
-    # Of a database elsewhere nobody here knows which processes live.
+    # With a remote database, live processes are unknown.
     assert questions.summary(read_runs(recorder.store)[0])["state"] == "Trainer running"
 
 
@@ -308,7 +308,7 @@ def moved(tmp_path):
     return old, new
 
 
-def test_paths_in_a_folder_that_was_moved_are_found_where_it_is_now(moved):
+def test_paths_follow_a_moved_folder(moved):
     old, new = moved
     runs = read_runs(connect(str(new / "metadata.sqlite")), new)
     trace = questions.trace(runs, str(new / "serving" / "1700000001"))
@@ -325,7 +325,7 @@ def test_paths_in_a_folder_that_was_moved_are_found_where_it_is_now(moved):
     }
 
 
-def test_a_run_in_a_folder_that_was_moved_brings_the_metadata_up_to_date(moved):
+def test_a_run_in_a_moved_folder_updates_the_metadata(moved):
     old, new = moved
     file = new / "metadata.sqlite"
     before = read_runs(connect(str(file)), new)
@@ -336,7 +336,7 @@ def test_a_run_in_a_folder_that_was_moved_brings_the_metadata_up_to_date(moved):
     ]
 
 
-def test_a_model_is_known_by_its_identity_wherever_it_was_copied(output, runs, tmp_path):
+def test_a_copied_model_is_recognised_by_its_identity(output, runs, tmp_path):
     copied = tmp_path / "elsewhere" / "7" / "assets.extra"
     copied.mkdir(parents=True)
     identity = run_facts(0.75, "f1", 100)["model"]
@@ -348,13 +348,13 @@ def test_a_model_is_known_by_its_identity_wherever_it_was_copied(output, runs, t
         questions.trace(runs, str(tmp_path / "elsewhere"))
 
 
-def test_trace_asks_the_runs_of_the_folder_that_the_model_lies_in(output, capsys):
+def test_trace_searches_the_runs_of_the_models_folder(output, capsys):
     (output / "serving" / "1700000001").mkdir(parents=True, exist_ok=True)
     assert main(["trace", str(output / "serving" / "1700000001"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run"]["number"] == 1
 
 
-def test_damaged_metadata_is_one_error_with_what_to_do(tmp_path, capfd):
+def test_damaged_metadata_is_one_error_with_a_remedy(tmp_path, capfd):
     recorder = Recorder(tmp_path)
     record_run(recorder, "run", 0.8, "f", 1, "7")
     file = tmp_path / "metadata.sqlite"
@@ -367,7 +367,7 @@ def test_damaged_metadata_is_one_error_with_what_to_do(tmp_path, capfd):
     assert f"mv {file} {file}.damaged" in line
 
 
-def test_lists_are_not_wrapped_where_no_terminal_reads_them(output, capsys):
+def test_piped_tables_are_not_wrapped(output, capsys):
     assert main(["--output", str(output), "trace", "1700000001"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.endswith(f"{output}/2026-01-01/model") for line in map(str.rstrip, lines))

@@ -1,4 +1,4 @@
-"""Runs read from a real server that speaks MySQL, by a user who may only read."""
+"""Runs read from a real MySQL-compatible server by a read-only user."""
 
 import shutil
 import socket
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Gives `server(user)`, the address of a database as that user."""
+    """`server(user)` is the address of a database for that user."""
     folder = tmp_path_factory.mktemp("mysql")
     data, at = folder / "data", ["--no-defaults", f"--socket={folder}/s"]
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -68,19 +68,19 @@ def recorded(server, tmp_path_factory):
     return folder / "metadata.sqlite"
 
 
-def _told(runs):
+def _steps(runs):
     return [
         [(s.component, s.state, s.parameters, s.inputs, s.outputs) for s in run.steps]
         for run in runs
     ]
 
 
-def test_mysql_tells_a_reader_what_sqlite_tells(server, recorded):
+def test_mysql_gives_a_reader_the_same_runs_as_sqlite(server, recorded):
     runs = read_runs(connect(server("reader")))
     assert [run.id for run in runs] == ["2026-01-01", "2026-01-02"]
     (examples,) = find_run(runs, "1").step("Trainer").inputs["examples"]
     assert examples.properties == {"fingerprint": "f" * 2000}
-    assert _told(runs) == _told(read_runs(connect(str(recorded))))
+    assert _steps(runs) == _steps(read_runs(connect(str(recorded))))
 
 
 def test_the_command_reads_mysql(server, recorded, capsys):
@@ -88,7 +88,7 @@ def test_the_command_reads_mysql(server, recorded, capsys):
     assert "Trainer: failed" in capsys.readouterr().out
 
 
-def test_a_refused_password_is_answered_without_it(server, recorded):
+def test_the_error_for_a_wrong_password_does_not_contain_it(server, recorded):
     address = server("reader").replace("p%3Aw", "other")
     with pytest.raises(DataError, match="cannot be opened") as refused:
         connect(address)

@@ -1,4 +1,4 @@
-"""Spans and versions of the data, up to what TFX reads and writes down of them."""
+"""Spans and versions of the data, up to what TFX reads and records."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ _SPANS = Path("span-{SPAN}", "version-{VERSION}")
 
 
 def _write_records(folder):
-    """One record in each split, of a picture with the folder's name."""
+    """Writes one record per split, of a picture with the folder's name."""
     for split in _SPLITS:
         (folder / split).mkdir(parents=True)
         with tf.io.TFRecordWriter(str(folder / split / "a.tfrecord.gz"), "GZIP") as writer:
@@ -43,17 +43,17 @@ def spans(tmp_path):
     """A folder with an old span and two versions of a new one."""
     for name in ("span-9/version-3", "span-10/version-1", "span-10/version-2"):
         _write_records(tmp_path / "records" / name)
-    # What a conversion under way looks like.
+    # A conversion in progress.
     _write_records(tmp_path / "records" / "span-10" / ".version-3.77.partial")
     return tmp_path / "records"
 
 
-def test_the_newest_span_is_looked_at_and_left_to_tfx_to_choose(spans, tmp_path):
+def test_the_newest_span_is_inspected_but_chosen_by_tfx(spans, tmp_path):
     found = inputs.prepare(_VOC, spans / _SPANS, tmp_path)
     assert (found.records, found.fields) == (spans, COMMON)
     assert found.patterns == {split: f"{_SPANS}/{split}/*" for split in _SPLITS}
     assert find_spans(spans / _SPANS).newest == spans / "span-10" / "version-2"
-    # Without a version all of a span is read, and numbers count, not their digits.
+    # Without a version the whole span is read. Spans are ordered as numbers, not as text.
     assert find_spans(spans / "span-{SPAN}" / "version-1").newest.parent.name == "span-10"
 
 
@@ -73,7 +73,7 @@ def test_dates_are_spans(tmp_path):
         ("span-{SPAM}", "no such folder"),
     ],
 )
-def test_mistakes_in_a_pattern_of_spans_are_told(spans, tmp_path, pattern, message):
+def test_wrong_span_patterns_are_reported(spans, tmp_path, pattern, message):
     with pytest.raises(DataError, match=f"(?s){message}"):
         inputs.prepare(_VOC, spans / pattern, tmp_path)
 
@@ -90,7 +90,7 @@ def _span(examples):
 
 @pytest.fixture
 def read_examples(spans, tmp_path):
-    """Runs the pipeline's ImportExampleGen; gives what it wrote down, and its test record."""
+    """Runs the pipeline's ImportExampleGen; returns its artifact and its test record."""
 
     numbers = itertools.count()
 
@@ -121,7 +121,7 @@ def read_examples(spans, tmp_path):
     return read_examples
 
 
-def test_a_run_reads_the_newest_span_and_a_later_run_a_newer_one(spans, read_examples):
+def test_each_run_reads_the_newest_span(spans, read_examples):
     first, record = read_examples()
     assert _span(first) == (10, 2)
     assert record == tf.train.Example.FromString(_record("version-2"))

@@ -17,7 +17,7 @@ _NAMES = [name for name, *_ in ssd.COMMANDS]
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs the command; gives status, output and errors."""
+    """Runs the command; returns status, output and errors."""
     monkeypatch.setattr(sys, "argv", ["ssd"])
     # argparse names the program after the module that Python was started with.
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
@@ -52,7 +52,7 @@ def test_the_docs_name_every_command():
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_a_command_s_help_is_its_own(run, name):
+def test_every_command_has_its_own_help(run, name):
     status, out, err = run(name, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: ssd {name} [-h]")
@@ -69,7 +69,7 @@ def test_a_command_s_help_is_its_own(run, name):
         (["compile", "--imgae", "x"], "unknown option --imgae; did you mean --image?"),
     ],
 )
-def test_mistakes_name_near_misses(run, words, message):
+def test_mistakes_get_a_suggestion(run, words, message):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert message in err
@@ -80,7 +80,7 @@ def test_the_command_is_installed():
     assert found.load() is ssd.main
 
 
-def test_help_loads_nothing_that_takes_long():
+def test_help_loads_no_slow_modules():
     code = (
         "import json, ssd, sys\n"
         "try: ssd.main(['--help'])\n"

@@ -37,7 +37,7 @@ def _trainer(overrides, folder):
     return trainer.exec_properties
 
 
-def test_workers_make_the_trainer_start_a_job(tmp_path):
+def test_with_workers_the_trainer_starts_a_job(tmp_path):
     properties = _trainer([*_JOB, "training_job.gpu_count=4"], tmp_path)
     assert properties["run_fn"] == "components.distributed_trainer.launch.run_fn"
     job = json.loads(properties["custom_config"])["training_job"]
@@ -50,13 +50,13 @@ def test_without_workers_the_trainer_trains(tmp_path):
     assert "training_job" not in json.loads(properties["custom_config"])
 
 
-def test_other_weights_at_the_same_path_are_another_training(tmp_path):
+def test_changed_weights_at_the_same_path_are_another_training(tmp_path):
     weights = tmp_path / "vgg.pth"
 
     def settings():
         return _trainer([f"trainer.backbone_weights={weights}"], tmp_path)["custom_config"]
 
-    # As on a cluster: only the Trainer will see them.
+    # As on a cluster, where only the Trainer sees the file.
     unseen = settings()
     weights.write_bytes(b"one")
     one = settings()
@@ -87,12 +87,12 @@ def test_other_weights_at_the_same_path_are_another_training(tmp_path):
         ),
     ],
 )
-def test_a_job_that_cannot_be_is_refused(overrides, message):
+def test_impossible_jobs_are_rejected(overrides, message):
     with pytest.raises(DataError, match=message):
         load_config("sample", overrides)
 
 
-def test_the_batch_has_to_fit_only_in_the_end():
+def test_only_the_final_batch_size_has_to_fit():
     overrides = [*_JOB, "training_job.gpu_count=3", "trainer.batch_size=36"]
     config = load_config("sample", overrides)
     assert dataclasses.asdict(config.training_job)["workers"] == 2

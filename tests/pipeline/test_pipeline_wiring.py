@@ -1,4 +1,4 @@
-"""What each component of the pipeline reads and is told, without running any."""
+"""Inputs and parameters of every component of the pipeline, without running any."""
 
 import json
 
@@ -17,7 +17,7 @@ from components.mean_average_precision import metric_names
 from data.fields import HIKAPOK
 from pipeline.kubeflow.pushed import PushedBaselines
 
-# INPUT of each component, and the component and output that it comes from.
+# Every COMPONENT.INPUT, and the COMPONENT.OUTPUT it comes from.
 _EXAMPLES = "ImportExampleGen.examples"
 _STATISTICS = "StatisticsGen.statistics"
 _MODEL = "Trainer.model"
@@ -95,7 +95,7 @@ def _edges(pipeline):
     found = {}
     for component in pipeline.components:
         for key, channel in getattr(component, "raw_inputs", component.inputs).items():
-            # A resolver's others are all artifacts of a type.
+            # A resolver's other inputs are all artifacts of a type.
             if getattr(channel, "producer_component_id", None):
                 source = f"{channel.producer_component_id}.{channel.output_key}"
                 found[f"{component.id}.{key}"] = source
@@ -119,12 +119,12 @@ def _edges(pipeline):
     ],
     ids=lambda value: ",".join(value) or "defaults" if isinstance(value, tuple) else "",
 )
-def test_every_input_comes_from_where_it_should(build, settings, edges):
+def test_every_input_comes_from_the_right_output(build, settings, edges):
     assert _edges(build(*settings)) == {**_EDGES, **edges}
 
 
 @pytest.mark.parametrize("platform", ["docker", "kubernetes"])
-def test_tensorflow_serving_can_take_the_servers_place(build, platform):
+def test_tensorflow_serving_can_replace_the_embedded_server(build, platform):
     pipeline = build(f"serving.infra_validator={platform}", "serving.check_pictures=3")
     edges = {key.replace("ServingCheck", "InfraValidator"): source.replace(
         "ServingCheck", "InfraValidator") for key, source in _EDGES.items()}  # fmt: skip
@@ -146,12 +146,12 @@ def test_an_inferred_schema_ends_the_pipeline(build):
     }
 
 
-def test_the_gate_stops_what_comes_after_it(build):
+def test_the_gate_stops_the_rest_of_the_pipeline(build):
     components = _components(build())
     assert components["DataVerdict"] in components["Transform"].upstream_nodes
 
 
-def test_baselines_are_asked_for_what_the_run_has(build):
+def test_baselines_get_the_runs_artifacts(build):
     pipeline = build(
         *("data.on_leak=drop_train", "trainer.warm_start=latest"),
         baselines=PushedBaselines("/serving/ssd"),
@@ -176,38 +176,44 @@ def _proto(text, kind):
 
 
 @pytest.fixture(scope="module")
-def told(build):
-    """The parameters of a component, by settings and its name."""
+def parameters_of(build):
+    """The parameters of a component in a pipeline with these settings."""
 
-    def told(component, *settings, **options):
+    def parameters_of(component, *settings, **options):
         return _components(build(*settings, **options))[component].exec_properties
 
-    return told
+    return parameters_of
 
 
-def test_each_split_goes_where_it_belongs(told):
-    config = _proto(told("ImportExampleGen")["input_config"], example_gen_pb2.Input)
+def test_each_split_goes_where_it_belongs(parameters_of):
+    config = _proto(parameters_of("ImportExampleGen")["input_config"], example_gen_pb2.Input)
     found = {split.name: split.pattern for split in config.splits}
     assert found == {"train": "a/*", "eval": "b/*", "test": "c/*"}
     for settings in ((), ("tuner.enabled=true",), ("data.on_leak=drop_train",)):
-        trainer = told("Trainer", *settings)
+        trainer = parameters_of("Trainer", *settings)
         assert list(_proto(trainer["train_args"], trainer_pb2.TrainArgs).splits) == ["train"]
         assert list(_proto(trainer["eval_args"], trainer_pb2.EvalArgs).splits) == ["eval"]
     # TFX's defaults, train and eval.
-    tuner = told("Tuner", "tuner.enabled=true")
+    tuner = parameters_of("Tuner", "tuner.enabled=true")
     assert tuner["train_args"] == tuner["eval_args"] == "{}"
-    analysed = _proto(told("Transform")["splits_config"], transform_pb2.SplitsConfig)
+    analysed = _proto(parameters_of("Transform")["splits_config"], transform_pb2.SplitsConfig)
     assert (list(analysed.analyze), list(analysed.transform)) == (["train"], [])
-    assert json.loads(told("Evaluator")["example_splits"]) == ["test"]
-    assert told("ServingCheck")["split"] == told("DetectionReport")["split"] == "test"
+    assert json.loads(parameters_of("Evaluator")["example_splits"]) == ["test"]
+    assert (
+        parameters_of("ServingCheck")["split"]
+        == parameters_of("DetectionReport")["split"]
+        == "test"
+    )
 
 
-def test_the_number_of_steps_is_told_to_tfx_too(told):
-    arguments = _proto(told("Trainer", "trainer.steps=77")["train_args"], trainer_pb2.TrainArgs)
+def test_tfx_gets_the_number_of_steps_too(parameters_of):
+    arguments = _proto(
+        parameters_of("Trainer", "trainer.steps=77")["train_args"], trainer_pb2.TrainArgs
+    )
     assert arguments.num_steps == 77
 
 
-# Another value than the sample preset's for every setting that decides a training's result.
+# For every setting that affects a training's result, a value other than the sample preset's.
 _TRAINER = {
     "detector": "ssd300-mobilenet",
     "anchors": "clipped",
@@ -242,7 +248,7 @@ _TRAINER = {
     "frozen_stages": 2,
     "warm_start": "/models/7",
 }
-# What takes the place of three of them.
+# These replace three of them.
 _RELATIVE = {"epochs": 3.5, "warmup_fraction": 0.25, "eval_every_epochs": 1.5}
 _REPORTING = {"log_every": 3, "checkpoint_every": 4, "keep_checkpoints": 5}
 _GATE = {
@@ -267,7 +273,7 @@ def _settings(part, values):
 
 
 def _as_json(value):
-    """What a value on the command line is in a component's JSON."""
+    """A value from the command line as it appears in a component's JSON."""
     if value in ("true", "false"):
         return value == "true"
     if isinstance(value, str) and "," in value:
@@ -276,18 +282,20 @@ def _as_json(value):
     return value
 
 
-def test_every_setting_of_a_training_reaches_it(told):
+def test_every_setting_of_a_training_reaches_it(parameters_of):
     expected = {name: _as_json(value) for name, value in _TRAINER.items()}
     expected |= dict.fromkeys(_RELATIVE)
     for component in ("Trainer", "Tuner"):
-        plain = json.loads(told(component, "tuner.enabled=true")["custom_config"])["trainer"]
-        # A setting that is new has to be added above.
+        plain = json.loads(parameters_of(component, "tuner.enabled=true")["custom_config"])[
+            "trainer"
+        ]
+        # Add new settings above.
         assert plain.keys() == expected.keys()
         settings = [*_settings("trainer", _TRAINER), "tuner.enabled=true"]
-        custom = json.loads(told(component, *settings)["custom_config"])
+        custom = json.loads(parameters_of(component, *settings)["custom_config"])
         assert custom["trainer"] == expected
         assert not [name for name in _TRAINER if plain[name] == expected[name]]
-        relative = told(component, *_settings("trainer", _RELATIVE), "tuner.enabled=true")
+        relative = parameters_of(component, *_settings("trainer", _RELATIVE), "tuner.enabled=true")
         found = json.loads(relative["custom_config"])["trainer"]
         changed = {name: value for name, value in found.items() if value != plain[name]}
         assert changed == {**_RELATIVE, "steps": None, "warmup_steps": None, "eval_every": None}
@@ -296,54 +304,56 @@ def test_every_setting_of_a_training_reaches_it(told):
         assert custom["work_dir"] == "/volume/unfinished"
 
 
-def test_the_tuner_is_told_how_to_search(told):
+def test_the_tuner_gets_its_search_settings(parameters_of):
     settings = ("tuner.enabled=true", "tuner.trials=3", "tuner.steps=17")
-    tuner = told("Tuner", *settings)
+    tuner = parameters_of("Tuner", *settings)
     found = json.loads(tuner["custom_config"])["tuner"]
     assert (found["trials"], found["steps"]) == (3, 17)
     assert tuner["tuner_fn"] == "trainer.tuning.tuner_fn"
-    # How many trials were made is no reason to train again with the values that they found.
-    assert "tuner" not in json.loads(told("Trainer", *settings)["custom_config"])
+    # The number of trials must not make the Trainer train again.
+    assert "tuner" not in json.loads(parameters_of("Trainer", *settings)["custom_config"])
 
 
-def test_every_setting_of_the_gate_reaches_it(told):
-    gate = told("DataGate", *_settings("data", _GATE), "trainer.anchors=clipped", fields=HIKAPOK)
+def test_every_setting_of_the_gate_reaches_it(parameters_of):
+    gate = parameters_of(
+        "DataGate", *_settings("data", _GATE), "trainer.anchors=clipped", fields=HIKAPOK
+    )
     assert json.loads(gate["config"]) == {n: _as_json(v) for n, v in _GATE.items()}
-    plain = told("DataGate")
+    plain = parameters_of("DataGate")
     assert json.loads(plain["config"]).keys() == _GATE.keys()
     assert (gate["anchors"], gate["detector"]) == ("clipped", "ssd128-small")
-    assert told("DataGate", "trainer.detector=ssd300-vgg16")["detector"] == "ssd300-vgg16"
+    assert parameters_of("DataGate", "trainer.detector=ssd300-vgg16")["detector"] == "ssd300-vgg16"
     assert json.loads(gate["classes"]) == ["star", "cross"]
     assert json.loads(gate["fields"])["text"] == HIKAPOK.text
 
 
-def test_leaks_are_left_out_by_the_records_own_id(told):
-    assert told("DropLeaks", "data.on_leak=drop_train")["id_feature"] == "image/source_id"
-    seed = told("DropLeaks", "data.on_leak=drop_train", fields=HIKAPOK)
+def test_leaks_are_dropped_by_the_records_id(parameters_of):
+    assert parameters_of("DropLeaks", "data.on_leak=drop_train")["id_feature"] == "image/source_id"
+    seed = parameters_of("DropLeaks", "data.on_leak=drop_train", fields=HIKAPOK)
     assert seed["id_feature"] == HIKAPOK.filename
 
 
-def test_every_limit_of_the_serving_check_reaches_it(told):
-    check = told("ServingCheck", *_settings("serving", _SERVING))
+def test_every_limit_of_the_serving_check_reaches_it(parameters_of):
+    check = parameters_of("ServingCheck", *_settings("serving", _SERVING))
     assert {name: check[name] for name in _SERVING} == _SERVING
 
 
-def test_the_transform_is_told_the_classes_and_writes_no_picture(told):
-    transform = told("Transform")
+def test_the_transform_gets_the_classes_and_writes_no_pictures(parameters_of):
+    transform = parameters_of("Transform")
     assert json.loads(transform["custom_config"])["classes"] == ["star", "cross"]
     assert transform["preprocessing_fn"] == "trainer.preprocessing.preprocessing_fn"
     assert transform["disable_statistics"]
     assert "transformed_examples" not in transform
 
 
-def test_models_are_pushed_to_the_folder_that_is_served(told):
-    destination = _proto(told("Pusher")["push_destination"], pusher_pb2.PushDestination)
+def test_models_are_pushed_to_the_served_folder(parameters_of):
+    destination = _proto(parameters_of("Pusher")["push_destination"], pusher_pb2.PushDestination)
     assert destination.filesystem.base_directory == "/serving/ssd"
 
 
-def test_a_better_model_is_one_with_more_map(told):
+def test_a_higher_map_is_better(parameters_of):
     settings = ("evaluator.min_map=0.61", "evaluator.min_map_change=-0.02")
-    text = told("Evaluator", *settings, "evaluator.min_class_ap=star:0.3")["eval_config"]
+    text = parameters_of("Evaluator", *settings, "evaluator.min_class_ap=star:0.3")["eval_config"]
     (spec,) = _proto(text, config_pb2.EvalConfig).metrics_specs
     (overall,) = spec.per_slice_thresholds[metric_names.MAP].thresholds
     assert overall.threshold.value_threshold.lower_bound.value == pytest.approx(0.61)
@@ -357,10 +367,10 @@ def test_a_better_model_is_one_with_more_map(told):
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_the_cache_is_used_as_asked(build, enabled):
+def test_the_cache_follows_the_option(build, enabled):
     assert build(enable_cache=enabled).enable_cache is enabled
 
 
-def test_beam_and_the_place_of_artifacts_are_passed_on(build):
+def test_beam_options_are_passed_to_the_pipeline(build):
     pipeline = build(beam_args=["--runner=X"])
     assert "--runner=X" in pipeline.beam_pipeline_args
