@@ -1,14 +1,10 @@
 import dataclasses
 import json
-from pathlib import Path
 
 import pytest
 
 from data.errors import DataError
-from data.fields import COMMON
-from data.schema import SAMPLE_SCHEMA
 from pipeline.config import load_config
-from pipeline.pipeline import Inputs, create_pipeline
 
 _JOB = [
     "training_job.workers=2",
@@ -17,44 +13,35 @@ _JOB = [
 ]
 
 
-def _trainer(overrides, folder):
-    inputs = Inputs(
-        records=folder,
-        patterns={"train": "train/*", "eval": "eval/*", "test": "test/*"},
-        fields=COMMON,
-        schema_path=Path(SAMPLE_SCHEMA),
-        classes=("star",),
-    )
-    pipeline = create_pipeline(
-        load_config("sample", overrides),
-        inputs,
-        name="ssd",
-        root=str(folder),
-        serving_dir=str(folder / "serving"),
-        work_dir="/volume/unfinished",
-    )
-    (trainer,) = [component for component in pipeline.components if component.id == "Trainer"]
-    return trainer.exec_properties
+@pytest.fixture
+def trainer(build):
+    """Returns the Trainer's parameters in a pipeline with these settings."""
+
+    def trainer(*settings):
+        (found,) = (part for part in build(*settings).components if part.id == "Trainer")
+        return found.exec_properties
+
+    return trainer
 
 
-def test_with_workers_the_trainer_starts_a_job(tmp_path):
-    properties = _trainer([*_JOB, "training_job.gpu_count=4"], tmp_path)
+def test_with_workers_the_trainer_starts_a_job(trainer):
+    properties = trainer(*_JOB, "training_job.gpu_count=4")
     assert properties["run_fn"] == "components.distributed_trainer.launch.run_fn"
     job = json.loads(properties["custom_config"])["training_job"]
     assert (job["workers"], job["gpu_count"], job["volumes"]) == (2, 4, ["claim:/volume"])
 
 
-def test_without_workers_the_trainer_trains(tmp_path):
-    properties = _trainer([], tmp_path)
+def test_without_workers_the_trainer_trains(trainer):
+    properties = trainer()
     assert properties["run_fn"] == "trainer.run.run_fn"
     assert "training_job" not in json.loads(properties["custom_config"])
 
 
-def test_changed_weights_at_the_same_path_are_another_training(tmp_path):
+def test_changed_weights_at_the_same_path_are_another_training(trainer, tmp_path):
     weights = tmp_path / "vgg.pth"
 
     def settings():
-        return _trainer([f"trainer.backbone_weights={weights}"], tmp_path)["custom_config"]
+        return trainer(f"trainer.backbone_weights={weights}")["custom_config"]
 
     # As on a cluster, where only the Trainer sees the file.
     unseen = settings()
