@@ -246,7 +246,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(number=_number, percent=_percent, signed=_signed)
+    environment.filters.update(number=_number, signed=_signed)
     return environment
 
 
@@ -256,7 +256,3 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:+.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or np.isnan(value) else f"{100 * value:.0f} %"

@@ -5,11 +5,10 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 
 def numeric_features(statistics: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, dict]:
-    """`examples` that have the feature, `min`, `mean` and `max`, by feature name."""
+    """`min`, `mean` and `max` of each numeric feature by name."""
     (dataset,) = statistics.datasets
     return {
         ".".join(feature.path.step) or feature.name: {
-            "examples": int(feature.num_stats.common_stats.num_non_missing),
             "min": feature.num_stats.min,
             "mean": feature.num_stats.mean,
             "max": feature.num_stats.max,

@@ -157,7 +157,6 @@ def write_statistics(folder):
     height = dataset.features.add(type=statistics_pb2.FeatureNameStatistics.INT)
     height.path.step.append("image/height")
     height.num_stats.min, height.num_stats.mean, height.num_stats.max = 100, 120.5, 140
-    height.num_stats.common_stats.num_non_missing = 23
     text = dataset.features.add(name="text", type=statistics_pb2.FeatureNameStatistics.STRING)
     text.string_stats.unique = 3
     (folder / "FeatureStats.pb").write_bytes(statistics.SerializeToString())
