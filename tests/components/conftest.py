@@ -1,4 +1,4 @@
-"""An evaluation with a baseline, and all that a report is made from, of replayed detections."""
+"""An evaluation with a baseline, and everything a report needs, from replayed detections."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from tests.components import tfma_replay
 
 @pytest.fixture(scope="session")
 def replayed(tmp_path_factory):
-    """Folder with `evaluation` and the models `candidate` and `baseline`, one bound not met."""
+    """A folder with `evaluation` and the models `candidate` and `baseline`; one bound is missed."""
     folder = tmp_path_factory.mktemp("replayed")
     models = {
         tfma.CANDIDATE_KEY: tfma_replay.save_model(folder / "candidate"),
@@ -53,7 +53,7 @@ def replayed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_facts(replayed):
-    """Facts as `gather_facts` returns them, with the scores of the replayed evaluation."""
+    """Facts as from `gather_facts`, with the replayed evaluation's scores."""
     classes = list(tfma_replay.CLASSES)
     split = {"pictures": 24, "objects": 48, "objects_per_class": {"cat": 20, "dog": 28}}
     return {
@@ -94,7 +94,7 @@ def model_facts(replayed):
 
 @pytest.fixture(scope="session")
 def report_sources(replayed, model_facts, tmp_path_factory):
-    """Everything that the report reads, as a run would have left it."""
+    """Everything the report reads, as left by a run."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "card").mkdir()
     write_model_card(model_facts, folder / "card")
@@ -122,7 +122,7 @@ def report_sources(replayed, model_facts, tmp_path_factory):
 
 
 def write_records(folder):
-    """The replayed pictures as GZIP shards, each with a JPEG in which every object is a patch."""
+    """Writes the replayed pictures as GZIP shards, with JPEGs in which objects are patches."""
     folder.mkdir()
     options = tf.io.TFRecordOptions(compression_type="GZIP")
     for shard in range(2):
@@ -150,7 +150,7 @@ def _jpeg(boxes):
 
 
 def write_statistics(folder):
-    """TFDV's file with one numeric and one other feature."""
+    """Writes TFDV statistics with one numeric and one other feature."""
     folder.mkdir(parents=True)
     statistics = statistics_pb2.DatasetFeatureStatisticsList()
     dataset = statistics.datasets.add(num_examples=24)
@@ -164,5 +164,5 @@ def write_statistics(folder):
 
 @pytest.fixture(scope="session")
 def plain(model_facts):
-    """A deep copy of the facts, to change."""
+    """Returns a deep copy of the facts to modify."""
     return lambda: json.loads(json.dumps(model_facts))

@@ -1,4 +1,4 @@
-"""Serves a stand-in of the Kubernetes API to the real client, and checks what is created in it."""
+"""A fake Kubernetes API for the real client, which validates what is created."""
 
 import json
 import threading
@@ -13,16 +13,16 @@ VERSIONS = ("1.31", kubernetes_validate.latest_version())
 
 
 def check(manifest: dict) -> None:
-    """Fails for a field that Kubernetes does not know, lacks or reads otherwise."""
+    """Fails on fields that are unknown to Kubernetes, missing or of the wrong type."""
     for version in VERSIONS:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @contextmanager
 def serving(answer: Callable[[str, str, dict | None], tuple[int, object]]) -> Iterator:
-    """Runs a server whose answers `answer(method, path, body)` gives; gives a client of it.
+    """Runs a server that answers with `answer(method, path, body)`; yields a client for it.
 
-    A text answer is a log.
+    A str answer is a log.
     """
 
     class Handler(BaseHTTPRequestHandler):

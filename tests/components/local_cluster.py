@@ -1,13 +1,13 @@
-"""A Kubernetes of one machine for one Indexed Job: its pods are processes.
+"""A one-machine Kubernetes for one Indexed Job, whose pods are processes.
 
 A pod's container runs exactly the manifest's command, with the manifest's environment and what
-Kubernetes adds. The Job controller's rules are those of `syncJob` in
-pkg/controller/job/job_controller.go and `matchPodFailurePolicy` in pod_failure_policy.go of
-Kubernetes 1.34: a failed pod is replaced by one of the same index, the first rule that matches says
-whether it counts, and one failure more than `backoffLimit` ends the Job.
+Kubernetes adds. The rules follow the Job controller of Kubernetes 1.34, `syncJob` in
+pkg/controller/job/job_controller.go and `matchPodFailurePolicy` in pod_failure_policy.go: a failed
+pod is replaced by one with the same index, the first matching rule says whether it counts, and more
+failures than `backoffLimit` end the Job.
 
-Names of pods are known to a proxy, through which gRPC connects: NAME-INDEX.SERVICE leads to the pod
-while a headless Service selects it and is its subdomain.
+gRPC connects through a proxy that knows the pods' names: NAME-INDEX.SERVICE leads to the pod if a
+headless Service selects it and is its subdomain.
 """
 
 import contextlib
@@ -39,16 +39,16 @@ class _Pod:
 
     @property
     def status(self) -> int | None:
-        """The exit status as a container has it."""
+        """The exit status as a container reports it."""
         status = self.process.poll()
         return 128 - status if status is not None and status < 0 else status
 
 
 @dataclass
 class LocalCluster:
-    """`python` is run for the command `python`; `faults` are variables of the first pod by index.
+    """Runs `python` for the command `python`; `faults` are the first pods' variables by index.
 
-    `events` tells what was done to the Job and its pods, in order.
+    `events` lists what happened to the Job and its pods, in order.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class LocalCluster:
     conditions: list[dict] = field(default_factory=list)
 
     def answer(self, method: str, path: str, body: dict | None):
-        """Status and content of an answer of the API server."""
+        """The API server's status and answer."""
         path, _, query = path.partition("?")
         namespace = self.job["metadata"]["namespace"] if self.job else "none"
         pods = f"/api/v1/namespaces/{namespace}/pods"
@@ -96,7 +96,7 @@ class LocalCluster:
         raise AssertionError((method, path))
 
     def address(self, name: str) -> str | None:
-        """The loopback address of a pod's name, None for one that DNS would not know."""
+        """The loopback address for a pod's name, None if DNS would not know it."""
         host, _, domain = name.partition(".")
         template, service = self.job["spec"]["template"], self.service
         labels = {**template["metadata"]["labels"], "job-name": self.job["metadata"]["name"]}
@@ -114,13 +114,13 @@ class LocalCluster:
         return "127.0.0.1" if host in names else None
 
     def close(self) -> None:
-        """Ends all pods."""
+        """Kills all pods."""
         for pod in self.pods:
             pod.process.kill()
             pod.process.wait()
 
     def _sync(self) -> None:
-        """Does what the Job controller does."""
+        """Acts as the Job controller."""
         if self.conditions:
             return
         spec = self.job["spec"]
@@ -188,7 +188,7 @@ class LocalCluster:
         }
 
     def _log(self, pod: _Pod) -> str:
-        """What a pod has printed, each line with the time at which it was first seen."""
+        """A pod's output, each line stamped when it was first seen."""
         text = pod.log.read_text(encoding="utf-8")
         for line in text[: text.rfind("\n") + 1].splitlines()[len(pod.lines) :]:
             pod.lines.append(f"2026-01-01T00:00:00.{len(pod.lines):09}Z {line}\n")
@@ -197,7 +197,7 @@ class LocalCluster:
 
 @contextlib.contextmanager
 def proxying(cluster: LocalCluster) -> Iterator[str]:
-    """Runs an HTTP proxy that knows the pods' names; gives its URL."""
+    """Runs an HTTP proxy that knows the pods' names; yields its URL."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
@@ -240,7 +240,7 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
 
 @contextlib.contextmanager
 def running(cluster: LocalCluster) -> Iterator:
-    """The cluster with its API and names; gives a client of the API."""
+    """Runs the cluster with its API and names; yields a client for the API."""
     with proxying(cluster) as proxy, serving(cluster.answer) as api:
         cluster.environment = {**os.environ, **cluster.environment, "grpc_proxy": proxy}
         try:

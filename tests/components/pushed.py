@@ -1,4 +1,4 @@
-"""A model to push, and looking at what a push has left."""
+"""A model to push, and helpers to inspect a push's result."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def write_model(folder: Path) -> Path:
-    """A SavedModel with a variable, as `trainer.export` lays it out: adds 1 to x."""
+    """Writes a SavedModel in the layout of `trainer.export`, which adds 1 to x."""
     module = tf.Module()
     module.one = tf.Variable(np.float32(1))
     module.many = tf.Variable(np.zeros(20_000, np.float32))
@@ -24,7 +24,7 @@ def write_model(folder: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """All files below a folder by relative path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -33,17 +33,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def numbered(base: Path) -> dict[int, Path]:
-    """What a server takes for versions."""
+    """The folders that a server treats as versions."""
     return {int(path.name): path for path in base.iterdir() if path.name.isdigit()}
 
 
 def assert_whole(base: Path, model: Path) -> None:
-    """Every version is the model, byte by byte."""
+    """Asserts that every version equals the model byte for byte."""
     wanted = contents(model)
     for folder in numbered(base).values():
         assert contents(folder) == wanted, folder
 
 
 def leftovers(base: Path) -> list[str]:
-    """What is beside the versions and the lock."""
+    """Everything but the versions and the lock."""
     return sorted(p.name for p in base.iterdir() if not p.name.isdigit() and p.name != ".push.lock")

@@ -27,7 +27,7 @@ from tests.components.pushed import assert_whole, contents, leftovers, numbered,
 
 @pytest.fixture
 def no_links(monkeypatch):
-    """A base on another file system than the model."""
+    """Makes the base a different file system from the model's."""
 
     def fail(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
@@ -40,7 +40,7 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("model") / "Format-Serving")
 
 
-def test_a_version_is_the_model_under_the_time_of_the_push(model, tmp_path):
+def test_a_version_is_the_model_named_by_the_time_of_the_push(model, tmp_path):
     base = tmp_path / "serving" / "ssd"
     before = int(time.time())
     version = push(str(model), str(base))
@@ -72,7 +72,7 @@ def test_versions_increase_whatever_the_clock_says(
     assert push(str(model), str(tmp_path)) == wanted + 1
 
 
-def test_a_push_removes_what_an_interrupted_one_left_and_nothing_else(model, tmp_path):
+def test_a_push_removes_only_the_leftovers_of_an_interrupted_one(model, tmp_path):
     for name in (".123.partial", "123", "staging", ".5.partial.txt", ".x.partial"):
         (tmp_path / name / "variables").mkdir(parents=True)
         (tmp_path / name / "variables" / "data").write_text("kept")
@@ -96,7 +96,7 @@ def test_a_push_removes_what_an_interrupted_one_left_and_nothing_else(model, tmp
     ],
 )
 @pytest.mark.parametrize("scheme", ["", "ram://"])
-def test_what_is_no_model_of_ours_is_not_pushed(model, tmp_path, spoil, message, scheme):
+def test_only_our_models_are_pushed(model, tmp_path, spoil, message, scheme):
     broken = tmp_path / "model"
     shutil.copytree(model, broken)
     spoil(broken)
@@ -106,7 +106,7 @@ def test_what_is_no_model_of_ours_is_not_pushed(model, tmp_path, spoil, message,
     assert set(tf.io.gfile.listdir(base)) <= {".push.lock"}
 
 
-def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, no_links, monkeypatch):
+def test_a_copy_that_differs_from_its_source_is_not_pushed(model, tmp_path, no_links, monkeypatch):
     def copy_half(source, target):
         Path(target).write_bytes(Path(source).read_bytes()[:-1])
 
@@ -117,10 +117,10 @@ def test_a_copy_that_is_not_like_its_source_is_not_pushed(model, tmp_path, no_li
     assert leftovers(tmp_path) == []
 
 
-def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path, no_links):
+def test_a_full_disk_does_not_change_the_versions(model, tmp_path, no_links):
     first = push(str(model), str(tmp_path))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # The kernel refuses to write more than this into a file, as it does when the disk is full.
+    # The kernel refuses to write files larger than this, as on a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(DataError, match="the push failed.*has space"):
@@ -134,9 +134,7 @@ def test_a_full_disk_leaves_the_versions_as_they_were(model, tmp_path, no_links)
 
 
 @pytest.mark.parametrize("owner, name", [(os, "fsync"), (Path, "rename"), (Path, "iterdir")])
-def test_errors_of_the_system_leave_the_versions_as_they_were(
-    model, tmp_path, monkeypatch, owner, name
-):
+def test_system_errors_do_not_change_the_versions(model, tmp_path, monkeypatch, owner, name):
     first = push(str(model), str(tmp_path))
 
     def fail(*_):
@@ -151,7 +149,7 @@ def test_errors_of_the_system_leave_the_versions_as_they_were(
 
 
 def killed_at_line(number: int, model: Path, base: Path) -> bool:
-    """Pushes in another process, which kills itself before a line of `push`; False if it ended."""
+    """Pushes in a child process that kills itself before line `number`; False if it finished."""
     child = os.fork()
     if child == 0:
         passed = 0
@@ -160,7 +158,7 @@ def killed_at_line(number: int, model: Path, base: Path) -> bool:
             nonlocal passed
             code = frame.f_code
             if code.co_filename != push_module.__file__ or code.co_name in ("_files", "_sync"):
-                return None  # what only reads, or waits for the disk, leaves nothing else behind
+                return None  # reading, or waiting for the disk, changes nothing
             if event == "line":
                 passed += 1
                 if passed == number:
@@ -177,13 +175,13 @@ def killed_at_line(number: int, model: Path, base: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(model, tmp_path):
+def test_a_push_killed_anywhere_leaves_only_complete_versions(model, tmp_path):
     old = push(str(model), str(tmp_path))
     line, seen = 1, Counter()
     while killed_at_line(line, model, tmp_path):
         assert_whole(tmp_path, model)
         (new,) = numbered(tmp_path).keys() - {old} or [None]
-        # Each push tidies up after the one that was killed before.
+        # Each push cleans up after the previous, killed one.
         assert len(leftovers(tmp_path)) <= 1
         seen[new is not None, len(leftovers(tmp_path))] += 1
         if new:
@@ -191,13 +189,13 @@ def test_a_push_killed_anywhere_leaves_the_old_versions_or_the_new_one_as_well(m
         line += 1
     assert_whole(tmp_path, model)
     assert leftovers(tmp_path) == []
-    # Killed before the copy began, while it was made, and when it had its name.
+    # Killed before the copy began, during it, and after the rename.
     assert seen[False, 0] > 5 and seen[False, 1] > 30 and seen[True, 0] > 1
     assert set(seen) == {(False, 0), (False, 1), (True, 0)}
 
 
 def watch(base: Path, model: Path, stop: threading.Event, broken: list[str]) -> int:
-    """Reads each version the moment it is listed: how many; adds to `broken` what is not whole."""
+    """Reads each version once listed; returns their number, adds broken ones to `broken`."""
     wanted = contents(model)
     seen = set()
     while True:
@@ -212,7 +210,7 @@ def watch(base: Path, model: Path, stop: threading.Event, broken: list[str]) -> 
 
 
 def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
-    """Polls as the server does, without a pause: loads, and errors of any version."""
+    """Polls like the server, without pauses; returns the number of loads and all errors."""
     loads, errors = set(), []
     manager = ModelManager([ModelConfig("m", base, latest())])
     while not stop.is_set():
@@ -233,10 +231,10 @@ def serve(base: Path, stop: threading.Event) -> tuple[int, list[str]]:
 
 
 @pytest.mark.slow
-def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
+def test_polling_servers_never_see_an_unfinished_version(model, tmp_path):
     push(str(model), str(tmp_path))
     stop, broken = threading.Event(), []
-    gc.freeze()  # as the server does: each unload collects
+    gc.freeze()  # like the server: each unload collects garbage
     with ThreadPoolExecutor() as pool:
         reader = pool.submit(watch, tmp_path, model, stop, broken)
         server = pool.submit(serve, tmp_path, stop)
@@ -252,13 +250,13 @@ def test_servers_that_poll_never_see_an_unfinished_version(model, tmp_path):
     assert loads >= 5
 
 
-def test_the_watch_sees_what_tfx_does_in_place(model, tmp_path):
-    """The control of the test before: copying under the final name is noticed."""
+def test_the_watch_notices_copying_in_place_as_in_tfx(model, tmp_path):
+    """Control for the test above: copying under the final name is noticed."""
     stop, broken = threading.Event(), []
     number = 0
     with ThreadPoolExecutor() as pool:
         reader = pool.submit(watch, tmp_path, model, stop, broken)
-        # Mostly the first one. How threads take turns decides, so there is no sure number.
+        # Usually the first copy is caught, but that depends on thread scheduling.
         while not broken and number < 5000:
             io_utils.copy_dir(str(model), str(tmp_path / str(number)))
             number += 1
@@ -267,7 +265,7 @@ def test_the_watch_sees_what_tfx_does_in_place(model, tmp_path):
     assert broken
 
 
-def test_pushes_at_the_same_time_wait_for_one_another(model, tmp_path):
+def test_concurrent_pushes_wait_for_each_other(model, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         versions = list(pool.map(lambda _: push(str(model), str(tmp_path)), range(24)))
     assert len(set(versions)) == 24
@@ -277,12 +275,12 @@ def test_pushes_at_the_same_time_wait_for_one_another(model, tmp_path):
 
 @pytest.fixture
 def store(tmp_path):
-    """The base folder of a file system that is no local one."""
+    """A base folder on a file system that is not local."""
     return f"ram://{tmp_path}/ssd"
 
 
 def stored(folder: str) -> dict[str, bytes]:
-    """Every file below a folder of any file system."""
+    """All files below a folder on any file system."""
     return {
         f"{place}/{name}"[len(folder) + 1 :]: tf.io.gfile.GFile(f"{place}/{name}", "rb").read()
         for place, _, names in tf.io.gfile.walk(folder)
@@ -308,7 +306,7 @@ def test_on_an_object_store_saved_model_comes_last(model, store, monkeypatch):
 
 
 @pytest.mark.parametrize("calls", range(6))
-def test_an_object_store_that_fails_is_tidied_by_the_next_push(model, store, monkeypatch, calls):
+def test_the_next_push_cleans_up_after_a_failing_object_store(model, store, monkeypatch, calls):
     first = push(str(model), store)
     foreign = f"{store}/77/notes.txt"
     tf.io.gfile.makedirs(f"{store}/77")
@@ -326,7 +324,7 @@ def test_an_object_store_that_fails_is_tidied_by_the_next_push(model, store, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(tf.io.gfile, "copy", fail_later)
-        # The connection stays away, so this push cannot tidy up itself.
+        # The connection stays down, so this push cannot clean up itself.
         patch.setattr(tf.io.gfile, "rmtree", fail)
         patch.setattr(tf.io.gfile, "remove", fail)
         with pytest.raises(DataError, match="network is unreachable"):

@@ -1,4 +1,4 @@
-"""The data gate: what blocks, what is said, how data shifts are measured, and the components."""
+"""The data gate: what blocks, its messages, data shifts, and the components."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def test_clean_data_has_no_findings():
     gate.refuse_errors([], "report")
 
 
-def test_the_error_lists_everything_and_says_what_to_do():
+def test_the_error_lists_all_findings_and_what_to_do():
     findings = judge(
         anomalies=[
             {"split": "test", "feature": "label", "problem": "unknown value: cow"},
@@ -97,7 +97,7 @@ LEAKS = [
 ]
 
 
-def test_dropping_training_copies_is_recorded_and_saves_no_other_split():
+def test_dropping_training_copies_is_recorded_and_affects_no_other_split():
     config = DataGateConfig(on_leak="drop_train")
     assert gate.excluded_records(LEAKS, config) == ["n1", "n2"]
     assert gate.excluded_records(LEAKS, DataGateConfig()) == []
@@ -132,7 +132,7 @@ def test_each_check_warns_or_blocks_as_configured(check):
     (finding,) = judge(**FINDINGS[check], block_on=(check,))
     assert (finding.check, finding.level) == (check, "error")
     assert finding.text.startswith(TEXTS.get(check, ""))
-    with pytest.raises(DataError, match=f"{check}|Fix|Mend|Replace"):
+    with pytest.raises(DataError, match=f"{check}|Fix|Replace"):
         gate.refuse_errors([finding], "report")
     (finding,) = judge(**FINDINGS[check], block_on=())
     assert finding.level == "warning"
@@ -147,13 +147,13 @@ def test_each_check_warns_or_blocks_as_configured(check):
         ({"fine": 40}, "No preset has anchors for more of them"),
     ],
 )
-def test_unmatched_objects_are_told_with_the_preset_that_would_match_them(of_others, advice):
+def test_unmatched_objects_are_reported_with_a_better_preset(of_others, advice):
     facts = {"train": SplitFacts(100, 40, {"too small": 40}, of_others), "test": SplitFacts()}
     (finding,) = judge(facts=facts)
     assert finding.text.endswith(f"40 too small (40.0%). {advice}")
 
 
-def test_a_shift_within_its_limit_is_no_finding():
+def test_a_shift_within_its_limit_is_not_a_finding():
     assert judge(shifts=[Shift("skew", "eval", "f", "distance", 0.1, 0.1)]) == []
 
 
@@ -199,7 +199,7 @@ def many(count, name="star", box=BOX):
     return [record(f"{name}{n}", [(name, box)], b"no picture needed") for n in range(count)]
 
 
-def test_shift_of_classes_and_of_boxes_is_measured(tmp_path):
+def test_shifts_of_classes_and_boxes_are_measured(tmp_path):
     protos = {
         "train": statistics(write(tmp_path / "train.gz", many(40))),
         "eval": statistics(write(tmp_path / "eval.gz", many(30) + many(10, "ring"))),
@@ -222,7 +222,7 @@ def test_shift_of_classes_and_of_boxes_is_measured(tmp_path):
     assert {shift.check for shift in without} == {"skew"}
 
 
-def test_counts_of_a_split_without_any_object(tmp_path):
+def test_counts_of_a_split_without_objects(tmp_path):
     path = write(tmp_path / "data.gz", [record("a"), record("b")])
     assert gate.count_objects(statistics(path)) == {
         "pictures": 2,
@@ -232,7 +232,7 @@ def test_counts_of_a_split_without_any_object(tmp_path):
 
 
 def run_gate(folder, splits, schema_path, fields=COMMON, baseline=None, **config):
-    """Runs the gate on records by split; gives its report as artifact and content, and examples."""
+    """Runs the gate on records by split; returns (report artifact, its content, examples)."""
     schema = read_schema(schema_path)
     artifacts = {
         "examples": standard_artifacts.Examples(),
@@ -294,10 +294,10 @@ def test_the_components_pass_clean_data(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_components_stop_at_a_leak_and_go_on_without_the_training_copy(tmp_path):
+def test_the_components_stop_at_a_leak_or_drop_the_training_copy(tmp_path):
     splits = {
         "train": [*every_class("t"), record("copy", [("star", BOX)], jpeg(5, quality=50))],
-        # Ids are of one split: this one is not the training record that is left out.
+        # Ids are per split: this is not the training record that is left out.
         "eval": [record("copy", [("star", BOX)], jpeg(6))],
         "test": [*every_class("e"), record("original", [("star", BOX)], jpeg(5))],
     }

@@ -1,4 +1,4 @@
-"""Checks of boxes, and the best anchor of a box against trying all anchors."""
+"""Box checks, and a box's best anchor compared with trying all anchors."""
 
 import dataclasses
 
@@ -26,14 +26,14 @@ def random_boxes(count):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_best_iou_is_that_of_all_anchors(name):
+def test_best_iou_is_the_best_of_all_anchors(name):
     boxes = random_boxes(60)
     everything = to_corners(anchors.anchor_boxes(SPECS[name]).astype(np.float64))
     expected = np.asarray(iou(boxes, everything)).max(axis=1)
     np.testing.assert_allclose(AnchorGrid(SPECS[name]).best_iou(boxes), expected, atol=1e-6)
 
 
-def test_an_anchor_matches_itself_and_no_boxes_are_no_problem():
+def test_an_anchor_matches_itself_and_boxes_may_be_empty():
     grid = AnchorGrid(anchors.SSD128)
     boxes = np.asarray(to_corners(anchors.anchor_boxes(anchors.SSD128).astype(np.float64)))
     np.testing.assert_allclose(grid.best_iou(boxes[::7]), 1.0, atol=1e-6)
@@ -51,7 +51,7 @@ def test_an_anchor_matches_itself_and_no_boxes_are_no_problem():
         (0.2, 0.2, "between two anchors"),
     ],
 )
-def test_what_no_anchor_matches_is_said(height, width, kind):
+def test_unmatched_boxes_get_a_reason(height, width, kind):
     spec = dataclasses.replace(
         anchors.SSD300,
         max_sizes=(60, 111, 162, 180, 190, 200),
@@ -76,14 +76,14 @@ def test_what_no_anchor_matches_is_said(height, width, kind):
         ((0.5, 0.2, float("inf"), 0.9), "has no area"),
     ],
 )
-def test_boxes_that_are_none_are_named(box, problem):
+def test_invalid_boxes_are_named(box, problem):
     found = box_problems(np.array([(0.1, 0.1, 0.2, 0.2), box]), ["cat", "dog"])
     assert bool(found) == bool(problem)
     if problem:
         assert found[0].startswith("object 2 (dog): box [") and found[0].endswith(problem)
 
 
-def test_an_object_that_is_there_twice():
+def test_a_duplicate_object_is_named():
     box, hair = (0.1, 0.1, 0.5, 0.5), (0.1, 0.1, 0.5, 0.505)
     boxes = np.array([box, hair, box, (0.1, 0.1, 0.5, 0.6)])
     assert repeated_objects(boxes, ["cat", "cat", "dog", "cat"]) == [
@@ -97,7 +97,7 @@ SIDES = st.floats(-2, 2, width=32) | st.sampled_from([0.0, 1.0, np.nan, np.inf, 
 
 @given(hypothesis_numpy.arrays(float, (4, 4), elements=SIDES))
 @settings(max_examples=100)
-def test_a_box_is_fine_if_clipping_leaves_it_as_it_is(boxes):
+def test_a_box_is_valid_if_clipping_does_not_change_it(boxes):
     names = ["cat"] * len(boxes)
     with np.errstate(all="ignore"):
         problems = box_problems(boxes, names)

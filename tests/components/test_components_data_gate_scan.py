@@ -1,4 +1,4 @@
-"""What the data gate's Beam pipeline finds in records."""
+"""The data gate's Beam pipeline."""
 
 import io
 import itertools
@@ -30,7 +30,7 @@ def scan_of(folder, splits, fields=COMMON, leak_distance=40, matching_iou=0.5, o
 
 
 def leaks_of(found):
-    """Bits that differ by the pair of record ids."""
+    """The number of differing bits by pair of record ids."""
     return {frozenset((leak.first[1], leak.second[1])): leak.distance for leak in found.leaks}
 
 
@@ -39,7 +39,7 @@ LEAKY = {
         record("a", encoded=jpeg(1)),
         record("b", encoded=jpeg(2, quality=60, size=(128, 96))),
         record("c", encoded=jpeg(3)),
-        record("c again", encoded=jpeg(3)),  # twice in one split is no leak
+        record("c again", encoded=jpeg(3)),  # a duplicate within a split is not a leak
     ],
     "eval": [record("d", encoded=jpeg(4))],
     "test": [
@@ -91,7 +91,7 @@ def test_a_picture_in_three_splits_leaks_three_times(tmp_path, leak_distance):
     assert found == dict.fromkeys(map(frozenset, pairs))
 
 
-def test_bytes_only(tmp_path):
+def test_leaks_by_bytes_only(tmp_path):
     found = scan_of(tmp_path, LEAKY, leak_distance=-1)
     assert leaks_of(found) == {frozenset("ae"): None, frozenset("dg"): None}
 
@@ -116,13 +116,13 @@ def test_problems_name_split_record_and_object(tmp_path):
     assert texts.pop(("pictures", "train", "c")).startswith("cannot be decoded")
     assert texts.pop(("pictures", "train", "d")).startswith("cannot be decoded")
     assert texts == {}
-    # The tiny one, and the one that is mostly outside.
+    # The tiny one and the one mostly outside.
     misfits = {"too wide": 1, "too small": 1}
     assert found.splits == {"train": SplitFacts(4, 2, misfits), "test": SplitFacts(0, 0)}
 
 
 def in_format(kind, mode="RGB"):
-    """The picture `jpeg(1)` as another kind of file."""
+    """The picture `jpeg(1)` in another format."""
     file = io.BytesIO()
     Image.open(io.BytesIO(jpeg(1))).convert(mode).save(file, kind)
     return file.getvalue()
@@ -140,14 +140,14 @@ def in_format(kind, mode="RGB"):
     ],
     ids=["png", "gif", "bmp", "webp", "tiff", "cmyk"],
 )
-def test_what_the_trainer_cannot_read_is_a_problem_of_its_record(tmp_path, encoded, text):
+def test_pictures_the_trainer_cannot_read_are_problems(tmp_path, encoded, text):
     splits = {"train": [record("a"), record("b", encoded=encoded)], "test": [record("c")]}
     (problem,) = scan_of(tmp_path, splits).problems
     assert (problem.check, problem.split, problem.record_id) == ("pictures", "train", "b")
     assert problem.text.startswith(text)
 
 
-def test_a_picture_that_a_tag_turns_is_told(tmp_path):
+def test_a_picture_with_an_exif_rotation_is_reported(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -158,12 +158,12 @@ def test_a_picture_that_a_tag_turns_is_told(tmp_path):
     assert problem.text == "an EXIF tag turns it (orientation 6)"
 
 
-def test_a_grey_jpeg_is_none(tmp_path):
+def test_a_grey_jpeg_is_not_a_problem(tmp_path):
     splits = {"train": [record("a", encoded=in_format("JPEG", "L"))], "test": [record("b")]}
     assert scan_of(tmp_path, splits).problems == ()
 
 
-def test_records_of_hikapok_are_known_by_their_file(tmp_path):
+def test_hikapok_records_are_identified_by_filename(tmp_path):
     splits = {
         "train": [record("a.jpg", [("cat", BOX)], jpeg(1), HIKAPOK)],
         "test": [record("b.jpg", (), jpeg(1), HIKAPOK)],
@@ -171,8 +171,8 @@ def test_records_of_hikapok_are_known_by_their_file(tmp_path):
     assert leaks_of(scan_of(tmp_path, splits, HIKAPOK)) == {frozenset(("a.jpg", "b.jpg")): None}
 
 
-def test_a_record_without_an_id_or_with_uneven_lists_is_no_crash(tmp_path):
-    """Both are anomalies against the schema, which have to be listed."""
+def test_a_record_without_an_id_or_with_uneven_lists_does_not_crash(tmp_path):
+    """Both are schema anomalies, which must still be listed."""
     bare = tf.train.Example()
     bare.features.feature[COMMON.text].bytes_list.value[:] = [b"star", b"ring"]
     bare.features.feature[COMMON.ymin].float_list.value[:] = [0.5]

@@ -24,7 +24,7 @@ from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 from tests.metrics.cats_and_dogs import CAT, DOG, LEFT, RIGHT, collect
 
 
-def test_galleries_choose_by_area_by_score_and_by_the_usual_score():
+def test_galleries_choose_by_area_by_score_and_by_f1():
     accumulator = collect(
         ([(LEFT, CAT, False)], []),
         ([(RIGHT, DOG, False), (LEFT, CAT, False)], []),
@@ -51,7 +51,7 @@ def test_galleries_choose_by_area_by_score_and_by_the_usual_score():
     assert gallery.worst_misses(columns, outcomes, 1) == misses[:1]
 
 
-def test_crowded_pictures_are_typical_though_none_is_without_an_error():
+def test_crowded_pictures_can_be_typical_despite_errors():
     places = [(0, 20 * number, 10, 20 * number + 10) for number in range(15)]
     objects = [(place, CAT, False) for place in places]
 
@@ -72,7 +72,7 @@ def test_crowded_pictures_are_typical_though_none_is_without_an_error():
     assert gallery.summary(drawn) == "10 of 15 found"
 
 
-def test_a_drawn_picture_is_small_and_its_boxes_are_scaled_with_it():
+def test_a_drawn_picture_and_its_boxes_are_scaled_down():
     accumulator = collect(([(RIGHT, DOG, False), (LEFT, CAT, True)], [(RIGHT, DOG, 0.8)]))
     columns = accumulator.columns()
     outcomes = confusion.match_at(columns, 2, 0.5)
@@ -91,7 +91,7 @@ def test_a_drawn_picture_is_small_and_its_boxes_are_scaled_with_it():
     assert cat["colour"] == class_colour(1)
 
 
-def test_the_evaluation_keeps_what_the_evaluator_measures(report_sources, model_facts):
+def test_the_evaluation_keeps_the_measured_detections(report_sources, model_facts):
     accumulator = read_answers(report_sources.evaluation, list(CLASSES))
     found, expected = accumulator.columns(), accumulate(PICTURES).columns()
     for name in ("image_ids", "gt_class", "gt_difficult", "gt_truncated", "det_class"):
@@ -101,7 +101,7 @@ def test_the_evaluation_keeps_what_the_evaluator_measures(report_sources, model_
     assert analyse(accumulator)["map"] == pytest.approx(reported, abs=1e-9)
 
 
-def test_pictures_are_found_by_their_ids(report_sources):
+def test_pictures_are_found_by_id(report_sources):
     shards = sorted(tf.io.gfile.glob(f"{report_sources.examples}/*"))
     wanted = {PICTURES[0][0], PICTURES[-1][0]}
     found = encoded_pictures(shards, wanted)
@@ -115,7 +115,7 @@ def test_an_evaluation_without_answers_is_named(tmp_path):
         read_answers(str(tmp_path), ["cat"])
 
 
-def test_nothing_is_kept_where_nobody_asked_for_it():
+def test_answers_are_kept_only_on_request():
     assert answer_extractors(COMMON) == []
     with answers_kept_in("/folder"):
         assert len(answer_extractors(COMMON)) == 1
@@ -130,7 +130,7 @@ def test_training_curves_keep_the_last_value_of_a_step(tmp_path):
     assert read_curves(str(tmp_path)) == {"loss/total": [(1, 5.0), (2, 3.0), (3, 2.0)]}
 
 
-def test_training_curves_are_thinned_to_what_a_chart_can_show(tmp_path):
+def test_training_curves_are_thinned_to_a_charts_resolution(tmp_path):
     with tf.summary.create_file_writer(str(tmp_path)).as_default():
         for step in range(1000):
             tf.summary.scalar("rate", step, step)
@@ -146,7 +146,7 @@ def test_numeric_features_of_the_statistics(report_sources):
     }
 
 
-def test_a_chart_places_its_points_between_its_axes():
+def test_a_charts_points_are_within_its_axes():
     values = [(0, 2.0), (50, math.nan), (100, 4.0)]
     svg = charts.line_chart("a<b", [charts.Series("x", "s0", values)], "step", (0, 100), (0, 4))
     assert "a&lt;b" in svg and "a<b" not in svg

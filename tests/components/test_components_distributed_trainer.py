@@ -1,4 +1,4 @@
-"""The Job of a training on several hosts, against a stub of the API that the real client asks."""
+"""The Job of a training on several hosts, with the real client and a fake API."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ CORE = "/api/v1/namespaces/vision"
 
 
 def _status(*conditions, **more):
-    """A Job's status; a condition is its type, or type, reason and message."""
+    """A Job's status; a condition is a type, or (type, reason, message)."""
     kinds = [c if isinstance(c, tuple) else (c, "", "") for c in conditions]
     return {
         "conditions": [
@@ -35,7 +35,7 @@ def _status(*conditions, **more):
 
 
 def _pod(state=None, index=0, attempt=1, phase="Running", conditions=()):
-    """A pod as the API server tells of it; `state` is that of its container."""
+    """A pod from the API server; `state` is its container's."""
     container = {"name": "worker", "state": state or {"running": {}}}
     return {
         "metadata": {
@@ -54,9 +54,9 @@ def _failed(status, at=0, **more):
 
 
 class Cluster:
-    """What the API server answers: one entry of `steps` for each look at the job, then the last.
+    """The API server's answers: one entry of `steps` per poll of the Job, then the last one.
 
-    A step is (the Job's status, pods, logs by pod); an int is a status of HTTP.
+    A step is (the Job's status, pods, logs by pod), or an HTTP status as int.
     """
 
     def __init__(self):
@@ -99,7 +99,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster():
-    """A Cluster behind a server, and `api`, a client of it."""
+    """A Cluster behind a server, with a client as `api`."""
     cluster = Cluster()
     with kubernetes_api.serving(lambda *request: cluster.answer(*request)) as cluster.api:
         yield cluster
@@ -107,7 +107,7 @@ def cluster():
 
 @pytest.fixture
 def lines():
-    """What the trainer's logger has said."""
+    """The trainer's log lines."""
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -157,12 +157,12 @@ def test_a_job_is_followed_to_its_end_and_removed(cluster, lines):
     assert job == json.loads(json.dumps(job_manifest()))
     assert service["metadata"]["ownerReferences"][0]["uid"] == "job-uid"
     assert cluster.deleted == REMOVED
-    # A lost worker is told of by the one that is at fault, not by all.
+    # Only the worker at fault is reported, not those that lost it.
     assert not any("continues without" in line for line in lines)
 
 
-def test_the_chief_s_success_is_the_job_s(cluster):
-    """Kubernetes before 1.31 knows no success policy."""
+def test_the_jobs_success_is_the_chiefs(cluster):
+    """Kubernetes before 1.31 has no success policy."""
     cluster.steps = [
         (_status(completedIndexes="1"), [], {}),
         (_status(completedIndexes="0"), [], {}),
@@ -193,7 +193,7 @@ def test_too_little_memory_is_named(cluster):
 
 def test_a_job_past_its_time_says_so(cluster):
     late = ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
-    # Its pods are killed then.
+    # Kubernetes kills its pods then.
     cluster.steps = [(_status(late), [_failed(137)], {})]
     with pytest.raises(DataError, match="DeadlineExceeded: Job was active longer"):
         _run(cluster)
@@ -207,7 +207,7 @@ def test_an_image_that_cannot_be_pulled_ends_the_wait(cluster):
     assert cluster.deleted == REMOVED
 
 
-def test_what_a_job_waits_for_is_told_once(cluster, lines):
+def test_what_a_job_waits_for_is_logged_once(cluster, lines):
     unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes have a GPU"}
     pending = (_status(), [_pod(phase="Pending", conditions=[unscheduled])], {})
     restarted = (_status(), [_failed(137, index=1, reason="OOMKilled")], {})
@@ -229,12 +229,12 @@ def test_what_a_job_waits_for_is_told_once(cluster, lines):
     ]
 
 
-def test_what_an_earlier_attempt_left_behind_is_removed_first(cluster, lines):
-    """The Trainer was killed and is retried: the same training, under the same name."""
+def test_leftovers_of_an_earlier_attempt_are_removed_first(cluster, lines):
+    """After the Trainer was killed, it is retried: same training, same name."""
     cluster.refusals = {"jobs": [409, 409], "services": [409]}
     cluster.steps = [(_status("Complete"), [], {})]
     _run(cluster)
-    # In the foreground: none of its pods is left when the new Job starts.
+    # In the foreground: no old pods are left when the new Job starts.
     left = [("jobs", "ssd-1", "Foreground")] * 2 + [("services", "ssd-1", "")]
     assert cluster.deleted == left + REMOVED
     assert [body["kind"] for body in cluster.created] == ["Job", "Service"]
@@ -258,7 +258,7 @@ def test_a_refused_job_says_what_to_do(cluster, status, advice, kind):
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_a_job_that_vanishes_ends_the_wait(cluster, status):
+def test_losing_the_job_or_the_cluster_ends_the_wait(cluster, status):
     cluster.steps = [status]
     with pytest.raises(DataError, match="lost contact with the cluster"):
         _run(cluster)
@@ -276,27 +276,27 @@ def test_an_interrupted_trainer_removes_the_job(cluster, number):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_job_goes_with_the_trainer_s_pod(monkeypatch, tmp_path):
+def test_a_job_is_owned_by_the_trainers_pod(monkeypatch, tmp_path):
     monkeypatch.setenv("KFP_POD_NAME", "trainer-impl-1")
     monkeypatch.setenv("KFP_POD_UID", "u-1")
     assert indexed_job.own_pod("vision") is None
     monkeypatch.setattr(indexed_job, "_NAMESPACE", tmp_path / "namespace")
     (tmp_path / "namespace").write_text("vision")
     assert indexed_job.own_pod("vision") == OWNER
-    # Kubernetes would remove what names an owner of another namespace.
+    # Kubernetes deletes objects whose owner is in another namespace.
     assert indexed_job.own_pod("elsewhere") is None
     monkeypatch.delenv("KFP_POD_UID")
     assert indexed_job.own_pod("vision") is None
 
 
-def test_a_host_that_is_not_reached():
+def test_an_unreachable_host_is_named():
     api = client.ApiClient(client.Configuration(host="http://127.0.0.1:9"))
     api.configuration.retries = 0
     with pytest.raises(DataError, match="http://127.0.0.1:9: cannot reach Kubernetes"):
         indexed_job.run(api, job_manifest())
 
 
-def test_no_cluster_at_all(monkeypatch):
+def test_without_a_cluster_the_error_says_what_to_do(monkeypatch):
     def none(*_, **__):
         raise config.ConfigException("nothing set up")
 
@@ -308,7 +308,7 @@ def test_no_cluster_at_all(monkeypatch):
 
 @pytest.fixture
 def arguments(tmp_path):
-    """What TFX would hand to the Trainer's run_fn; examples lie outside the workers' volume."""
+    """The arguments of the Trainer's run_fn; examples are outside the workers' volume."""
     outside, volume = tmp_path / "artifacts", tmp_path / "volume"
     for split in ("train", "eval"):
         (outside / "examples" / split).mkdir(parents=True)
@@ -336,7 +336,7 @@ def arguments(tmp_path):
 
 
 def _train_as_a_worker(body):
-    """Does what the chief does: reads what it is given, leaves a model."""
+    """Acts as the chief: reads its inputs and writes a model."""
     (container,) = body["spec"]["template"]["spec"]["containers"]
     given = read_arguments(Path(container["command"][4]))
     for key, name in (("train_files", "train"), ("eval_files", "eval")):
@@ -350,7 +350,7 @@ def _train_as_a_worker(body):
     return given
 
 
-def test_run_fn_gives_the_workers_what_they_need_and_fetches_the_model(
+def test_run_fn_shares_inputs_with_the_workers_and_fetches_the_model(
     cluster, monkeypatch, arguments, tmp_path
 ):
     given = []
@@ -373,7 +373,7 @@ def test_run_fn_gives_the_workers_what_they_need_and_fetches_the_model(
 
 
 def _as_ssd_1(path):
-    """Any job's pods under the name that the stub knows."""
+    """Replaces any Job's name in a path by the fake's."""
     return re.sub("ssd-[0-9a-f]{12}", "ssd-1", path)
 
 
@@ -385,7 +385,7 @@ def test_a_job_that_leaves_no_model_is_an_error(cluster, monkeypatch, arguments)
         launch.run_fn(arguments)
 
 
-def test_a_work_dir_that_workers_do_not_see_is_refused(arguments):
+def test_a_work_dir_that_workers_cannot_see_is_refused(arguments):
     arguments.custom_config["training_job"]["volumes"] = ["claim:/elsewhere"]
     with pytest.raises(DataError, match="cannot see this folder.*training_job.volumes=CLAIM"):
         launch.run_fn(arguments)

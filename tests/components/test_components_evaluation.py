@@ -1,4 +1,4 @@
-"""Reading an Evaluator's folder: what is written comes back, and damage is named."""
+"""Reading an Evaluator's folder: scores survive, and damage is named."""
 
 import math
 
@@ -12,7 +12,7 @@ from data.errors import DataError
 
 
 def slice_metrics(columns=(), **values):
-    """values: (value, model name, is_diff) by name of the metric."""
+    """values: (value, model name, is_diff) by metric name."""
     proto = metrics_for_slice_pb2.MetricsForSlice()
     for name, value in columns:
         proto.slice_key.single_slice_keys.add(column=name, bytes_value=value)
@@ -63,7 +63,7 @@ def test_scores_by_model_and_slice(tmp_path):
     assert evaluation.failures == ()
 
 
-def test_bounds_that_nothing_was_measured_for(tmp_path):
+def test_bounds_without_a_measurement_fail(tmp_path):
     validation = validation_result_pb2.ValidationResult()
     failure = validation.metric_validations_per_slice.add().failures.add(
         message="Metric not found."
@@ -85,7 +85,7 @@ def test_bounds_that_nothing_was_measured_for(tmp_path):
         (-0.25, "mAP changed by +0.0150, below the minimum of +0.01"),
     ],
 )
-def test_an_insignificant_change_is_no_gain(tmp_path, counted, text):
+def test_an_insignificant_change_is_not_a_gain(tmp_path, counted, text):
     scores = slice_metrics(
         mAP=(0.5, tfma.CANDIDATE_KEY, False), mAP_diff=(0.015, tfma.CANDIDATE_KEY, True)
     )
@@ -127,7 +127,7 @@ def test_a_damaged_evaluation_is_named(tmp_path, file, damage):
     assert file.split("-")[0].split(".")[0] in str(caught.value)
 
 
-def test_an_evaluation_of_something_else_is_named(tmp_path):
+def test_another_kind_of_evaluation_is_named(tmp_path):
     write(tmp_path, [slice_metrics(accuracy=(0.5, "", False))])
     with pytest.raises(DataError, match="no mAP of the whole split"):
         read_evaluation(tmp_path)

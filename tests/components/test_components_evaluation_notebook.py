@@ -1,4 +1,4 @@
-"""The notebook that opens an evaluation with TFMA, run from end to end."""
+"""The notebook that opens an evaluation with TFMA, run end to end."""
 
 from pathlib import Path
 

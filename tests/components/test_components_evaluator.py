@@ -1,4 +1,4 @@
-"""The Evaluator keeps the answers of the model in its evaluation."""
+"""The Evaluator keeps the model's answers in its evaluation."""
 
 import numpy as np
 import tensorflow as tf

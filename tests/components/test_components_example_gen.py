@@ -1,4 +1,4 @@
-"""Shards become examples: the same records in the same order, whole or not at all."""
+"""Shards become examples: the same records in the same order, complete or not at all."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ def _read(path):
 
 
 def _import(folder, output, **splits):
-    """Runs the executor with a pattern for each split; gives the artifact."""
+    """Runs the executor with a pattern per split; returns the artifact."""
     config = example_gen_pb2.Input(
         splits=[
             example_gen_pb2.Input.Split(name=name, pattern=pattern)
@@ -67,7 +67,7 @@ def test_shards_are_copied_in_their_order(tmp_path):
     assert _read(test) == [b"c"]
 
 
-def test_where_the_records_come_from_goes_with_them(tmp_path):
+def test_the_records_origin_is_copied(tmp_path):
     for span in (1, 2):
         _write(tmp_path / f"pets/span-{span}/train/a.gz", _RECORDS)
     report = {"data_set": "dogs", "rejected": 1, "pictures": 20, "left_out": {"damaged": 1}}
@@ -95,7 +95,7 @@ def test_a_damaged_shard_is_named_and_leaves_nothing(tmp_path, compression, kind
     assert list(tmp_path.iterdir()) == [shard]
 
 
-def test_a_plain_record_may_begin_as_gzip_files_do(tmp_path):
+def test_a_plain_file_may_start_like_gzip(tmp_path):
     shard = tmp_path / "a.tfrecord"
     records = [b"x" * 0x8B1F]
     _write(shard, records, compression=None)

@@ -1,4 +1,4 @@
-"""The facts of a model and its card."""
+"""A model's facts and card."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from tests.components.conftest import write_records
 from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
 
 
-def test_scores_are_those_of_the_metric_for_candidate_and_baseline(model_facts):
+def test_scores_equal_the_metrics_for_candidate_and_baseline(model_facts):
     evaluation = model_facts["evaluation"]
     now, before = (voc.evaluate(accumulate(PICTURES, bound)) for bound in (0.0, WEAK))
     assert evaluation["map"]["value"] == pytest.approx(now.map_11_point)
@@ -43,7 +43,7 @@ def test_a_class_without_objects_is_undefined_and_not_nan(model_facts):
     json.dumps(model_facts, allow_nan=False)
 
 
-def test_slices_of_objects_and_of_pictures(model_facts):
+def test_slices_of_objects_and_pictures(model_facts):
     slices = {entry["name"]: entry["map"]["value"] for entry in model_facts["evaluation"]["slices"]}
     assert {"truncated=yes", "size=large", "size=many", "size=few"} <= slices.keys()
     many = [picture for picture in PICTURES if len(picture[2]) > 1]
@@ -69,7 +69,7 @@ def test_every_bound_is_listed_with_its_outcome(model_facts):
     assert (change["ok"], change["bound"]) == (True, "≥ -0.01")
 
 
-def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_path):
+def test_facts_are_gathered_from_the_components_folders(replayed, tmp_path):
     write_records(tmp_path / "records")
     counts = {"pictures": 204, "objects": 900}
     gate = {"splits": {"train": counts, "test": counts}, "excluded_records": ["0007"]}
@@ -110,7 +110,7 @@ def test_facts_are_gathered_from_the_folders_of_the_components(replayed, tmp_pat
         gather_facts(**folders, splits={})
 
 
-def test_a_folder_that_is_no_evaluation_is_named(tmp_path):
+def test_a_folder_without_an_evaluation_is_named(tmp_path):
     with pytest.raises(DataError, match=str(tmp_path)):
         gather_scores(str(tmp_path))
 
@@ -125,7 +125,7 @@ def test_only_weak_classes_are_called_weak(plain):
     assert "No measured class has an AP below 0.8." in card_markdown(facts)
 
 
-def test_intervals_of_scores_are_clipped_and_those_of_changes_are_not(replayed, monkeypatch):
+def test_intervals_are_clipped_for_scores_but_not_for_changes(replayed, monkeypatch):
     def with_wide_intervals(folder):
         found = read_evaluation(folder)
         for part in (found.candidate, found.baseline, found.changes):
@@ -141,7 +141,7 @@ def test_intervals_of_scores_are_clipped_and_those_of_changes_are_not(replayed, 
     assert shown["change"]["low"] == shown["change"]["value"] - 1 < 0
 
 
-def test_the_card_tells_verdict_scores_weaknesses_and_data(model_facts, tmp_path):
+def test_the_card_shows_verdict_scores_weaknesses_and_data(model_facts, tmp_path):
     write_model_card(model_facts, tmp_path)
     text = (tmp_path / "model_card.md").read_text(encoding="utf-8")
     evaluation = model_facts["evaluation"]

@@ -21,7 +21,7 @@ def model(tmp_path_factory):
 
 
 def artifacts(tmp_path, model, blessed, infra_blessed):
-    """The inputs and outputs of a Pusher."""
+    """A Pusher's inputs and outputs."""
     (tmp_path / "trained").mkdir()
     shutil.copytree(model, tmp_path / "trained" / "Format-Serving")
     found = {
@@ -38,7 +38,7 @@ def artifacts(tmp_path, model, blessed, infra_blessed):
 
 
 def run_pusher(executor, tmp_path, model, blessed=1, infra_blessed=1, **more_inputs):
-    """The PushedModel that an executor leaves, and the base folder it pushed to."""
+    """Runs an executor; returns its PushedModel and the base folder it pushed to."""
     base = tmp_path / "serving" / "ssd"
     inputs, outputs = artifacts(tmp_path, model, blessed, infra_blessed)
     destination = pusher_pb2.PushDestination(
@@ -56,7 +56,7 @@ def properties(artifact) -> dict:
     return found
 
 
-def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
+def test_the_component_writes_the_same_as_tfxs(model, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_700_000_000.0)
     left = {}
     for executor in (Executor, tfx_executor.Executor):
@@ -72,7 +72,7 @@ def test_the_component_leaves_what_tfx_would(model, tmp_path, monkeypatch):
     assert left[Executor]["pushed_destination"] == "/serving/ssd/1700000000"
 
 
-def test_the_card_goes_along(model, tmp_path):
+def test_the_card_is_pushed_too(model, tmp_path):
     card = ModelCardFolder()
     card.uri = str(tmp_path / "card")
     Path(card.uri).mkdir()
@@ -83,7 +83,7 @@ def test_the_card_goes_along(model, tmp_path):
     assert contents(version) == contents(Path(pushed.uri)) == expected
 
 
-def test_the_training_datas_statistics_go_along(model, tmp_path):
+def test_the_training_datas_statistics_are_pushed_too(model, tmp_path):
     statistics = standard_artifacts.ExampleStatistics()
     statistics.uri = str(tmp_path / "statistics")
     statistics.split_names = '["train", "test"]'
@@ -108,14 +108,14 @@ def test_a_push_that_fails_publishes_nothing(model, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    # The pipeline's own copy is made with this, before the version that servers see.
+    # Makes the pipeline's own copy, before the version that servers see.
     monkeypatch.setattr(component, "copy_model", fail)
     with pytest.raises(OSError, match="No space left"):
         run_pusher(Executor, tmp_path, model)
     assert not (tmp_path / "serving" / "ssd").exists()
 
 
-def test_a_pushed_model_takes_its_room_once(model, tmp_path):
+def test_a_pushed_model_takes_disk_space_once(model, tmp_path):
     pushed, base = run_pusher(Executor, tmp_path, model)
     (version,) = numbered(base).values()
     weights = "variables/variables.data-00000-of-00001"
@@ -124,7 +124,7 @@ def test_a_pushed_model_takes_its_room_once(model, tmp_path):
     assert trained.samefile(version / weights)
 
 
-def test_users_find_it_under_the_name_of_tfx():
+def test_it_keeps_tfxs_name():
     pusher = Pusher(
         model=Channel(type=standard_artifacts.Model),
         push_destination=pusher_pb2.PushDestination(),

@@ -40,7 +40,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser):
-    """Opens a file; what the console said and what was asked of the network fails the test."""
+    """Opens a file; console messages and network requests fail the test."""
     contexts, faults = [], []
 
     def open_file(path, **options):
@@ -69,7 +69,7 @@ def _column(page, table, index):
 
 
 @pytest.mark.slow
-def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report, model_facts):
+def test_the_page_is_small_and_shows_the_evaluations_numbers(page, report, model_facts):
     assert report.stat().st_size < 10e6
     evaluation = model_facts["evaluation"]
     assert page.inner_text("#map") == f"{evaluation['map']['value']:.4f}"
@@ -88,7 +88,7 @@ def test_the_page_is_small_and_shows_the_numbers_of_the_evaluation(page, report,
     assert page.locator(".warn").count() == 0, "the detections are those that were evaluated"
 
 
-def test_curves_are_those_of_the_evaluation(page, model_facts):
+def test_curves_equal_the_evaluations(page, model_facts):
     height = charts.HEIGHT - charts.TOP - charts.BOTTOM
     width = charts.WIDTH - charts.LEFT - charts.RIGHT
     for entry in model_facts["evaluation"]["classes"][:3]:
@@ -104,7 +104,7 @@ def test_curves_are_those_of_the_evaluation(page, model_facts):
             np.testing.assert_allclose(precision, curve, atol=1e-4)
 
 
-def test_classes_have_their_colours_in_tables_and_pictures(page):
+def test_classes_have_the_same_colour_in_tables_and_pictures(page):
     for class_id, name in enumerate(CLASSES, start=1):
         shown = page.locator(f'#ap-table th[data-value="{name}"] .swatch')
         assert shown.get_attribute("style") == f"background: {class_colour(class_id)}"
@@ -127,7 +127,7 @@ def test_the_table_sorts_with_mouse_and_keyboard(page):
     assert _column(page, "#ap-table", 1) == sorted(CLASSES)
 
 
-def test_pictures_enlarge_go_on_and_close_with_the_keyboard(page):
+def test_pictures_enlarge_advance_and_close_with_the_keyboard(page):
     first = page.locator("#pictures .gallery button").first
     first.focus()
     page.keyboard.press("Enter")
@@ -146,7 +146,7 @@ def test_pictures_enlarge_go_on_and_close_with_the_keyboard(page):
     assert first.evaluate("button => button === document.activeElement")
 
 
-def test_the_explorer_counts_at_the_chosen_class_and_score(page):
+def test_the_explorer_shows_the_chosen_class_and_score(page):
     counts = analyse(accumulate(PICTURES))["explorer"]["dog"]
     page.select_option("#explorer-class", "dog")
     for index in (0, 35, 100):
@@ -160,7 +160,7 @@ def test_the_explorer_counts_at_the_chosen_class_and_score(page):
         assert page.inner_text("#explorer-recall") == f"{found / counts['objects']:.3f}"
 
 
-def test_a_phone_needs_no_sideways_scrolling_and_the_dark_is_dark(open_page, report):
+def test_phones_need_no_sideways_scrolling_and_dark_mode_is_dark(open_page, report):
     page = open_page(report, viewport={"width": 360, "height": 740}, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     for part in ("#error-table", "#slices table", "#thresholds table", "#confusion"):
@@ -195,7 +195,7 @@ def test_a_confusion_matrix_of_twenty_classes_fits_a_desktop(open_page, plain, t
     assert label["x"] >= place.bounding_box()["x"], "names of rows stay while one scrolls"
 
 
-def test_without_scripts_the_numbers_are_there(open_page, report, model_facts):
+def test_the_numbers_are_shown_without_scripts(open_page, report, model_facts):
     page = open_page(report, java_script_enabled=False)
     assert page.inner_text("#map") == f"{model_facts['evaluation']['map']['value']:.4f}"
     assert page.locator("#ap-table tbody tr").count() == len(CLASSES)
@@ -204,7 +204,7 @@ def test_without_scripts_the_numbers_are_there(open_page, report, model_facts):
     assert not page.locator("#explorer-class").is_visible()
 
 
-def test_what_was_not_measured_is_left_out(open_page, plain, tmp_path):
+def test_unmeasured_parts_are_left_out(open_page, plain, tmp_path):
     facts = plain()
     evaluation = facts["evaluation"]
     evaluation["slices"] = []
@@ -225,7 +225,7 @@ def test_what_was_not_measured_is_left_out(open_page, plain, tmp_path):
     assert page.inner_text("#verdict").count("not pushed") == 1
 
 
-def test_other_detections_than_those_evaluated_are_said(plain):
+def test_a_different_map_than_the_evaluations_is_reported(plain):
     facts = plain()
     facts["evaluation"]["map"]["value"] -= 0.01
     found = analyse(accumulate(PICTURES))
@@ -234,7 +234,7 @@ def test_other_detections_than_those_evaluated_are_said(plain):
     assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html)[1]) == found["explorer"]
 
 
-def test_a_blessed_model_that_no_server_could_use_is_explained(plain):
+def test_a_blessed_model_that_fails_on_a_server_is_explained(plain):
     facts = plain() | {"blessed": True}
     found = analyse(accumulate(PICTURES))
     slow = {"problems": ["99 % of the requests took up to 900 ms"], "pictures": 8}

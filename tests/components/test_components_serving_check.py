@@ -39,9 +39,9 @@ GENEROUS = Limits(max_latency_ms=20_000, max_memory_mb=20_000, score_tolerance=1
 
 
 def save_model(folder: Path, served_shift: float = 0.0, breaks_on_white: bool = False) -> Path:
-    """A SavedModel that finds two things in any picture, the brighter the surer.
+    """Saves a model that finds two objects in any picture, with higher scores in brighter ones.
 
-    `served_shift` is added to the scores of `serving_default` alone.
+    `served_shift` is added only to the scores of `serving_default`.
     """
 
     scale = tf.Variable(1 / 300)
@@ -95,14 +95,14 @@ def save_model(folder: Path, served_shift: float = 0.0, breaks_on_white: bool = 
 
 
 def picture(grey: int) -> bytes:
-    """A PNG of one grey."""
+    """A plain grey PNG."""
     file = io.BytesIO()
     Image.new("RGB", (8, 6), (grey, grey, grey)).save(file, "PNG")
     return file.getvalue()
 
 
 def record(grey: int) -> bytes:
-    """A record of a picture of one grey."""
+    """A record with a plain grey picture."""
     example = tf.train.Example()
     example.features.feature[COMMON.encoded].bytes_list.value.append(picture(grey))
     example.features.feature[COMMON.filename].bytes_list.value.append(b"grey%d.png" % grey)
@@ -112,7 +112,7 @@ def record(grey: int) -> bytes:
 def run_component(
     tmp_path, model: Path, **changes
 ) -> tuple[standard_artifacts.InfraBlessing, dict]:
-    """Runs the component on six grey pictures; its blessing and its report."""
+    """Runs the component on six grey pictures; returns its blessing and report."""
     shards = tmp_path / "examples" / "Split-test"
     shards.mkdir(parents=True)
     for shard in range(2):
@@ -137,14 +137,14 @@ def run_component(
 
 @pytest.fixture
 def log(caplog, monkeypatch):
-    """What the project logs."""
+    """The project's log."""
     monkeypatch.setattr(logging.getLogger("ssd"), "propagate", True)
     caplog.set_level(logging.INFO, "ssd")
     return caplog
 
 
 @pytest.mark.slow
-def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
+def test_a_model_that_answers_correctly_on_a_server_is_blessed(tmp_path, log):
     model = save_model(tmp_path / "model" / "Format-Serving")
     blessing, report = run_component(tmp_path, model)
     assert blessing.get_int_custom_property("blessed") == 1
@@ -162,7 +162,7 @@ def test_a_model_that_a_server_answers_right_with_is_blessed(tmp_path, log):
 
 
 @pytest.mark.slow
-def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
+def test_a_model_that_answers_differently_than_evaluated_is_not_blessed(tmp_path, log):
     model = save_model(tmp_path / "model" / "Format-Serving", served_shift=0.004)
     blessing, report = run_component(
         tmp_path, model, check_pictures=2, max_latency_ms=1e-3, max_memory_mb=1.0
@@ -182,7 +182,7 @@ def test_a_model_that_answers_otherwise_than_evaluated_is_not(tmp_path, log):
 
 
 @pytest.mark.slow
-def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
+def test_a_model_that_fails_during_requests_is_not_blessed(tmp_path):
     model = save_model(tmp_path / "model", breaks_on_white=True)
     report = check(str(model), [record(60), record(255)], GENEROUS)
     (problem,) = report["problems"]
@@ -191,9 +191,9 @@ def test_a_model_that_fails_while_it_is_asked_is_not(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_that_no_server_loads_is_not(tmp_path):
+def test_a_model_that_no_server_loads_is_not_blessed(tmp_path):
     model = save_model(tmp_path / "model")
-    # Only a server reads the warm-up requests as it loads.
+    # Only a server reads the warm-up requests on loading.
     with tf.io.TFRecordWriter(str(model / WARM_UP)) as writer:
         writer.write(b"\xff no request")
     (problem,) = check(str(model), [record(60)], GENEROUS)["problems"]
@@ -212,7 +212,7 @@ def test_a_model_that_no_server_loads_is_not(tmp_path):
         (lambda folder: (folder / IDENTITY).unlink(), "does not say what the model returns"),
     ],
 )
-def test_a_model_that_is_broken_is_not(tmp_path, spoil, message):
+def test_a_broken_model_is_not_blessed(tmp_path, spoil, message):
     model = save_model(tmp_path / "model")
     spoil(model)
     (problem,) = check(str(model), [record(60)], GENEROUS)["problems"]
@@ -231,7 +231,7 @@ detections = st.builds(
 
 
 @given(st.lists(detections, max_size=20), st.randoms(), st.data())
-def test_the_same_detections_in_any_order_are_no_difference(found, random, data):
+def test_the_same_detections_in_any_order_are_equal(found, random, data):
     nearly = [
         dataclasses.replace(
             d,
@@ -242,7 +242,7 @@ def test_the_same_detections_in_any_order_are_no_difference(found, random, data)
     ]
     shuffled = random.sample(found, len(found))
     assert find_difference(found, shuffled, 0.0, KEPT) == ""
-    # Neighbours may take one another's partner; alone each has its own.
+    # Neighbours may take each other's partner, so compare one pair at a time.
     for one, other in zip(found, nearly, strict=True):
         assert find_difference([one], [other], 0.01, KEPT) == ""
 
@@ -280,7 +280,7 @@ def test_only_the_lowest_scores_may_be_kept_or_not():
     assert find_difference(full, lowest, 1e-4, KEPT) == ""
 
 
-def test_what_a_model_keeps_is_read_from_the_model(tmp_path):
+def test_a_models_limits_are_read_from_the_model(tmp_path):
     model = save_model(tmp_path / "model")
     assert Kept.by(str(model)) == Kept(max_detections=2, score_threshold=0.0)
     (model / IDENTITY).write_text('{"trainer": {"max_detections": 2}}')
@@ -288,11 +288,11 @@ def test_what_a_model_keeps_is_read_from_the_model(tmp_path):
         Kept.by(str(model))
 
 
-def test_what_is_no_number_is_a_difference():
+def test_nan_is_a_difference():
     assert find_difference([dog(float("nan"))], [dog(float("nan"))], 1e-3, KEPT)
 
 
-def test_limits_are_broken_from_above_only():
+def test_limits_are_broken_only_from_above():
     measured = {"p99_ms": 30.0, "memory_mb": 400}
     assert broken_limits(measured, Limits(30.0, 400.0, 0.0)) == []
     (latency,) = broken_limits(measured, Limits(29.9, 400.0, 0.0))
@@ -301,13 +301,13 @@ def test_limits_are_broken_from_above_only():
     assert "400 MB" in memory and "max_memory_mb=399" in memory
 
 
-def test_half_of_the_requests_are_faster_than_p50_and_one_in_a_hundred_slower_than_p99():
+def test_percentiles_of_latencies():
     latencies = [10.0] * 60 + [20.0] * 38 + [500.0] * 2
     assert percentiles(latencies) == {"p50_ms": 10.0, "p99_ms": 500.0}
 
 
 def pipeline_of(tmp_path, *overrides):
-    """The components by id of a pipeline that is not run."""
+    """The components of a pipeline, by id, without running it."""
     config = load_config(DEFAULT_PRESET, overrides)
     inputs = Inputs(
         tmp_path, {"train": "a", "eval": "b", "test": "c"}, COMMON, SAMPLE_SCHEMA, ("x",)
@@ -329,7 +329,7 @@ def test_the_pusher_waits_for_the_check(tmp_path):
 @pytest.mark.parametrize(
     "platform, wanted", [("docker", "local_docker"), ("kubernetes", "kubernetes")]
 )
-def test_tensorflow_serving_takes_its_place_where_it_can_be_run(tmp_path, platform, wanted):
+def test_tensorflow_serving_replaces_the_check_if_configured(tmp_path, platform, wanted):
     components = pipeline_of(tmp_path, f"serving.infra_validator={platform}")
     assert "ServingCheck" not in components
     validator = components["InfraValidator"]
@@ -358,6 +358,6 @@ def test_tensorflow_serving_takes_its_place_where_it_can_be_run(tmp_path, platfo
         "infra_validator=podman",
     ],
 )
-def test_settings_that_make_no_sense_are_refused(override):
+def test_invalid_serving_settings_are_refused(override):
     with pytest.raises(DataError, match=f"serving.{override.partition('=')[0]}"):
         load_config(DEFAULT_PRESET, [f"serving.{override}"])

@@ -1,4 +1,4 @@
-"""What the shells of TFX components hand to the plain functions, which are not run here."""
+"""What the TFX components' shells pass to the plain functions, which are not run here."""
 
 import json
 
@@ -28,7 +28,7 @@ _SPLITS = ("train", "eval", "test")
 
 @pytest.fixture
 def given(tmp_path):
-    """An artifact of a kind in a folder of its own."""
+    """Makes an artifact in its own folder."""
 
     def given(kind, name):
         artifact = kind()
@@ -40,7 +40,7 @@ def given(tmp_path):
     return given
 
 
-def test_the_gate_looks_at_every_split_as_configured(given, tmp_path, monkeypatch):
+def test_the_gate_scans_every_split_as_configured(given, tmp_path, monkeypatch):
     seen = {}
 
     def scan(_, patterns, *rest):
@@ -82,7 +82,7 @@ def test_the_gate_looks_at_every_split_as_configured(given, tmp_path, monkeypatc
     assert seen["patterns"] == {split: f"{folder}/Split-{split}/*" for split in _SPLITS}
     anchors = anchor_spec("ssd300-vgg16", "clipped")
     assert seen["scan"][:4] == (COMMON, anchors, 0.4, 7)
-    # What another preset's anchors would match; not of one with the same.
+    # Other presets' anchors are compared, except identical ones.
     assert seen["scan"][5] == {"other": anchor_spec("ssd512-vgg16", "paper")}
     assert seen["limits"] == (0.3, 0.4)
     assert set(seen["statistics"]) == set(_SPLITS)
@@ -91,7 +91,7 @@ def test_the_gate_looks_at_every_split_as_configured(given, tmp_path, monkeypatc
     assert written["anomalies"] == list(_SPLITS)
 
 
-def test_the_card_is_of_all_splits_and_its_artifact_tells_the_map(given, tmp_path, monkeypatch):
+def test_the_card_covers_all_splits_and_its_artifact_has_the_map(given, tmp_path, monkeypatch):
     seen = {}
 
     def gather_facts(**sources):
@@ -114,7 +114,7 @@ def test_the_card_is_of_all_splits_and_its_artifact_tells_the_map(given, tmp_pat
     assert seen["splits"] == {s: str(tmp_path / "examples" / f"Split-{s}") for s in _SPLITS}
     for name in ("model_run", "evaluation", "blessing", "gate"):
         assert seen[name] == str(tmp_path / name)
-    # What `ssd runs` lists.
+    # Listed by `ssd runs`.
     assert card.get_float_custom_property("mAP") == 0.25
     assert card.get_int_custom_property("blessed") == 1
 

@@ -1,4 +1,4 @@
-"""What the TFMA metric makes of single records and answers, in all the shapes TFMA delivers."""
+"""The TFMA metric on single records and answers, in all the forms TFMA delivers."""
 
 import math
 import pickle
@@ -18,7 +18,7 @@ CLASSES = ("cat", "dog")
 
 
 class Computation:
-    """The metric's computation with both its halves, the reading and the combining, in one."""
+    """The metric's computation, reading and combining in one object."""
 
     def __init__(self, baseline=False, with_coco=False):
         metric = tfma_metric.MeanAveragePrecision(CLASSES, vars(COMMON), with_coco=with_coco)
@@ -38,7 +38,7 @@ class Computation:
 
 
 def evaluate(accumulator):
-    """The VOC score of all objects in an accumulator of the metric."""
+    """The VOC score of all objects in a metric's accumulator."""
     whole = matched.unpack([*accumulator.parts, matched.pack(accumulator.single)])
     rows = [row for (row,) in score_classes(whole, len(CLASSES))]
     return VocResult(dict(zip(CLASSES, rows, strict=True)))
@@ -48,7 +48,7 @@ def inputs(features, predictions):
     return tfma.metrics.StandardMetricInputs(features=features, predictions=predictions)
 
 
-def test_any_partition_through_pickled_accumulators_gives_the_same():
+def test_any_partition_into_pickled_accumulators_gives_the_same():
     rng = np.random.default_rng(1)
     pictures = []
     for number in range(12):
@@ -80,7 +80,7 @@ def test_any_partition_through_pickled_accumulators_gives_the_same():
     assert len(set(outputs[0].values())) > 5
 
 
-def test_crowds_come_with_the_record():
+def test_crowds_are_read_from_the_record():
     def crowds(**flags):
         reader = Computation(with_coco=True)._reader
         (picture,) = reader.process(inputs(record(**flags), answer()).extracts)
@@ -143,7 +143,7 @@ def test_record_without_difficult_flags_has_no_difficult_objects():
 
 
 def test_baseline_may_know_other_classes():
-    """Its cow is left out, and the dog, which it does not know, is an object it never finds."""
+    """Its cow is dropped, and the dog, unknown to it, is an object it never finds."""
     box = (0.1, 0.1, 0.5, 0.5)
     fn = Computation(baseline=True)
     found = answer([box, box], [0.9, 0.8], ["cow", "cat"])

@@ -1,4 +1,4 @@
-"""What Kubernetes is asked for to train on several hosts."""
+"""The Kubernetes manifests of a training on several hosts."""
 
 import pytest
 
@@ -9,24 +9,24 @@ from tests.components.training_job import COMMAND, JOB, OWNER, job_manifest
 
 @pytest.mark.parametrize("queue", ["", "gpus"])
 @pytest.mark.parametrize("owner", [None, OWNER])
-def test_kubernetes_takes_the_manifests(queue, owner):
+def test_kubernetes_accepts_the_manifests(queue, owner):
     job = manifest.indexed_job("ssd-1", {**JOB, "queue": queue}, COMMAND, owner)
     kubernetes_api.check(job)
     kubernetes_api.check(manifest.headless_service(job, "job-uid"))
     assert job["metadata"].get("ownerReferences") == (owner and [owner])
-    # Kueue starts what is suspended and has its label; without it nothing would.
+    # Kueue resumes suspended Jobs with its label; without Kueue nothing would.
     assert job["metadata"].get("labels") == (
         {"kueue.x-k8s.io/queue-name": "gpus"} if queue else None
     )
     assert job["spec"].get("suspend", False) == bool(queue)
 
 
-def test_the_job_restarts_workers_and_knows_whose_fault_it_was():
+def test_the_job_restarts_workers_and_counts_only_their_own_failures():
     spec = job_manifest()["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
     assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (3, 3600)
     assert spec["ttlSecondsAfterFinished"] >= 600
-    # The first rule that matches holds (matchPodFailurePolicy in
+    # The first matching rule applies (matchPodFailurePolicy in
     # pkg/controller/job/pod_failure_policy.go of Kubernetes 1.34).
     rules = [
         (rule["action"], rule.get("onExitCodes", {}).get("values") or rule["onPodConditions"])
@@ -37,12 +37,12 @@ def test_the_job_restarts_workers_and_knows_whose_fault_it_was():
     assert spec["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
 
 
-def test_pods_are_found_by_name_and_get_what_is_asked_for():
+def test_pods_are_found_by_name_and_get_the_requested_resources():
     job = job_manifest()
     service = manifest.headless_service(job, "job-uid")
     pod = job["spec"]["template"]["spec"]
-    # DNS has NAME-INDEX.SUBDOMAIN for the pods that a headless Service of that name selects, also
-    # before they are ready (kubernetes.io, "Job with Pod-to-Pod Communication", Kubernetes 1.34).
+    # DNS has NAME-INDEX.SUBDOMAIN for pods selected by a headless Service of that name, even before
+    # they are ready (kubernetes.io, "Job with Pod-to-Pod Communication", Kubernetes 1.34).
     assert pod["subdomain"] == service["metadata"]["name"] == job["metadata"]["name"]
     assert "hostname" not in pod
     assert service["spec"] == {

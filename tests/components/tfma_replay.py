@@ -1,4 +1,4 @@
-"""A model that replays detections stored in its records, and TFMA runs over such records."""
+"""A model that replays detections stored in its records, and TFMA runs on such records."""
 
 import numpy as np
 import tensorflow as tf
@@ -12,13 +12,13 @@ from data.fields import COMMON
 from metrics.accumulator import DetectionAccumulator
 
 CLASSES = ("cat", "dog", "owl", "ghost")  # no record has a ghost, so it has no AP
-ROWS = 6  # rows of an answer, padding included
+ROWS = 6  # rows of an answer, including padding
 HEIGHT, WIDTH = 120, 400  # of every picture
 WEAK = 0.45  # the baseline keeps only detections above this score
 
 
 class Replay(tf.Module):
-    """A model that answers with the detections stored in the record, weakened on request."""
+    """Returns the detections stored in the record with a score above `score_bound`."""
 
     def __init__(self, score_bound):
         super().__init__()
@@ -53,7 +53,7 @@ def save_model(folder, score_bound=0.0):
 
 
 def pictures(count=24):
-    """(id, boxes, names, difficult, detected boxes, scores, names) of each picture."""
+    """(id, boxes, names, difficult, detected boxes, scores, names) for each picture."""
     random = np.random.default_rng(0)
 
     def boxes(count):
@@ -80,12 +80,12 @@ PICTURES = pictures()
 
 
 def truncated(names):
-    """Every second object of a picture is."""
+    """Marks every second object of a picture."""
     return np.arange(len(names)) % 2
 
 
 def accumulate(pictures, score_bound=0.0):
-    """What the metric should collect of the pictures, in pixels, without TFMA."""
+    """What the metric should collect from the pictures, in pixels, without TFMA."""
     accumulator = DetectionAccumulator(CLASSES)
     scale = (HEIGHT, WIDTH, HEIGHT, WIDTH)
     for image_id, truth, names, difficult, detected, scores, detected_names in pictures:
@@ -191,7 +191,7 @@ def run(
     extractors=(),
     beam_args=IN_PROCESS,
 ):
-    """Evaluates saved models by name; returns the folder of the evaluation."""
+    """Evaluates saved models by name; returns the evaluation's folder."""
     for shard in range(3):
         with tf.io.TFRecordWriter(str(folder / f"records-{shard}")) as writer:
             for picture in pictures[shard::3]:

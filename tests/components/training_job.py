@@ -1,4 +1,4 @@
-"""A training on several hosts as the tests configure it."""
+"""The tests' configuration of a training on several hosts."""
 
 from components.distributed_trainer import manifest
 

@@ -1,4 +1,4 @@
-"""Pictures of cats and dogs in an accumulator, and places for them that do not overlap."""
+"""Pictures of cats and dogs in an accumulator, and boxes that do not overlap."""
 
 from metrics.accumulator import DetectionAccumulator
 

@@ -1,11 +1,11 @@
-"""Drawn pictures with objects of all sizes and flags, and detections at and beside them."""
+"""Strategies for pictures with objects of all sizes and flags, and detections on and near them."""
 
 from hypothesis import strategies as st
 
 from metrics.accumulator import DetectionAccumulator
 
 CLASSES = ("cat", "dog")
-SIDES = (8, 31, 32, 33, 95, 96, 97, 150)  # around the borders of COCO's sizes
+SIDES = (8, 31, 32, 33, 95, 96, 97, 150)  # around the limits of COCO's sizes
 
 BOXES = st.builds(
     lambda y, x, height, width: (y, x, y + height, x + width),

@@ -1,4 +1,4 @@
-"""How pictures are drawn for the samples behind confidence intervals."""
+"""Drawing pictures for confidence intervals."""
 
 import numpy as np
 
@@ -14,12 +14,12 @@ def counts(ids):
     ]
 
 
-def test_pictures_are_drawn_as_a_poisson_bootstrap_draws_them():
+def test_pictures_are_drawn_as_in_a_poisson_bootstrap():
     drawn = np.array([[sample.get(image_id, 0) for image_id in IDS] for sample in counts(IDS)])
     assert len(drawn) == SAMPLES == 20
     assert abs(drawn.mean() - 1) < 0.02
     assert abs(drawn.var() - 1) < 0.03
-    # Neither samples nor pictures have to do with each other.
+    # Samples and pictures are uncorrelated.
     assert abs(np.corrcoef(drawn)[np.triu_indices(SAMPLES, 1)]).max() < 0.12
     assert abs(np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]) < 0.02
 

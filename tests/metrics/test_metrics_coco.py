@@ -30,7 +30,7 @@ def mine(images, annotations, detections, categories):
         truth = [item for item in annotations if item["image_id"] == image]
         found = [item for item in detections if item["image_id"] == image]
         accumulator.add(
-            f"{image:012d}",  # COCO resolves ties by the number
+            f"{image:012d}",  # COCO breaks ties by image number
             edges([item["bbox"] for item in truth]),
             [str(item["category_id"]) for item in truth],
             [False] * len(truth),
@@ -62,7 +62,7 @@ def theirs(images, annotations, detections, categories):
 
 
 def scene(seed, images=12, categories=(1, 2, 3), coarse=False):
-    """Objects, crowds, near hits, duplicates and strays; on a coarse grid ties are everywhere."""
+    """Objects, crowds, near hits, duplicates and strays; with a coarse grid, many ties."""
     random = np.random.default_rng(seed)
     step = 8 if coarse else 1
 
@@ -118,7 +118,7 @@ def test_equals_pycocotools_on_random_scenes(seed, coarse):
     assert 0.1 < result.ap < 0.95
 
 
-def test_equals_pycocotools_beyond_a_hundred_detections_of_a_class():
+def test_equals_pycocotools_beyond_a_hundred_detections_per_class():
     images, annotations, detections, categories = scene(1, images=2, categories=(1,))
     random = np.random.default_rng(2)
     near = [
@@ -160,7 +160,7 @@ def one_picture(found, difficult=(False, False)):
     return evaluate(accumulator)
 
 
-def test_nothing_found_scores_zero_and_nothing_there_is_undefined():
+def test_no_detections_score_zero_and_no_objects_are_undefined():
     assert (one_picture([]).ap, one_picture([]).ar_100) == (0.0, 0.0)
     assert math.isnan(one_picture([]).class_ap["dog"])
     assert math.isnan(one_picture([]).ap_large)  # both objects are medium
@@ -170,7 +170,7 @@ def test_nothing_found_scores_zero_and_nothing_there_is_undefined():
     assert all(math.isnan(getattr(evaluate(empty), name)) for name in NAMES)
 
 
-def test_difficult_objects_count_neither_way():
+def test_difficult_objects_are_ignored():
     both = [(0, 0, 50, 50), (0, 100, 50, 150)]
     assert one_picture(both[1:], difficult=(True, False)).ap == 1.0
     assert one_picture(both, difficult=(True, False)).ap == 1.0

@@ -1,4 +1,4 @@
-"""The confusion matrix on constructed pictures, and its sums on random ones."""
+"""The confusion matrix of constructed pictures, and its sums on random ones."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ def matrix_of(accumulator, threshold=0.5):
     return confusion.confusion_matrix(columns, outcomes, 2).tolist()
 
 
-def test_confusion_of_hit_mix_up_miss_and_nothing_there():
+def test_confusion_of_hit_mix_up_miss_and_background():
     objects = [(LEFT, CAT, False), (MIDDLE, CAT, False), (RIGHT, DOG, False)]
     found = [(LEFT, CAT, 0.9), (MIDDLE, DOG, 0.8), ((50, 50, 60, 60), DOG, 0.7)]
     assert matrix_of(collect((objects, found))) == [[1, 1, 0], [0, 0, 1], [0, 1, 0]]
 
 
-def test_a_hit_keeps_its_object_from_a_surer_mix_up():
+def test_a_hit_beats_a_higher_scoring_mix_up():
     found = [(LEFT, DOG, 0.99), (LEFT, CAT, 0.6)]
     assert matrix_of(collect(([(LEFT, CAT, False)], found))) == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
 
@@ -33,12 +33,12 @@ def test_below_the_threshold_nothing_is_shown_and_difficult_objects_do_not_count
 
 
 @pytest.mark.parametrize("accumulator", [collect(), collect(([], []))], ids=["none", "empty"])
-def test_confusion_without_anything(accumulator):
+def test_an_empty_confusion_matrix(accumulator):
     assert matrix_of(accumulator) == [[0] * 3] * 3
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
-# A detection whose best object is taken overlaps another one of its class.
+# A detection whose best object is taken also overlaps another one of its class.
 @example(576, 0.0)
 @settings(max_examples=25)
 def test_every_object_and_detection_is_in_the_matrix_once(seed, threshold):

@@ -1,4 +1,4 @@
-"""Kinds of error on constructed pictures, where the kind and its cost are known."""
+"""Kinds of error on constructed pictures with known kinds and costs."""
 
 import math
 
@@ -46,8 +46,8 @@ def accumulate(*pictures):
     return accumulator
 
 
-# One false detection beside a true one of lower score. Costs of cat and of dog are worked out by
-# hand: a true detection ranked behind one false one has AP 1/2.
+# One false detection and a true one with a lower score. Costs for cat and dog are computed by hand:
+# a true detection ranked below one false one has AP 1/2.
 CAT = [("cat", OBJECT)]
 TRUE_CAT = ("cat", 0.5, OBJECT)
 CASES = {
@@ -110,16 +110,16 @@ def test_kind_and_cost_of_constructed_errors(case):
     assert analysis.missed.any() == (MISSED in expected)
 
 
-def test_only_the_surest_of_several_errors_at_an_object_is_corrected():
-    """Two bad boxes at one cat: one becomes the hit, the other goes."""
+def test_only_the_highest_scoring_error_at_an_object_is_corrected():
+    """Two bad boxes on one cat: one becomes the hit, the other is removed."""
     found = [("cat", 0.9, SHIFTED), ("cat", 0.8, SHIFTED)]
     analysis = analyse(accumulate((CAT, found)))
     assert analysis.classes["cat"][LOCALISATION] == ErrorShare(2, 1.0)
     assert analysis.classes["cat"][MISSED] == ErrorShare(0, 0.0)
 
 
-def test_wrong_class_gives_its_object_to_the_right_one():
-    """An owl called cat: cat loses a false positive, owl wins its only object."""
+def test_correcting_a_wrong_class_finds_its_object():
+    """An owl detected as cat: cat loses a false positive, owl gains its only object."""
     analysis = analyse(accumulate(([*CAT, ("owl", FAR)], [("cat", 0.9, FAR), TRUE_CAT])))
     assert analysis.classes["cat"][CLASSIFICATION] == ErrorShare(1, 0.5)
     assert analysis.classes["owl"][CLASSIFICATION] == ErrorShare(0, 1.0)
@@ -134,7 +134,7 @@ def test_bounds_between_background_localisation_and_hit(width, kind):
     assert analysis.kinds.tolist() == [kind]
 
 
-def test_nothing_at_all():
+def test_no_pictures_have_no_errors():
     analysis = analyse(accumulate())
     assert len(analysis.kinds) == len(analysis.missed) == 0
     assert all(share.count == 0 for share in analysis.overall.values())

@@ -1,4 +1,4 @@
-"""Pictures matched one by one and packed score as if matched all at once."""
+"""Pictures matched one by one and packed score the same as matched all at once."""
 
 import math
 
@@ -18,7 +18,7 @@ def match(pictures, first=0):
 
 
 def match_each(pictures):
-    """Each picture by itself."""
+    """Matches each picture separately."""
     return [match([picture], first=number) for number, picture in enumerate(pictures)]
 
 
@@ -33,7 +33,7 @@ def assert_equal(found, expected):
 
 @given(PICTURES, st.integers(0, 3))
 @settings(max_examples=100)
-def test_matched_apart_scored_together(pictures, cut):
+def test_pictures_matched_separately_score_the_same(pictures, cut):
     single = match_each(pictures)[::-1]
     found, expected = (
         list(score_classes(whole, len(CLASSES), len(object_slices.NAMES)))
@@ -81,7 +81,7 @@ def test_a_detection_takes_7_bytes():
     assert (size[1] - size[0]) / 100 == 7
 
 
-def test_nothing_scores_as_nothing():
+def test_no_pictures_have_no_score():
     for ((row,),) in [score_classes(packed(*parts), 1) for parts in ([], [[]])]:
         assert math.isnan(row.ap_11_point)
         assert (row.positives, row.detections, len(row.scores)) == (0, 0, 0)

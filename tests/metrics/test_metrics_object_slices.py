@@ -1,4 +1,4 @@
-"""Slices of objects against evaluations in which everything else is difficult or gone."""
+"""Object slices, compared with evaluations in which everything else is difficult or removed."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def on_an_object(found, truth):
 
 @given(PICTURES, st.sampled_from(object_slices.NAMES))
 @settings(max_examples=150)
-def test_everything_outside_counts_as_difficult(pictures, name):
+def test_objects_outside_a_slice_count_as_difficult(pictures, name):
     changed = []
     for truth, found in pictures:
         kept = [
@@ -73,14 +73,14 @@ SMALL, LARGE = (0, 0, 20, 20), (100, 100, 300, 300)
     ("name", "ap"),
     [("size=small", 1.0), ("size=large", 0.0), ("truncated=yes", 0.0), ("truncated=no", 1.0)],
 )
-def test_a_small_whole_cat_found_and_a_large_cut_one_missed(name, ap):
+def test_a_small_cat_found_and_a_large_truncated_one_missed(name, ap):
     truth = [("cat", SMALL, False, False, False), ("cat", LARGE, False, True, False)]
     result = sliced([(truth, [("cat", SMALL, 0.9)])], name)
     assert (result.classes["cat"].positives, result.classes["cat"].ap_area) == (1, ap)
     assert result.classes["dog"].positives == 0
 
 
-def test_a_detection_of_nothing_is_false_in_its_own_size_and_in_every_flag():
+def test_a_detection_of_nothing_is_false_in_its_size_and_all_flags():
     truth = [("cat", box, False, True, True) for box in (SMALL, LARGE)]
     found = [("cat", (50, 50, 60, 60), 0.95), ("cat", SMALL, 0.9), ("cat", LARGE, 0.8)]
     result = {name: sliced([(truth, found)], name).classes["cat"] for name in object_slices.NAMES}
@@ -90,7 +90,7 @@ def test_a_detection_of_nothing_is_false_in_its_own_size_and_in_every_flag():
     assert result["truncated=no"].positives == 0
 
 
-def test_no_slice_changes_the_whole():
+def test_slicing_does_not_change_the_matches():
     accumulator = accumulate([([("cat", SMALL, False, True, False)], [("cat", SMALL, 0.9)])])
     columns = accumulator.columns()
     matches = match_voc(columns, len(CLASSES), 0.5)

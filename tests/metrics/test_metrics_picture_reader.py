@@ -1,4 +1,4 @@
-"""Records and answers as a picture's ground truth and detections."""
+"""Reading a picture's ground truth and detections from records and answers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Counts at score thresholds against counting one by one."""
+"""Counts at score thresholds, compared with counting one by one."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from metrics.score_thresholds import SCORE_THRESHOLDS, best_f1, counts_above, su
 from tests.metrics.cats_and_dogs import CAT, DOG, LEFT, RIGHT, collect
 
 
-def test_counts_above_each_threshold_are_those_of_counting():
+def test_counts_above_each_threshold_equal_plain_counting():
     random = np.random.default_rng(0)
     places = (LEFT, RIGHT, (50, 50, 60, 60), (70, 0, 80, 10))
     pictures = [

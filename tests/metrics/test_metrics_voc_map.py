@@ -1,4 +1,4 @@
-"""The voc_map command line: a published evaluation, small folders, and everything that is wrong."""
+"""The voc_map command line: a published evaluation, small folders, and bad input."""
 
 import json
 import math
@@ -90,7 +90,7 @@ def test_known_numbers_of_a_small_folder(folders):
 
 @pytest.mark.parametrize(("xmax", "ap"), [(5, 0.0), (6, 1.0)])
 def test_iou_counts_the_last_pixel_and_must_exceed_a_half(folders, xmax, ap):
-    """Columns 1-5 of 1-10 are exactly half of the box, 1-6 are more."""
+    """Columns 1-5 of 1-10 are exactly half the box, 1-6 are more."""
     (folders / "found" / "comp4_det_test_cat.txt").write_text(f"000001 0.9 1 1 {xmax} 10\n")
     assert evaluate(folders)[0].classes["cat"].ap_area == ap
 
@@ -163,7 +163,7 @@ def test_bad_line_is_named(folders, line, message, before):
 
 
 def test_lines_of_another_length_are_not_read_as_a_grid(folders):
-    """Six lines of seven words are as many words as seven lines of six."""
+    """Six lines of seven words have as many words as seven lines of six."""
     path = folders / "found" / "comp4_det_test_dog.txt"
     path.write_text("000001 0.9 1 1 10 10 7\n" * 6)
     with pytest.raises(DataError, match=":1: .* has 7 words"):
@@ -214,7 +214,7 @@ def break_with(folders, what):
         ("not text", "comp4_det_test_cat.txt: cannot read the detections"),
     ],
 )
-def test_what_is_missing_or_wrong_is_one_line(folders, monkeypatch, capsys, what, message):
+def test_bad_input_is_a_one_line_error(folders, monkeypatch, capsys, what, message):
     break_with(folders, what)
     status, out, err = command_line(monkeypatch, capsys, folders)
     assert (status, out) == (2, "")

@@ -1,4 +1,4 @@
-"""VOC scoring against a plain loop over fractions, published numbers and its own invariances."""
+"""VOC scoring, compared with a plain loop over fractions and published numbers; invariances."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ def box_strategy(corners, sides):
 
 BOXES = box_strategy(1, 2) | box_strategy(6, 5)
 
-# Coarse grids and few scores: equal IoUs, equal scores and IoUs of exactly a half are common.
+# Coarse grids and few scores, so that equal IoUs, equal scores and IoUs of exactly 0.5 are common.
 PICTURES = st.lists(
     st.tuples(
         st.lists(st.tuples(st.sampled_from(CLASSES), st.booleans(), BOXES), max_size=5),
@@ -70,7 +70,7 @@ def exact_iou(a, b):
 
 
 def loop_marks(pictures, name, threshold):
-    """Hits by falling score and the number of objects: the rule, one detection at a time."""
+    """Hits by descending score and the number of objects, by VOC's rule one detection at a time."""
     truths = {
         p.image_id: [(box, hard) for kind, hard, box in p.truth if kind == name] for p in pictures
     }
@@ -148,7 +148,7 @@ def test_any_order_and_any_partition_give_the_same_number(pictures, randomness, 
 
 @given(PICTURES)
 @settings(max_examples=50)
-def test_pairs_in_small_pieces_change_nothing(pictures):
+def test_small_chunks_of_pairs_give_the_same(pictures):
     columns = accumulate(pictures).columns()
     groups = matching.by_picture_and_class(columns, len(CLASSES))
     whole = matching.best_ground_truth(columns, *groups)
@@ -158,7 +158,7 @@ def test_pairs_in_small_pieces_change_nothing(pictures):
     np.testing.assert_array_equal(whole, pieces)
 
 
-def test_merging_leaves_the_other_accumulator_as_it_was():
+def test_merging_does_not_change_the_other_accumulator():
     picture = Picture("a", [("cat", False, (0, 0, 4, 4))], [("cat", 0.9, (0, 0, 4, 4))])
     other = accumulate([picture])
     merged = accumulate([])
@@ -167,7 +167,7 @@ def test_merging_leaves_the_other_accumulator_as_it_was():
     assert evaluate(other).classes["cat"].positives == 1
 
 
-def test_repeated_picture_is_counted_as_often_as_it_was_added():
+def test_a_repeated_picture_counts_each_time():
     picture = Picture("a", [("cat", False, (0, 0, 4, 4))], [("cat", 0.9, (0, 0, 4, 4))])
     result = evaluate(accumulate([picture] * 3)).classes["cat"]
     assert result.hits.tolist() == [True] * 3
@@ -180,7 +180,7 @@ def test_iou_of_exactly_the_threshold_is_a_miss():
     assert evaluate(accumulate([half]), 0.49).map_area == 1.0
 
 
-def test_detection_of_a_difficult_object_counts_neither_way():
+def test_detections_of_difficult_objects_are_ignored():
     picture = Picture(
         "a",
         [("cat", True, (0, 0, 4, 4)), ("cat", False, (8, 8, 12, 12))],
@@ -192,7 +192,7 @@ def test_detection_of_a_difficult_object_counts_neither_way():
 
 
 @pytest.mark.parametrize("first_is_difficult", [True, False])
-def test_of_two_equal_boxes_the_first_is_matched(first_is_difficult):
+def test_the_first_of_two_equal_boxes_is_matched(first_is_difficult):
     box = (0, 0, 4, 4)
     truth = [("cat", first_is_difficult, box), ("cat", not first_is_difficult, box)]
     picture = Picture("a", truth, [("cat", 0.9, box)])
@@ -200,7 +200,7 @@ def test_of_two_equal_boxes_the_first_is_matched(first_is_difficult):
     assert hits.tolist() == ([] if first_is_difficult else [True])
 
 
-def test_crowd_counts_neither_way():
+def test_crowds_are_ignored():
     accumulator = DetectionAccumulator(CLASSES)
     box = [(0, 0, 4, 4)]
     accumulator.add("a", box, ["cat"], [False], box * 2, [0.9, 0.8], ["cat"] * 2, gt_crowd=[True])
@@ -208,7 +208,7 @@ def test_crowd_counts_neither_way():
     assert (result.positives, result.detections, len(result.hits)) == (0, 2, 0)
 
 
-def test_class_without_countable_objects_stays_out_of_the_mean():
+def test_classes_without_countable_objects_are_excluded_from_the_mean():
     picture = Picture(
         "a",
         [("cat", False, (0, 0, 4, 4)), ("dog", True, (0, 0, 4, 4))],
@@ -290,7 +290,7 @@ def test_bad_input_names_picture_and_row(change, message):
 
 
 @pytest.mark.parametrize("names", [(), ("cat", "cat")])
-def test_class_names_must_be_distinct_and_some(names):
+def test_class_names_must_be_distinct_and_not_empty(names):
     with pytest.raises(DataError, match="class names must be distinct"):
         DetectionAccumulator(names)
 
@@ -303,7 +303,7 @@ def test_accumulators_of_different_classes_do_not_merge():
 def test_published_numbers_of_the_review_toy(voc_fixtures):
     folder = voc_fixtures / "oracles" / "review_toy"
 
-    def edges(rows):  # x y w h in pixels, the last pixel is x + w: that is the devkit's + 1
+    def edges(rows):  # x y w h in pixels; the last pixel is x + w, hence the devkit's + 1
         x, y, width, height = np.array(rows, float).T
         return np.stack([y, x, y + height + 1, x + width + 1], axis=1)
 
