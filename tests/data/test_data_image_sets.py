@@ -2,6 +2,7 @@ import pytest
 
 from data.errors import DataError
 from data.image_sets import select as select_pictures
+from data.image_sets import split_of
 from data.options import ConversionOptions
 
 
@@ -43,6 +44,42 @@ def test_hikapoks_layout(voc_root, make_year):
     selection = select(voc_root)
     assert selection.lists["test"] == ("VOC2007TEST/test",)
     assert _ids(selection, "test") == ["VOC2007TEST/000002"]
+    (voc_root / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text("000003")
+    assert select(voc_root).lists["test"] == ("VOC2007/test",)
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (("train", "Training"), "train"),
+        (("val", "VALID", "validation", "eval", "dev"), "eval"),
+        (("test", "testing"), "test"),
+        (("trainval", "tests", ""), None),
+    ],
+)
+def test_names_that_tools_give_to_splits(names, split):
+    assert {split_of(name) for name in names} == {split}
+
+
+def test_without_a_test_list_the_eval_list_is_for_testing(voc_root, make_year):
+    year = make_year("pets")
+    year.write_list("train", ["000001"])
+    year.write_list("val", ["000002"])
+    selection = select(voc_root)
+    assert selection.lists == {"train": ("pets/train",), "eval": (), "test": ("pets/val",)}
+    assert any("pets/val is for it" in note for note in selection.notes)
+
+
+def test_shares_decide_on_the_listed_pictures_alone(voc_root, voc_year):
+    voc_year.add("000009")
+    selection = select(voc_root, split="60/20/20")
+    assert [picture.name for picture in selection.pictures] == [
+        f"{number:06d}" for number in (1, 2, 3, 4)
+    ]
+    assert {picture.split for picture in selection.pictures} == {""}
+    assert selection.shares == pytest.approx((0.6, 0.2, 0.2))
+    with pytest.raises(DataError, match="give no --train"):
+        select(voc_root, split="60/20/20", eval=["VOC2007/val"])
 
 
 def test_some_of_the_years_are_enough_and_said(voc_root, make_year):
@@ -57,8 +94,11 @@ def test_some_of_the_years_are_enough_and_said(voc_root, make_year):
 
 
 def test_named_lists_replace_the_default(voc_root, voc_year):
-    selection = select(voc_root, train=["VOC2007/val"], eval=["VOC2007/test"], test=[])
+    selection = select(
+        voc_root, train=["VOC2007/val"], eval=["VOC2007/test"], test=["VOC2007/trainval"]
+    )
     assert selection.lists["train"] == ("VOC2007/val",)
+    assert selection.lists["test"] == ("VOC2007/trainval",)
     assert _ids(selection, "eval") == ["VOC2007/000004"]
 
 

@@ -95,3 +95,46 @@ def test_a_failure_leaves_nothing(tmp_path):
         (folder / "shard").touch()
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """The output of an earlier conversion."""
+    output = tmp_path / "records"
+    output.mkdir()
+    for name in ("report.json", "schema.pbtxt"):
+        (output / name).touch()
+    return output
+
+
+def _names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_output_that_cannot_be_replaced_stays(earlier, tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def fails(path, target):
+        if path.name.endswith(".partial"):
+            raise OSError("full")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="full"), whole_folder(earlier, overwrite=True):
+        pass
+    assert _names(tmp_path) == ["records"]
+    assert _names(earlier) == ["report.json", "schema.pbtxt"]
+
+
+def test_an_output_that_was_being_replaced_comes_back(earlier, tmp_path):
+    between = earlier.rename(tmp_path / ".records.1.earlier")
+    with pytest.raises(ZeroDivisionError), whole_folder(earlier):
+        raise ZeroDivisionError
+    assert _names(tmp_path) == ["records"]
+    assert _names(earlier) == ["report.json", "schema.pbtxt"]
+    # Or it had been replaced already.
+    between.mkdir()
+    with whole_folder(earlier, overwrite=True) as folder:
+        (folder / "shard").touch()
+    assert _names(tmp_path) == ["records"]
+    assert _names(earlier) == ["shard"]

@@ -1,5 +1,8 @@
 """Settings in YAML files: what is read, what is written, and what a mistake is told as."""
 
+from pathlib import Path
+from unittest import mock
+
 import pytest
 
 from data.errors import DataError
@@ -60,6 +63,9 @@ def test_what_is_written_is_read_again_and_replaced_whole(tmp_path):
     write_settings(path, values)
     assert read_settings(path)[0] == values
     assert [entry.name for entry in path.parent.iterdir()] == ["run.yaml"]
+    with mock.patch.object(Path, "replace", side_effect=OSError), pytest.raises(OSError):
+        write_settings(path, {"a": 2})
+    assert read_settings(path)[0] == values
 
 
 def test_names_keep_their_order_and_lists_take_a_line():

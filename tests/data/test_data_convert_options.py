@@ -1,0 +1,139 @@
+"""How options reach a conversion, from Python and from the command line."""
+
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from data import convert
+from data.beam_runner import beam_arguments
+from data.coco import CocoSource
+from data.conversion import shard_numbers
+from data.errors import DataError
+from data.image_sets import Picture, Selection
+from data.options import ConversionOptions
+from data.report import Report
+from data.schema import class_names, read_schema
+from tests.data.tool_folders import coco, write
+
+_COMMON = {"seed": 7, "beam_options": ["--a"], "console": "console", "overwrite": True}
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is handed to the writing, which does not happen."""
+    write = mock.Mock()
+    monkeypatch.setattr(convert, "_write", write)
+    return write
+
+
+def _add_coco(folder):
+    write(folder / "labels.json", coco("a"))
+    return CocoSource("train", folder / "labels.json", folder)
+
+
+def test_voc_options_reach_the_writing(voc_root, voc_year, written):
+    options = ConversionOptions(classes=["emu", "dog"], eval_fraction=0.3)
+    convert.convert(voc_root, "out", options, **_COMMON)
+    selection, *given = written.call_args.args
+    assert selection.lists["train"] == ("VOC2007/trainval",)
+    assert given == [("emu", "dog"), False, *_given("out", options)]
+
+
+def test_coco_options_reach_the_writing(tmp_path, written):
+    options = ConversionOptions(eval_fraction=0.3)
+    convert.convert_coco([_add_coco(tmp_path)], "out", options, **_COMMON)
+    selection, *given = written.call_args.args
+    assert selection.lists["train"] == ("labels.json",)
+    assert given == [("dog",), True, *_given("out", options)]
+
+
+def _given(output, options):
+    return [convert.Path(output), options, 7, ["--a"], "console", True]
+
+
+def test_classes_auto_are_those_found_sorted(tmp_path, voc_root, voc_year, make_xml, written):
+    auto = ConversionOptions(classes=["auto"])
+    names = ("emu", "dog", "ant nest", "cow", "bee")
+    voc_year.add("000001", make_xml([(name, (1, 1, 9, 9)) for name in names]))
+    # The conversion reports it.
+    voc_year.add("000002", "broken")
+    convert.convert(voc_root, "out", auto)
+    assert written.call_args.args[1] == tuple(sorted(names))
+    convert.convert_coco([_add_coco(tmp_path)], "out", auto)
+    assert written.call_args.args[1] == ("dog",)
+    voc_year.write_list("trainval", ["000002"])
+    with pytest.raises(DataError, match="--classes auto: there is no object"):
+        convert.convert(voc_root, "out", ConversionOptions(classes=["auto"], test=["trainval"]))
+
+
+@pytest.mark.parametrize(
+    ("shares", "lists", "fraction"),
+    [(None, (), 0.3), (None, ("list",), 0.0), ((0.8, 0.1, 0.1), (), 0.0)],
+)
+def test_pictures_are_held_out_only_if_nothing_else_decides(tmp_path, shares, lists, fraction):
+    selection = Selection("set", {"eval": lists}, (), (), shares)
+    with (
+        mock.patch("data.conversion.run", side_effect=KeyError) as run,
+        pytest.raises(KeyError),
+    ):
+        options = ConversionOptions(eval_fraction=0.3)
+        convert._write(
+            selection, ["dog"], False, tmp_path / "out", options, 5, ["--a"], None, False
+        )
+    _, plan, beam_options = run.call_args.args
+    assert (plan.eval_fraction, plan.shares, plan.seed) == (fraction, shares, 5)
+    assert (plan.classes, plan.options, beam_options) == (("dog",), options, ["--a"])
+
+
+def test_each_split_has_shards_by_its_pictures(monkeypatch):
+    monkeypatch.setattr("data.conversion._PICTURES_PER_SHARD", 10)
+    pictures = [Picture("", split, "") for split in ("train",) * 80 + ("test",) * 20]
+    assert shard_numbers(pictures, 0.0, None) == {"train": 8, "eval": 1, "test": 2}
+    assert shard_numbers(pictures, 0.25, None) == {"train": 6, "eval": 2, "test": 2}
+    assert shard_numbers(pictures, 0.0, (0.5, 0.3, 0.2)) == {"train": 5, "eval": 3, "test": 2}
+
+
+_REPORT = Report("set", {}, ("a note",), 1, 1, {}, left_out={"class": 1})
+_ARGUMENTS = ["--seed", "7", "--overwrite", "--beam", "multiprocess", "--on-error", "skip"]
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs the command line without a conversion; gives the call that it would make."""
+
+    def command(*arguments):
+        calls = mock.Mock(return_value=_REPORT)
+        monkeypatch.setattr(convert, "convert", calls.voc)
+        monkeypatch.setattr(convert, "convert_coco", calls.coco)
+        calls.voc.return_value = calls.coco.return_value = _REPORT
+        words = [*arguments, "--output", "out", *_ARGUMENTS, "--", "--direct_num_workers=2"]
+        assert convert.main(words) == 0
+        ((name, args, given),) = calls.mock_calls
+        assert given.pop("console").stderr
+        beam_options = beam_arguments("multiprocess", ["--direct_num_workers=2"])
+        assert given == {"seed": 7, "overwrite": True, "beam_options": beam_options}
+        return SimpleNamespace(name=name, args=args)
+
+    return command
+
+
+def test_the_command_line_of_voc(command, tmp_path, capsys):
+    schema = tmp_path / "schema.pbtxt"
+    schema.write_text(convert.VOC_SCHEMA.read_text("utf-8"))
+    call = command("--voc", "VOC", "--schema", str(schema), "--train", "a", "--train", "b")
+    classes = class_names(read_schema(schema))
+    options = ConversionOptions(train=("a", "b"), on_error="skip", classes=classes)
+    assert (call.name, call.args) == (
+        "voc",
+        (convert.Path("VOC"), convert.Path("out"), options),
+    )
+    out = capsys.readouterr().out
+    assert "a note" in out and "see out/rejected.jsonl" in out
+
+
+def test_the_command_line_of_coco(command):
+    call = command("--coco-annotations", "a.json", "--images", "img", "--classes", "b", "c")
+    source = CocoSource("train", convert.Path("a.json"), convert.Path("img"))
+    options = ConversionOptions(on_error="skip", classes=("b", "c"))
+    assert (call.name, call.args) == ("coco", ([source], convert.Path("out"), options))
