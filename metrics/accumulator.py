@@ -51,7 +51,7 @@ class DetectionAccumulator:
         """
         self.class_names = tuple(class_names)
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
-            raise DataError(f"class names must be distinct and at least one, not {class_names!r}")
+            raise DataError(f"class names must be distinct, and not empty: {class_names!r}")
         self._class_index = {
             key: index
             for index, name in enumerate(self.class_names)

@@ -153,7 +153,7 @@ def _check_files(source: str, copy: str, expected: dict[str, int]) -> None:
         name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
     )
     raise DataError(
-        f"{copy}: not the same as {source} after it was copied: {', '.join(wrong)}. Nothing was "
+        f"{copy}: differs from its source {source}: {', '.join(wrong)}. Nothing was "
         "pushed. Check that nobody else writes there, then run again"
     )
 

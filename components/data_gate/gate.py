@@ -170,7 +170,7 @@ def _in_train(leak: Leak) -> bool:
 def _leak_text(leak: Leak) -> str:
     how = "the same bytes"
     if leak.distance is not None:
-        how = f"the same to the eye ({leak.distance} of 256 bits differ)"
+        how = f"the same look ({leak.distance} of 256 bits differ)"
     return f"{' '.join(leak.first)} and {' '.join(leak.second)}: {how}"
 
 

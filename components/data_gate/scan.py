@@ -197,7 +197,7 @@ class _Look(beam.DoFn):
             look = look_of(encoded)
             orientation = read_header(encoded).orientation
             if orientation != 1:
-                found["orientation"] = [f"an EXIF tag turns it (orientation {orientation})"]
+                found["orientation"] = [f"an EXIF tag rotates it (orientation {orientation})"]
         except DataError as error:
             found["pictures"].append(str(error))
         # Lists of different lengths are an anomaly, which stops the run anyway.

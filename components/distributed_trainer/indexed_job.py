@@ -182,7 +182,7 @@ class _Job:
             if failure := condition(status, "Failed", "FailureTarget"):
                 why = "; ".join(filter(None, (failure, why_ended(pods))))
                 raise DataError(
-                    f"{self._title} failed: {why}. The last lines of its chief:\n"
+                    f"{self._title} failed: {why}. The chief's last lines:\n"
                     + "\n".join(chief.last_lines)
                 )
             if problem := cannot_start(pods):
@@ -222,7 +222,7 @@ def _interruptible() -> Iterator[Callable[[float], None]]:
 def _refusal(error: ApiException, namespace: str) -> str:
     if error.status in (401, 403):
         return (
-            f"not allowed ({error.status}). Give the service account of the Trainer the role of "
+            f"not allowed ({error.status}). Give the Trainer's service account the role from "
             f"pipeline/kubeflow/manifests/training-job.yaml in {namespace}"
         )
     if error.status == 404:

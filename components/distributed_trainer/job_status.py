@@ -50,7 +50,7 @@ def cannot_start(pods: list[dict]) -> str:
             if kind == "waiting" and state.get("reason") in _CANNOT_START:
                 return (
                     f"{pod['metadata']['name']}: {state['reason']}, {state.get('message')}. Check "
-                    "training_job.image, its registry's secret, and the secrets that are named"
+                    "training_job.image, its registry's secret, and the secrets it names"
                 )
     return ""
 

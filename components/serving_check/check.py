@@ -94,8 +94,8 @@ def check(model: str, records: Sequence[bytes], limits: Limits) -> dict:
     ]
     if unequal:
         problems.append(
-            f"{len(unequal)} of {len(records)} pictures get other detections from the server than "
-            f"from {EXAMPLES_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); "
+            f"{len(unequal)} of {len(records)} pictures get different detections from the server "
+            f"than from {EXAMPLES_SIGNATURE} (serving.score_tolerance={limits.score_tolerance:g}); "
             f"the first, {unequal[0][0]}: {unequal[0][1]}"
         )
     problems += broken_limits(found, limits)

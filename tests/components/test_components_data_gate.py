@@ -81,7 +81,7 @@ def test_the_error_lists_all_findings_and_what_to_do():
     assert "data.schema=PATH" in lines[3]
     assert lines[4] == "a picture is in more than one split, 2 found:"
     assert lines[5] == "  test x and train y: the same bytes"
-    assert lines[6] == "  eval v and train w: the same to the eye (7 of 256 bits differ)"
+    assert lines[6] == "  eval v and train w: the same look (7 of 256 bits differ)"
     assert "data.on_leak=drop_train" in lines[7]
     assert lines[8] == "invalid box, 25 found:"
     assert lines[9] == "  train: r0: box has no area"
@@ -302,7 +302,7 @@ def test_the_components_stop_at_a_leak_or_drop_the_training_copy(tmp_path):
         "test": [*every_class("e"), record("original", [("star", BOX)], jpeg(5))],
     }
     artifact, report, _ = run_gate(tmp_path / "block", splits, SAMPLE_SCHEMA)
-    with pytest.raises(DataError, match="test original and train copy: the same to the eye"):
+    with pytest.raises(DataError, match="test original and train copy: the same look"):
         component.DataVerdict.test_call(report=artifact)
     assert report["excluded_records"] == []
     artifact, report, examples = run_gate(

@@ -155,7 +155,7 @@ def test_a_picture_with_an_exif_rotation_is_reported(tmp_path):
     splits = {"train": [record("a", encoded=file.getvalue())], "test": [record("b")]}
     (problem,) = scan_of(tmp_path, splits).problems
     assert (problem.check, problem.record_id) == ("orientation", "a")
-    assert problem.text == "an EXIF tag turns it (orientation 6)"
+    assert problem.text == "an EXIF tag rotates it (orientation 6)"
 
 
 def test_a_grey_jpeg_is_not_a_problem(tmp_path):

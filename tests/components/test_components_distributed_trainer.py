@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -269,7 +270,13 @@ def test_losing_the_job_or_the_cluster_ends_the_wait(cluster, status):
 def test_an_interrupted_trainer_removes_the_job(cluster, number):
     before = signal.getsignal(signal.SIGTERM)
     cluster.steps = [(_status(), [_pod()], {})]
-    threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+
+    def interrupt():
+        while cluster.looks < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
     with pytest.raises((SystemExit, KeyboardInterrupt)):
         indexed_job.run(cluster.api, job_manifest(), poll_seconds=0.05)
     assert cluster.deleted == REMOVED

@@ -174,7 +174,7 @@ def test_a_model_that_answers_differently_than_evaluated_is_not_blessed(tmp_path
     }
     assert report["equal"] == 0
     skew, latency, memory = report["problems"]
-    assert "2 of 2 pictures get other detections" in skew
+    assert "2 of 2 pictures get different detections" in skew
     assert "grey60.png: ring 0.2000 at (0.0200, 0.0400, 0.0600, 0.0800) is not among" in skew
     assert "serving.max_latency_ms=0.001" in latency
     assert "serving.max_memory_mb=1" in memory
