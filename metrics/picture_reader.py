@@ -44,8 +44,8 @@ def read_ground_truth(features: Mapping[str, Any], fields: Fields) -> GroundTrut
     image_id = next((values[0].decode() for values in ids if values and values[0]), None)
     if image_id is None:
         raise DataError(
-            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}, which break "
-            "ties between scores. Convert the data with `ssd convert`"
+            f"a record has neither {fields.source_id or 'an id'} nor {fields.filename}, which "
+            "break ties between scores. Convert the data with `ssd convert`"
         )
     size = [_values(features, name) for name in (fields.height, fields.width)]
     if not all(len(values) == 1 and values[0] > 0 for values in size):
