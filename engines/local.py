@@ -162,7 +162,7 @@ def _java(engine: str, logs: Path, address: Address) -> list[str]:
 
 @contextmanager
 def _running(command: list[str], log: Path, port: int, environment: dict) -> Iterator[None]:
-    """Runs a process for the block, which starts once it answers on its port; logs to a file."""
+    """Runs a process during the block, which starts once the port answers; logs to a file."""
     with log.open("w") as output:
         process = subprocess.Popen(
             command,

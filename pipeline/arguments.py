@@ -8,7 +8,7 @@ from pipeline.config import DEFAULT_PRESET, PRESETS, Config, load_config, with_p
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, example: str) -> None:
-    """Adds `--preset`, `--config` and `--set`; `example` is a part.field=value of the last."""
+    """Adds `--preset`, `--config` and `--set`; `example` is a value for the help of `--set`."""
     parser.add_argument(
         "--preset",
         help=f"{', '.join(PRESETS)} (default: the one in --config, else {DEFAULT_PRESET}, which "
@@ -39,7 +39,7 @@ def read_local_config(
 ) -> Config:
     """The configuration of a run on this machine, with its data, output folder and absolute paths.
 
-    If --config is the file of an earlier run, the default output folder is the one it lies in, even
+    If --config is the file of an earlier run, the output folder defaults to the one it is in, even
     after a move.
     """
     home = None

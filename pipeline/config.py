@@ -110,9 +110,6 @@ class BulkInferrerConfig(Settings):
     splits: tuple[Annotated[str, one_of(SPLITS)], ...] = Field(default=(TEST,), min_length=1)
 
 
-INFRA_VALIDATORS = ("", "docker", "kubernetes")
-
-
 @dataclass(frozen=True, config=CHECKED)
 class ServingConfig(Settings):
     """What a model must achieve on a server, on the CPU, before it is pushed."""
@@ -120,12 +117,12 @@ class ServingConfig(Settings):
     check_pictures: int = Field(default=8, ge=1)
     """The first pictures of the test split, one per request."""
     max_latency_ms: float = Field(default=20_000.0, gt=0, le=30_000)
-    """For the 99th percentile; a server gives up after 30 seconds."""
+    """Limit on the 99th percentile; a server gives up after 30 seconds."""
     max_memory_mb: float = Field(default=4_000.0, gt=0)
     """10^6 bytes."""
     score_tolerance: Fraction = 1e-3
     """Largest difference of scores and box coordinates from the evaluated ones."""
-    infra_validator: Annotated[str, one_of(INFRA_VALIDATORS)] = ""
+    infra_validator: Annotated[str, one_of(("", "docker", "kubernetes"))] = ""
     """`docker` or `kubernetes`: TFX's InfraValidator queries TensorFlow Serving there instead of
     the embedded server, without these limits."""
 

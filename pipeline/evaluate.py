@@ -5,22 +5,21 @@ Computes the same metric, intervals, slices, thresholds and report as a pipeline
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from data.beam_runner import IN_PROCESS, add_arguments, arguments_of
+from data.beam_runner import add_arguments, arguments_of
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
 from data.paths import local_path
 from data.progress import watch
+from data.splits import SPLITS
 from pipeline.config import Config, load_config
-
-_ALL = "all"
-COMP4 = "comp4"
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Outcome:
 
 
 @as_command
-def main(arguments: Arguments = None) -> int:
-    """Runs the command line; returns the exit status."""
+def main(arguments: Arguments = None) -> None:
+    """Runs the command line."""
     options = _parser().parse_args(arguments)
     quiet(options.verbose)
     config = load_config(None, options.set)
@@ -54,10 +53,9 @@ def main(arguments: Arguments = None) -> int:
         beam_args=beam_args,
     )
     print_outcome(outcome.facts)
-    if options.format == COMP4:
+    if options.format == "comp4":
         print(f"detections: {write_comp4(outcome.folder, outcome.facts)}")
     print(f"report:     {outcome.folder / 'report.html'}")
-    return 0
 
 
 def evaluate(
@@ -65,10 +63,10 @@ def evaluate(
     data: Path,
     output: Path,
     *,
-    split: str = "test",
-    baseline: Path | None = None,
+    split: str,
+    baseline: Path | None,
     config: Config,
-    beam_args: Sequence[str] = IN_PROCESS,
+    beam_args: Sequence[str],
 ) -> Outcome:
     """Writes `evaluation/`, `facts.json` and `report.html` into a new folder.
 
@@ -135,7 +133,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--split",
-        choices=("train", "eval", "test", _ALL),
+        choices=(*SPLITS, "all"),
         default="test",
         help="the part of the data to evaluate on (default: %(default)s)",
     )
@@ -149,7 +147,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--format",
-        choices=(COMP4,),
+        choices=("comp4",),
         help="also write the detections, as files for `ssd voc-map`",
     )
     parser.add_argument(
@@ -166,4 +164,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

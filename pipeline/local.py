@@ -65,7 +65,7 @@ def run(
       The report of the run; None if only a schema was inferred.
 
     Raises:
-      DataError: bad input, no weights to start from, or data that the gate refuses.
+      DataError: bad input, no weights to start from, or data that the gate rejects.
     """
     _check_training(config)
     data, output = config.data.root, Path(config.output)

@@ -85,8 +85,8 @@ class Inputs:
 class Baselines(Protocol):
     """Finds the latest blessed model and the data it was trained on.
 
-    Each method returns a node with an output `model` or `statistics`. The arguments are this run's,
-    and never the result.
+    Each method returns a node with an output `model` or `statistics`. Its arguments belong to this
+    run and are never the result.
     """
 
     def data(self, statistics: Channel) -> BaseNode:

@@ -69,9 +69,9 @@ ImageName = Annotated[str, AfterValidator(lambda name: name and check_image(name
 
 @dataclass(frozen=True, config=CHECKED)
 class Resources(Settings):
-    """Resources of one component. None takes the value of `all`; None there, the cluster's default.
+    """Resources of one component; None falls back to `all`, and there to the cluster's default.
 
-    Lists are appended to those of `all`.
+    Lists are appended to the lists of `all`.
     """
 
     cpu: float | None = Field(default=None, gt=0)

@@ -18,7 +18,7 @@ _A_SPLIT = "train*"
 
 @dataclass(frozen=True)
 class Spans:
-    """Folders of records by span; `pattern` is relative to `base`, `newest` is one folder."""
+    """Folders of records by span; `pattern` is relative to `base`, `newest` is the latest one."""
 
     base: Path
     pattern: str

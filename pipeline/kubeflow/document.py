@@ -1,10 +1,10 @@
-"""Adapts TFX's compiled pipeline to what Kubeflow Pipelines can run, on the parsed document.
+"""Adapts the document that TFX compiles to what Kubeflow Pipelines can run.
 
 All differences between KubeflowV2DagRunner's output and the submitted document are made here:
 
 - The pipeline root is added to the specification; TFX leaves it out of its YAML.
 - ImportExampleGen finds its newest span in a hook that only Vertex AI calls. Elsewhere the
-  container's entry point is told to do it.
+  container's entry point does it, if it gets `--resolve_span`.
 - The schema is a file on the compiling machine, so the document carries it as a `data:` URL.
 - The folder of the records becomes a parameter of the run. In an object store it is imported as an
   artifact, since open-source Kubeflow copies only artifacts into a container.
@@ -162,7 +162,7 @@ def _add_reporting(spec: dict, config: Config) -> None:
 
 
 def _check_resources(spec: dict, config: Config) -> None:
-    """Raises DataError for resources of unknown components, except the preset's (the Tuner's)."""
+    """Raises DataError for resources of unknown components, except the preset's for the Tuner."""
     tasks = spec["root"]["dag"]["tasks"]
     preset = PRESETS[config.preset].resources
     for name, resources in config.resources.items():

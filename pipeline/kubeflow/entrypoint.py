@@ -1,8 +1,8 @@
 """The entry point of a component's container: TFX's, with its input and output translated.
 
-Translated are URIs of object stores to local paths and back, and a run's parameters into TFX's.
-Artifacts of type `system.*`, which TFX does not know, and missing baselines are removed. URIs stay
-as they are if Beam's workers run elsewhere, where the paths mean nothing.
+It translates URIs of object stores to local paths and back, and a run's parameters into TFX's. It
+removes missing baselines, and artifacts of type `system.*`, which TFX does not know. If Beam's
+workers run elsewhere, URIs stay as they are, since the paths mean nothing there.
 """
 
 import argparse

@@ -47,7 +47,7 @@ class Move:
         return re.compile(rf"(?<![\w./-]){re.escape(self.old)}(?=/|$|[\"',])")
 
     def __call__(self, text: str) -> str:
-        """Replaces the old folder by the new one in every path in a text."""
+        """Replaces the old folder with the new one in every path in a text."""
         return self._path.sub(lambda _: self.new, text)
 
 

@@ -24,7 +24,7 @@ class Removal:
 
 
 def plan(runs: Sequence[Run], output: Path, keep: int) -> list[Removal]:
-    """Folders to remove, except those of pushed models, the latest blessed model and the last runs.
+    """Folders that are not needed by pushed models, the latest blessed model or the last runs.
 
     A pushed or blessed model keeps its lineage, but not its checkpoints and the copy of its data.
     Pruning does not change what a later run finds.

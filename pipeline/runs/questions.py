@@ -1,4 +1,4 @@
-"""What a run did, what led to a model, and how two runs differ; the answers fit into JSON."""
+"""What a run did, what led to a model, and how two runs differ, as values for JSON."""
 
 import json
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ def show(run: Run) -> dict:
 
 
 def trace(runs: Iterable[Run], wanted: str) -> dict:
-    """What led to a model, given by folder or by the folder or number of a pushed version.
+    """What led to a model, named by its folder or by a pushed version's folder or number.
 
     Raises:
         DataError: no run knows the model, or its facts are gone.
