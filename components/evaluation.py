@@ -67,7 +67,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             owner = changes if item.key.is_diff else owner
             owner.setdefault(name, {})[item.key.name.removesuffix("_diff")] = score
     if metric_names.MAP not in candidate.get(OVERALL, {}):
-        raise _damaged(folder, f"no {metric_names.MAP} of the whole split")
+        raise _damaged(folder, f"no {metric_names.MAP} for the whole split")
     return Evaluation(candidate, baseline, changes, tuple(_failures(validation, changes)))
 
 

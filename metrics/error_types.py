@@ -152,8 +152,8 @@ def _corrected(
     ignored[rows] = 1
     if target is None:
         return table._replace(det_ignored=ignored)
-    surest_first = ranking(columns._replace(det_class=np.zeros_like(columns.det_class)))
-    rows = surest_first[np.isin(surest_first, rows)]
+    by_score = ranking(columns._replace(det_class=np.zeros_like(columns.det_class)))
+    rows = by_score[np.isin(by_score, rows)]
     rows = rows[~found[target[rows]]]
     objects, first = np.unique(target[rows], return_index=True)
     hit, det_class = table.det_hit.copy(), table.det_class.copy()

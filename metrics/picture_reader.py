@@ -86,7 +86,7 @@ def read_detections(answer: Mapping[str, Any] | None, truth: GroundTruth) -> Det
     if missing:
         raise DataError(
             f"{image_id}: the model's answer lacks {', '.join(missing)}; it has "
-            f"{', '.join(sorted(answer)) or 'nothing'}. Evaluate a signature with detections"
+            f"{', '.join(sorted(answer)) or 'nothing'}. Evaluate a signature that returns them"
         )
     scores = np.reshape(answer[SCORES], -1)
     count = int(np.reshape(answer[COUNT], -1)[0])

@@ -1,8 +1,8 @@
 """SSD's training augmentation, geometry first (paper, section 2.2, and its Caffe release).
 
 `draw` decides expansion, patch and flip on numbers alone; the caller then samples the one resulting
-window of the picture, and `distort_colours` works on that small result. Colour changes act on
-single pixels, so the order does not change the outcome. All draws are stateless: the same seed
+window of the picture, and `distort_colours` works on that small result. Colour changes act on each
+pixel separately, so this order gives the same result. All draws are stateless: the same seed
 gives the same picture, wherever and whenever it is made.
 """
 
@@ -80,7 +80,7 @@ def _expand(draws: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 def _choose_patch(
     boxes: tf.RaggedTensor, choice: tf.Tensor, patches: _Sides, recipe: Recipe
 ) -> tf.Tensor:
-    """Patches [batch, 4] of canvases: each sampler's first success competes with the whole canvas.
+    """Picks patches [batch, 4] at random from each sampler's first success and the whole canvas.
 
     Args:
       boxes: ragged float32 [batch, (objects), 4], relative to the canvas.

@@ -46,7 +46,7 @@ class TrainerConfig(Settings):
     steps: int | None = Field(default=120_000, ge=1)
     """Optimiser steps, each on one batch. Either `steps` or `epochs` is set."""
     epochs: float | None = Field(default=None, gt=0)
-    """How often each picture is used."""
+    """Passes over the training pictures."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """For the whole batch, so the number of devices does not change it."""
     backbone_rate: float = Field(default=1.0, gt=0)

@@ -119,10 +119,11 @@ def _checkpoint_to_take(
     if new.eval_every:
         best = selection.best_in(folder / "checkpoints")
         # Measurements are repeated from the checkpoint on, so a later best is found again.
-        if best is None or best.step > common or best.step % new.eval_every:
+        if best is None:
+            return None, "its best weights are gone"
+        if best.step > common or best.step % new.eval_every:
             return None, (
-                f"its best weights are {f'from step {best.step}' if best else 'gone'}, which this "
-                "training does not measure"
+                f"its best weights are from step {best.step}, which this training does not measure"
             )
     return checkpoint, ""
 

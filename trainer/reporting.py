@@ -28,5 +28,5 @@ def environment(config: TrainerConfig) -> dict[str, str]:
 
 
 def with_reporting(fields: dict[str, Any]) -> dict[str, Any]:
-    """`fields` with those from this process's environment, if any, added."""
+    """Adds the fields from this process's environment, if any."""
     return {**fields, **json.loads(os.environ.get(VARIABLE, "{}"))}

@@ -156,7 +156,7 @@ class Job:
 
     @property
     def spec(self) -> DetectorSpec:
-        """The DetectorSpec."""
+        """The configured detector's."""
         return detector_spec(self.config)
 
     @cached_property

@@ -152,7 +152,7 @@ def train(
                 if is_chief and best:
                     _log.info(
                         "  stopped step=%d: the last %d measurements brought no better mAP than "
-                        "that of step %d (trainer.patience)",
+                        "step %d (trainer.patience)",
                         step - 1,
                         config.patience,
                         best.step,

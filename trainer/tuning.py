@@ -14,7 +14,7 @@ from trainer.run import Job, with_values
 _log = logging.getLogger("ssd.trainer")
 
 _OBJECTIVE = "eval_mAP"
-# Searches from the configured value divided by this to the value times this.
+# The search range around a configured value, as a factor in both directions.
 _SPREAD = 10.0
 # The middle of the search if no weight decay is configured: the paper's.
 _WEIGHT_DECAY = TrainerConfig().weight_decay

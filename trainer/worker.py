@@ -95,7 +95,7 @@ def main(arguments: Arguments = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = Parser(description="Trains, alone or as one of several workers.")
     parser.add_argument("--config", type=Path, required=True, help="JSON of run_fn's arguments")
-    parser.add_argument("--workers", type=int, metavar="N", help="size of a Kubernetes Indexed Job")
+    parser.add_argument("--workers", type=int, metavar="N", help="pods of a Kubernetes Indexed Job")
     parser.add_argument("--service", metavar="NAME", help="name of that Job and Service")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     options = parser.parse_args(arguments)

@@ -233,7 +233,7 @@ class _Look(beam.DoFn):
 
 
 def _only(feature: tf.train.Feature) -> bytes:
-    """The feature's value. If it is missing, which is an anomaly that stops the run, empty."""
+    """The feature's value; empty if it is missing, which is an anomaly that stops the run."""
     values = feature.bytes_list.value
     return values[0] if values else b""
 

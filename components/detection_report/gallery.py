@@ -29,7 +29,7 @@ def worst_misses(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
     return _first_of_each_picture(columns.gt_image, order, most)
 
 
-def surest_mistakes(
+def most_confident_mistakes(
     columns: Columns, outcomes: Outcomes, kinds: np.ndarray, most: int
 ) -> list[dict]:
     """Pictures by the score of their most confident false positive at `outcomes`' threshold.

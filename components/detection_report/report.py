@@ -115,7 +115,7 @@ def draw_galleries(accumulator: DetectionAccumulator, found: dict, shards: list[
     kinds = found["errors"].kinds
     rows = {
         "misses": gallery.worst_misses(columns, outcomes, _PICTURES),
-        "mistakes": gallery.surest_mistakes(columns, outcomes, kinds, _PICTURES),
+        "mistakes": gallery.most_confident_mistakes(columns, outcomes, kinds, _PICTURES),
         "hits": gallery.typical_hits(columns, outcomes, _PICTURES),
     }
     wanted = {entry["picture"] for row in rows.values() for entry in row}

@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 
 from components.distributed_trainer.chief_log import ChiefLog
 from components.distributed_trainer.job_status import (
-    Told,
+    StatusLog,
     cannot_start,
     condition,
     succeeded,
@@ -123,16 +123,16 @@ class _Job:
 
     def _create(self, create: Callable, delete: Callable) -> dict:
         """Creates an object, replacing what an earlier attempt left behind; returns it."""
-        told = False
+        warned = False
         while True:
             try:
                 return json.loads(create().data)
             except ApiException as error:
                 if error.status != 409:
                     raise
-            if not told:
+            if not warned:
                 _log.warning("  %s: removing what an earlier attempt left behind", self._title)
-            told = True
+            warned = True
             with contextlib.suppress(ApiException):  # Already gone, or the next attempt fails.
                 delete()
             self._wait(self._poll_seconds)
@@ -156,7 +156,7 @@ class _Job:
 
     def _follow(self) -> None:
         chief = ChiefLog(self._core, self._namespace, _PLAIN)
-        told = Told(self._title)
+        status_log = StatusLog(self._title)
         unanswered = 0
         while True:
             try:
@@ -187,7 +187,7 @@ class _Job:
                 )
             if problem := cannot_start(pods):
                 raise DataError(f"{self._title} cannot start: {problem}")
-            told.tell(status, pods)
+            status_log.update(status, pods)
             self._wait(self._poll_seconds)
 
 

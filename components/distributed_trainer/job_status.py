@@ -75,7 +75,7 @@ def why_ended(pods: list[dict]) -> str:
     return ": ".join(ended[-1]) if ended else ""
 
 
-class Told:
+class StatusLog:
     """Logs once each why a Job is waiting or restarting."""
 
     def __init__(self, title: str) -> None:
@@ -84,7 +84,7 @@ class Told:
         self._restarted: set[str] = set()
         self._looks_without_pod = 0
 
-    def tell(self, status: dict, pods: list[dict]) -> None:
+    def update(self, status: dict, pods: list[dict]) -> None:
         """Logs what is new since the last call."""
         self._looks_without_pod = 0 if pods else self._looks_without_pod + 1
         waiting = self._why_waiting(status, pods)

@@ -18,9 +18,8 @@ from metrics.average_precision import (
     mean_of_defined,
 )
 from metrics.matched import Matched, Packed
+from metrics.score_thresholds import SCORE_THRESHOLDS
 from metrics.voc import ClassResult, score_classes
-
-_SCORE_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 # An unpacked picture takes a kilobyte, mostly overhead of its ten arrays.
 _PICTURES_PER_PART = 500
@@ -74,7 +73,7 @@ class ScorePictures(beam.CombineFn):
         return list(self.extract_output(self.create_accumulator()))
 
     def create_accumulator(self) -> _Accumulator:
-        """No pictures."""
+        """An accumulator without pictures."""
         return _Accumulator([], [], DetectionAccumulator(self._class_names))
 
     def add_input(self, accumulator: _Accumulator, picture: MatchedPicture) -> _Accumulator:
@@ -185,10 +184,10 @@ def _confusion_matrices(
     row: ClassResult,
 ) -> metrics_for_slice_pb2.ConfusionMatrixAtThresholds:
     """Counts of the detections above each score threshold, in the form of TFMA's plots."""
-    above = len(row.scores) - np.searchsorted(row.scores[::-1], _SCORE_THRESHOLDS, "right")
+    above = len(row.scores) - np.searchsorted(row.scores[::-1], SCORE_THRESHOLDS, "right")
     found = np.append(0.0, np.cumsum(row.hits))[above]
     matrices = Matrices(
-        thresholds=_SCORE_THRESHOLDS.tolist(),
+        thresholds=SCORE_THRESHOLDS.tolist(),
         tp=found.tolist(),
         tn=[0.0] * len(above),
         fp=(above - found).tolist(),

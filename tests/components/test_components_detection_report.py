@@ -42,7 +42,7 @@ def test_galleries_choose_by_area_by_score_and_by_f1():
     misses = gallery.worst_misses(columns, outcomes, 5)
     assert [entry["picture"] for entry in misses] == [1, 0], "the larger one first, once a picture"
     assert columns.gt_class[misses[0]["focus"]] == DOG
-    mistakes = gallery.surest_mistakes(columns, outcomes, kinds, 5)
+    mistakes = gallery.most_confident_mistakes(columns, outcomes, kinds, 5)
     assert [entry["picture"] for entry in mistakes] == [3, 2]
     assert [kinds[entry["focus"]] for entry in mistakes] == ["classification", "background"]
     hits = gallery.typical_hits(columns, outcomes, 5)

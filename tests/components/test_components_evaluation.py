@@ -129,7 +129,7 @@ def test_a_damaged_evaluation_is_named(tmp_path, file, damage):
 
 def test_another_kind_of_evaluation_is_named(tmp_path):
     write(tmp_path, [slice_metrics(accuracy=(0.5, "", False))])
-    with pytest.raises(DataError, match="no mAP of the whole split"):
+    with pytest.raises(DataError, match="no mAP for the whole split"):
         read_evaluation(tmp_path)
     with pytest.raises(DataError, match="is missing"):
         read_evaluation(tmp_path / "nowhere")

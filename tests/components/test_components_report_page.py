@@ -238,9 +238,9 @@ def test_a_blessed_model_that_fails_on_a_server_is_explained(plain):
     facts = plain() | {"blessed": True}
     found = analyse(accumulate(PICTURES))
     slow = {"problems": ["99 % of the requests took up to 900 ms"], "pictures": 8}
-    for pushed, serving, told in ((None, slow, True), ("/models/1", None, False)):
+    for pushed, serving, explained in ((None, slow, True), ("/models/1", None, False)):
         html = render(
             facts, found, NO_PICTURES, curves={}, features={}, serving=serving, pushed=pushed
         )
-        assert ("but the model was not pushed" in html) == told
-        assert ("requests took up to 900 ms" in html) == told
+        assert ("but the model was not pushed" in html) == explained
+        assert ("requests took up to 900 ms" in html) == explained

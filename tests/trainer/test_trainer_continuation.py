@@ -72,7 +72,7 @@ def taken(tmp_path):
 
 
 @pytest.fixture
-def told(messages):
+def logged(messages):
     """What was logged; `messages` has everything once per handler."""
     return lambda: list(dict.fromkeys(messages()))
 
@@ -84,10 +84,10 @@ def _longer(**fields):
 _LAST = ["checkpoints/step-00000004.npz", "logs/events"]
 
 
-def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken, told):
+def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken, logged):
     folder = finish(_identity())
     assert taken(_longer(log_every=7)) == _LAST
-    (text,) = told()
+    (text,) = logged()
     assert f"continues the finished training of 4 steps in {folder}: same data" in text
 
 
@@ -110,7 +110,7 @@ def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken,
         ({"learning_rate": 1e-4}, {"learning_rate": 1e-4, "warmup_steps": 3}, [4]),
     ],
 )
-def test_only_steps_with_the_same_rates_are_taken(finish, taken, told, short, longer, found):
+def test_only_steps_with_the_same_rates_are_taken(finish, taken, logged, short, longer, found):
     finish(_identity(dataclasses.replace(SHORT, **short)))
     files = taken(_longer(**longer))
     assert [name for name in files if "step-" in name] == [
@@ -118,8 +118,8 @@ def test_only_steps_with_the_same_rates_are_taken(finish, taken, told, short, lo
     ]
     assert ("logs/events" in files) == (found == [4])
     if not found:
-        assert "learning rates are the same for " in told()[0]
-        assert told()[0].endswith("To start from its weights, set trainer.warm_start")
+        assert "learning rates are the same for " in logged()[0]
+        assert logged()[0].endswith("To start from its weights, set trainer.warm_start")
 
 
 @pytest.mark.parametrize(
@@ -131,20 +131,20 @@ def test_only_steps_with_the_same_rates_are_taken(finish, taken, told, short, lo
         ({**_longer(), "classes": ["dog"]}, "classes"),
     ],
 )
-def test_other_settings_data_or_code_start_over_and_are_named(finish, taken, told, wanted, named):
+def test_other_settings_data_or_code_start_over_and_are_named(finish, taken, logged, wanted, named):
     folder = finish(_identity())
     assert taken(wanted) == []
-    assert told() == [
+    assert logged() == [
         f"  new training; the finished one in {folder} cannot be continued: it differs in {named}"
     ]
 
 
-def test_missing_checkpoints_and_shorter_trainings_are_reported(finish, taken, told):
+def test_missing_checkpoints_and_shorter_trainings_are_reported(finish, taken, logged):
     finish(_identity(), steps=())
     assert taken(_longer()) == []
-    assert "its checkpoints are gone" in told()[0]
+    assert "its checkpoints are gone" in logged()[0]
     assert taken(_longer(steps=3)) == []
-    assert "it has more steps (4)" in told()[1]
+    assert "it has more steps (4)" in logged()[1]
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_missing_checkpoints_and_shorter_trainings_are_reported(finish, taken, t
                                    (3, 2, False), (0, 2, False)],
 )  # fmt: skip
 def test_a_training_that_might_have_stopped_earlier_starts_over(
-    finish, taken, told, before, now, continues
+    finish, taken, logged, before, now, continues
 ):
     finish(_identity(dataclasses.replace(SHORT, eval_every=2, patience=before)), best=2)
     assert bool(taken(_longer(eval_every=2, patience=now))) == continues
-    assert ("might have stopped" in told()[0]) != continues
+    assert ("might have stopped" in logged()[0]) != continues
 
 
 @pytest.mark.parametrize(
@@ -171,12 +171,12 @@ def test_a_training_that_might_have_stopped_earlier_starts_over(
     ],
 )
 def test_the_best_weights_must_also_be_the_longer_trainings(
-    finish, taken, told, eval_every, best, continues
+    finish, taken, logged, eval_every, best, continues
 ):
     finish(_identity(dataclasses.replace(SHORT, eval_every=eval_every)), best=best)
     files = taken(_longer(eval_every=eval_every))
     assert (f"checkpoints/{BEST_FILE}" in files) == continues == (_LAST[0] in files)
-    assert ("its best weights are " in told()[0]) != continues
+    assert ("its best weights are " in logged()[0]) != continues
 
 
 def test_the_best_weights_of_steps_with_other_rates_are_not_taken(finish, taken):
@@ -185,11 +185,11 @@ def test_the_best_weights_of_steps_with_other_rates_are_not_taken(finish, taken)
     assert taken(_longer(**falls)) == []
 
 
-def test_a_repeated_training_is_trained_again(finish, taken, told):
+def test_a_repeated_training_is_trained_again(finish, taken, logged):
     finish(_identity(), name="1")
     finish(_longer(), name="2")
     assert taken(_longer()) == []
-    assert told() == []
+    assert logged() == []
 
 
 def test_the_newest_fitting_training_is_taken(finish, taken, tmp_path):

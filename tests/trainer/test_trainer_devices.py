@@ -103,8 +103,8 @@ def test_a_task_that_does_not_train_in_its_cluster_is_refused(monkeypatch, text,
 def test_the_log_says_how_many_workers_it_waits_for(monkeypatch, messages, text, others):
     monkeypatch.setenv("TF_CONFIG", text)
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", messages)
-    told = devices.choose_strategy()
-    assert set(told) == {f"  waiting for the other workers of TF_CONFIG: {others}"}
+    logged = devices.choose_strategy()
+    assert set(logged) == {f"  waiting for the other workers of TF_CONFIG: {others}"}
 
 
 @pytest.mark.parametrize(

@@ -152,19 +152,19 @@ def test_other_settings_data_weights_classes_and_code_have_their_own_folders(
 
 
 def test_unfinished_trainings_with_other_settings_are_reported_once(folder_of, messages):
-    def told():
+    def logged():
         return [text for text in messages() if "new training" in text]
 
     folder = folder_of()
     (folder / "checkpoints").mkdir(parents=True)
     folder_of()
-    assert told() == []
+    assert logged() == []
     other = folder_of("seed", 1)
-    before = told()
+    before = logged()
     assert f"unfinished with other settings, data or code: 1 in {folder.parent} " in before[0]
     (other / "checkpoints").mkdir(parents=True)
     folder_of("seed", 1)
-    assert told() == before
+    assert logged() == before
 
 
 def test_a_warm_up_that_never_ends_gets_a_warning(folder_of, messages):

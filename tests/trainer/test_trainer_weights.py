@@ -119,7 +119,7 @@ def test_other_keras_files_are_refused_with_advice(tmp_path, detector, layer):
     model.save_weights(tmp_path / "x.weights.h5")
     model.save(tmp_path / "x.keras")
     network, spec = build(detector)
-    advice = r"Give what save\('x.h5'\) writes of a model of keras.applications"
+    advice = r"Give a keras.applications model saved with save\('x.h5'\)"
     for name, message in (
         ("x.weights.h5", f"for another model: only one of the two has a layer {layer}"),
         ("x.keras", "a .keras archive, which is not supported"),

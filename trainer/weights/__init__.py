@@ -41,7 +41,7 @@ def locate_weights(source: str, spec: "DetectorSpec") -> Path | None:
     """The file for a `TrainerConfig.backbone_weights`, downloaded if need be; None for `none`.
 
     Args:
-      spec: the DetectorSpec.
+      spec: the configured detector's.
 
     Raises:
         DataError: the file does not exist, cannot be downloaded, or is of an unknown kind.

@@ -14,8 +14,8 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _ARCHIVE_ENTRY = b"metadata.json"
 # Advice for files in which Keras saved something else.
 FORMS = (
-    "Give what save('x.h5') writes of a model of keras.applications, or "
-    "save_weights('x.weights.h5') of this detector"
+    "Give a keras.applications model saved with save('x.h5'), or this detector's "
+    "save_weights('x.weights.h5')"
 )
 # What reading a damaged file can raise.
 DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)

@@ -44,7 +44,7 @@ def check_base_model(path: str, config: TrainerConfig) -> str:
         if found[name] != wanted:
             raise DataError(
                 f"{folder}: cannot start from it: its {name} is {found[name]}, this run's is "
-                f"{wanted}. Set trainer.detector and trainer.anchors as it was trained with "
+                f"{wanted}. Use the trainer.detector and trainer.anchors it was trained with "
                 f"(anchors {facts['trainer']['anchors']}), or leave trainer.warm_start empty"
             )
     return folder
@@ -70,7 +70,7 @@ def load_base_model(
         if found != tuple(variable.shape):
             raise DataError(
                 f"{folder}: {variable.path}: the network has weights of {tuple(variable.shape)}, "
-                f"the model {found}. It was made by other code; leave trainer.warm_start empty"
+                f"the model {found}. It was exported by other code; leave trainer.warm_start empty"
             )
     for variable in wanted:
         variable.assign(stored[variable.path])
