@@ -15,13 +15,13 @@ import os
 import select
 import socket
 import socketserver
-import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.components.kubernetes_api import serving
+from tests.forked_python import ForkedPython
 
 _UID = "0b3c0c2e-0000-4000-8000-000000000000"
 
@@ -29,7 +29,7 @@ _UID = "0b3c0c2e-0000-4000-8000-000000000000"
 @dataclass
 class _Pod:
     index: int
-    process: subprocess.Popen
+    process: ForkedPython
     log: Path
     lines: list[str] = field(default_factory=list)
 
@@ -46,13 +46,13 @@ class _Pod:
 
 @dataclass
 class LocalCluster:
-    """Runs `python` for the command `python`; `faults` are the first pods' variables by index.
+    """Runs the script `python` for the command `python`; `faults` are the first pods' variables.
 
     `events` lists what happened to the Job and its pods, in order.
     """
 
     folder: Path
-    python: Sequence[str]
+    python: Path
     environment: dict[str, str]
     faults: dict[int, dict[str, str]] = field(default_factory=dict)
     job: dict | None = None
@@ -157,10 +157,10 @@ class LocalCluster:
             **{entry["name"]: entry["value"] for entry in container["env"]},
             "JOB_COMPLETION_INDEX": str(index),
         }
-        with log.open("wb") as file:
-            process = subprocess.Popen(
-                [*self.python, *container["command"][1:]], env=environment, stdout=file, stderr=file
-            )
+        log.touch()
+        process = ForkedPython(
+            self.python, *container["command"][1:], stdout=log, environment=environment
+        )
         self.pods.append(_Pod(index, process, log))
 
     def _described(self, pod: _Pod) -> dict:

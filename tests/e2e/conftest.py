@@ -1,4 +1,4 @@
-"""Command lines as a user runs them, each in a process of its own, and a run to share."""
+"""Command lines as a user runs them, each in its own process, and a run to share."""
 
 import fcntl
 import json
@@ -6,15 +6,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from data.sample import draw_sample
 from pipeline.code_version import code_version
+from tests import forked_python
 
-_ROOT = Path(__file__).resolve().parents[2]
 _PICTURES = 44
 # As many steps as it takes to find anything.
 _QUICK = (
@@ -28,23 +27,25 @@ _LINE = re.compile(r"^(\w+) (done|cached|failed) (?:in|after) ([\d.]+) s", re.MU
 
 @pytest.fixture(scope="session")
 def run_python():
-    """Runs `python ARGUMENT...` in the project's folder; gives the finished process."""
+    """Runs `python ARGUMENT...` in the project's folder; returns the finished process."""
+    return forked_python.run
 
-    def run_python(*arguments) -> subprocess.CompletedProcess:
-        command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
 
-    return run_python
+def _new_python(*arguments) -> subprocess.CompletedProcess:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=forked_python.ROOT, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")
-def run(run_python):
-    """Runs local_runner.py; gives status, outputs and components by their state.
+def run():
+    """Runs local_runner.py; returns status, outputs and components by their state.
 
-    With an output folder it is for few steps, with None as the arguments alone say.
+    With an output folder it takes few steps; with None the arguments alone count.
     """
 
-    def run(output, *arguments, settings=()):
+    def run(output, *arguments, settings=(), run_python=forked_python.run):
         options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
         words = () if output is None else ("--output", output, *options)
         process = run_python("local_runner.py", *words, *arguments)
@@ -74,6 +75,6 @@ def first(run, tmp_path_factory):
             # Where the run would draw the whole data set.
             drawn = output / "sample" / code_version("data.sample") / "sample"
             draw_sample(drawn, images=_PICTURES)
-            found = run(output, settings=["evaluator.min_map=0"])
+            found = run(output, settings=["evaluator.min_map=0"], run_python=_new_python)
             result.write_text(json.dumps(vars(found)))
     return SimpleNamespace(**json.loads(result.read_text()), output=output)

@@ -1,15 +1,12 @@
 """Runs a compiled pipeline without a cluster, as Kubeflow's driver and launcher would.
 
 Each container's command runs as a process of its own, in an empty folder, with an ExecutorInput
-made as Kubeflow makes it. The processes are forks of one that has imported TFX, which takes each of
-them seconds otherwise. Artifacts live in a folder that stands for the object store: before a
+made as Kubeflow makes it. Artifacts live in a folder that stands for the object store: before a
 task its inputs are copied to the paths where the launcher downloads them, after it its outputs back
 by the URIs that it reports. A task sees nothing else of the store.
 """
 
-import multiprocessing
 import os
-import runpy
 import shutil
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,13 +16,10 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forked_python import ROOT, ForkedPython
+
 # The kfp-launcher's, where a run names none.
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
-_TASK = str(Path(__file__).with_name("kubeflow_task.py"))
-# What every task imports first, and nothing of ours.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"])
 _MOUNTS = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 
 
@@ -134,24 +128,21 @@ class Cluster:
         command = [
             word.replace("{{$}}", text) for word in [*container["command"], *container["args"]]
         ]
-        assert command[:2] == ["python", "-m"]
+        assert command[0] == "python"
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "PYTHONPATH": str(ROOT),
             "SSD_MOUNT_ROOT": str(root),
             **{entry["name"]: entry["value"] for entry in container.get("env", ())},
         }
-        task = {
-            "words": command[2:],
-            "folder": root / "work",
-            "environment": environment,
-            "printed": root / "printed",
-        }
-        process = _FORKS.Process(target=runpy.run_path, args=(_TASK, {"task": task}))
-        process.start()
-        process.join()
-        if process.exitcode != 0:
-            raise TaskFailed(f"{name}:\n{(root / 'printed').read_text()}")
+        task = ForkedPython(
+            *command[1:],
+            stdout=root / "printed",
+            folder=root / "work",
+            environment=environment,
+        )
+        if task.wait() != 0:
+            raise TaskFailed(f"{name}:\n{task.stdout.read_text()}")
         found = json_format.Parse(output_file.read_text(), pipeline_spec_pb2.ExecutorOutput())
         recorded = {}
         for key, artifact in outputs.items():

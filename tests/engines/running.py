@@ -2,15 +2,14 @@
 
 import socket
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines import local
-
-_ROOT = Path(__file__).resolve().parents[2]
+from tests.forked_python import ForkedPython
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,10 @@ class Engine:
         }
         return ["--beam", self.name, "--", *(f"--{k}={v}" for k, v in options.items())]
 
-    def start(self, *command: object) -> subprocess.Popen:
+    def start(self, *command: object) -> ForkedPython:
         """Starts `python COMMAND` in the project's folder."""
-        return subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        folder = Path(tempfile.mkdtemp(dir=self.logs))
+        return ForkedPython(*command, stdout=folder / "stdout", stderr=folder / "stderr")
 
     def kill_workers(self) -> int:
         """Kills the pool's Python workers; returns their number."""

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,9 @@ from data.convert import convert
 from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
+from tests import forked_python
 from tests.engines.running import free_port, wait_for
+from tests.forked_python import ForkedPython
 
 pytestmark = pytest.mark.e2e
 
@@ -32,6 +33,7 @@ _QUICK = (
     "trainer.batch_size=4",
     "trainer.warmup_steps=2",
     "evaluator.min_map=0",
+    "evaluator.confidence_intervals=false",
 )
 
 
@@ -65,16 +67,16 @@ def _files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _convert(engine, voc: Path, output: Path, **options: object) -> subprocess.Popen:
+def _convert(engine, voc: Path, output: Path, **options: object) -> ForkedPython:
     arguments = ["--voc", voc, "--output", output, *_LISTS, "--classes", *_CLASSES]
     return engine.start("-m", "data.convert", *arguments, *engine.options(**options))
 
 
-def _finished(process: subprocess.Popen) -> tuple[int, str]:
+def _finished(process: ForkedPython) -> tuple[int, str]:
     """Exit status and standard error, without the lines on progress."""
-    _, stderr = process.communicate(timeout=600)
-    lines = [line for line in stderr.splitlines() if not re.match(r"(check|write): \d", line)]
-    return process.returncode, "\n".join(lines)
+    status = process.wait(600)
+    lines = process.stderr.read_text().splitlines()
+    return status, "\n".join(line for line in lines if not re.match(r"(check|write): \d", line))
 
 
 def test_a_conversion_writes_the_same_bytes(engine, voc, converted, tmp_path):
@@ -187,7 +189,9 @@ def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
             writer.write(b"%d" % number)
     options = engine.options(sdk_worker_parallelism=2)[3:]
     words = beam_arguments(engine.name, options)
-    status, stderr = _finished(engine.start("-c", _COUNT, path, output, *words))
+    script = tmp_path / "count.py"
+    script.write_text(_COUNT)
+    status, stderr = _finished(engine.start(script, path, output, *words))
     assert status == 0, stderr
     counts = [int(line.split()[1]) for line in output.read_text().splitlines()]
     assert sum(counts) == 400
@@ -198,9 +202,7 @@ def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
 def direct_run(records, tmp_path_factory) -> dict:
     """What the sample pipeline makes in one process."""
     output = tmp_path_factory.mktemp("run") / "output"
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "local_runner.py", *_run_arguments(records, output)]
-    process = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    process = forked_python.run("local_runner.py", *_run_arguments(records, output))
     assert process.returncode == 0, process.stderr
     return _made(output)
 
@@ -208,8 +210,8 @@ def direct_run(records, tmp_path_factory) -> dict:
 def test_the_pipeline_finds_the_same(engine, records, direct_run, tmp_path):
     output = tmp_path / "output"
     process = engine.start("local_runner.py", *_run_arguments(records, output), *engine.options())
-    stdout, stderr = process.communicate(timeout=1800)
-    assert (process.returncode, stderr) == (0, ""), stdout
+    status = process.wait(1800)
+    assert (status, process.stderr.read_text()) == (0, ""), process.stdout.read_text()
     assert _made(output) == direct_run
 
 

@@ -6,8 +6,6 @@ import functools
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,11 +17,11 @@ from components.distributed_trainer import indexed_job, launch
 from data.errors import BAD_INPUT, DataError
 from pipeline.config import TrainingJob
 from tests.components.local_cluster import LocalCluster, running
+from tests.forked_python import ROOT, ForkedPython
 from trainer import worker
 from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
 
 _SCRIPT = Path(__file__).with_name("tiny_worker.py")
-_ROOT = _SCRIPT.parents[2]
 _STEPS = 6
 
 
@@ -90,13 +88,11 @@ def start(arguments):
             task = {"type": "worker", "index": index}
             cluster = {"cluster": {"worker": workers}, "task": task}
             environment["TF_CONFIG"] = json.dumps(cluster)
-        with (folder / "log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, _SCRIPT, "--config", folder / "arguments.json"],
-                env={**os.environ, "PYTHONPATH": str(_ROOT), **environment},
-                stdout=log,
-                stderr=log,
-            )
+        return ForkedPython(
+            *(_SCRIPT, "--config", folder / "arguments.json"),
+            stdout=folder / "log",
+            environment={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        )
 
     return start
 
@@ -200,8 +196,8 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
     }
     cluster = LocalCluster(
         tmp_path,
-        python=(sys.executable, str(_SCRIPT.with_name("tiny_python.py"))),
-        environment={"PYTHONPATH": str(_ROOT), "FIRST_PORT": str(_free_ports(2))},
+        python=_SCRIPT.with_name("tiny_python.py"),
+        environment={"PYTHONPATH": str(ROOT), "FIRST_PORT": str(_free_ports(2))},
         faults={1: {"KILL_AT": "5"}},
     )
     run = functools.partial(indexed_job.run, poll_seconds=0.5)

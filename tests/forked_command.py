@@ -1,0 +1,23 @@
+"""What a fork does: `python WORDS...`. `runpy.run_path` puts `command` into its globals."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+command = globals()["command"]
+for descriptor, path in ((1, command["stdout"]), (2, command["stderr"])):
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), descriptor)
+os.chdir(command["folder"])
+os.environ.clear()
+os.environ.update(command["environment"])
+sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+words = command["words"]
+if words[0] == "-m":
+    sys.argv = words[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))
+    runpy.run_path(words[0], run_name="__main__")
