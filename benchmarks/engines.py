@@ -33,7 +33,7 @@ _PLACES = (DIRECT, MULTIPROCESS, *local.ENGINES)
 _WORK = ("conversion", "StatisticsGen", "Transform", "Evaluator")
 _SETTINGS = ("trainer.steps=8", "trainer.batch_size=4", "trainer.warmup_steps=2")
 _DONE = re.compile(r"^(\w+) done in ([\d.]+) s")
-_WORKER = re.compile(r"SdkHarness|sdk_worker_main")
+_WORKER = "apache_beam.runners.worker.sdk_worker"
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -42,7 +42,7 @@ class Process(NamedTuple):
 
     pid: int
     parent: int
-    is_worker: bool
+    command: str
     memory_mb: float
     cpu_seconds: float
 
@@ -82,7 +82,13 @@ class Watch:
     def _look_on(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             family = _descendants(os.getpid())
-            workers = {process.pid: process.cpu_seconds for process in family if process.is_worker}
+            # Those of a pool are forks of a process with their command line.
+            pids = {process.pid for process in family if _WORKER in process.command}
+            workers = {
+                process.pid: process.cpu_seconds
+                for process in family
+                if f"{_WORKER}_main" in process.command or process.parent in pids
+            }
             self._cpu_seconds = {**self._cpu_seconds, **workers}
             self._peak_mb = max(self._peak_mb, sum(process.memory_mb for process in family))
 
@@ -161,13 +167,13 @@ def _read(path: Path) -> Process | None:
     try:
         fields = (path / "stat").read_text().rpartition(")")[2].split()
         command = (path / "cmdline").read_bytes().decode(errors="replace")
-        pages = int((path / "statm").read_text().split()[1])
+        # Pages that processes share count once.
+        memory = re.search(r"^Pss: +(\d+) kB", (path / "smaps_rollup").read_text(), re.MULTILINE)
     except (OSError, ValueError):
         return None
-    memory_mb = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    memory_mb = int(memory[1]) / 1e3 if memory else 0.0
     cpu_seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    is_worker = bool(_WORKER.search(command))
-    return Process(int(path.name), int(fields[1]), is_worker, memory_mb, cpu_seconds)
+    return Process(int(path.name), int(fields[1]), command, memory_mb, cpu_seconds)
 
 
 if __name__ == "__main__":

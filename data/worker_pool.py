@@ -3,31 +3,47 @@
 An engine asks the pool for Python processes. Beam's own pool listens on every interface, starts
 whatever `python` is first in PATH, leaves its workers behind when it gets SIGTERM, and blocks a
 worker that prints more than a pipe holds. This one listens on loopback, which is where a task
-manager in the same pod or on the same machine looks for it.
+manager in the same pod or on the same machine looks for it. Its workers start at once, as forks of
+a process that has imported TFX, which takes seconds.
 """
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 
 import grpc
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
+from apache_beam.runners.worker.sdk_worker import SdkHarness
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 from apache_beam.utils import thread_pool_executor
 
-from data.beam_runner import DEFAULT_POOL_PORT, python_path
+from data.beam_runner import DEFAULT_POOL_PORT
 
-# The environment comes first: TensorFlow reads it when it is imported.
-_WORKER = """
-import data.beam_worker
-import sys
-from apache_beam.runners.worker.sdk_worker import SdkHarness
-SdkHarness(sys.argv[1], worker_id=sys.argv[2]).run()
-"""
+# Nothing of this project: a worker runs the code as it is when the worker starts.
+forkserver.set_forkserver_preload([SdkHarness.__module__, "tfx.v1"])
+
+
+class _Worker(ForkServerProcess):
+    """A process that does an engine's work, stopped by Beam as a `subprocess.Popen`."""
+
+    def __init__(self, endpoint: str, worker_id: str) -> None:
+        super().__init__()
+        self._endpoint, self._worker_id = endpoint, worker_id
+
+    def run(self) -> None:
+        """Works until the engine closes the connection."""
+        SdkHarness(self._endpoint, worker_id=self._worker_id).run()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits for the end, or raises TimeoutExpired after `timeout` seconds."""
+        self.join(timeout)
+        if timeout and self.is_alive():
+            raise subprocess.TimeoutExpired(self.name, timeout)
 
 
 class WorkerPool(BeamFnExternalWorkerPoolServicer):
@@ -39,10 +55,8 @@ class WorkerPool(BeamFnExternalWorkerPoolServicer):
         """Beam's gRPC method: starts a process that connects to the endpoint."""
         endpoint = start_worker_request.control_endpoint.url
         worker_id = start_worker_request.worker_id
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WORKER, endpoint, worker_id],
-            env={**os.environ, "PYTHONPATH": python_path()},
-        )
+        process = _Worker(endpoint, worker_id)
+        process.start()
         print(f"worker {worker_id} of {endpoint} is process {process.pid}", flush=True)
         self._worker_processes[worker_id] = process
         return beam_fn_api_pb2.StartWorkerResponse()
@@ -83,6 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     server.start()
+    import data.beam_worker  # noqa: F401  (the environment, which workers inherit)
+
+    forkserver.ensure_running()
     print(f"worker pool: waiting for engines on localhost:{port}", flush=True)
     stop.wait()
     server.stop(0)

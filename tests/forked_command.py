@@ -12,6 +12,8 @@ for descriptor, path in ((1, command["stdout"]), (2, command["stderr"])):
 os.chdir(command["folder"])
 os.environ.clear()
 os.environ.update(command["environment"])
+# IPython appends a folder of extensions, whose package `tests` would hide ours.
+sys.path[:] = [path for path in sys.path if not path.endswith("IPython/extensions")]
 sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 words = command["words"]
 if words[0] == "-m":

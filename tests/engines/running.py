@@ -39,8 +39,7 @@ class Engine:
         workers = [
             pid
             for pid in Path("/proc").glob("[0-9]*")
-            if "SdkHarness" in _command(pid)
-            and f"--port={self.address.pool}" in _command(_parent(pid))
+            if f"--port={self.address.pool}" in _command(_parent(_parent(pid)))
         ]
         for pid in workers:
             subprocess.run(["kill", "-9", pid.name], check=False)
