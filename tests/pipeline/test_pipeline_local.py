@@ -1,14 +1,22 @@
 """What a local run prints at its end."""
 
+import dataclasses
 import json
 import math
+import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tfx.types.standard_artifacts import ModelBlessing
 
 from components.evaluation import OVERALL, Evaluation, Score
+from data.fields import COMMON
+from data.schema import SAMPLE_SCHEMA
 from pipeline import local
+from pipeline.config import load_config
+from pipeline.pipeline import Inputs
 
 
 def evaluation(change=None, counted=0.0):
@@ -75,6 +83,79 @@ def test_a_baseline_with_other_classes_is_noted(tmp_path, known, text):
     blessing.set_string_custom_property("baseline_model", str(tmp_path))
     note = local._other_classes({"blessing": [blessing]}, ("cat", "dog"))
     assert note.strip().startswith(text) and bool(note) == bool(text)
+
+
+@pytest.fixture
+def ended(tmp_path, monkeypatch, capsys, caplog):
+    """Gives what a run returns and says that ends with an evaluation and a pushed version."""
+    caplog.set_level("INFO", "ssd")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "origin.json").write_text(json.dumps({"name": "pets"}))
+
+    def ended(found, *settings, pushed=None, inferred=False, picture=None):
+        outputs = {
+            "ImportExampleGen": {"examples": [SimpleNamespace(uri=str(tmp_path / "examples"))]},
+            "Evaluator": found,
+            "Pusher": pushed and f"{tmp_path}/{pushed}",
+            "DetectionReport": {"report": [SimpleNamespace(uri=f"{tmp_path}/report/7")]},
+        }
+        if inferred:
+            outputs = {"SchemaGen": {"schema": [SimpleNamespace(uri="/schema/3")]}}
+        inputs = Inputs(
+            tmp_path, {"train": "t/*"}, COMMON, Path(SAMPLE_SCHEMA), ("star", "ring"), picture
+        )
+        monkeypatch.setattr(local, "prepare", lambda *_: inputs)
+        monkeypatch.setattr(local, "run_with_progress", lambda *_, **__: outputs)
+        monkeypatch.setattr(local, "evaluation_of", lambda found: found)
+        monkeypatch.setattr(local, "is_blessed", lambda found: not found.failures)
+        monkeypatch.setattr(local, "pushed_version", lambda found: found)
+        config = dataclasses.replace(load_config("sample", settings), output=str(tmp_path / "out"))
+        caplog.clear()
+        return local.run(config), capsys.readouterr().out + caplog.text
+
+    return ended
+
+
+_SCORES = {"AP/star": Score(0.75), "AP/ring": Score(math.nan), "mAP": Score(0.75)}
+
+
+def test_a_blessed_model_is_told_with_how_to_try_it(ended, tmp_path):
+    found = Evaluation({OVERALL: _SCORES}, {}, {}, ())
+    picture = tmp_path / "photos" / "1.jpg"
+    path, text = ended(found, pushed="out/serving/ssd/8", picture=picture)
+    assert path == tmp_path / "report" / "7" / "report.html"
+    assert "AP on pets, test (" in text
+    for name, value in (("star", "0.7500"), ("ring", "-"), ("mAP", "0.7500")):
+        assert re.search(rf"{name}\W+{value} ", text)
+    assert "change:  not judged" in text
+    assert "blessed: yes\npushed:  out/serving/ssd/8\n" in text, "with a bound that is set"
+    assert re.search("try it:  .* photos/1.jpg --model out/serving/ssd\n", text)
+    assert "report:  report/7/report.html" in text
+    assert re.search(r"config:  out/runs/.*\.yaml", text)
+    _, text = ended(found, "evaluator.min_map=0", pushed="out/serving/ssd/8")
+    assert "blessed: yes\nbound:   none; to refuse worse models, --set eval" in text
+    assert " IMAGE --model out/serving/ssd" in text
+
+
+def test_a_model_that_is_not_blessed_is_told_with_its_failures(ended):
+    path, text = ended(Evaluation({OVERALL: _SCORES}, {}, {}, ("mAP is low", "AP is low")))
+    assert path
+    assert "blessed: no\n  mAP is low\n  AP is low\npushed:  no\n" in text
+    assert "bound:" not in text and "try it" not in text
+
+
+def test_the_baseline_s_other_classes_are_told_beside_the_change(ended, monkeypatch):
+    monkeypatch.setattr(local, "_other_classes", lambda _, classes: f"not trained for {classes}")
+    scores = {"mAP": Score(0.1), "mAP_significant": Score(0.1)}
+    _, text = ended(Evaluation({OVERALL: _SCORES}, {}, {OVERALL: scores}, ()))
+    assert "latest blessed model\nnot trained for ('star', 'ring')\n" in text
+
+
+def test_an_inferred_schema_is_to_be_reviewed(ended):
+    path, text = ended(None, inferred=True)
+    assert path is None
+    assert "run with --set data.schema=/schema/3/schema.pbtxt" in text
 
 
 @pytest.mark.parametrize(

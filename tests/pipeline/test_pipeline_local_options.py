@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from data.errors import DataError
 from data.fields import COMMON
 from data.schema import SAMPLE_SCHEMA
 from pipeline import local
 from pipeline.config import load_config
 from pipeline.pipeline import Inputs
+from pipeline.runs.home import Move
 from trainer import reporting
 
 
@@ -27,8 +29,9 @@ def started(tmp_path, monkeypatch):
     def started(*settings, **options):
         found = {}
 
-        def run(pipeline, run_options, **_):
+        def run(pipeline, run_options, **named):
             found.update(pipeline=pipeline, options=run_options, environment=dict(os.environ))
+            found.update(named)
             raise Stopped
 
         inputs = Inputs(tmp_path, {"train": "t/*"}, COMMON, Path(SAMPLE_SCHEMA), ("star",))
@@ -36,6 +39,7 @@ def started(tmp_path, monkeypatch):
         monkeypatch.setattr(local, "run_with_progress", run)
         config = load_config("sample", list(settings))
         config = dataclasses.replace(config, output=str(tmp_path / "output"))
+        found["config"] = config
         with pytest.raises(Stopped):
             local.run(config, **options)
         return found
@@ -56,6 +60,30 @@ def test_all_files_of_a_run_are_in_its_folder(started, tmp_path):
     assert database == f"{output}/metadata.sqlite"
     assert pipeline.beam_pipeline_args == ["--runner=X"]
     assert found["read"][2:] == (tmp_path / "output", ["--runner=X"])
+
+
+def test_a_run_is_known_by_its_name_its_data_and_its_file(started, tmp_path):
+    found = started()
+    assert (found["output"], found["known"]) == (tmp_path / "output", {"name": "sample"})
+    file = tmp_path / "output" / "runs" / f"{found['run']}.yaml"
+    assert load_config(file=file) == found["config"]
+    pets = started("data.path=/a/pets")
+    assert pets["known"] == {"name": "pets sample", "data": "/a/pets"}
+    assert pets["run"] > found["run"]
+    assert started("data.path=/a/pets", name="mine")["known"]["name"] == "mine"
+
+
+def test_metadata_are_looked_at_before_anything_is_done(started, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", "ssd")
+    file = tmp_path / "output" / "metadata.sqlite"
+    file.parent.mkdir()
+    file.touch()
+    monkeypatch.setattr(local, "relocate", {file: Move("/old", "/new")}.get)
+    started()
+    assert "the output folder was /old; its earlier results are found in /new" in caplog.text
+    file.write_text("damaged")
+    with pytest.raises(DataError, match="the record of all runs is damaged"):
+        started()
 
 
 def test_the_imported_schemas_path_depends_on_its_content(started, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import webbrowser
 from types import SimpleNamespace
 
 import keras
@@ -33,6 +34,43 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(local, "run", fail(KeyError("oops")))
     with pytest.raises(KeyError):
         local_runner.main([])
+
+
+@pytest.fixture
+def given(monkeypatch, tmp_path):
+    """Gives what the command line makes of its options, and what it opens in a browser."""
+
+    def given(*options, report=tmp_path / "report.html"):
+        found = {"opened": []}
+        monkeypatch.setattr(local, "run", lambda *a, **named: found.update(named, a=a) or report)
+        monkeypatch.setattr(webbrowser, "open", found["opened"].append)
+        assert local_runner.main(options) == 0
+        (config,) = found.pop("a")
+        return config, found
+
+    return given
+
+
+def test_the_options_reach_the_run(given, tmp_path):
+    config, found = given()
+    assert (config.preset, config.data.path, config.trainer.steps) == ("sample", "", 2400)
+    plain = {"from_component": None, "enable_cache": True, "name": None, "opened": []}
+    assert {name: found[name] for name in plain} == plain
+    config, found = given(
+        *("--data", f"{tmp_path}/pets", "--output", f"{tmp_path}/out", "--set", "trainer.steps=9"),
+        *("--name", "mine", "--from", "Trainer", "--no-cache", "--preset", "light"),
+        *("--beam", "multiprocess", "--", "--direct_num_workers=2"),
+    )
+    assert (config.data.path, config.output) == (f"{tmp_path}/pets", f"{tmp_path}/out")
+    assert (config.preset, config.trainer.steps) == ("light", 9)
+    other = {"from_component": "Trainer", "enable_cache": False, "name": "mine", "opened": []}
+    assert {name: found[name] for name in other} == other
+    assert "--direct_num_workers=2" in found["beam_args"]
+
+
+def test_a_report_is_opened_where_asked(given, tmp_path):
+    assert given("--open")[1]["opened"] == [f"file://{tmp_path}/report.html"]
+    assert given("--open", report=None)[1]["opened"] == []
 
 
 @pytest.mark.parametrize("option", ["--data", "--output"])
