@@ -1,5 +1,6 @@
 """Evaluates an exported model outside of a run."""
 
+import contextlib
 import json
 
 import pytest
@@ -25,7 +26,7 @@ def places(tmp_path_factory):
         extra.mkdir(exist_ok=True)
         identity = {
             "classes": list(CLASSES),
-            "preset": "replay",
+            "preset": model,
             "code_version": "c0de",
             "anchors_hash": "abcd",
             "trainer": {
@@ -59,18 +60,27 @@ def evaluated(places):
     return output
 
 
-def test_beam_options_are_passed_on(places, tmp_path, monkeypatch):
+def test_beam_options_are_passed_on_and_each_picture_is_marked(places, tmp_path, monkeypatch):
     given = []
 
-    def evaluate_model(*_, beam_args, **__):
-        given.append(beam_args)
+    def evaluate_model(*_, beam_args, marks, **__):
+        given.append((beam_args, marks))
         raise DataError("stopped")
 
+    @contextlib.contextmanager
+    def watch(folder, totals, _):
+        given.append((folder, totals))
+        yield
+
     monkeypatch.setattr(standalone, "evaluate_model", evaluate_model)
+    monkeypatch.setattr(evaluate, "watch", watch)
     words = ["--model", places / "good", "--data", places / "records", "--output", tmp_path / "out"]
     beam = ["--beam", "multiprocess", "--", "--direct_num_workers=2"]
     assert evaluate.main([*map(str, words), *beam]) == 2
-    assert "--direct_num_workers=2" in given[0]
+    (watched, totals), (beam_args, marks) = given
+    assert "--direct_num_workers=2" in beam_args
+    assert watched == marks == tmp_path / "out" / "marks"
+    assert totals == {"evaluate": len(PICTURES)}
 
 
 def test_scores_match_the_metric(evaluated):
@@ -80,6 +90,12 @@ def test_scores_match_the_metric(evaluated):
     assert total["value"] == pytest.approx(new.map_11_point, abs=1e-6)
     assert total["baseline"]["value"] == pytest.approx(old.map_11_point, abs=1e-6)
     assert facts["origin"] == {"name": "records", "left_out": ""}
+    assert facts["model"]["preset"] == "good"
+    assert facts["evaluation"]["baseline_model"].endswith("/weak/7")
+    assert facts["fingerprints"].keys() == facts["data"]["splits"].keys() == {"records, test"}
+    assert all(facts["fingerprints"].values())
+    assert {row["score_threshold"] for row in facts["evaluation"]["classes"]} > {None}
+    assert not (evaluated / "marks").exists()
     (counts,) = facts["data"]["splits"].values()
     assert counts["pictures"] == len(PICTURES)
     assert counts["objects"] == sum(counts["objects_per_class"].values())
