@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import io
 import json
@@ -10,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
-from tfx.proto import infra_validator_pb2
 from tfx.types import standard_artifacts
-from tfx.utils import proto_utils
 
 from components.artifacts import SERVING_CHECK_FILE
+from components.serving_check import check as check_module
 from components.serving_check.check import (
     Kept,
     Limits,
@@ -26,9 +26,7 @@ from components.serving_check.check import (
 from components.serving_check.component import ServingCheck
 from data.errors import DataError
 from data.fields import COMMON
-from data.schema import SAMPLE_SCHEMA
-from pipeline.config import DEFAULT_PRESET, ServingConfig, load_config
-from pipeline.pipeline import Inputs, create_pipeline
+from pipeline.config import DEFAULT_PRESET, load_config
 from serving.detections import Detection
 from trainer.export import IDENTITY
 
@@ -219,6 +217,83 @@ def test_a_broken_model_is_not_blessed(tmp_path, spoil, message):
     assert message in problem
 
 
+class ServerHere:
+    """In place of a server and its client: a SavedModel in this process."""
+
+    url = "http://here"
+
+    def __init__(self, model):
+        self.asked = []
+        self.ended = False
+        self.signature = tf.saved_model.load(model).signatures["serving_default"]
+
+    def wait_until_ready(self):
+        self.asked.append("ready?")
+
+    def check_alive(self):
+        if self.ended:
+            raise DataError("the server ended")
+
+    def peak_memory_mb(self):
+        return 611.4
+
+    def client(self, url, name, retries):
+        assert (url, retries) == (self.url, 0), "a second try would hide that the first failed"
+        return self
+
+    def predict(self, pictures):
+        self.asked.append(pictures)
+        if self.ended:
+            raise DataError("no connection")
+        found = self.signature(image_bytes=tf.constant(pictures))
+        return [{name: found[name][i].numpy() for name in found} for i in range(len(pictures))]
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    """A model and its server in this process."""
+
+    def serve(**options):
+        model = str(save_model(tmp_path / "model", **options))
+        server = ServerHere(model)
+        started = contextlib.nullcontext(server)
+        monkeypatch.setattr(check_module, "started_server", lambda _: started)
+        monkeypatch.setattr(check_module, "Client", server.client)
+        return model, server
+
+    return serve
+
+
+def test_each_picture_is_asked_for_by_itself_after_the_warm_up(serve):
+    model, server = serve()
+    report = check(model, [record(60), record(200)], GENEROUS)
+    assert server.asked == ["ready?", *([picture(grey)] for grey in (90, 60, 200))]
+    times = report.pop("p50_ms"), report.pop("p99_ms")
+    assert 0 < times[0] <= times[1] < 20_000
+    expected = {"pictures": 2, "equal": 2, "detections": 4, "memory_mb": 611, "problems": []}
+    assert report == expected
+
+
+def test_other_answers_and_broken_limits_are_problems(serve):
+    model, _ = serve(served_shift=0.004)
+    report = check(model, [record(60), record(200)], Limits(1e-6, 611.0, 1e-3))
+    skew, latency = report["problems"]
+    assert report["equal"] == 0
+    assert "2 of 2 pictures get other detections" in skew and "the first, grey60.png: ring" in skew
+    assert "serving.max_latency_ms=1e-06" in latency
+    tolerant = dataclasses.replace(GENEROUS, score_tolerance=0.01)
+    assert check(model, [record(60)], tolerant)["problems"] == []
+
+
+def test_a_server_that_ends_is_the_problem_and_not_the_lost_connection(serve):
+    model, server = serve()
+    server.ended = True
+    assert check(model, [record(60)], GENEROUS) == {
+        "pictures": 1,
+        "problems": ["the server ended"],
+    }
+
+
 scores = st.floats(SCORE_THRESHOLD + 0.01, 1)
 sides = st.floats(0, 1)
 detections = st.builds(
@@ -304,46 +379,6 @@ def test_limits_are_broken_only_from_above():
 def test_percentiles_of_latencies():
     latencies = [10.0] * 60 + [20.0] * 38 + [500.0] * 2
     assert percentiles(latencies) == {"p50_ms": 10.0, "p99_ms": 500.0}
-
-
-def pipeline_of(tmp_path, *overrides):
-    """The components of a pipeline, by id, without running it."""
-    config = load_config(DEFAULT_PRESET, overrides)
-    inputs = Inputs(
-        tmp_path, {"train": "a", "eval": "b", "test": "c"}, COMMON, SAMPLE_SCHEMA, ("x",)
-    )
-    folders = {name: str(tmp_path / name) for name in ("root", "serving_dir", "work_dir")}
-    pipeline = create_pipeline(config, inputs, name="p", **folders)
-    return {component.id: component for component in pipeline.components}
-
-
-def test_the_pusher_waits_for_the_check(tmp_path):
-    components = pipeline_of(tmp_path, "serving.check_pictures=3")
-    assert "InfraValidator" not in components
-    checked = components["ServingCheck"]
-    assert components["Pusher"].inputs["infra_blessing"] is checked.outputs["blessing"]
-    assert checked.exec_properties["check_pictures"] == 3
-    assert checked.exec_properties["max_latency_ms"] == 2000.0
-
-
-@pytest.mark.parametrize(
-    "platform, wanted", [("docker", "local_docker"), ("kubernetes", "kubernetes")]
-)
-def test_tensorflow_serving_replaces_the_check_if_configured(tmp_path, platform, wanted):
-    components = pipeline_of(tmp_path, f"serving.infra_validator={platform}")
-    assert "ServingCheck" not in components
-    validator = components["InfraValidator"]
-    assert components["Pusher"].inputs["infra_blessing"] is validator.outputs["blessing"]
-    spec = infra_validator_pb2.ServingSpec()
-    proto_utils.json_to_proto(validator.exec_properties["serving_spec"], spec)
-    assert spec.WhichOneof("serving_platform") == wanted
-    assert spec.model_name == "ssd"
-    root = Path(__file__).parents[2]
-    image = f"tensorflow/serving:{spec.tensorflow_serving.tags[0]}"
-    assert image in (root / "serving/kubernetes/deployment.yaml").read_text()
-    requests = infra_validator_pb2.RequestSpec()
-    proto_utils.json_to_proto(validator.exec_properties["request_spec"], requests)
-    assert (requests.split_name, requests.num_examples) == ("test", ServingConfig().check_pictures)
 
 
 @pytest.mark.parametrize(

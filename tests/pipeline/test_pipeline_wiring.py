@@ -1,6 +1,7 @@
 """Inputs and parameters of every component of the pipeline, without running any."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tensorflow_model_analysis.proto import config_pb2
@@ -15,8 +16,11 @@ from tfx.utils import proto_utils
 
 from components.mean_average_precision import metric_names
 from data.fields import HIKAPOK
+from pipeline.code_version import code_version
+from pipeline.config import PRESETS
 from pipeline.kubeflow.pushed import PushedBaselines
 
+_DEPLOYMENT = Path(__file__).parents[2] / "serving" / "kubernetes" / "deployment.yaml"
 # Every COMPONENT.INPUT, and the COMPONENT.OUTPUT it comes from.
 _EXAMPLES = "ImportExampleGen.examples"
 _STATISTICS = "StatisticsGen.statistics"
@@ -136,6 +140,8 @@ def test_tensorflow_serving_can_replace_the_embedded_server(build, platform):
     serving = _proto(properties["serving_spec"], infra_validator_pb2.ServingSpec)
     assert serving.WhichOneof("serving_platform") in (platform, f"local_{platform}")
     assert serving.model_name == "ssd"
+    (tag,) = serving.tensorflow_serving.tags
+    assert f"tensorflow/serving:{tag}" in _DEPLOYMENT.read_text()
 
 
 def test_an_inferred_schema_ends_the_pipeline(build):
@@ -144,6 +150,7 @@ def test_an_inferred_schema_ends_the_pipeline(build):
         "StatisticsGen.examples": _EXAMPLES,
         "SchemaGen.statistics": _STATISTICS,
     }
+    assert _components(pipeline)["SchemaGen"].exec_properties["infer_feature_shape"]
 
 
 def test_the_gate_stops_the_rest_of_the_pipeline(build):
@@ -302,6 +309,13 @@ def test_every_setting_of_a_training_reaches_it(parameters_of):
         assert custom["preset"] == "sample"
         assert custom["classes"] == ["star", "cross"]
         assert custom["work_dir"] == "/volume/unfinished"
+        assert custom["code_version"] == code_version("trainer.run")
+
+
+def test_a_base_model_is_imported_from_where_it_is(parameters_of, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for given, uri in (("models/7", f"{tmp_path}/models/7"), ("gs://b/m", "gs://b/m")):
+        assert parameters_of("base_model", f"trainer.warm_start={given}")["artifact_uri"] == uri
 
 
 def test_the_tuner_gets_its_search_settings(parameters_of):
@@ -322,6 +336,11 @@ def test_every_setting_of_the_gate_reaches_it(parameters_of):
     plain = parameters_of("DataGate")
     assert json.loads(plain["config"]).keys() == _GATE.keys()
     assert (gate["anchors"], gate["detector"]) == ("clipped", "ssd128-small")
+    assert parameters_of("DataGate", "trainer.matching_iou=0.4")["matching_iou"] == 0.4
+    presets = json.loads(gate["presets"])
+    # The sample's anchors are for drawn pictures.
+    assert presets.keys() == PRESETS.keys() - {"sample"}
+    assert presets["ssd512-voc"] == ["ssd512-vgg16", "paper"]
     assert parameters_of("DataGate", "trainer.detector=ssd300-vgg16")["detector"] == "ssd300-vgg16"
     assert json.loads(gate["classes"]) == ["star", "cross"]
     assert json.loads(gate["fields"])["text"] == HIKAPOK.text
@@ -346,6 +365,12 @@ def test_the_transform_gets_the_classes_and_writes_no_pictures(parameters_of):
     assert "transformed_examples" not in transform
 
 
+def test_statistics_are_of_all_but_the_pictures(parameters_of):
+    options = json.loads(parameters_of("StatisticsGen", fields=HIKAPOK)["stats_options_json"])
+    picture = {"name": HIKAPOK.encoded, "type": "BYTES", "imageDomain": {}}
+    assert json.loads(options["schema_json"]) == {"feature": [picture]}
+
+
 def test_models_are_pushed_to_the_served_folder(parameters_of):
     destination = _proto(parameters_of("Pusher")["push_destination"], pusher_pb2.PushDestination)
     assert destination.filesystem.base_directory == "/serving/ssd"
@@ -353,8 +378,11 @@ def test_models_are_pushed_to_the_served_folder(parameters_of):
 
 def test_a_higher_map_is_better(parameters_of):
     settings = ("evaluator.min_map=0.61", "evaluator.min_map_change=-0.02")
-    text = parameters_of("Evaluator", *settings, "evaluator.min_class_ap=star:0.3")["eval_config"]
-    (spec,) = _proto(text, config_pb2.EvalConfig).metrics_specs
+    evaluator = parameters_of("Evaluator", *settings, "evaluator.min_class_ap=star:0.3")
+    (spec,) = _proto(evaluator["eval_config"], config_pb2.EvalConfig).metrics_specs
+    # In the order of their ids.
+    assert json.loads(spec.metrics[0].config)["class_names"] == ["star", "cross"]
+    assert evaluator["module_path"] == "components.mean_average_precision.picture_slices"
     (overall,) = spec.per_slice_thresholds[metric_names.MAP].thresholds
     assert overall.threshold.value_threshold.lower_bound.value == pytest.approx(0.61)
     assert not overall.threshold.value_threshold.HasField("upper_bound")
