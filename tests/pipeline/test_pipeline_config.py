@@ -1,4 +1,5 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from pipeline.config import (
 from pipeline.resources import Resources
 from trainer.config import TrainerConfig
 from trainer.detector import detector_spec
+
+_SNAPSHOT = Path(__file__).with_name("presets.txt")
 
 
 def test_the_default_preset_is_the_sample():
@@ -46,6 +49,26 @@ def test_the_voc_preset_is_the_papers_recipe():
     assert trainer == TrainerConfig(eval_every=5000)
     assert (trainer.detector, trainer.batch_size, trainer.steps) == ("ssd300-vgg16", 32, 120_000)
     assert (trainer.momentum, trainer.weight_decay, trainer.learning_rate) == (0.9, 5e-4, 1e-3)
+
+
+def _flat(config):
+    parts = {n: part for n, part in dataclasses.asdict(config).items() if isinstance(part, dict)}
+    del parts["resources"]  # tests/pipeline/test_pipeline_resources.py
+    return {f"{name}.{field}": part[field] for name, part in parts.items() for field in part}
+
+
+def test_no_default_changed_by_accident(tmp_path):
+    """All defaults, and what each preset has instead: it decides what the same command does."""
+    defaults = _flat(Config("defaults"))
+    lines = [f"{name} = {json.dumps(value)}" for name, value in defaults.items()]
+    for preset, config in PRESETS.items():
+        lines += ["", preset]
+        for name, value in _flat(config).items():
+            if value != defaults[name]:
+                lines.append(f"  {name} = {json.dumps(value)}")
+    path = tmp_path / _SNAPSHOT.name
+    path.write_text("\n".join(lines) + "\n")
+    assert path.read_text() == _SNAPSHOT.read_text(), f"if it is meant: cp {path} {_SNAPSHOT}"
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS.keys() - {"sample"}))
