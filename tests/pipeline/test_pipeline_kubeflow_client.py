@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import re
 import socket
 import ssl
 import time
@@ -133,6 +134,7 @@ def test_by_default_each_task_is_cached_as_compiled(api, call, package):
     (upload,) = api.uploads
     assert upload.count(b"enableCache: true") == 1
     assert "pipeline_spec" not in api.runs["r-1"]
+    assert re.fullmatch(r"ssd-tiny \d{4}-\d\d-\d\d [\d:]{8}", api.runs["r-1"]["display_name"])
 
 
 def test_cron_makes_a_recurring_run(api, call, package):

@@ -11,7 +11,8 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 import kubeflow_runner
-from data.schema import SAMPLE_SCHEMA
+from data.fields import HIKAPOK
+from data.schema import SAMPLE_SCHEMA, VOC_HIKAPOK_SCHEMA, class_names, read_schema
 from pipeline.kubeflow.entrypoint import ARTIFACT_TYPES, translate_input
 from trainer import reporting
 
@@ -205,6 +206,39 @@ def test_the_schema_is_embedded_in_the_file(tmp_path):
     path = Path(found["inputs"]["parameterValues"]["schema_file"])
     assert path.read_bytes() == SAMPLE_SCHEMA.read_bytes()
     path.unlink()
+
+
+def test_the_options_of_compile_reach_the_components(tmp_path):
+    places = ("--data", "/volume/records", "--serving-dir", "/served")
+    settings = ("resources.all.volumes=c:/served", "trainer.warm_start=latest")
+
+    def compiled(*options):
+        path = _compile(tmp_path, *_VOC, *places, *options, settings=settings)
+        tasks = next(yaml.safe_load_all(path.read_text()))["root"]["dag"]["tasks"]
+        return tasks, lambda task, name: tasks[task]["inputs"]["parameters"][name]["runtimeValue"][
+            "constant"
+        ]
+
+    tasks, told = compiled("--fields", "hikapok")
+    (tmp_path / "first").hardlink_to(tmp_path / "ssd.yaml")
+    for name in ("latest-blessed-model", "latest-blessed-data", "base-model"):
+        assert told(name, "model_dir") == "/served/ssd"
+        assert tasks[name]["cachingOptions"] == {}
+    assert '"/served/ssd"' in told("Pusher", "push_destination")
+    assert json.loads(told("Trainer", "custom_config"))["work_dir"] == "/tmp/unfinished"
+    assert json.loads(told("DataGate", "fields"))["text"] == HIKAPOK.text
+    names = class_names(read_schema(VOC_HIKAPOK_SCHEMA))
+    assert json.loads(told("DataGate", "classes")) == list(names)
+    assert HIKAPOK.text in told("ImportSchemaGen", "schema_file")
+    for options, pattern in (
+        (("--fields", "hikapok"), "{}-*"),
+        ((), "{}/*"),
+        (("--pattern", "span-{SPAN}/{split}/*"), "span-{{SPAN}}/{}/*"),
+    ):
+        splits = json.loads(compiled(*options)[1]("ImportExampleGen", "input_config"))["splits"]
+        found = {split["name"]: split["pattern"] for split in splits}
+        assert found == {name: pattern.format(name) for name in ("train", "eval", "test")}
+    assert not (tmp_path / "first").samefile(tmp_path / "ssd.yaml"), "replaced, not rewritten"
 
 
 def test_the_entry_point_knows_every_artifact_type(documents):
