@@ -124,6 +124,27 @@ def test_cached_outputs_of_a_kept_run_are_kept(recorder, folder):
     assert not (folder / "pipeline/Trainer/model_run/1").exists()
 
 
+def test_copies_of_data_go_whichever_component_made_them(recorder, folder):
+    """Also those of a model that stays; a span's folder holds its versions."""
+    recorder.run("run-1")
+    records = folder / "records" / "pets" / "span-1"
+    records.mkdir(parents=True)
+    (folder / "records" / ".being-written").mkdir()
+    kept = _made(recorder, "DropLeaks/kept/1")
+    recorder.step("ImportExampleGen", (), {}, input_base=str(records))
+    recorder.step("DropLeaks", (), {"kept": kept})
+    blessing = _made(recorder, "Evaluator/blessing/1", blessed=1)
+    recorder.step("Evaluator", {"examples": kept}, {"blessing": blessing})
+    _made(recorder, "Trainer/.system/1")
+    assert prune.plan(runs_of(folder), folder, keep=1) == []
+    recorder.run("run-2")
+    recorder.step("ImportExampleGen", (), {}, input_base=str(records))
+    recorder.step("Trainer", (), {})
+    removals = prune.plan(runs_of(folder), folder, keep=1)
+    assert removals == [prune.Removal(prune.COPIES, folder / "pipeline/DropLeaks/kept/1")]
+    prune.remove([*removals, *removals])
+
+
 def test_a_file_with_another_hard_link_frees_no_space(recorder, folder):
     _run(recorder, 1, pushed=True)
     _run(recorder, 2)
@@ -133,17 +154,25 @@ def test_a_file_with_another_hard_link_frees_no_space(recorder, folder):
     assert prune.sizes(both)[prune.RESULTS] == 1000
 
 
-def test_the_command_reports_what_it_frees_and_a_dry_run_frees_nothing(recorder, folder, capsys):
+def test_the_command_reports_what_it_frees_and_a_dry_run_frees_nothing(
+    recorder, folder, capsys, monkeypatch
+):
     _run(recorder, 1)
     _run(recorder, 2)
     before = _left(folder)
-    command = ["--output", str(folder), "prune", "--keep", "1"]
+    # As users are in the folder above.
+    monkeypatch.chdir(folder.parent)
+    command = ["--output", folder.name, "prune", "--keep", "1"]
     assert main([*command, "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert _left(folder) == before
+    assert (told["removed"], main([*command, "--dry-run"])) == (False, 0)
+    assert "would free 7.0 kB in" in capsys.readouterr().out
     assert main(command) == 0
     text = capsys.readouterr().out
     assert f"freed 7.0 kB in {len(told['folders'])} folders" in text
     assert sum(told["bytes"].values()) == 1000 * len(before - _left(folder)) == 7000
     with pytest.raises(SystemExit):
         main(["--output", str(folder), "prune", "--keep", "0"])
+    assert main(["--metadata", str(folder / "metadata.sqlite"), "prune", "--keep", "1"]) == 2
+    assert "name it by --output" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The report of a finished run, rewritten from ML Metadata."""
 
+import webbrowser
+
 import pytest
 
 from components.detection_report import report as detection_report
@@ -59,6 +61,31 @@ def test_the_latest_finished_run_is_reported(tmp_path, sources, capsys):
     assert given.model_run == str(second / "model_run")
     assert given.infra_blessing == str(second / "InfraValidator"), "of TensorFlow Serving"
     assert given.pushed == "/served/second"
+    assert given.card == str(second / "ModelCard")
+    assert given.statistics == str(second / "StatisticsGen")
+    assert str(second / "Trainer") in given.artifacts.values()
+
+
+def test_the_report_is_opened_where_asked(tmp_path, sources, monkeypatch):
+    record(Recorder(tmp_path), tmp_path, "only")
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(["--run", tmp_path.name]) == 0
+    assert opened == []
+    (tmp_path / "first").hardlink_to(tmp_path / "report.html")
+    assert main(["--run", tmp_path.name, "--open"]) == 0
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    assert not (tmp_path / "first").samefile(tmp_path / "report.html"), "replaced, not rewritten"
+
+
+def test_a_run_whose_files_are_gone_is_passed_over(tmp_path, sources):
+    recorder = Recorder(tmp_path)
+    record(recorder, tmp_path, "first")
+    record(recorder, tmp_path, "second")
+    (tmp_path / "second" / "ModelCard").rmdir()
+    assert main(["--run", str(tmp_path)]) == 0
+    assert sources[0].card == str(tmp_path / "first" / "ModelCard")
 
 
 def test_without_a_finished_run_there_is_a_one_line_error(tmp_path, sources, capsys):
