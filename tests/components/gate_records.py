@@ -32,7 +32,9 @@ def record(record_id, objects=(), encoded=None, fields=COMMON):
     texts = {fields.encoded: [encoded], fields.format: [b"jpeg"]}
     texts |= {fields.filename: [record_id.encode()], fields.text: [n.encode() for n in names]}
     if fields.source_id:
-        texts |= {fields.source_id: [record_id.encode()], fields.sha256: [b"0"]}
+        name = f"{record_id}.jpg".encode()
+        texts |= {fields.source_id: texts[fields.filename], fields.filename: [name]}
+        texts |= {fields.sha256: [b"0"]}
     integers = {fields.height: [144], fields.width: [192], fields.label: [1] * len(names)}
     flags = (fields.difficult, fields.truncated, fields.occluded)
     integers |= {name: [0] * len(names) for name in flags if name}

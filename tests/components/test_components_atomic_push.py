@@ -148,6 +148,19 @@ def test_system_errors_do_not_change_the_versions(model, tmp_path, monkeypatch, 
     assert leftovers(tmp_path) == []
 
 
+def test_a_version_is_on_the_disk_before_and_after_it_gets_its_name(model, tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        push_module, "_sync", lambda path: synced.append((path, numbered(tmp_path)))
+    )
+    version = push(str(model), str(tmp_path))
+    *before, (last, there) = synced
+    assert (last, list(there)) == (tmp_path, [version])
+    partial = tmp_path / f".{version}.partial"
+    assert {path.relative_to(partial).as_posix() for path, _ in before} >= contents(model).keys()
+    assert not any(there for _, there in before)
+
+
 def killed_at_line(number: int, model: Path, base: Path) -> bool:
     """Pushes in a child process that kills itself before line `number`; False if it finished."""
     child = os.fork()
@@ -303,6 +316,21 @@ def test_on_an_object_store_saved_model_comes_last(model, store, monkeypatch):
     assert sorted(tf.io.gfile.listdir(store)) == [str(first), str(second)]
     for version in (first, second):
         assert stored(f"{store}/{version}") == contents(model)
+
+
+def test_a_copy_on_an_object_store_is_checked_before_it_can_be_loaded(model, store, monkeypatch):
+    copy = tf.io.gfile.copy
+
+    def copy_half(source, target):
+        copy(source, target)
+        if "variables.data" in target:
+            with tf.io.gfile.GFile(target, "w") as file:
+                file.write("half")
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy_half)
+    with pytest.raises(DataError, match="not the same as .*variables.data-00000-of-00001"):
+        push(str(model), store)
+    assert stored(store) == {}
 
 
 @pytest.mark.parametrize("calls", range(6))

@@ -143,6 +143,7 @@ def test_each_check_warns_or_blocks_as_configured(check):
     ("of_others", "advice"),
     [
         ({"fine": 12, "coarse": 90}, "Preset fine would leave 12.0%"),
+        ({"fine": 25}, "Preset fine would leave 25.0%"),
         ({"fine": 30, "coarse": 90}, "No preset matches enough; fine would leave 30.0%"),
         ({"fine": 40}, "No preset has anchors for more of them"),
     ],
@@ -291,6 +292,32 @@ def test_the_components_pass_clean_data(tmp_path):
     assert {shift["check"] for shift in report["shifts"]} == {"skew"}
     assert report["excluded_records"] == []
     component.DataVerdict.test_call(report=artifact)
+
+
+def test_only_the_training_copies_are_left_out(tmp_path):
+    examples, report, kept = (
+        kind()
+        for kind in (standard_artifacts.Examples, DataGateReport, standard_artifacts.Examples)
+    )
+    examples.uri, report.uri, kept.uri = (
+        str(tmp_path / name) for name in ("all", "report", "kept")
+    )
+    examples.split_names = artifact_utils.encode_split_names(["train", "eval", "test"])
+    records = [record("a"), record("b"), record("c")]
+    for split in ("train", "eval", "test"):
+        write(tmp_path / "all" / f"Split-{split}" / "data.gz", records)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / DATA_GATE_FILE).write_text('{"excluded_records": ["b"]}')
+    DropLeaks.test_call(examples=examples, report=report, kept=kept, id_feature=COMMON.source_id)
+    found = {
+        folder.name: list(
+            tf.data.TFRecordDataset(str(folder / "data.gz"), "GZIP").as_numpy_iterator()
+        )
+        for folder in (tmp_path / "kept").iterdir()
+    }
+    # Ids are of one split.
+    assert found == {"Split-train": records[::2], "Split-eval": records}
+    assert artifact_utils.decode_split_names(kept.split_names) == ["train", "eval"]
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def test_pictures_in_two_splits_are_found_by_bytes_and_by_looks(tmp_path):
         "test",
     }
     assert found.problems == ()
+    assert not (tmp_path / "found").exists(), "only for this"
 
 
 def test_an_object_must_reach_the_matching_iou_with_an_anchor(tmp_path):

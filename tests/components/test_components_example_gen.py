@@ -95,6 +95,22 @@ def test_a_damaged_shard_is_named_and_leaves_nothing(tmp_path, compression, kind
     assert list(tmp_path.iterdir()) == [shard]
 
 
+@pytest.mark.parametrize(("name", "compression"), [("a.gz", "GZIP"), ("a.tfrecord", None)])
+def test_a_copy_has_its_name_when_it_is_whole(tmp_path, monkeypatch, name, compression):
+    _write(tmp_path / name, _RECORDS, compression)
+    seen = []
+    rename = tf.io.gfile.rename
+
+    def look(source, target, overwrite):
+        seen.append(((tmp_path / "out.gz").exists(), _read(source)))
+        rename(source, target, overwrite)
+
+    monkeypatch.setattr(tf.io.gfile, "rename", look)
+    copy_shard(str(tmp_path / name), str(tmp_path / "out.gz"))
+    assert seen == [(False, _RECORDS)]
+    assert _read(tmp_path / "out.gz") == _RECORDS
+
+
 def test_a_plain_file_may_start_like_gzip(tmp_path):
     shard = tmp_path / "a.tfrecord"
     records = [b"x" * 0x8B1F]
