@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,6 +9,7 @@ from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
 from pipeline.contact_sheet import main
+from trainer import contact_sheet
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +21,28 @@ def records(tmp_path_factory):
         folder / "sample", folder / "records", ConversionOptions(classes=classes, **SPLIT_LISTS)
     )
     return folder / "records"
+
+
+def test_the_options_reach_the_drawing(tmp_path, records, monkeypatch):
+    seen = []
+
+    def draw(shards, _, classes, trainer, count, epoch):
+        folders = {path.parent.name for path in map(Path, shards)}
+        seen.append((folders, len(classes), trainer.augmentation, count, epoch))
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr(contact_sheet, "draw_contact_sheet", draw)
+    arguments = ["--data", str(records), "--output", str(tmp_path / "sheet.png")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--count", "3", "--epoch", "2"]) == 0
+    assert main([*arguments, "--set", "trainer.augmentation=none"]) == 0
+    plain = ({"train"}, len(class_names(read_schema(SAMPLE_SCHEMA))))
+    assert seen == [
+        (*plain, "light", 16, 0),
+        (*plain, "light", 3, 2),
+        (*plain, "none", 16, 0),
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
 @pytest.mark.slow

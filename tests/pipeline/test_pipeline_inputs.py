@@ -242,3 +242,14 @@ def test_a_schemas_path_depends_on_its_content(tmp_path):
     schema.write_text("two")
     other = inputs.keep_schema(schema, tmp_path / "output")
     assert (kept.read_text(), other.read_text()) == ("one", "two")
+    assert [path.name for path in kept.parent.iterdir()] == ["own.pbtxt"]
+
+
+def test_a_schema_that_is_kept_is_whole(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        inputs.keep_schema(SAMPLE_SCHEMA, tmp_path)
+    assert not list(tmp_path.rglob(SAMPLE_SCHEMA.name))

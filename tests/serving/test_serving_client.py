@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -77,6 +78,24 @@ def misbehaving():
 _GOOD = {name: [] for name in OUTPUTS} | {"num_detections": 0}
 _ANSWER = (200, {}, json.dumps({"predictions": [_GOOD]}).encode())
 _BUSY = (503, {}, b'{"error": "Too many"}')
+
+
+def test_the_options_reach_the_client(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        client, "Client", lambda *a, **n: seen.append((*a, n)) or SimpleNamespace(predict="ask")
+    )
+    monkeypatch.setattr(
+        client, "detect", lambda o, ask, by: seen.append((o.batch_size, ask, by.default)) or 1
+    )
+    assert client.main(["p.jpg"]) == 1
+    assert seen == [("http://localhost:8501", "ssd", 30.0, 4, {"label": None}), (8, "ask", 0.5)]
+    seen.clear()
+    options = {"url": "grpc://h:1", "model": "m", "timeout": 3.0, "retries": 1, "label": "canary"}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert client.main(["p.jpg", *words, "--batch-size", "2", "--score-threshold", "0.25"]) == 1
+    *given, _ = options.values()
+    assert seen == [(*given, {"label": "canary"}), (2, "ask", 0.25)]
 
 
 @pytest.mark.slow

@@ -189,6 +189,8 @@ def config(tmp_path):
 
 def test_a_version_is_loaded_before_its_label_moves(config):
     base, states = config.parent / "m", []
+    before = config.with_name("before")
+    before.hardlink_to(config)
 
     def in_service(version, changed):
         states.append((labels_and_served(base, config, "m"), version, changed))
@@ -203,6 +205,7 @@ def test_a_version_is_loaded_before_its_label_moves(config):
         (({"stable": 7}, [2, 7]), 2, False),
     ]
     assert labels_and_served(base, config, "m") == ({"stable": 2}, [2])
+    assert not before.samefile(config), "servers may read it at any moment"
 
 
 def test_the_model_refuses_to_move_a_label_at_once(config):

@@ -25,8 +25,29 @@ def _wait(condition, seconds=20.0):
 
 
 def test_flags_and_their_defaults():
-    flags = parse_flags(["--model_base_path=/m", "--rest_api_port", "8501"])
-    assert (flags.host, flags.model_name, flags.enable_page) == ("127.0.0.1", "default", True)
+    flags = vars(parse_flags(["--model_base_path=/m", "--rest_api_port", "8501"]))
+    # TensorFlow Serving's, but for the last group.
+    assert {name: value for name, value in flags.items() if value is not None} == {
+        "model_name": "default",
+        "model_base_path": Path("/m"),
+        "model_config_file_poll_wait_seconds": 0,
+        "rest_api_port": 8501,
+        "port": 0,
+        "rest_api_num_threads": 4 * os.cpu_count(),
+        "rest_api_timeout_in_ms": 30_000,
+        "rest_api_enable_cors_support": False,
+        "file_system_poll_wait_seconds": 1,
+        "max_num_load_retries": 5,
+        "load_retry_interval_micros": 60_000_000,
+        "enable_model_warmup": True,
+        "allow_version_labels_for_unavailable_models": False,
+        "host": "127.0.0.1",
+        "max_body_bytes": 32 * 2**20,
+        "max_requests": 64,
+        "drain_seconds": 20,
+        "enable_page": True,
+        "verbose": False,
+    }
     flags = parse_flags(["--model_base_path=/m", "--port=1", "--enable_page=false"])
     assert flags.enable_page is False
 
@@ -62,16 +83,37 @@ def test_flags_without_effect_are_accepted_with_a_warning(capsys):
 def test_limits_are_passed_on(monkeypatch, tmp_path):
     flags = ["--rest_api_num_threads=3", "--rest_api_timeout_in_ms=1500", "--max_requests=7"]
     flags += ["--max_body_bytes=99", "--max_num_load_retries=4", "--enable_model_warmup=false"]
-    flags += ["--load_retry_interval_micros=2500000", "--rest_api_port=1"]
+    flags += ["--load_retry_interval_micros=2500000", "--rest_api_port=1", "--model_name=pets"]
     server = Server(parse_flags([f"--model_base_path={tmp_path}", *flags]))
     backend, manager = server._backend, server._backend.manager
     assert backend.executor._max_workers == 3
     assert (backend.timeout_s, backend.places.limit, backend.max_body_bytes) == (1.5, 7, 99)
     assert (manager._max_load_retries, manager._retry_interval_s) == (4, 2.5)
+    (config,) = server._read_models()
+    assert (config.name, config.base_path) == ("pets", tmp_path)
+    rest = server._rest
+    assert (rest._page, rest._metrics_path, rest._headers) == (True, None, {})
     loaded = []
     monkeypatch.setattr(servable, "Servable", lambda *given: loaded.append(given))
     manager._load(tmp_path)
     assert loaded == [(tmp_path, False)]
+
+
+def test_files_and_switches_reach_what_they_configure(tmp_path):
+    log = "logging_config { log_collector_config { type: 'tfrecord' filename_prefix: 'p' }"
+    (tmp_path / "models.config").write_text(
+        f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}' {log} "
+        "sampling_config { sampling_rate: 0.5 } } } }"
+    )
+    (tmp_path / "monitoring.config").write_text("prometheus_config { enable: true path: '/m' }")
+    flags = [f"--model_config_file={tmp_path / 'models.config'}", "--port=1"]
+    flags += [f"--monitoring_config_file={tmp_path / 'monitoring.config'}"]
+    flags += ["--enable_page=false", "--rest_api_enable_cors_support"]
+    server = Server(parse_flags(flags))
+    rest, backend = server._rest, server._backend
+    assert (rest._page, rest._metrics_path) == (False, "/m")
+    assert rest._headers["Access-Control-Allow-Origin"] == "*"
+    assert backend.manager.model_names == list(backend.logs._logs) == ["a"]
 
 
 @pytest.mark.slow
