@@ -16,42 +16,50 @@ from data.fields import COMMON
 from pipeline import progress
 from pipeline.config import load_config
 from pipeline.pipeline import Inputs, create_pipeline
+from pipeline.runs.home import relocate
 from pipeline.runs.liveness import is_running
 from pipeline.runs.store import runs_of
 
 
 @pytest.fixture
-def run(tmp_path, caplog):
-    """Runs the pipeline's ImportExampleGen on records of one split."""
-    caplog.set_level("INFO", "ssd")
-    (tmp_path / "train").mkdir()
-    with tf.io.TFRecordWriter(str(tmp_path / "train" / "a.gz"), "GZIP") as writer:
+def output(tmp_path):
+    """An output folder with records of one split."""
+    folder = tmp_path / "output"
+    (folder / "records" / "train").mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "records" / "train" / "a.gz"), "GZIP") as writer:
         writer.write(b"record")
-    inputs = Inputs(tmp_path, {"train": "train/*"}, COMMON, None, ())
-    config = metadata.sqlite_metadata_connection_config(str(tmp_path / "metadata.sqlite"))
+    return folder
 
-    def run(name):
+
+@pytest.fixture
+def run(output, caplog):
+    """Runs the pipeline's ImportExampleGen on the records of an output folder."""
+    caplog.set_level("INFO", "ssd")
+
+    def run(name, output=output):
         caplog.clear()
+        inputs = Inputs(output / "records", {"train": "train/*"}, COMMON, None, ())
+        config = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
         return progress.run_with_progress(
             create_pipeline(
                 load_config("sample"),
                 inputs,
                 name="ssd-x",
-                root=str(tmp_path / "pipeline"),
+                root=str(output / "pipeline"),
                 serving_dir="",
                 work_dir="",
                 metadata_connection_config=config,
             ),
             RunOptions(to_nodes=["ImportExampleGen"]),
             run=name,
-            output=tmp_path,
+            output=output,
             known={"name": "mine", "data": "/pets"},
         )
 
     return run
 
 
-def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run, tmp_path, caplog):
+def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run, output, caplog):
     (examples,) = run("first")["ImportExampleGen"]["examples"]
     assert "ImportExampleGen ...\n" in caplog.text
     assert "ImportExampleGen done in " in caplog.text
@@ -61,20 +69,29 @@ def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run,
     run("third")
     assert "runs again, since the files of an earlier result are gone" in caplog.text
     assert "ImportExampleGen done in " in caplog.text
-    runs = runs_of(tmp_path)
+    runs = runs_of(output)
     assert [(r.id, r.name, r.data, r.finished, r.running) for r in runs] == [
         (name, "mine", "/pets", True, False) for name in ("first", "second", "third")
     ]
 
 
+def test_an_output_folder_that_has_moved_keeps_its_results(run, output, caplog):
+    run("first")
+    moved = output.rename(output.with_name("moved"))
+    relocate(moved / "metadata.sqlite")
+    (examples,) = run("second", moved)["ImportExampleGen"]["examples"]
+    assert "ImportExampleGen cached in " in caplog.text
+    assert examples.uri.startswith(f"{moved}/pipeline/")
+
+
 @pytest.mark.parametrize(
     ("error", "what"), [(KeyboardInterrupt(), "interrupted"), (OSError("full"), "failed")]
 )
-def test_a_run_that_stops_says_where(run, tmp_path, monkeypatch, caplog, error, what):
+def test_a_run_that_stops_says_where(run, output, monkeypatch, caplog, error, what):
     seen = []
 
     def stop(*_):
-        seen.append((is_running(tmp_path, "first"), sys.argv))
+        seen.append((is_running(output, "first"), sys.argv))
         raise error
 
     monkeypatch.setattr(sys, "argv", ["ssd run", "--output=here"])
@@ -84,7 +101,7 @@ def test_a_run_that_stops_says_where(run, tmp_path, monkeypatch, caplog, error, 
     # Beam would take options of ours for its own.
     assert seen == [(True, ["ssd run"])]
     assert f"ImportExampleGen {what} after " in caplog.text
-    (stopped,) = runs_of(tmp_path)
+    (stopped,) = runs_of(output)
     assert (stopped.name, stopped.finished, stopped.running) == ("mine", False, False)
 
 

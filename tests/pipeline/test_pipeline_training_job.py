@@ -52,6 +52,14 @@ def test_changed_weights_at_the_same_path_are_another_training(trainer, tmp_path
     assert len({unseen, one, settings()}) == 3
 
 
+def test_a_base_model_is_imported_from_an_absolute_path_or_a_uri(build, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for given, uri in (("models/7", f"{tmp_path}/models/7"), ("gs://b/m", "gs://b/m")):
+        components = build(f"trainer.warm_start={given}").components
+        (found,) = (part for part in components if part.id == "base_model")
+        assert found.exec_properties["artifact_uri"] == uri
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -312,12 +312,6 @@ def test_every_setting_of_a_training_reaches_it(parameters_of):
         assert custom["code_version"] == code_version("trainer.run")
 
 
-def test_a_base_model_is_imported_from_where_it_is(parameters_of, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for given, uri in (("models/7", f"{tmp_path}/models/7"), ("gs://b/m", "gs://b/m")):
-        assert parameters_of("base_model", f"trainer.warm_start={given}")["artifact_uri"] == uri
-
-
 def test_the_tuner_gets_its_search_settings(parameters_of):
     settings = ("tuner.enabled=true", "tuner.trials=3", "tuner.steps=17")
     tuner = parameters_of("Tuner", *settings)
