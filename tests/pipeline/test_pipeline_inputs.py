@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from data.schema import (
     read_schema,
 )
 from pipeline import inputs
+from pipeline.code_version import code_version
 from pipeline.config import load_config
 
 _VOC = load_config("ssd300-voc")
@@ -50,7 +52,7 @@ def conversions(monkeypatch):
         schema = make_schema(options.classes or ("found",), with_crowds=False)
         (output / "schema.pbtxt").write_text(text_format.MessageToString(schema))
         notes = ("warning: 3 pictures for eval say little: raise --eval-fraction 0.02, or so",)
-        return SimpleNamespace(notes=notes, lines=list, left_out={})
+        return SimpleNamespace(notes=notes, lines=lambda: ["train: 9"], left_out={"damaged": 1})
 
     monkeypatch.setattr(sources, "convert", convert)
     return calls
@@ -135,6 +137,24 @@ def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, 
     assert len(conversions) == 3
 
 
+def test_records_follow_the_converter_and_not_the_place_of_the_data(
+    voc_root, conversions, tmp_path, monkeypatch
+):
+    output = tmp_path / "output"
+    first = inputs.prepare(_VOC, voc_root, output).records
+    moved = voc_root.rename(tmp_path / "moved")
+    assert inputs.prepare(_VOC, moved, output).records == first
+    # A file of another size may have the same time, as an archive's files do.
+    path = moved / "VOC2007" / "Annotations" / "000001.xml"
+    times = path.stat()
+    path.write_text("<annotation></annotation>")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    second = inputs.prepare(_VOC, moved, output).records
+    monkeypatch.setattr(inputs, "code_version", "code of {}".format)
+    third = inputs.prepare(_VOC, moved, output).records
+    assert len({first, second, third}) == len(conversions) == 3
+
+
 def test_other_classes_are_converted_separately(voc_root, conversions, tmp_path):
     voc, sample = (inputs.prepare(config, voc_root, tmp_path) for config in (_VOC, _SAMPLE))
     assert voc.records != sample.records
@@ -177,7 +197,10 @@ def test_conversion_notes_name_settings_instead_of_options(voc_root, conversions
     caplog.set_level("INFO", "ssd")
     inputs.prepare(_VOC, voc_root, tmp_path / "output")
     assert "--set data.eval_fraction=0.02" in caplog.text
-    assert all(len(record.message) <= 80 for record in caplog.records)
+    *notes, counts, rejected = (record.message for record in caplog.records)
+    assert all(len(note) <= 80 for note in notes)
+    assert counts == "  train: 9"
+    assert re.fullmatch("  see .*/output/records/[0-9a-f]+/rejected.jsonl", rejected)
 
 
 def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_path):
@@ -195,6 +218,7 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
     assert found.classes == class_names(read_schema(SAMPLE_SCHEMA))
     assert drawn == [conversions[0].voc_root]
     assert drawn[0].name == "sample", "the data set's name"
+    assert drawn[0].parent.name == code_version("data.sample"), "drawn again by other code"
     (call,) = conversions
     # The sample has its own eval list.
     assert (call.options.train, call.options.eval) == (("VOC2007/train",), ("VOC2007/val",))

@@ -16,6 +16,11 @@ _VERTEX = (
     "arguments, settings, expected",
     [
         ((), (), "--serving-dir /models: no volume is mounted there in Pusher"),
+        (
+            (),
+            ("resources.Pusher.volumes=ssd-models:/models",),
+            "--serving-dir /models: no volume is mounted there in latest_blessed_model",
+        ),
         (("--serving-dir", "models"), (_VOLUMES,), "--serving-dir models: write an absolute"),
         (("--pipeline-root", "/root"), (_VOLUMES,), "--pipeline-root /root: must start with"),
         (("--data", "http://x/y"), (_VOLUMES,), "--data http://x/y: must start with"),

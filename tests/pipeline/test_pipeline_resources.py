@@ -4,6 +4,7 @@ import pytest
 
 from data.errors import DataError
 from pipeline.config import PRESETS, load_config
+from pipeline.kubeflow.document import _kubernetes
 from pipeline.resources import Resources, resources_of
 
 
@@ -30,6 +31,11 @@ def test_a_components_own_values_win_and_lists_add_up():
         volumes=("work:/work", "data:/data", "models:/models"),
     )
     assert _of("Pusher", *settings) == Resources(cpu=2, cache=False, volumes=("models:/models",))
+
+
+def test_a_component_s_own_label_wins():
+    found = _of("Trainer", "all.node_selector=gpu=t4,zone=a", "Trainer.node_selector=gpu=l4")
+    assert _kubernetes(found)["nodeSelector"]["labels"] == {"gpu": "l4", "zone": "a"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

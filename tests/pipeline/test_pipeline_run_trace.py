@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from data.settings_file import write_settings
+from pipeline.config import load_config
 from pipeline.runs import questions
 from pipeline.runs.__main__ import main
+from pipeline.runs.home import run_file
 from pipeline.runs.store import read_runs
 from tests.pipeline.recorder import Recorder, run_facts
 
@@ -79,3 +82,25 @@ def test_every_fact_is_in_the_table(traced, capsys):
     assert {name: rows[name] for name in expected} == expected
     assert re.sub(" +", " ", rows["train"]) == "9 12 f1"
     assert re.sub(" +", " ", rows["AP/cat"]) == "size=small ≥ 0.9 - no no objects"
+
+
+def test_runs_without_files_differ_in_classes_slices_and_bounds(tmp_path):
+    recorder = Recorder(tmp_path)
+    for name, least in (("pets", 0.5), ("dogs", 0.75)):
+        recorder.run(name)
+        training = {"preset": "tiny", "trainer": {"steps": 1}, "classes": [name]}
+        recorder.step("Trainer", custom_config=json.dumps(training))
+        spec = {"per_slice_thresholds": {"mAP": least}}
+        config = {"slicing_specs": [name], "options": {"x": name}, "metrics_specs": [spec]}
+        recorder.step("Evaluator", eval_config=json.dumps(config))
+    first, second = read_runs(recorder.store)
+    assert questions.diff(first, second)["configuration"] == {
+        "classes": [["pets"], ["dogs"]],
+        "evaluator.slices": [["pets"], ["dogs"]],
+        "evaluator.options.x": ["pets", "dogs"],
+        "evaluator.thresholds": [[{"mAP": 0.5}], [{"mAP": 0.75}]],
+    }
+    for run in ("pets", "dogs"):
+        write_settings(run_file(tmp_path, run), load_config("sample"))
+    first, second = read_runs(recorder.store, tmp_path)
+    assert questions.diff(first, second)["configuration"] == {"classes": [["pets"], ["dogs"]]}

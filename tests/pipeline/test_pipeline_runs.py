@@ -231,6 +231,7 @@ def test_an_address_becomes_mysql_settings():
     mysql = mysql_config("mysql://me:p%40ss@db.example:3307/mlmd").mysql
     assert (mysql.host, mysql.port, mysql.database) == ("db.example", 3307, "mlmd")
     assert (mysql.user, mysql.password, mysql.skip_db_creation) == ("me", "p@ss", True)
+    assert mysql_config("mysql://db.example/mlmd").mysql.port == 3306
     for wrong in ("postgres://db/mlmd", "mysql://db:number/mlmd", "mysql://db"):
         with pytest.raises(DataError, match="write mysql://"):
             mysql_config(wrong)
@@ -264,6 +265,7 @@ def test_a_runs_state_shows_whether_it_is_running_was_killed_or_cached(tmp_path)
         "cached",
     ]
     assert [run.name for run in runs] == ["cells light", "cells light", "tiny", "tiny"]
+    assert find_run(runs[1:3], "tiny") is runs[2], "by the user's name"
     # With a remote database, live processes are unknown.
     assert questions.summary(read_runs(recorder.store)[0])["state"] == "Trainer running"
 
@@ -285,6 +287,9 @@ def test_a_lock_lives_as_long_as_its_process(tmp_path):
     assert not is_running(tmp_path, "run")
     with marked_as_running(tmp_path, "next"):
         assert [path.name for path in (tmp_path / "running").iterdir()] == ["next.lock"]
+        with marked_as_running(tmp_path, "beside it"):
+            assert is_running(tmp_path, "next")
+    assert not list((tmp_path / "running").iterdir())
 
 
 @pytest.fixture
@@ -294,7 +299,7 @@ def moved(tmp_path):
     old.mkdir()
     recorder = Recorder(old)
     record_run(recorder, "2026-01-01", 0.75, "f1", 100, "1700000001")
-    recorder.run("2026-01-02")
+    recorder.run("2026-01-02", data=f"{old}/pets")
     made = recorder.artifact(
         "Made", old / "pipeline/Trainer/model/7", pushed_destination=f"{old}/s"
     )
@@ -314,6 +319,7 @@ def test_paths_follow_a_moved_folder(moved):
     trace = questions.trace(runs, str(new / "serving" / "1700000001"))
     assert trace["mAP"]["value"] == 0.75
     assert trace["pushed"] == f"{new}/serving/1700000001"
+    assert runs[1].data == f"{new}/pets"
     step = runs[1].step("Trainer")
     assert step.output("model").uri == f"{new}/pipeline/Trainer/model/7"
     assert step.output("model").properties["pushed_destination"] == f"{new}/s"
