@@ -20,6 +20,7 @@ from components.data_gate.scan import Scan
 from components.detection_report import component as detection_report
 from components.model_card import component as model_card
 from components.serving_check import component as serving_check
+from data.errors import DataError
 from data.fields import COMMON
 from trainer.model_zoo import anchor_spec
 
@@ -91,13 +92,16 @@ def test_the_gate_scans_every_split_as_configured(given, tmp_path, monkeypatch):
     assert written["anomalies"] == list(_SPLITS)
 
 
-def test_the_card_covers_all_splits_and_its_artifact_has_the_map(given, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("blessed", "value"), [(True, 0.25), (False, None)])
+def test_the_card_covers_all_splits_and_its_artifact_has_the_map(
+    given, tmp_path, monkeypatch, blessed, value
+):
     seen = {}
 
     def gather_facts(**sources):
         seen.update(sources)
-        scores = {"map": {"value": 0.25}, "map_area": {"value": 0.5}}
-        return {"blessed": True, "evaluation": scores}
+        scores = {"map": {"value": value}, "map_area": {"value": 0.5}}
+        return {"blessed": blessed, "evaluation": scores}
 
     monkeypatch.setattr(model_card, "gather_facts", gather_facts)
     monkeypatch.setattr(model_card, "write_model_card", lambda *_: None)
@@ -114,9 +118,12 @@ def test_the_card_covers_all_splits_and_its_artifact_has_the_map(given, tmp_path
     assert seen["splits"] == {s: str(tmp_path / "examples" / f"Split-{s}") for s in _SPLITS}
     for name in ("model_run", "evaluation", "blessing", "gate"):
         assert seen[name] == str(tmp_path / name)
+    assert seen["examples"] == str(tmp_path / "examples")
+    assert seen["model"] == str(tmp_path / "model" / "Format-Serving")
     # Listed by `ssd runs`.
-    assert card.get_float_custom_property("mAP") == 0.25
-    assert card.get_int_custom_property("blessed") == 1
+    assert card.has_custom_property("mAP") == (value is not None)
+    assert card.get_float_custom_property("mAP") == (value or 0.0)
+    assert card.get_int_custom_property("blessed") == blessed
 
 
 def test_the_report_shows_pictures_of_its_split(given, tmp_path, monkeypatch):
@@ -142,14 +149,24 @@ def test_the_report_shows_pictures_of_its_split(given, tmp_path, monkeypatch):
     for name in ("card", "evaluation", "model_run", "statistics", "infra_blessing"):
         assert getattr(sources, name) == str(tmp_path / name)
     assert sources.pushed == "/serving/ssd/7"
+    names = ("card", "model", "evaluation", "model_run", "examples", "statistics")
+    folders = {str(tmp_path / name) for name in (*names, "infra_blessing", "pushed")}
+    assert set(sources.artifacts.values()) == folders
+    nothing = given(standard_artifacts.PushedModel, "nothing")
+    assert detection_report.pushed_destination(nothing) is None
 
 
-def test_the_serving_check_sends_as_many_pictures_as_asked(given, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("problems", "file"), [([], "INFRA_BLESSED"), (["too slow"], "INFRA_NOT_BLESSED")]
+)
+def test_the_serving_check_sends_as_many_pictures_as_asked_and_blesses_without_problems(
+    given, tmp_path, monkeypatch, problems, file
+):
     seen = {}
 
-    def check(_, records, limits):
-        seen.update(records=records, limits=limits)
-        return {"problems": []}
+    def check(model, records, limits):
+        seen.update(model=model, records=records, limits=limits)
+        return {"problems": problems}
 
     monkeypatch.setattr(serving_check, "check", check)
     for split in ("train", "test"):
@@ -158,10 +175,11 @@ def test_the_serving_check_sends_as_many_pictures_as_asked(given, tmp_path, monk
         with tf.io.TFRecordWriter(str(folder / "data-0.gz"), "GZIP") as writer:
             for number in range(5):
                 writer.write(f"{split}{number}".encode())
+    blessing = given(standard_artifacts.InfraBlessing, "blessing")
     serving_check.ServingCheck.test_call(
         model=given(standard_artifacts.Model, "model"),
         examples=given(standard_artifacts.Examples, "examples"),
-        blessing=given(standard_artifacts.InfraBlessing, "blessing"),
+        blessing=blessing,
         split="test",
         check_pictures=4,
         max_latency_ms=123.0,
@@ -171,3 +189,25 @@ def test_the_serving_check_sends_as_many_pictures_as_asked(given, tmp_path, monk
     assert seen["records"] == [b"test0", b"test1", b"test2", b"test3"]
     limits = serving_check.Limits(max_latency_ms=123.0, max_memory_mb=4567.0, score_tolerance=0.25)
     assert seen["limits"] == limits
+    assert seen["model"] == str(tmp_path / "model" / "Format-Serving")
+    assert blessing.get_int_custom_property("blessed") == (not problems)
+    written = {path.name: path.read_text() for path in (tmp_path / "blessing").iterdir()}
+    assert json.loads(written.pop("serving_check.json")) == {"problems": problems}
+    assert written == {file: ""}
+
+
+def test_a_split_without_records_cannot_be_checked(given, tmp_path):
+    folder = tmp_path / "examples" / "Split-test"
+    folder.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "data-0.gz"), "GZIP"):
+        pass
+    limits = {"max_latency_ms": 1.0, "max_memory_mb": 1.0, "score_tolerance": 0.0}
+    with pytest.raises(DataError, match="split test has no records to check the model with"):
+        serving_check.ServingCheck.test_call(
+            model=given(standard_artifacts.Model, "model"),
+            examples=given(standard_artifacts.Examples, "examples"),
+            blessing=given(standard_artifacts.InfraBlessing, "blessing"),
+            split="test",
+            check_pictures=4,
+            **limits,
+        )

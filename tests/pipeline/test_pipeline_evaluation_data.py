@@ -57,7 +57,8 @@ def test_records_are_taken_as_they_are(find, tmp_path, monkeypatch, fields):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"no record" * 9, "not a TFRecord file"), (b"", "holds no record")]
+    ("content", "message"),
+    [(b"no record" * 9, "not a TFRecord file"), (b"", "no records in this file")],
 )
 def test_a_file_that_holds_no_record_is_named(find, tmp_path, content, message):
     (tmp_path / "pets" / "test").mkdir(parents=True)

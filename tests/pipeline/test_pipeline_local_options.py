@@ -80,7 +80,7 @@ def test_metadata_are_looked_at_before_anything_is_done(started, tmp_path, monke
     file.touch()
     monkeypatch.setattr(local, "relocate", {file: Move("/old", "/new")}.get)
     started()
-    assert "the output folder was /old; its earlier results are found in /new" in caplog.text
+    assert "moved from /old to /new" in caplog.text
     file.write_text("damaged")
     with pytest.raises(DataError, match="the record of all runs is damaged"):
         started()

@@ -67,7 +67,7 @@ def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run,
     assert "ImportExampleGen cached in " in caplog.text
     tf.io.gfile.rmtree(examples.uri)
     run("third")
-    assert "runs again, since the files of an earlier result are gone" in caplog.text
+    assert "runs again because files of an earlier result are gone" in caplog.text
     assert "ImportExampleGen done in " in caplog.text
     runs = runs_of(output)
     assert [(r.id, r.name, r.data, r.finished, r.running) for r in runs] == [
@@ -184,7 +184,7 @@ def test_the_pusher_tells_the_version(tmp_path):
     ("describe", "key", "found", "missing"),
     [
         (progress._baseline, "model", "baseline /a", "no blessed model yet, so no baseline"),
-        (progress._baseline_data, "statistics", "baseline /a", "no other data has made a blessed"),
+        (progress._baseline_data, "statistics", "baseline /a", "no blessed model from other data"),
         (progress._base_model, "model", "start from /a", "no blessed model yet to start from"),
         # Of an importer.
         (progress._base_model, "result", "start from /a", "no blessed model yet to start from"),

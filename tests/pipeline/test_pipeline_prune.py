@@ -175,4 +175,4 @@ def test_the_command_reports_what_it_frees_and_a_dry_run_frees_nothing(
     with pytest.raises(SystemExit):
         main(["--output", str(folder), "prune", "--keep", "0"])
     assert main(["--metadata", str(folder / "metadata.sqlite"), "prune", "--keep", "1"]) == 2
-    assert "name it by --output" in capsys.readouterr().err
+    assert "name it with --output" in capsys.readouterr().err

@@ -10,11 +10,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from serving import servable
+from serving import server as server_module
 from serving.server import Server, main, parse_flags
+from serving.status import StatusError
 
 
 def _wait(condition, seconds=20.0):
@@ -114,6 +117,37 @@ def test_files_and_switches_reach_what_they_configure(tmp_path):
     assert (rest._page, rest._metrics_path) == (False, "/m")
     assert rest._headers["Access-Control-Allow-Origin"] == "*"
     assert backend.manager.model_names == list(backend.logs._logs) == ["a"]
+
+
+@pytest.mark.parametrize(("every_s", "read"), [(0, []), (10, [10, 20])])
+def test_the_configuration_is_read_as_often_as_asked(monkeypatch, tmp_path, capsys, every_s, read):
+    config = tmp_path / "models.config"
+    config.write_text(f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}' }} }}")
+    flags = [f"--model_config_file={config}", "--port=1", "--file_system_poll_wait_seconds=2"]
+    server = Server(parse_flags([*flags, f"--model_config_file_poll_wait_seconds={every_s}"]))
+    seen = {"configure": [], "poll": [], "finish_due": []}
+    now = 0.0
+
+    def wait(seconds):
+        nonlocal now
+        now += seconds
+        return now > 25
+
+    def configure(models):
+        seen["configure"].append(now)
+        raise StatusError("FAILED_PRECONDITION", f"no label for {models[0].name}")
+
+    monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: now))
+    server._stopping = SimpleNamespace(wait=wait)
+    backend = server._backend
+    monkeypatch.setattr(backend, "configure", configure)
+    monkeypatch.setattr(backend.manager, "poll", lambda: seen["poll"].append(now))
+    monkeypatch.setattr(backend.logs, "finish_due", lambda: seen["finish_due"].append(now))
+    server._poll()
+    assert seen["configure"] == read
+    assert seen["poll"] == seen["finish_due"] == list(range(2, 25, 2))
+    told = "configuration not applied: FAILED_PRECONDITION: no label for a\n"
+    assert capsys.readouterr().err == (told if read else ""), "once, not at every look"
 
 
 @pytest.mark.slow
