@@ -63,7 +63,7 @@ class Executor(executor.Executor):
         version = push(pushed_model.uri, base)
         self._MarkPushed(
             pushed_model,
-            pushed_destination=f"{base.rstrip('/')}/{version}",
+            pushed_destination=f"{base}/{version}",
             pushed_version=str(version),
         )
 
