@@ -28,7 +28,7 @@ def _read(path):
     return list(tf.data.TFRecordDataset(str(path), "GZIP").as_numpy_iterator())
 
 
-def _import(folder, output, **splits):
+def _import(folder, output, payload=example_gen_pb2.FORMAT_TF_EXAMPLE, **splits):
     """Runs the executor with a pattern per split; returns the artifact."""
     config = example_gen_pb2.Input(
         splits=[
@@ -44,7 +44,7 @@ def _import(folder, output, **splits):
         {
             "input_base": str(folder),
             "input_config": proto_utils.proto_to_json(config),
-            "output_data_format": example_gen_pb2.FORMAT_TF_EXAMPLE,
+            "output_data_format": payload,
         },
     )
     return examples
@@ -55,9 +55,10 @@ def test_shards_are_copied_in_their_order(tmp_path):
         _write(tmp_path / "records" / "train" / f"{number}.tfrecord.gz", records)
     _write(tmp_path / "records" / "test" / "plain.tfrecord", [b"c"], compression=None)
     output = tmp_path / "examples"
-    examples = _import(tmp_path / "records", output, train="train/*", test="test/*")
+    kind = example_gen_pb2.FORMAT_TF_SEQUENCE_EXAMPLE
+    examples = _import(tmp_path / "records", output, kind, train="train/*", test="test/*")
     assert examples.split_names == '["train", "test"]'
-    assert examples.get_string_custom_property("payload_format") == "FORMAT_TF_EXAMPLE"
+    assert examples.get_string_custom_property("payload_format") == "FORMAT_TF_SEQUENCE_EXAMPLE"
     train = sorted((output / "Split-train").iterdir())
     assert [path.name for path in train] == [
         f"data_tfrecord-{number:05d}-of-00003.gz" for number in range(3)

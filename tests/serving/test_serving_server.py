@@ -1,5 +1,6 @@
 """The life of a server process: flags, start, new and broken versions, shutdown."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -148,6 +149,30 @@ def test_the_configuration_is_read_as_often_as_asked(monkeypatch, tmp_path, caps
     assert seen["poll"] == seen["finish_due"] == list(range(2, 25, 2))
     told = "configuration not applied: FAILED_PRECONDITION: no label for a\n"
     assert capsys.readouterr().err == (told if read else ""), "once, not at every look"
+
+
+def test_the_last_thing_a_server_does_is_to_finish_its_logs(monkeypatch, tmp_path, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(parse_flags([f"--model_base_path={tmp_path}", f"--rest_api_port={port}"]))
+    states = []
+    monkeypatch.setattr(server._backend.logs, "close", lambda: states.append(_refuses(port)))
+
+    async def serve_and_stop():
+        serving = asyncio.ensure_future(server.serve())
+        while _refuses(port):
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await serving
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        asyncio.run(serve_and_stop())
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert states == [True]
+    assert f"serving default: REST at 127.0.0.1:{port}\nstopping" in capsys.readouterr().out
 
 
 @pytest.mark.slow
