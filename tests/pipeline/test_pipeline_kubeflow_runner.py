@@ -1,5 +1,7 @@
 """What the options of submit, status and logs become, without a server."""
 
+from types import SimpleNamespace
+
 import kfp
 import pytest
 
@@ -97,3 +99,10 @@ def test_the_connection_reaches_kfp(monkeypatch):
     assert seen == {**expected, "cookies": "c=1", "ssl_ca_cert": "ca"}
     client._Client(client.Connection("http://host"))
     assert seen["namespace"] == "kubeflow", "what kfp takes for none"
+
+
+def test_certificates_reach_kfp_and_nothing_is_tried_again(monkeypatch):
+    monkeypatch.setattr(kfp.Client, "__init__", lambda *_, **__: None)
+    monkeypatch.setattr(kfp.Client, "_load_config", lambda _: SimpleNamespace())
+    mine = client._Client(client.Connection("http://host", client_cert="c", client_key="k"))
+    assert vars(mine._load_config()) == {"cert_file": "c", "key_file": "k", "retries": 0}

@@ -118,9 +118,11 @@ def test_cached_outputs_of_a_kept_run_are_kept(recorder, folder):
     _run(recorder, 1)
     model = recorder.artifact("Made", folder / "pipeline/Trainer/model/1")
     recorder.run("run-2")
-    recorder.step("Trainer", (), {"model": model}, state=mlmd.Execution.CACHED)
+    examples = recorder.artifact("Made", folder / "pipeline/ImportExampleGen/examples/1")
+    recorder.step("Trainer", {"examples": examples}, {"model": model}, state=mlmd.Execution.CACHED)
     prune.remove(prune.plan(runs_of(folder), folder, keep=1))
     assert (folder / "pipeline/Trainer/model/1/file").exists()
+    assert (folder / "pipeline/ImportExampleGen/examples/1/file").exists()
     assert not (folder / "pipeline/Trainer/model_run/1").exists()
 
 
