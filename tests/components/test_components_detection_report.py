@@ -40,7 +40,9 @@ def test_galleries_choose_by_area_by_score_and_by_f1():
     outcomes = confusion.match_at(columns, 2, 0.5)
     kinds = analyse(accumulator)["errors"].kinds
     misses = gallery.worst_misses(columns, outcomes, 5)
-    assert [entry["picture"] for entry in misses] == [1, 0], "the larger one first, once a picture"
+    assert [entry["picture"] for entry in misses] == [1, 0], (
+        "the larger one first, each picture once"
+    )
     assert columns.gt_class[misses[0]["focus"]] == DOG
     mistakes = gallery.most_confident_mistakes(columns, outcomes, kinds, 5)
     assert [entry["picture"] for entry in mistakes] == [3, 2]
@@ -63,7 +65,7 @@ def test_crowded_pictures_can_be_typical_despite_errors():
     columns = accumulator.columns()
     outcomes = confusion.match_at(columns, 2, 0.5)
     hits = gallery.typical_hits(columns, outcomes, 12)
-    assert [entry["picture"] for entry in hits] == [1, 0], "where nothing is found is no hit"
+    assert [entry["picture"] for entry in hits] == [1, 0], "no hit without a find"
     buffer = io.BytesIO()
     Image.new("RGB", (300, 100)).save(buffer, "PNG")
     drawn = gallery.draw(1, buffer.getvalue(), columns, outcomes, ["cat", "dog"])

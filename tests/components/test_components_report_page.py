@@ -85,7 +85,7 @@ def test_the_page_is_small_and_shows_the_evaluations_numbers(page, report, model
     assert page.title() == "Not blessed: pets"
     assert page.inner_text("h1") == "Detection report: pets"
     assert "2 of 50 pictures: the picture is damaged (2)" in page.inner_text("#data")
-    assert page.locator(".warn").count() == 0, "the detections are those that were evaluated"
+    assert page.locator(".warn").count() == 0, "the detections are the evaluated ones"
 
 
 def test_curves_equal_the_evaluations(page, model_facts):
@@ -192,7 +192,7 @@ def test_a_confusion_matrix_of_twenty_classes_fits_a_desktop(open_page, plain, t
     place = phone.locator("#confusion").locator("..")
     place.evaluate("p => p.scrollTo(p.scrollWidth, 0)")
     label = phone.locator("#confusion tbody th").first.bounding_box()
-    assert label["x"] >= place.bounding_box()["x"], "names of rows stay while one scrolls"
+    assert label["x"] >= place.bounding_box()["x"], "row names stay while scrolling"
 
 
 def test_the_numbers_are_shown_without_scripts(open_page, report, model_facts):

@@ -139,7 +139,7 @@ def example(picture, fields):
 
 
 def schema(fields):
-    """As SchemaGen would infer it: object features of any length, the others with one value."""
+    """Like SchemaGen's: object features of any length, the others with one value."""
     result = schema_pb2.Schema()
     kinds = dict.fromkeys((fields.ymin, fields.xmin, fields.ymax, fields.xmax), schema_pb2.FLOAT)
     kinds |= {fields.text: schema_pb2.BYTES}
@@ -157,7 +157,7 @@ def schema(fields):
 
 
 def eval_config(metric, bounds=(), baseline=False, slices=()):
-    """bounds: config_pb2.MetricThreshold of the whole split by name of the metric."""
+    """bounds: config_pb2.MetricThreshold by metric name, for the whole split."""
     models = [config_pb2.ModelSpec(name="candidate", signature_name="serving_examples")]
     if baseline:
         models.append(

@@ -42,7 +42,7 @@ def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
 
 
 def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
-    # Each look at the clock takes a second.
+    # Every reading of the clock advances it by a second.
     seconds = itertools.count()
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
     _, last = train_tiny(tmp_path, make_config())
@@ -50,7 +50,7 @@ def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
     np.testing.assert_allclose(list(rates.values()), [0.01, 0.015, 0.02, 0.02, 0.02, 0.02], 1e-5)
     for tag, value in (("total", last.total), ("class", last.classes), ("box", last.boxes)):
         assert read_scalars(tmp_path, f"loss/{tag}")[6] == pytest.approx(value)
-    # A window takes four looks, of which waiting for the batch is one.
+    # A window reads the clock four times, once for the wait.
     assert read_scalars(tmp_path, "images_per_second")[5] == 4 / 4
     assert read_scalars(tmp_path, "share_waiting_for_data")[5] == 1 / 4
     text = next(text for text in messages() if "step=5/6" in text)
@@ -60,7 +60,7 @@ def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
 
 
 def test_the_last_step_is_measured_and_saved_whatever_the_intervals(tmp_path):
-    """The averages are measured, as they are exported."""
+    """The averages are measured, because they are exported."""
     network, seen = make_network(), {}
 
     def evaluate(step):
@@ -209,7 +209,7 @@ def test_weight_decay_pulls_kernels_and_nothing_else():
     decayed = _one_step(dataclasses.replace(base, weight_decay=0.5), make_network())
     assert kernels
     assert len(kernels) < len(without)
-    # As in training, normalisation is by the batch, whose statistics are averaged.
+    # As in training, batch statistics normalise, and are averaged.
     moving = [change for name, change in without.items() if "moving" in name]
     assert moving and all(np.abs(change).max() > 0 for change in moving)
     for name, change in decayed.items():
