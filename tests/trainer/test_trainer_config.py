@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import keras
 import pytest
@@ -23,6 +23,15 @@ from trainer.config import TrainerConfig, in_steps
         ({"ema": 1.0}, "ema: 1.0 must be below 1"),
         ({"ema": float("nan")}, "ema: nan must be finite"),
         ({"stpes": 3}, "stpes: unknown setting; did you mean steps"),
+        ({"patience": 2}, "patience: needs eval_every"),
+        ({"frozen_stages": 2}, "frozen_stages: 2 stages of random weights"),
+        ({"steps": 5, "epochs": 1}, "set either steps or epochs, not both"),
+        ({"learning_rate_steps": [0.8, 0.2]}, "learning_rate_steps: .* must rise within"),
+        ({"learning_rate_steps": [0.0]}, "learning_rate_steps: .* must rise within"),
+        (
+            {"schedule": "cosine", "steps": 5, "warmup_steps": 5},
+            r"warmup_steps \(5\) must be less than steps \(5\)",
+        ),
     ],
 )
 def test_invalid_values_are_errors(fields, message):
@@ -59,6 +68,8 @@ def test_lengths_in_epochs_and_shares_become_steps():
     # 205 / 16 is 12.8 steps per epoch.
     assert (found.steps, found.warmup_steps, found.eval_every) == (32, 3, 6)
     assert (found.epochs, found.warmup_fraction, found.eval_every_epochs) == (None, None, None)
+    never = replace(config, eval_every_epochs=0)
+    assert in_steps(never, lambda: 205).eval_every == 0
     tiny = in_steps(config, lambda: 1)
     assert (tiny.steps, tiny.warmup_steps, tiny.eval_every) == (1, 0, 1)
 

@@ -1,6 +1,7 @@
 import ctypes
 import itertools
 import resource
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -193,6 +194,17 @@ def test_a_batch_may_be_larger_than_the_data(batches):
     ((images, *_),) = batches(1, batch_size=30)
     counts = np.bincount(_numbers(images), minlength=_RECORDS)
     assert set(counts) == {2, 3}
+
+
+def test_pictures_are_shuffled_as_far_as_the_buffer_goes(batches, shards):
+    ((images, *_),) = batches(1, files=shards[:1], batch_size=4, shuffle_buffer=1)
+    assert _numbers(images) == [0, 3, 6, 9]
+
+
+def test_training_keeps_the_memory_that_it_frees(shards, transformed_records, monkeypatch):
+    monkeypatch.setattr(input_pipeline, "keep_freed_memory", mock.Mock(side_effect=KeyError))
+    with pytest.raises(KeyError):
+        input_pipeline.training_batches(shards, transformed_records, _config(), _SIZE, _RECORDS)
 
 
 def test_records_are_counted(shards):

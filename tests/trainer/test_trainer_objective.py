@@ -54,7 +54,7 @@ def _expected(config):
         for index, gradient in enumerate(gradients):
             decay = config.weight_decay * values[index] if index == 0 else 0.0
             own_rate = rate * (2 if index == 1 and config.double_bias_rate else 1)
-            speeds[index] = 0.9 * speeds[index] - own_rate * (scale * gradient + decay)
+            speeds[index] = config.momentum * speeds[index] - own_rate * (scale * gradient + decay)
             values[index] = values[index] + speeds[index]
     return values
 
@@ -70,7 +70,7 @@ def _step_all(config, loss_scale=1.0):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"double_bias_rate": True}, {"clip_norm": 1.5, "double_bias_rate": True}],
+    [{}, {"double_bias_rate": True}, {"clip_norm": 1.5, "double_bias_rate": True, "momentum": 0.5}],
     ids=["plain", "biases", "all"],
 )
 def test_steps_equal_numpy(fields):
@@ -110,15 +110,21 @@ def test_other_precisions_do_not_scale():
 
 def test_the_backbone_has_its_own_rate():
     config = _config(
-        detector="ssd300-lite0", backbone_rate=0.1, weight_decay=0.0, warmup_steps=0, momentum=0.0
+        detector="ssd300-lite0",
+        backbone_rate=0.1,
+        double_bias_rate=True,
+        weight_decay=0.0,
+        warmup_steps=0,
+        momentum=0.0,
     )
     layers = [keras.layers.Dense(1, name=name) for name in ("stem", "block12_project", "lateral0")]
     for layer in layers:
         layer.build((2,))
-    kernels = [layer.kernel for layer in layers]
-    before = [convert_to_numpy(kernel) for kernel in kernels]
+    variables = [*(layer.kernel for layer in layers), layers[0].bias]
+    before = [convert_to_numpy(variable) for variable in variables]
     optimizer = make_optimizer(config)
-    optimizer.build(kernels)
-    optimizer.apply([np.ones((2, 1), np.float32)] * 3, kernels)
-    moved = [float(np.mean(b - convert_to_numpy(k))) for b, k in zip(before, kernels, strict=True)]
-    np.testing.assert_allclose(moved, [0.01, 0.01, 0.1], rtol=1e-4)
+    optimizer.build(variables)
+    optimizer.apply([np.ones(value.shape, np.float32) for value in before], variables)
+    pairs = zip(before, variables, strict=True)
+    moved = [float(np.mean(value - convert_to_numpy(variable))) for value, variable in pairs]
+    np.testing.assert_allclose(moved, [0.01, 0.01, 0.1, 0.02], rtol=1e-4)

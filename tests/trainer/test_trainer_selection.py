@@ -1,6 +1,7 @@
 """Choosing the weights to export by mAP on the eval split."""
 
 import logging
+from unittest import mock
 
 import keras
 import numpy as np
@@ -137,3 +138,13 @@ def test_a_damaged_best_file_is_reported_and_replaced(tmp_path, variables, caplo
     assert str(path) in caplog.text
     assert selection.keep_if_best(tmp_path, 20, 0.1, variables)
     assert selection.restore_best(tmp_path, variables) == (20, 0.1)
+
+
+def test_a_disk_that_is_full_keeps_the_best(tmp_path, variables, monkeypatch):
+    _fill(variables, 1)
+    selection.keep_if_best(tmp_path, 10, 0.5, variables)
+    with monkeypatch.context() as full:
+        full.setattr(np.lib.format, "write_array", mock.Mock(side_effect=OSError("full")))
+        with pytest.raises(DataError, match="full"):
+            selection.keep_if_best(tmp_path, 20, 0.9, variables)
+    assert selection.restore_best(tmp_path, variables) == (10, 0.5)

@@ -9,7 +9,6 @@ from unittest import mock
 import keras_tuner
 import numpy as np
 import pytest
-import tensorflow as tf
 from tfx.components.trainer.executor import GenericExecutor
 from tfx.components.tuner.executor import Executor as TunerExecutor
 from tfx.dsl.components.base.base_executor import BaseExecutor
@@ -25,7 +24,7 @@ from tfx.types.standard_artifacts import (
 from tfx.utils import json_utils
 
 from data.errors import DataError
-from trainer import checkpoints, export, run, tuning
+from trainer import checkpoints, export, selection, tuning
 from trainer.config import TrainerConfig
 from trainer.run import with_values
 from trainer.tuning import search_space
@@ -126,37 +125,74 @@ def _read(artifacts):
     return json.loads(path.read_text())
 
 
-def _logged(tuned, tag):
-    """(step, value) of what all trials have written for TensorBoard under a tag."""
-    (results,) = tuned["tuner_results"]
-    for log in sorted(Path(results.uri).parent.glob("**/events*")):
-        for record in tf.data.TFRecordDataset(str(log)):
-            event = tf.compat.v1.Event.FromString(record.numpy())
-            for value in event.summary.value:
-                if value.tag == tag:
-                    yield event.step, float(tf.make_ndarray(value.tensor))
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a trial does with a Job, noted down."""
+
+    config: TrainerConfig
+    trained: list = dataclasses.field(default_factory=list)
+
+    def new_detector(self):
+        return "served"
+
+    def new_network(self):
+        return "network"
+
+    def train(self, *given):
+        self.trained.append((self.config, *given))
+        return None, selection.Best(4, 0.75)
 
 
-@pytest.mark.slow
-def test_a_trial_is_measured_once_when_its_steps_are_done(tuned):
-    measured = [step for step, _ in _logged(tuned, "eval/mAP")]
-    assert measured == [TUNER["steps"]] * TUNER["trials"]
+@pytest.fixture
+def tuner_of(tmp_path, monkeypatch):
+    """The tuner of a Job."""
+
+    def tuner_of(job):
+        monkeypatch.setattr(tuning, "Job", SimpleNamespace(from_arguments=lambda _: job))
+        given = SimpleNamespace(custom_config={"tuner": TUNER}, working_dir=str(tmp_path))
+        return tuning.tuner_fn(given).tuner
+
+    return tuner_of
 
 
-@pytest.mark.slow
-def test_a_trial_trains_with_its_own_values(tuned):
-    # By the last step the warm-up is over, and the rate has fallen to a tenth.
-    rates = [10 * rate for step, rate in _logged(tuned, "learning_rate") if step == TUNER["steps"]]
-    wanted = [row["learning_rate"] for row in _read(tuned["tuner_results"])]
-    assert sorted(rates) == pytest.approx(sorted(wanted))
+_VALUES = {"learning_rate": 0.5, "weight_decay": 0.1, "warmup_steps": 1}
+_TRIAL = SimpleNamespace(trial_id="1", hyperparameters=SimpleNamespace(values=_VALUES))
 
 
-def test_the_search_has_the_seed_of_the_training(tmp_path, monkeypatch):
-    job = SimpleNamespace(config=dataclasses.replace(CONFIG, seed=5), new_detector=lambda: None)
-    monkeypatch.setattr(tuning, "Job", SimpleNamespace(from_arguments=lambda _: job))
-    given = SimpleNamespace(custom_config={"tuner": TUNER}, working_dir=str(tmp_path))
-    oracle = tuning.tuner_fn(given).tuner.oracle
+def test_the_search_is_for_the_best_map_from_the_configured_values(tuner_of):
+    oracle = tuner_of(_Job(dataclasses.replace(CONFIG, seed=5))).oracle
     assert (oracle.seed, oracle.max_trials) == (5, TUNER["trials"])
+    assert (oracle.objective.name, oracle.objective.direction) == ("eval_mAP", "max")
+    configured = {name: getattr(CONFIG, name) for name in _VALUES}
+    assert oracle.populate_space("0") == {"status": "RUNNING", "values": configured}
+
+
+def test_a_trial_is_trained_with_its_values_and_measured_after_its_steps(tuner_of, tmp_path):
+    job = _Job(CONFIG)
+    assert tuner_of(job).run_trial(_TRIAL, verbose=0) == {"eval_mAP": 0.75}
+    config = dataclasses.replace(CONFIG, **_VALUES, steps=4, checkpoint_every=4, eval_every=4)
+    assert job.trained == [(config, "network", "served", tmp_path / "1")]
+
+
+def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
+    tuner_of, monkeypatch
+):
+    tuner = tuner_of(_Job(CONFIG))
+    monkeypatch.setattr(_Job, "train", mock.Mock(side_effect=FloatingPointError("nan")))
+    assert tuner.run_trial(_TRIAL, verbose=0) == {"eval_mAP": 0.0}
+    monkeypatch.setattr(_Job, "train", mock.Mock(side_effect=DataError("no room")))
+    with pytest.raises(keras_tuner.errors.FatalError, match="no room"):
+        tuner.run_trial(_TRIAL, verbose=0)
+
+
+@pytest.mark.parametrize(("decay", "middle"), [(0.01, 0.01), (0.0, 5e-4)])
+def test_rates_are_searched_up_to_ten_times_either_way(decay, middle):
+    config = dataclasses.replace(CONFIG, weight_decay=decay)
+    rate, found, _ = search_space(config, 4).space
+    assert (rate.min_value, rate.default, rate.max_value) == pytest.approx((0.002, 0.02, 0.2))
+    wanted = (middle / 10, middle, middle * 10)
+    assert (found.min_value, found.default, found.max_value) == pytest.approx(wanted)
+    assert {rate.sampling, found.sampling} == {"log"}
 
 
 @pytest.mark.slow
@@ -258,27 +294,6 @@ def test_the_trainer_starts_from_the_base_model(inputs, sample_classes, tmp_path
     assert summary["base_model"] == base
     assert summary["exported"] == {"step": 1, "eval_map": None}
     assert summary["starting_weights_sha256"] != first["starting_weights_sha256"]
-
-
-@pytest.mark.slow
-def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
-    inputs, sample_classes, tmp_path, monkeypatch
-):
-    outputs = _outputs(tmp_path, best_hyperparameters=HyperParameters, tuner_results=TunerResults)
-    properties = _properties(tmp_path, sample_classes)
-
-    def fails(error):
-        def train(*_):
-            raise error
-
-        monkeypatch.setattr(run, "train", train)
-
-    fails(FloatingPointError("the loss is nan"))
-    _tune(tmp_path, inputs, outputs, properties)
-    assert [row["score"] for row in _read(outputs["tuner_results"])] == [0, 0]
-    fails(DataError("no room"))
-    with pytest.raises(keras_tuner.errors.FatalError, match="no room"):
-        _tune(tmp_path / "again", inputs, outputs, properties)
 
 
 @pytest.mark.parametrize("steps", [1, 4, 24])

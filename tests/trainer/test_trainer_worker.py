@@ -18,7 +18,7 @@ from data.errors import BAD_INPUT, DataError
 from pipeline.config import TrainingJob
 from tests.components.local_cluster import LocalCluster, running
 from tests.forked_python import ROOT, ForkedPython
-from trainer import worker
+from trainer import reporting, run, worker
 from trainer.worker import ARGUMENTS, LOST_WORKER, read_arguments, write_arguments
 
 _SCRIPT = Path(__file__).with_name("tiny_worker.py")
@@ -242,10 +242,43 @@ def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start,
     assert statuses == [BAD_INPUT] * 2
 
 
-def test_arguments_survive_the_file(tmp_path):
-    values = {name: [name] for name in ARGUMENTS} | {"custom_config": {"trainer": {"steps": 9}}}
+def test_arguments_survive_the_file(tmp_path, monkeypatch):
+    # All that `run_fn` reads.
+    values = {
+        "train_files": ["train/*"],
+        "eval_files": ["eval/*"],
+        "transform_graph_path": "graph",
+        "serving_model_dir": "model",
+        "model_run_dir": "run",
+        "base_model": "base",
+        "hyperparameters": {"values": {"learning_rate": 0.5}},
+        "custom_config": {"trainer": {"steps": 9}, "classes": ["dog"]},
+    }
     write_arguments(tmp_path / "file", SimpleNamespace(**values, working_dir="elsewhere"))
     assert vars(read_arguments(tmp_path / "file")) == values
+    # Workers do not have this process's environment.
+    monkeypatch.setenv(reporting.VARIABLE, '{"log_every": 7}')
+    write_arguments(tmp_path / "file", SimpleNamespace(**values))
+    found = read_arguments(tmp_path / "file").custom_config
+    assert found == {"trainer": {"steps": 9, "log_every": 7}, "classes": ["dog"]}
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
+def test_a_lost_worker_has_a_status_of_its_own(tmp_path, monkeypatch, capsys, error):
+    seen = {}
+
+    def lost(fn_args):
+        seen.update(json.loads(os.environ["TF_CONFIG"]))
+        raise error(None, None, "connection reset\nby peer")
+
+    monkeypatch.setattr(run, "run_fn", lost)
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    monkeypatch.setenv("TF_CONFIG", "")
+    (tmp_path / "file").write_text(json.dumps(dict.fromkeys(ARGUMENTS)))
+    options = ["--config", str(tmp_path / "file"), "--workers", "2", "--service", "ssd-1"]
+    assert worker.main(options) == LOST_WORKER
+    assert "(connection reset)" in capsys.readouterr().err
+    assert seen == worker.tf_config(2, "ssd-1", "1")
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"train_files": []}'])
