@@ -1,10 +1,14 @@
 """What `make flink` needs and prints, without an engine."""
 
+import contextlib
+import os
 import socket
 
 import pytest
 
+from data.beam_runner import python_path
 from data.errors import DataError
+from data.flink_rest import PORTS
 from engines import local
 
 
@@ -67,6 +71,13 @@ def test_a_port_in_use_or_an_engine_that_fails_to_start_is_an_error(no_programs,
         ):
             pass
     free = local.Address(*_free_ports(2))
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        with (
+            pytest.raises(DataError, match=f"port {port} is in use"),
+            local.started("flink", tmp_path / "logs", local.Address(_free_ports(1)[0], port)),
+        ):
+            pass
     with (
         pytest.raises(DataError, match=r"java did not start: no such class\. See .*server\.log"),
         local.started("flink", tmp_path / "logs", free),
@@ -85,3 +96,41 @@ def _free_ports(count):
     for sock in sockets:
         sock.close()
     return ports
+
+
+_ADDRESS = local.Address(job=4001, pool=4002)
+
+
+@pytest.mark.parametrize("engine", local.ENGINES)
+def test_the_pool_and_the_job_server_run_at_the_ports_given(no_programs, monkeypatch, engine):
+    _program(no_programs, "java", "")
+    running = []
+
+    @contextlib.contextmanager
+    def start(command, log, port, environment):
+        assert environment["PYTHONPATH"] == python_path()
+        running.append((command, log.name, port))
+        yield
+
+    monkeypatch.setattr(local, "_running", start)
+    with local.started(engine, no_programs / "logs", _ADDRESS):
+        (pool, *of_pool), (server, *of_server) = running
+    assert of_pool == ["workers.log", 4002] and of_server == ["job-server.log", 4001]
+    assert pool[1:] == ["-m", "data.worker_pool", "--port=4002"]
+    assert "--job-port=4001" in server
+    cores = len(os.sched_getaffinity(0))
+    if engine == "spark":
+        # With more than one attempt, a lost worker does not end the job.
+        assert f"--spark-master-url=local[{cores},4]" in server
+    else:
+        conf = (no_programs / "logs" / "flink-conf.yaml").read_text()
+        assert f"parallelism.default: {cores}\n" in conf
+        assert f"rest.bind-port: {PORTS[0]}-{PORTS[-1]}\n" in conf
+        assert f"--flink-conf-dir={no_programs / 'logs'}" in server
+
+
+def test_the_commands_to_use_an_engine_name_its_ports_if_they_differ(tmp_path):
+    usual = local._ready("flink", local.Address(), tmp_path)
+    assert usual.count("--beam flink\n") == 2
+    options = " -- --job_endpoint=localhost:4001 --environment_config=localhost:4002\n"
+    assert local._ready("spark", _ADDRESS, tmp_path).count(f"--beam spark{options}") == 2
