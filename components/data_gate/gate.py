@@ -117,7 +117,7 @@ def judge(
     small = {split for split, count in counts.items() if count["pictures"] < config.min_pictures}
     texts = [(p.check, f"{p.split}: {p.record_id}: {p.text}") for p in scan.problems]
     texts += _anchor_texts(scan, config)
-    texts += _count_texts(counts, classes, small, config.min_pictures)
+    texts += _count_texts(counts, classes, small, config)
     texts += [
         (
             shift.check,
@@ -125,7 +125,8 @@ def judge(
             f"{shift.value:.3f}, more than {shift.limit:g}",
         )
         for shift in shifts
-        if shift.value > shift.limit and not {TRAIN, shift.other} & small
+        if shift.value > shift.limit
+        and (shift.check in config.block_on or not {TRAIN, shift.other} & small)
     ]
     found += [
         Finding(check, ERROR if check in config.block_on else WARNING, text)
@@ -200,7 +201,10 @@ def _anchor_texts(scan: Scan, config: DataGateConfig) -> Iterable[tuple[str, str
 
 
 def _count_texts(
-    counts: Mapping[str, dict], classes: Sequence[str], small: Collection[str], min_pictures: int
+    counts: Mapping[str, dict],
+    classes: Sequence[str],
+    small: Collection[str],
+    config: DataGateConfig,
 ) -> Iterable[tuple[str, str]]:
     for split, count in sorted(counts.items()):
         missing = [name for name in classes if not count["objects_per_class"].get(name)]
@@ -208,4 +212,8 @@ def _count_texts(
             yield "classes", f"{split}: no {', '.join(missing)}"
         if split in small:
             pictures = counted(count["pictures"], "picture")
-            yield "sizes", f"{split}: {pictures}, under {min_pictures}: not compared with others"
+            text = f"{split}: {pictures}, under {config.min_pictures}"
+            yield (
+                "sizes",
+                text if "skew" in config.block_on else f"{text}: not compared with others",
+            )
