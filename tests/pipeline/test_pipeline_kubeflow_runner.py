@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import kfp
 import pytest
+from kfp_server_api import ApiException
 
 import kubeflow_runner
+from data.errors import DataError
 from pipeline.kubeflow import client
 from pipeline.kubeflow.workflow import Task
 
@@ -106,3 +108,45 @@ def test_certificates_reach_kfp_and_nothing_is_tried_again(monkeypatch):
     monkeypatch.setattr(kfp.Client, "_load_config", lambda _: SimpleNamespace())
     mine = client._Client(client.Connection("http://host", client_cert="c", client_key="k"))
     assert vars(mine._load_config()) == {"cert_file": "c", "key_file": "k", "retries": 0}
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Gives a cluster whose API answers every call with an error of this status."""
+
+    def cluster(status):
+        found = object.__new__(client.Cluster)
+        found._connection = client.Connection("http://host")
+
+        def refuse(*_):
+            raise ApiException(status=status, reason="because")
+
+        monkeypatch.setattr(found, "_call", refuse)
+        return found
+
+    return cluster
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_log_that_may_not_be_read_is_an_error(cluster, status):
+    with pytest.raises(DataError, match=f"http://host: {status}, not "):
+        cluster(status)._log("r-1", "pod")
+    assert cluster(500)._log("r-1", "pod") == "no log: because"
+
+
+def test_the_details_of_a_run_stand_in_only_for_a_workflow_that_is_not_there(cluster):
+    run = SimpleNamespace(run_details=None)
+    assert cluster(404)._workflow("r-1", run).tasks() == []
+    with pytest.raises(DataError, match="refused run r-1 with status 500: because"):
+        cluster(500)._workflow("r-1", run)
+
+
+def test_the_status_of_a_run_has_its_error(cluster, monkeypatch):
+    found = cluster(404)
+    error = SimpleNamespace(message="no room")
+    for run, state in (
+        (SimpleNamespace(state="FAILED", error=error, run_details=None), "FAILED: no room"),
+        (SimpleNamespace(state=None, error=None, run_details=None), "PENDING"),
+    ):
+        monkeypatch.setattr(found, "_run", lambda _, run=run: run)
+        assert found.status("r-1") == (state, [])
