@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -16,9 +17,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 _LISTENING = "0A"
 
 
-@pytest.fixture
-def pool():
-    """A running pool: (process, port)."""
+@contextmanager
+def _running_pool():
+    """The process and the port of a pool that runs until the block ends."""
     with socket.socket() as sock:
         sock.bind(("localhost", 0))
         port = sock.getsockname()[1]
@@ -28,6 +29,13 @@ def pool():
     yield process, port
     process.kill()
     process.wait()
+
+
+@pytest.fixture(scope="module")
+def pool_port():
+    """The port of a running pool."""
+    with _running_pool() as (_, port):
+        yield port
 
 
 def _start_worker(port: int) -> None:
@@ -41,23 +49,23 @@ def _start_worker(port: int) -> None:
         assert not stub.StartWorker(request, timeout=20).error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_workers_end_with_the_pool(pool, number):
-    process, port = pool
-    _start_worker(port)
-    worker = int(process.stdout.readline().rpartition(" ")[2])
-    environment = Path(f"/proc/{worker}/environ").read_bytes().decode()
-    assert "CUDA_VISIBLE_DEVICES=-1" in environment.split("\0")
-    process.send_signal(number)
-    assert process.wait(20) == 0
+def test_workers_end_with_the_pool(number):
+    with _running_pool() as (process, port):
+        _start_worker(port)
+        worker = int(process.stdout.readline().rpartition(" ")[2])
+        environment = Path(f"/proc/{worker}/environ").read_bytes().decode()
+        assert "CUDA_VISIBLE_DEVICES=-1" in environment.split("\0")
+        process.send_signal(number)
+        assert process.wait(20) == 0
     time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
 
 
-def test_only_this_machine_can_ask_for_workers(pool):
+def test_only_this_machine_can_ask_for_workers(pool_port):
     """Whoever can runs code as this user."""
-    _, port = pool
     rows = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -66,7 +74,7 @@ def test_only_this_machine_can_ask_for_workers(pool):
     hosts = {
         row[1].partition(":")[0]
         for row in rows
-        if row[3] == _LISTENING and int(row[1].partition(":")[2], 16) == port
+        if row[3] == _LISTENING and int(row[1].partition(":")[2], 16) == pool_port
     }
     # ::1 and 127.0.0.1, also as an address of IPv6, as the kernel writes them.
     assert hosts
@@ -75,11 +83,10 @@ def test_only_this_machine_can_ask_for_workers(pool):
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_said(pool):
-    _, port = pool
-    command = [sys.executable, "-m", "data.worker_pool", f"--port={port}"]
+def test_a_port_that_is_taken_is_said(pool_port):
+    command = [sys.executable, "-m", "data.worker_pool", f"--port={pool_port}"]
     second = subprocess.run(
         command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert second.returncode == 2
-    assert f"port {port} is in use" in second.stdout
+    assert f"port {pool_port} is in use" in second.stdout
