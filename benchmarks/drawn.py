@@ -1,4 +1,4 @@
-"""Drawn pictures with objects, with detections for TFMA or as a batch to train on."""
+"""Random objects, with detections for TFMA or as a training batch."""
 
 import pickle
 import tempfile
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_OBJECTS = 7  # a picture, as in COCO
+_OBJECTS = 7  # per picture, as in COCO
 _HEIGHT_PX, _WIDTH_PX = 375, 500
-_MOST_OBJECTS = 10  # of a batch to train on; half of them on average
+_MOST_OBJECTS = 10  # per picture of a training batch; half as many on average
 
 
 class Drawn(NamedTuple):
@@ -24,12 +24,12 @@ class Drawn(NamedTuple):
 
 
 def class_names(num_classes: int) -> list[str]:
-    """The names of the drawn classes in the order of their indices."""
+    """The names of the drawn classes, by index."""
     return [f"class{index}" for index in range(num_classes)]
 
 
 def draw(pictures: int, num_classes: int, detections: int) -> Iterator[Drawn]:
-    """Pictures of 500 x 375 with objects of all sizes; half of the detections are near one."""
+    """Pictures of 500 x 375 with objects of all sizes; half the detections are near an object."""
     random = np.random.default_rng(0)
 
     def boxes(count):
@@ -44,7 +44,7 @@ def draw(pictures: int, num_classes: int, detections: int) -> Iterator[Drawn]:
         near = objects[meant] + random.normal(0, 8, (detections, 4))
         near[:, 2:] = np.maximum(near[:, :2] + 1, near[:, 2:])
         is_near = random.random(detections) < 0.5
-        # Float32, as a model gives them: no two implementations can differ by rounding.
+        # Float32, as from a model, so that implementations do not differ by rounding.
         place = np.where(is_near[:, None], near, boxes(detections)).astype(np.float32)
         strange = random.integers(0, num_classes, detections)
         scores = random.beta(np.where(is_near, 3, 1), 2).astype(np.float32)
@@ -58,7 +58,7 @@ def draw(pictures: int, num_classes: int, detections: int) -> Iterator[Drawn]:
 
 
 def training_batch(pictures: int, size: int, num_classes: int) -> tuple[np.ndarray, ...]:
-    """Noise with one to ten objects of all sizes each, as the training step takes a batch.
+    """A batch for the training step: noise, with one to ten objects of all sizes per picture.
 
     images float32 [pictures, size, size, 3] in 0-255; boxes float32 [pictures, 10, 4] and labels
     int32 [pictures, 10], padded with zeros.
@@ -76,7 +76,7 @@ def training_batch(pictures: int, size: int, num_classes: int) -> tuple[np.ndarr
 
 
 def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None:
-    """Records and answers as TFMA's extractors leave them, pickled into a TFRecord file."""
+    """Writes records and answers, as TFMA's extractors give them, pickled in a TFRecord file."""
     import tensorflow as tf
     import tensorflow_model_analysis as tfma
 
@@ -108,9 +108,9 @@ def write_extracts(drawn: Iterable[Drawn], num_classes: int, path: Path) -> None
 
 
 def evaluate_by_tfma(num_classes: int, records: Path, intervals: bool = False) -> float:
-    """mAP_area of a whole TFMA run over what `write_extracts` wrote.
+    """mAP_area from a whole TFMA run over the file of `write_extracts`.
 
-    intervals: whether the 20 samples for confidence intervals are drawn, as in the Evaluator.
+    intervals: whether to draw the 20 samples for confidence intervals, as the Evaluator does.
     """
     import apache_beam as beam
     import tensorflow_model_analysis as tfma

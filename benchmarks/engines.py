@@ -1,12 +1,12 @@
-"""What Beam's work costs in this process, in worker processes, on Flink and on Spark.
+"""The cost of Beam jobs in this process, in worker processes, on Flink and on Spark.
 
     python -m benchmarks.engines
 
 Converts drawn pictures and runs the sample pipeline on them, with few training steps, once for each
-place where Beam can work. Of conversion, StatisticsGen, Transform and Evaluator: seconds, Python
-workers started, CPU seconds of each worker (even ones share the work), and the peak of the memory
-that the command, its workers and the engine's Java hold together. Flink and Spark are embedded in
-their job servers (`make flink` and `make spark` get the jars).
+place where Beam can run. For conversion, StatisticsGen, Transform and Evaluator it reports seconds,
+Python workers started, CPU seconds of each worker (equal ones share the work), and the peak memory
+of the command, its workers and the engine's Java together. Flink and Spark are embedded in their
+job servers (`make flink` and `make spark` get the jars).
 """
 
 import argparse
@@ -38,7 +38,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Process(NamedTuple):
-    """A process as /proc tells of it."""
+    """A process, from /proc."""
 
     pid: int
     parent: int
@@ -48,18 +48,18 @@ class Process(NamedTuple):
 
 
 class Watch:
-    """Looks at this process's descendants again and again, and keeps what it sees of them."""
+    """Polls this process's descendants and records their CPU time and memory."""
 
     def __init__(self) -> None:
         self._cpu_seconds: dict[int, float] = {}  # of each worker so far
-        self._told: dict[int, float] = {}  # the same when it was last taken
+        self._taken: dict[int, float] = {}  # the same at the last `take`
         self._peak_mb = 0.0
         self._stop = threading.Event()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Looks until the block ends."""
-        thread = threading.Thread(target=self._look_on, daemon=True)
+        """Polls until the block ends."""
+        thread = threading.Thread(target=self._poll, daemon=True)
         thread.start()
         try:
             yield
@@ -68,18 +68,18 @@ class Watch:
             thread.join()
 
     def take(self) -> dict[str, object]:
-        """What was seen since the last call."""
-        now, before = dict(self._cpu_seconds), self._told
+        """What happened since the last call."""
+        now, before = dict(self._cpu_seconds), self._taken
         spent = sorted(round(seconds - before.get(pid, 0), 1) for pid, seconds in now.items())
         row = {
             "workers started": len(now.keys() - before.keys()),
             "CPU s of workers": " ".join(f"{seconds:g}" for seconds in spent if seconds),
             "peak MB": self._peak_mb,
         }
-        self._told, self._peak_mb = now, 0.0
+        self._taken, self._peak_mb = now, 0.0
         return row
 
-    def _look_on(self) -> None:
+    def _poll(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             family = _descendants(os.getpid())
             # Those of a pool are forks of a process with their command line.
@@ -112,13 +112,13 @@ def main() -> int:
         measured = [
             _measure(place, voc, folder / place, options.workers) for place in options.places
         ]
-    # By work, so that the places stand below each other.
+    # Ordered by work, for comparing places.
     rows = [row for rows in zip(*measured, strict=True) for row in rows]
     return report(f"Beam, {options.pictures:,} drawn pictures", rows, [], options.json)
 
 
 def _measure(place: str, voc: Path, folder: Path, workers: int) -> list[dict]:
-    """The rows of one place; `workers` are an engine's."""
+    """The rows of one place; `workers`: for an engine."""
     print(f"{place} ...", flush=True)
     folder.mkdir()
     engine = local.started(place, folder) if place in local.ENGINES else nullcontext()
@@ -144,7 +144,7 @@ def _measure(place: str, voc: Path, folder: Path, workers: int) -> list[dict]:
 
 
 def _lines(arguments: list) -> Iterator[str]:
-    """What a command of this project prints, line by line."""
+    """Runs one of this project's commands; yields its output line by line."""
     command = [sys.executable, *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
     yield from process.stdout
@@ -153,7 +153,7 @@ def _lines(arguments: list) -> Iterator[str]:
 
 
 def _descendants(pid: int) -> list[Process]:
-    """All processes that a process has started, and those that these have started."""
+    """All processes started by a process, directly or indirectly."""
     processes = [found for path in Path("/proc").glob("[0-9]*") if (found := _read(path))]
     family, parents = [], {pid}
     while parents:

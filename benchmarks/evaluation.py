@@ -1,8 +1,8 @@
-"""How fast the metric is, beside pycocotools on the same data in the same run.
+"""The speed of the metric, compared with pycocotools on the same data in the same run.
 
     python -m benchmarks.evaluation [--json FILE]
 
-The real detector's output is measured where VOC_FIXTURES names the folder that holds it.
+If VOC_FIXTURES is set, it also measures on the output of a real detector.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from benchmarks.report import Bound, report
 from data.console import quiet
 
 _PICTURES = 5_000
-# A box, its score, its class, its picture and their order.
+# A box, its score, its class, its picture, and their order.
 _BYTES_PER_DETECTION = 100
 
 
 class Measurement(NamedTuple):
-    """Seconds of the metric; `bound` is what they must stay below, and where it comes from."""
+    """Seconds of the metric, their upper bound, and where the bound comes from."""
 
     name: str
     seconds: float
@@ -54,9 +54,7 @@ def main() -> int:
         for row in measurements
     ]
     bounds = [Bound(row.name, row.seconds, most=row.bound) for row in measurements]
-    bounds.append(
-        Bound("bytes of each further detection", _bytes_per_detection(), most=_BYTES_PER_DETECTION)
-    )
+    bounds.append(Bound("bytes per detection", _bytes_per_detection(), most=_BYTES_PER_DETECTION))
     return report("evaluation", rows, bounds, options.json)
 
 
@@ -67,13 +65,13 @@ def _seconds(action: Callable) -> tuple[float, object]:
 
 
 def _oracle() -> list[Measurement]:
-    """A real detector on VOC2007's test list, from parsed files to AP."""
+    """A real detector on VOC2007's test list: from parsed files to AP."""
     from metrics.detection_files import accumulate, read_folders
     from metrics.voc import evaluate
 
     folder = os.environ.get("VOC_FIXTURES")
     if not folder:
-        print("VOC_FIXTURES is not set: no measurement of a real detector", file=sys.stderr)
+        print("VOC_FIXTURES is not set: real detector not measured", file=sys.stderr)
         return []
     archives = Path(folder) / "oracles" / "voc2007_test"
     with tempfile.TemporaryDirectory() as unpacked:
@@ -103,7 +101,7 @@ def _coco() -> list[Measurement]:
 
 
 def _tfma() -> list[Measurement]:
-    """TFMA with the metric, from a file of records and answers to written numbers."""
+    """TFMA with the metric: from a file of records and answers to written numbers."""
     drawn = list(draw(_PICTURES, num_classes=20, detections=200))
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder, "extracts")
@@ -111,7 +109,7 @@ def _tfma() -> list[Measurement]:
         seconds, found = _seconds(lambda: evaluate_by_tfma(20, records))
     reference, evaluation = _pycocotools(drawn, 20, [0.5])
     name = f"TFMA, {_PICTURES:,} pictures x 200 detections x 20 classes"
-    # Not the same rule, but on such data nearly the same number: both did all the work.
+    # The rules differ, but on this data the numbers are close, so both did all the work.
     _check_close(found, evaluation.stats[1])
     return [Measurement(name, seconds, reference, "pycocotools' time for one IoU")]
 
@@ -134,7 +132,7 @@ def _accumulate(drawn: Iterable[Drawn], num_classes: int):
 
 
 def _pycocotools(drawn: Sequence[Drawn], num_classes: int, iou_thresholds: list[float] | None):
-    """Seconds of pycocotools' evaluation alone, without building its index, and what it found."""
+    """Seconds of pycocotools' evaluation, without building its index, and the evaluation."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -185,7 +183,7 @@ def _pycocotools(drawn: Sequence[Drawn], num_classes: int, iou_thresholds: list[
 
 
 def _bytes_per_detection() -> float:
-    """Memory of the accumulated columns for each further detection of a picture."""
+    """Memory that each additional detection adds to the accumulated columns."""
 
     def size(detections):
         columns = _accumulate(draw(_PICTURES, 20, detections), 20).columns()
@@ -196,12 +194,12 @@ def _bytes_per_detection() -> float:
 
 def _check_equal(mine: float, theirs: float) -> None:
     if abs(mine - theirs) > 1e-9:
-        raise SystemExit(f"error: AP is {mine}, pycocotools says {theirs}")
+        raise SystemExit(f"error: AP is {mine}, pycocotools has {theirs}")
 
 
 def _check_close(mine: float, theirs: float) -> None:
     if abs(mine - theirs) > 0.02:
-        raise SystemExit(f"error: mAP is {mine}, pycocotools' AP50 {theirs}")
+        raise SystemExit(f"error: mAP is {mine}, pycocotools has AP50 {theirs}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What Evaluator and report take together, beside the Evaluator alone.
+"""The cost of Evaluator plus report, compared with the Evaluator alone.
 
     python -m benchmarks.evaluator_and_report [--pictures N] [--rounds N] [--json FILE]
 
-The preset light's detector with random weights, on drawn pictures with 20 classes. The Evaluator
-alone is today's without the writing of the model's answers, which is what it was before the report
-read them: its code of then is not kept. The report's part contains the facts of the model card.
+Uses the preset light's detector with random weights, on drawn pictures with 20 classes. "Alone"
+means that the Evaluator does not write the model's answers, which only the report needs. The
+report's part includes the facts of the model card.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        # In a process of its own: this one stays small (side_by_side).
+        # In a separate process, so that this one stays small (side_by_side).
         preparing = multiprocessing.get_context("spawn").Process(
             target=_prepare, args=(place, options.pictures)
         )
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def alone(place: Path) -> Callable[[], object]:
-    """An action that evaluates and keeps no answers."""
+    """An action that evaluates without keeping answers."""
     from components.evaluator import component
 
     component.answers_kept_in = lambda evaluation: nullcontext()
@@ -78,7 +78,7 @@ def alone(place: Path) -> Callable[[], object]:
 
 
 def with_report(place: Path) -> Callable[[], object]:
-    """An action that evaluates and writes the report of what was kept."""
+    """An action that evaluates and writes the report from the answers kept."""
     return _action(place, with_report=True)
 
 
@@ -104,7 +104,7 @@ def _action(place: Path, *, with_report: bool) -> Callable[[], object]:
             evaluate_model(model, files, config, output / "evaluation")
             kept = list((output / "evaluation").glob("answers/*"))
             if bool(kept) != with_report:
-                raise RuntimeError("answers are kept where they must not be, or are not kept")
+                raise RuntimeError("answers are kept without a report, or missing for one")
             if with_report:
                 answers = read_answers(str(output / "evaluation"), list(records.classes))
                 facts = gather(model, None, records, "", output / "evaluation", answers)
@@ -134,7 +134,7 @@ def _prepare(place: Path, count: int) -> None:
                 if number % _SHARDS == shard:
                     writer.write(example.SerializeToString())
     export_untrained(_PRESET, _CLASSES, place / "model", jpegs[0])
-    # What a training adds and the report names.
+    # What a training adds and the report shows.
     identity = place / "model" / IDENTITY
     trained = {"trainer": asdict(PRESETS[_PRESET].trainer), "code_version": "none"}
     identity.write_text(json.dumps(json.loads(identity.read_text()) | trained))

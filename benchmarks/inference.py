@@ -1,10 +1,10 @@
-"""What a picture costs SSD300-VGG16 on a CPU core: the network, and what makes detections of it.
+"""The cost of a picture in SSD300-VGG16 on a CPU core: network and post-processing.
 
     python -m benchmarks.inference [--rounds N] [--json FILE]
 
-Post-processing depends on how many anchors reach the score threshold. `usual` is a network that has
-learnt what background is; with `worst` every class reaches the threshold at every anchor. The
-network of the preset `light` is timed in the same run.
+Post-processing depends on how many anchors reach the score threshold. `usual` is like a trained
+network, which recognises background; with `worst` every class reaches the threshold at every
+anchor. The network of the preset `light` is timed in the same run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.report import Bound, report
 from benchmarks.side_by_side import Task, cpu_ratio, measure
 
 _CLASSES = 20
-# Background's logit over the classes'; about one in a hundred scores reaches 0.01 with it.
+# Background's logit above the classes'; about 1 % of the scores then reach 0.01.
 _USUAL_MARGIN = 7.0
 _LIGHT = "network of the preset light"
 

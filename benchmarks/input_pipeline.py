@@ -1,9 +1,9 @@
-"""How fast training pictures come, beside reading and decoding alone and the paper's own order.
+"""The speed of the input pipeline, compared with bare decoding and with the paper's plain order.
 
     python -m benchmarks.input_pipeline [--records DIR] [--rounds N] [--json FILE]
 
-`DIR` is a folder that `python -m data.convert` wrote, of VOC classes. Without it the 300 pictures
-that VOC_FIXTURES names are converted first.
+`DIR` has converted pictures with VOC's classes. By default, the 300 pictures in VOC_FIXTURES are
+converted first.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmarks.side_by_side import Task, cpu_ratio, measure
 
 _BATCH = 32
 _BATCHES = 10
-_RUN_UP_BATCHES = 5
+_WARM_UP_BATCHES = 5
 _SIZE = 300
 _PICTURES = _BATCH * _BATCHES
 
@@ -64,23 +64,22 @@ def _converted(output: Path) -> Path:
     if not fixtures:
         raise SystemExit("error: give --records DIR, or set VOC_FIXTURES")
     command = [sys.executable, "-m", "data.convert", "--voc", f"{fixtures}/voc2007_300"]
-    # In a process of its own, for this one has to stay small.
+    # In a separate process, so that this one stays small.
     subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
     return output
 
 
 class _Drain:
-    """Takes batches from a data set that goes on from round to round, after a run-up to speed."""
+    """Takes batches from a dataset that keeps running between rounds, after a warm-up."""
 
     def __init__(self, dataset):
         from trainer.input_pipeline import keep_freed_memory
 
-        # For all of them, as training has it.
-        keep_freed_memory()
+        keep_freed_memory()  # as in training
         self._batches = iter(dataset)
 
-    def run_up(self):
-        self._take(_RUN_UP_BATCHES)
+    def warm_up(self):
+        self._take(_WARM_UP_BATCHES)
 
     def __call__(self):
         self._take(_BATCHES)
@@ -105,7 +104,7 @@ def _decode(files):
     def decode(record):
         spec = {COMMON.encoded: tf.io.FixedLenFeature([], tf.string)}
         encoded = tf.io.parse_single_example(record, spec)[COMMON.encoded]
-        # One number of each picture, so that batching costs nothing.
+        # One number per picture, so that batching costs nothing.
         return tf.io.decode_jpeg(encoded, channels=3)[0, 0, 0]
 
     records = read_records(files).repeat()
@@ -125,7 +124,7 @@ def _full(files):
 
 
 def _plain(files):
-    """The paper's order, step by step: each step on the whole, ever larger picture."""
+    """The paper's order, each step applied to the whole picture, which grows on the way."""
     import tensorflow as tf
 
     from data.record_folder import read_records

@@ -1,12 +1,12 @@
-"""How fast SSD300-VGG16 trains on JAX, and how much of the chip's matrix rate that is.
+"""The training speed of SSD300-VGG16 on JAX, also as a share of the chip's matrix rate.
 
     python -m benchmarks.jax_step [--batches 32 64 128 256] [--precision mixed_bfloat16]
         [--rounds N] [--matrix 8192] [--json FILE]
 
-Meant for a GPU; it runs on whatever device JAX finds, on a CPU with `--batches 2 --matrix 1024`.
-The matrix rate is that of bfloat16 products of random square matrices in the same run, the step's
-operations are those that XLA counts before it optimises. Batches are on the device already: what
-`benchmarks.input_pipeline` measures is left out.
+Meant for a GPU, but runs on any device that JAX finds: on a CPU use `--batches 2 --matrix 1024`.
+The matrix rate is measured in the same run, with bfloat16 products of random square matrices; the
+step's operations are XLA's count before optimisation. Batches are already on the device, so the
+input pipeline (`benchmarks.input_pipeline`) is not included.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from trainer.moving_averages import MovingAverages  # noqa: E402
 from trainer.objective import make_optimizer  # noqa: E402
 
 _CLASSES = 20
-# Products between two looks at the clock, so that starting them does not count.
+# Products per timing, so that launching them does not count.
 _PRODUCTS = 20
 _LEAST_RATE, _LEAST_SHARE = 1000.0, 0.35
 
@@ -60,10 +60,10 @@ def main() -> int:
 
 
 def _matrix_rate(size: int, rounds: int) -> float:
-    """Operations a second of bfloat16 matrix products."""
+    """Operations per second of bfloat16 matrix products."""
     keys = jax.random.split(jax.random.key(0))
     a, b = (jax.random.normal(key, (size, size), jnp.bfloat16) for key in keys)
-    # Scaled, so that a chain of products neither grows nor vanishes.
+    # Scaled, so that chained products neither grow nor vanish.
     product = jax.jit(lambda a, b: (a @ b) * size**-0.5)
 
     def chain():
@@ -107,7 +107,7 @@ def _measure(batch: int, precision: str, rounds: int, matrix_rate: float) -> dic
 
 
 def _seconds(action: Callable, rounds: int) -> float:
-    """Median of single runs, each waited for; the first two do not count."""
+    """Median time of single runs, without the first two."""
     times = []
     for _ in range(2 + rounds):
         started = time.perf_counter()
@@ -117,7 +117,7 @@ def _seconds(action: Callable, rounds: int) -> float:
 
 
 def _peak_mib() -> float:
-    """Of the device since the start; of the process where the device is the CPU."""
+    """Peak memory of the device since the start; of the process if the device is the CPU."""
     found = jax.devices()[0].memory_stats()
     if found:
         return found["peak_bytes_in_use"] / 2**20

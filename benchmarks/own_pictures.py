@@ -1,11 +1,11 @@
-"""What the preset `light` reaches on real pictures: mAP and the Trainer's seconds, by seed.
+"""mAP and Trainer seconds of the preset `light` on real pictures, by seed.
 
     VOC_FIXTURES=DIR python -m benchmarks.own_pictures --data bccd [--seeds 0 1 2] [--json FILE]
 
-Each seed is a whole run of the pipeline. Nothing else may run on the machine: the bound on the
-seconds is for two cores. `bccd` is trained and measured on its own lists; `voc` is the trainval
-lists of voc2007_1200 and voc2007_300, a tenth of them for eval, and the test list of voc2007_1200;
-`sample` is the drawn data.
+Each seed is a whole run of the pipeline. Run nothing else on the machine: the bound on seconds is
+for two idle cores. `bccd` uses its own lists; `voc` trains on the trainval lists of voc2007_1200
+and voc2007_300, a tenth of them for eval, and tests on the test list of voc2007_1200; `sample` is
+the drawn data.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str], settings: Sequence[str], output: Path) -> Map
 
 
 def _output_of(command: Sequence[str]) -> str:
-    """What a command prints, which is shown while it runs; the benchmark ends where it fails."""
+    """A command's output, which is also shown live; exits if the command fails."""
     lines = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -95,7 +95,7 @@ def _convert(root: Path, folder: Path, *arguments: str) -> list[str]:
 
 def _bccd(folder: Path) -> list[str]:
     lists = [word for split in ("train", "test") for word in (f"--{split}", f"BCCD/{split}")]
-    # Two of its files have a box without area.
+    # Two of its files have an empty box.
     others = ["--eval", "BCCD/val", "--on-error=skip", "--classes", "RBC", "WBC", "Platelets"]
     # Two pictures are near-duplicates across train and test.
     leaks = ["--set", "data.on_leak=drop_train"]
@@ -103,7 +103,7 @@ def _bccd(folder: Path) -> list[str]:
 
 
 def _voc(folder: Path) -> list[str]:
-    """Both sets as one VOC folder of links."""
+    """Both sets as one VOC folder with links."""
     year = folder / "VOCdevkit/VOC2007"
     lists = year / "ImageSets/Main"
     lists.mkdir(parents=True)
@@ -128,7 +128,7 @@ def _sample(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Data:
-    """`convert` makes the data in a folder and gives the pipeline's arguments for it."""
+    """`convert` writes the data to a folder and returns the pipeline's arguments for it."""
 
     convert: Callable[[Path], list[str]]
     least_map: float

@@ -1,10 +1,10 @@
-"""How many pictures a second `ssd predict` gives, beside bare loops over the exported model.
+"""Pictures per second of `ssd predict`, compared with bare loops over the exported model.
 
     python -m benchmarks.predict [--rounds N] [--json FILE]
 
-The loops run the model on the same pictures in the same batches. One has them decoded beforehand,
-in the other the model decodes them; neither reads files nor writes. Weights are random, and loading
-the model counts for none.
+The loops run the model on the same pictures in the same batches, decoded beforehand in one loop and
+by the model in the other; neither reads nor writes files. Weights are random, and loading the model
+is not timed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.report import Bound, report
 from benchmarks.side_by_side import Task, measure, ratio
 from data.saved_model import DEFAULT_SIGNATURE, TENSOR_SIGNATURE
 
-# Pictures of a round: a light network, beside which all else weighs most, and the paper's.
+# Pictures per round: for a light network, where overhead weighs most, and for the paper's.
 _PICTURES = {"sample": 512, "ssd300-voc": 64}
 _CLASSES = 20
 _SIZE = 500, 375  # of most of VOC's
@@ -40,7 +40,7 @@ def main() -> int:
         for preset, count in _PICTURES.items():
             place = Path(folder, preset)
             draw_pictures(place / "pictures", count)
-            # In a process of its own: this one stays small (side_by_side).
+            # In a separate process, so that this one stays small (side_by_side).
             exporting = multiprocessing.get_context("spawn").Process(
                 target=_export, args=(preset, place)
             )
@@ -62,7 +62,7 @@ def main() -> int:
                 }
                 for name, found in measured.items()
             ]
-            # Decoding costs as much as a light network: only beside the paper's can it be hidden.
+            # Decoding costs as much as a light network, so only the paper's can hide it.
             loops = [_ENCODED] if preset == "sample" else [_ENCODED, _DECODED]
             bounds += [
                 Bound(
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def draw_pictures(folder: Path, count: int) -> None:
-    """Writes JPEGs of one size, each of another content and with detail to decode."""
+    """Writes different JPEGs of one size, with detail to decode."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for number in range(count):
@@ -88,7 +88,7 @@ def draw_pictures(folder: Path, count: int) -> None:
 
 
 def bare_loop(place: Path, signature: str) -> Callable[[], object]:
-    """An action that runs a signature on `place/pictures`, in memory, in predict's batches."""
+    """An action that runs a signature on `place/pictures`, from memory, in predict's batches."""
     import tensorflow as tf
 
     from data.saved_model import OUTPUTS
@@ -114,7 +114,7 @@ def bare_loop(place: Path, signature: str) -> Callable[[], object]:
 
 
 def predict(place: Path) -> Callable[[], object]:
-    """An action that does what `ssd predict --no-draw --format json` does with a loaded model."""
+    """An action like `ssd predict --no-draw --format json`, with a loaded model."""
     from serving.picture_arguments import detect, thresholds_of
     from serving.predict import SavedModelDetector
 
@@ -124,7 +124,7 @@ def predict(place: Path) -> Callable[[], object]:
     def run() -> None:
         status = detect(options, detector.detect, thresholds_of(options))
         if status:
-            raise RuntimeError("pictures failed, so what was measured is not the work")
+            raise RuntimeError("pictures failed, so the measurement is invalid")
 
     return run
 

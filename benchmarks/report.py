@@ -1,4 +1,4 @@
-"""What a benchmark prints: a table, the bounds with what was measured, and both as JSON."""
+"""A benchmark's output: a table, the bounds with the measured values, and both as JSON."""
 
 import json
 import os
@@ -22,7 +22,7 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """Whether the number is where it must be."""
+        """Whether the value is within the bound."""
         if self.least is not None and self.value < self.least:
             return False
         return self.most is None or self.value <= self.most
@@ -35,7 +35,7 @@ class Bound:
 def report(
     title: str, rows: Sequence[Mapping[str, object]], bounds: Sequence[Bound], path: Path | None
 ) -> int:
-    """Prints a table and JSON, writes the JSON if a path is given; 1 if a bound does not hold."""
+    """Prints a table and JSON, and writes JSON to a given path; returns 1 if a bound is missed."""
     table = Table(title=f"{title}, {os.cpu_count()} CPU cores")
     for header in rows[0]:
         table.add_column(header, justify="left" if header == "what" else "right")

@@ -1,13 +1,13 @@
-"""How time and memory grow with the data: conversion and evaluation, 1k to 100k pictures.
+"""How time and memory of import, conversion and evaluation grow, from 1k to 100k pictures.
 
     python -m benchmarks.scaling [--json FILE]
 
-Each size runs in a process of its own. Import is ImportExampleGen's work on records of 20 kB in
-shards of 500. Conversion reads drawn noise of 16 x 16 pixels with one object; small, so that it is
-the pipeline's work for each picture that is measured and not the disk. Evaluation is TFMA with the
-detection metric, from a file of records and 20 given detections each to written numbers, once
-without and once with confidence intervals: no network runs. The process's own peak memory is
-measured from its start, imports and all, so growth is what the data adds.
+Each size runs in a separate process. Import is ImportExampleGen on records of 20 kB in shards of
+500. Conversion reads noise of 16 x 16 pixels with one object: small, so that it measures the
+pipeline's work per picture and not the disk. Evaluation is TFMA with the detection metric, from a
+file of records with 20 given detections each to written numbers, with and without confidence
+intervals; no network runs. Peak memory is the process's, including imports, so its growth is what
+the data adds.
 """
 
 import argparse
@@ -34,11 +34,11 @@ _SIDE = 16
 _RECORD_BYTES, _RECORDS_PER_SHARD = 20_000, 500
 _DETECTIONS = 20
 _CLASSES = 20
-# Times the cost of a picture at the smallest size; start-up makes it less than 1 at best.
+# Relative to the cost of a picture at the smallest size; start-up can make it less than 1.
 _MOST_GROWTH = 1.3
 _IMPORT, _CONVERSION = "import", "conversion"
 _EVALUATION, _INTERVALS = "evaluation", "evaluation with intervals"
-# A picture's bytes of VOC are 80,000.
+# A VOC picture has about 80,000 bytes.
 _MOST_BYTES_PER_PICTURE = {
     _IMPORT: 300,
     _CONVERSION: 800,
@@ -48,7 +48,7 @@ _MOST_BYTES_PER_PICTURE = {
 
 
 class Measurement(NamedTuple):
-    """One size in a process of its own; memory is the process's peak, and before the work."""
+    """One size in a separate process; memory is the process's peak before and after the work."""
 
     work: str
     pictures: int
@@ -75,7 +75,7 @@ def main() -> int:
             "pictures": row.pictures,
             "seconds": row.seconds,
             "CPU s": row.cpu_seconds,
-            "CPU ms a picture": 1000 * row.cpu_seconds / row.pictures,
+            "CPU ms per picture": 1000 * row.cpu_seconds / row.pictures,
             "MB before": row.start_mb,
             "peak MB": row.peak_mb,
         }
@@ -105,13 +105,13 @@ def _measure(work: str, pictures: int) -> Measurement:
 
 
 def _cpu_seconds() -> float:
-    """Of this process and its children: what other work on the machine hardly changes."""
+    """CPU time of this process and its children, which other load hardly changes."""
     usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(part.ru_utime + part.ru_stime for part in usage)
 
 
 def _peak_mb() -> float:
-    """Peak memory of this process and of the largest of its children, in 10^6 bytes."""
+    """Peak memory of this process plus that of its largest child, in 10^6 bytes."""
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(resource.getrusage(who).ru_maxrss for who in whose) * 1024 / 1e6
 
@@ -206,14 +206,14 @@ _WORK = {
 
 
 def _bounds(rows: list[Measurement]) -> list[Bound]:
-    """Of one work, what the largest size costs beside the smallest."""
+    """Bounds on one kind of work: the largest size relative to the smallest."""
     small, *_, large = rows
     cost = (large.cpu_seconds / large.pictures) / (small.cpu_seconds / small.pictures)
     held = (large.peak_mb - small.peak_mb) * 1e6 / (large.pictures - small.pictures)
     return [
-        Bound(f"{small.work}: cost of a picture, largest / smallest", cost, most=_MOST_GROWTH),
+        Bound(f"{small.work}: cost per picture, largest / smallest", cost, most=_MOST_GROWTH),
         Bound(
-            f"{small.work}: bytes held for a picture",
+            f"{small.work}: bytes held per picture",
             held,
             most=_MOST_BYTES_PER_PICTURE[small.work],
         ),

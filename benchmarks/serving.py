@@ -1,9 +1,9 @@
-"""What the embedded server costs, beside the same model called in the same process.
+"""The cost of the embedded server, compared with calling the same model in process.
 
     python -m benchmarks.serving [--json FILE]
 
-The ways are measured in turns, so that what else the machine does weighs on all. The models have
-random weights: their answers say nothing, their times do.
+The ways are measured in turns, so that other load on the machine affects all of them. The models
+have random weights, which does not change their times.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n")
 
 
 class Measurement(NamedTuple):
-    """Ways of asking beside each other, and what one is held to."""
+    """Figures for each way of calling a model, and a bound on one of them."""
 
     name: str
     ways: dict[str, dict[str, float]]
@@ -52,7 +52,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers there")
-    parser.add_argument("--seconds", type=float, default=3, help="a way and round, 8 clients")
+    parser.add_argument(
+        "--seconds", type=float, default=3, help="per way and round, with 8 clients"
+    )
     options = parser.parse_args()
     quiet()
     measurements = [_added_latency(), _throughput(options.seconds)]
@@ -65,7 +67,7 @@ def main() -> int:
 
 
 def _added_latency() -> Measurement:
-    """SSD300 and one client: a call in process and one over REST, again and again."""
+    """SSD300 and one client, alternating calls in process and over REST."""
     with _Both("ssd300-voc", 20, picture(375, 500)) as both:
         ways = (both.in_process, both.client().ask)
         for way in ways:
@@ -86,10 +88,10 @@ def _added_latency() -> Measurement:
 
 
 def _throughput(seconds: float) -> Measurement:
-    """The sample model and 8 clients, against as many threads in process, in turns.
+    """The sample model and 8 clients, compared with 8 threads in process, in turns.
 
-    Threads in process call the model as TensorFlow does it unasked, which the bound is for, and as
-    the server does where all cores are busy, to tell what the server's way of calling is worth.
+    The threads call the model in TensorFlow's default way, which the bound refers to, and as the
+    server does when all cores are busy, to show what that is worth.
     """
     with _Both("sample", 6, picture(240, 280)) as both:
         clients = [both.client() for _ in range(_CLIENTS)]
@@ -104,7 +106,7 @@ def _throughput(seconds: float) -> Measurement:
             _all_at_once(actions[way], seconds)
         for number in range(_ROUNDS):
             rates = {}
-            # Each goes first as often as last.
+            # Alternating order, so that each way goes first as often as last.
             for way in _WAYS if number % 2 else reversed(_WAYS):
                 before = both.cpu_seconds()[way == _REST]
                 times, span = _all_at_once(actions[way], seconds)
@@ -123,7 +125,7 @@ def _throughput(seconds: float) -> Measurement:
 
 
 class _Both:
-    """A model twice: in this process, and behind a server in another."""
+    """The same model in this process and behind a server in another."""
 
     def __init__(self, preset: str, num_classes: int, image: bytes):
         self._preset, self._num_classes, self._image = preset, num_classes, image
@@ -162,14 +164,14 @@ class _Both:
         return _Client(self.server.port, f"/v1/models/{_MODEL}:predict", body)
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """What this process and the server's have used so far."""
+        """CPU time of this process and of the server's so far."""
         return time.process_time(), self.server.cpu_seconds()
 
 
 class _Client:
-    """An open connection that sends one request again and again, and costs next to nothing itself.
+    """An open connection that repeats one request at almost no cost.
 
-    It shares the cores with the server: what http.client adds to a request would count against it.
+    It shares the cores with the server, so the overhead of http.client would count against it.
     """
 
     def __init__(self, port: int, path: str, body: bytes):
@@ -179,7 +181,7 @@ class _Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self) -> None:
-        """Sends the request, and reads all of the answer, which must be 200."""
+        """Sends the request and reads the whole answer, which must have status 200."""
         self._socket.sendall(self._request)
         body = self._receive()
         while b"\r\n\r\n" not in body:
@@ -200,7 +202,7 @@ class _Client:
 
 
 def _all_at_once(actions: list[Callable[[], None]], seconds: float) -> tuple[list[float], float]:
-    """Each action on a thread of its own, over and over: the times of all calls, and the whole."""
+    """Repeats each action on its own thread; returns the times of all calls and the total time."""
     times = []
     start = time.perf_counter()
 
@@ -229,12 +231,12 @@ def _figures(times: list[float], span: float, cpu: float) -> dict[str, float]:
         "p50 ms": p50,
         "p99 ms": p99,
         "requests/s": len(times) / span,
-        "CPU ms a request": cpu / len(times) * 1000,
+        "CPU ms per request": cpu / len(times) * 1000,
     }
 
 
 def picture(height: int, width: int, seed: int = 0) -> bytes:
-    """A JPEG of soft patches, which packs about as well as a photograph."""
+    """A JPEG of soft patches, which compresses about as well as a photograph."""
     from PIL import Image
 
     random = np.random.default_rng(seed)

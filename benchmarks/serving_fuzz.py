@@ -1,9 +1,9 @@
-"""Sends the embedded server whatever hypothesis thinks of: requests, JSON, and damaged pictures.
+"""Sends random requests, JSON and damaged pictures from hypothesis to the embedded server.
 
     python -m benchmarks.serving_fuzz --minutes 30
 
-Every answer must be JSON with status 200, 4xx or 503, and the server must stay up and say nothing
-of an error of its own. The first request that breaks this is printed, made as small as possible.
+Every answer must be JSON with status 200, 4xx or 503, and the server must stay up and log no error
+of its own. The first request that breaks this is minimised and printed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from PIL import Image
 from data.console import quiet
 
 _LONG_NUMBER = re.compile(r"/versions/\d{19}")
-_EXAMPLES = 500  # between two looks at the clock
+_EXAMPLES = 500  # between checks of the time
 _MODELS = """
 model_config_list {
   config { name: "ssd" base_path: "%(folder)s/ssd" model_platform: "tensorflow" }
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def _fuzz(server, seconds: float) -> Counter:
-    """Requests until the time is over; how often each status was answered."""
+    """Sends requests until the time is up; returns the count of each status."""
     statuses = Counter()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
 
@@ -92,7 +92,7 @@ def _fuzz(server, seconds: float) -> Counter:
             raise
         statuses[response.status] += 1
         assert response.status in (200, 503) or 400 <= response.status < 500, response.status
-        # A version that is no int64 is answered as TensorFlow Serving does: with no body.
+        # Like TensorFlow Serving, it answers a version that is not an int64 without a body.
         if answer or not _LONG_NUMBER.search(path):
             json.loads(answer.decode("utf-8", "surrogateescape"))
         assert server.process.poll() is None
@@ -122,7 +122,7 @@ def _fuzz(server, seconds: float) -> Counter:
 
 
 def _requests() -> st.SearchStrategy:
-    """Method, path, body and headers: mostly right, wrong in a place or two."""
+    """Method, path, body and headers: mostly valid, wrong in a place or two."""
     names = st.sampled_from(["echo", "ssd"]) | _path_text()
     parts = st.sampled_from(["", "/versions/1", "/versions/7", "/labels/stable"]) | st.builds(
         "/{}/{}".format, st.sampled_from(["labels", "versions"]), _path_text()
@@ -136,7 +136,7 @@ def _requests() -> st.SearchStrategy:
 
 
 def _packed(request):
-    """Most bodies that are said to be gzip are."""
+    """Compresses most of the bodies declared as gzip."""
     method, path, body, headers = request
     if "Content-Encoding" in headers and len(body) % 5:
         body = gzip.compress(body, 1)
@@ -144,7 +144,7 @@ def _packed(request):
 
 
 def _path_text() -> st.SearchStrategy:
-    """Path segments without what would make them a version out of range, a label or a query."""
+    """Path segments that are not a version out of range, a label or a query."""
     letters = string.ascii_letters + "-_.~!$&'()*+,;=%:@[]"
     return st.text(letters, max_size=8) | st.integers(0, 10**17).map(str)
 
@@ -181,7 +181,7 @@ def _deep() -> st.SearchStrategy:
 
 
 def _values() -> st.SearchStrategy:
-    """What a tensor may be given as, and what it may not."""
+    """Valid and invalid values of a tensor."""
     leaves = (
         st.none()
         | st.booleans()
@@ -201,7 +201,7 @@ def _base64() -> st.SearchStrategy:
 
 
 def _picture_requests() -> st.SearchStrategy:
-    """Several pictures, some damaged, by themselves or inside a `tf.Example`."""
+    """Several pictures, some damaged, plain or inside a `tf.Example`."""
     whole = st.sampled_from([_encoded(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")])
     picture = _damaged(whole) | whole
     pictures = st.lists(picture, min_size=1, max_size=3)
@@ -218,7 +218,7 @@ def _picture_requests() -> st.SearchStrategy:
 
 
 def _damaged(whole: st.SearchStrategy) -> st.SearchStrategy:
-    """Some bytes changed, a part cut out or doubled, or the end missing."""
+    """Changes some bytes, cuts out or doubles a part, or cuts off the end."""
 
     @st.composite
     def damaged(draw):

@@ -1,4 +1,4 @@
-"""Models to serve: the presets' detectors with random weights, exported as the Trainer does it."""
+"""Models to serve: the presets' detectors with random weights, exported like trained ones."""
 
 import io
 from pathlib import Path
@@ -14,8 +14,8 @@ from trainer.detector import build_network, detector_spec
 from trainer.export import ServedDetector, export
 from trainer.preprocessing import ENCODED
 
-# Of the class logits and of the background's: some tens of boxes pass the score threshold, as of a
-# trained detector.
+# Scale of the class logits and bias of the background: a few dozen boxes then pass the score
+# threshold, as in a trained detector.
 _SPREAD = 1.6
 _BACKGROUND = 9
 
@@ -53,7 +53,7 @@ ECHO_TYPES = {
 
 
 def save_echo(folder: Path) -> None:
-    """Saves a model that gives back what it gets: a signature of each type, and one of two."""
+    """Saves a model that returns its inputs: a signature for each type, and one with two inputs."""
 
     def echo(*names):
         specs = {name: tf.TensorSpec(None, ECHO_TYPES[name], name) for name in names}
@@ -68,7 +68,7 @@ def save_echo(folder: Path) -> None:
 
 
 class _Records(tf.Module):
-    """Stands for the transform graph: reads the encoded picture of an Example, and no more."""
+    """Replaces the transform graph: only reads the encoded picture from an Example."""
 
     graph = None
 

@@ -1,9 +1,9 @@
-"""Asks the embedded server for minutes on end while versions come and go under it.
+"""Keeps the embedded server under load for minutes while versions come and go.
 
     python -m benchmarks.serving_soak --minutes 10 [--json FILE]
 
-Eight clients ask without a pause and one request in a hundred is malformed; a version is pushed
-every 5 s. Each answer is held against what a version that may have given it says in this process.
+Eight clients send requests without a pause, 1 % of them malformed; a version is pushed every 5 s.
+Each answer must equal that of a version which may have given it, run in this process.
 """
 
 import argparse
@@ -26,17 +26,17 @@ from data.console import quiet
 
 _MODEL = "ssd"
 _CLIENTS = 8
-_MODELS = 5  # with weights of their own, pushed in turns
+_MODELS = 5  # with different weights, pushed in turns
 _PUSH_S = 5.0
 _KEEP = 6
 _MALFORMED = 0.01
-# Memory is judged after the first fifth, when all threads and pools have got theirs.
+# Memory is judged after the first fifth, when threads and pools have reached their size.
 _SETTLED = 0.2
 _MAX_GROWTH_MB_PER_MINUTE = 2.0
 
 
 class Soak:
-    """What is pushed, asked and found."""
+    """Pushes, requests, and what was observed."""
 
     def __init__(self, base: Path, server: ServerProcess, answers: list[dict], images: list[bytes]):
         self.base, self.server = base, server
@@ -65,7 +65,7 @@ class Soak:
             keep(self.base, _KEEP, ())
 
     def watch(self) -> None:
-        """Notes the server's memory, and the version from which on it answers now."""
+        """Records the server's memory, and the oldest version that may still answer."""
         start = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
         while time.monotonic() < self.end:
@@ -191,7 +191,7 @@ def _run(folder: Path, seconds: float) -> dict:
         "per_s": sum(soak.counts.values()) / span,
         "p50_ms": p50,
         "p99_ms": p99,
-        "cpu_ms_a_request": cpu_s / sum(soak.counts.values()) * 1000,
+        "cpu_ms_per_request": cpu_s / sum(soak.counts.values()) * 1000,
         "memory_mb": [round(megabytes) for _, megabytes in soak.memory[:: len(soak.memory) // 8]],
         "growth_mb_per_minute": soak.growth_mb_per_minute(),
         "exit_status": server.stop(),
@@ -199,7 +199,7 @@ def _run(folder: Path, seconds: float) -> dict:
 
 
 def _same(found: dict, expected: dict[str, np.ndarray]) -> bool:
-    """Whether a row of a JSON answer says what the model's own outputs (batch of one) say."""
+    """Whether a row of a JSON answer equals the model's own outputs (batch of one)."""
     if found["num_detections"] != expected["num_detections"][0]:
         return False
     return all(

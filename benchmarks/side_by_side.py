@@ -1,8 +1,8 @@
-"""Measuring several things in turns, each in a process of its own.
+"""Measures several actions in turns, each in its own process.
 
-Whatever else the machine does slows the things of a round alike, so their ratios hold on a machine
-that is not idle, those of CPU seconds most of all; a process for each shows its peak memory. The
-process that starts them stays small, for Linux hands its own peak memory on to its children.
+Other load slows all actions of a round alike, so their ratios, above all those of CPU seconds, are
+valid even if the machine is not idle. Separate processes show the peak memory of each. The parent
+process must stay small, because children inherit its peak memory on Linux.
 """
 
 import multiprocessing
@@ -19,9 +19,9 @@ from data.console import quiet
 
 @dataclass(frozen=True)
 class Task:
-    """`prepare(*arguments)` makes the action that is measured; `cores` limits its process.
+    """`prepare(*arguments)` makes the action to measure; `cores` limits its process.
 
-    An action with a method `run_up` has that called before each round, unmeasured.
+    If an action has a method `warm_up`, it is called before each round, unmeasured.
     """
 
     prepare: Callable[..., Callable[[], object]]
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass
 class Measured:
-    """Of an action: seconds and CPU seconds of each round, and the peak memory in MiB."""
+    """An action's seconds and CPU seconds in each round, and its peak memory in MiB."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -49,10 +49,10 @@ class Measured:
 
 
 def measure(tasks: Mapping[str, Task], rounds: int) -> dict[str, Measured]:
-    """Runs every action once unmeasured, and then all of them in turns.
+    """Runs every action once unmeasured, then all of them in turns.
 
-    Whose turn it is not is stopped: it neither works ahead nor takes caches and memory from the
-    one that is measured.
+    Between their turns, processes are stopped, so that they neither work ahead nor compete for
+    caches and memory.
     """
     context = multiprocessing.get_context("spawn")
     connections, processes = {}, {}
@@ -72,7 +72,7 @@ def measure(tasks: Mapping[str, Task], rounds: int) -> dict[str, Measured]:
             processes[name] = context.Process(target=_serve, args=(theirs, task), daemon=True)
             processes[name].start()
             theirs.close()
-            # One at a time: together they would need the memory of all their preparations at once.
+            # One at a time, since preparing needs more memory than measuring.
             connections[name].recv()
             stop(name)
         for _ in range(rounds):
@@ -94,12 +94,12 @@ def measure(tasks: Mapping[str, Task], rounds: int) -> dict[str, Measured]:
 
 
 def ratio(one: Measured, other: Measured) -> float:
-    """The median over the rounds of the quotient of seconds."""
+    """The median over rounds of the ratio of seconds."""
     return _median_quotient(one.seconds, other.seconds)
 
 
 def cpu_ratio(one: Measured, other: Measured) -> float:
-    """The median over the rounds of the quotient of CPU seconds."""
+    """The median over rounds of the ratio of CPU seconds."""
     return _median_quotient(one.cpu_seconds, other.cpu_seconds)
 
 
@@ -112,12 +112,12 @@ def _serve(connection, task: Task) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.cores])
     quiet()
     action = task.prepare(*task.arguments)
-    run_up = getattr(action, "run_up", lambda: None)
-    run_up()
+    warm_up = getattr(action, "warm_up", lambda: None)
+    warm_up()
     action()
     connection.send(None)
     while connection.recv():
-        run_up()
+        warm_up()
         started, cpu_started = time.perf_counter(), time.process_time()
         action()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started

@@ -1,9 +1,9 @@
-"""The training step of the preset `light` written plainly in PyTorch, to compare speed with.
+"""The training step of the preset `light` in plain PyTorch, for comparing speed.
 
-Runs in a Python that has torch and numpy, apart from the project's own environment:
-`python torch_light.py BATCH.npz CLASSES`. It makes a step for each line that it reads and answers
-with the loss. Network, frozen stages, matching, loss and optimiser are those of `light`; weights
-are random. The file holds the batch (images, boxes, labels) and the anchors.
+Runs in a separate Python with torch and numpy: `python torch_light.py BATCH.npz CLASSES`. For each
+line of input it makes a step and prints the loss. Network, frozen stages, matching, loss and
+optimiser equal those of `light`; weights are random. The file holds the batch (images, boxes,
+labels) and the anchors.
 """
 
 import sys
@@ -124,7 +124,7 @@ def per_anchor(heads, maps, values):
 
 
 def match(anchors, boxes, labels):
-    """(labels, codes) of the anchors of one picture, in SSD's way: IoU 0.5, and each box's best."""
+    """(labels, codes) of one picture's anchors, by SSD's rule: IoU 0.5, and each box's best."""
     boxes, labels = boxes[labels > 0], labels[labels > 0]
     low, high = anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2
     overlap = torch.minimum(high[:, None], boxes[:, 2:]) - torch.maximum(low[:, None], boxes[:, :2])

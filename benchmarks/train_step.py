@@ -1,10 +1,10 @@
-"""What a training step costs on the CPU: the network, and all the rest.
+"""The cost of a training step on the CPU: the network, and everything else.
 
     python -m benchmarks.train_step [--preset ssd300-voc] [--batch 8] [--rounds N] [--json FILE]
 
-The rest is matching, hard negative mining, loss with its gradients, and the optimiser. With
-`--preset light --batch 16`, and TORCH_PYTHON naming a Python that has torch and numpy, the whole
-step is also timed against the same one written plainly in PyTorch (`benchmarks/torch_light.py`).
+Everything else is matching, hard negative mining, loss with its gradients, and the optimiser. With
+`--preset light --batch 16`, and TORCH_PYTHON set to a Python with torch and numpy, the whole step
+is also compared with the same step in plain PyTorch (`benchmarks/torch_light.py`).
 """
 
 import argparse
@@ -55,14 +55,14 @@ def main() -> int:
         for name, found in measured.items()
     ]
     network = {
-        "what": "network (what is left)",
+        "what": "network (the rest)",
         "seconds": (1 - rest) * step.median,
         "CPU seconds": "",
     }
     rows.append({**network, "share of the step": 1 - rest, "peak memory MiB": ""})
     bounds = [Bound("all but the network, share of the step", rest, most=0.1)]
     if in_torch:
-        # Its work is done in a process of its own, whose CPU time is not seen here.
+        # It runs in a child process, whose CPU time is not measured.
         seconds = {"what": _TORCH, "seconds": in_torch.median, "CPU seconds": ""}
         rows.append({**seconds, "share of the step": "", "peak memory MiB": ""})
         speed = ratio(in_torch, step)
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def _parts(preset: str):
-    """(configuration, layout, network) of a preset, with random weights."""
+    """(configuration, detector spec, network) of a preset, with random weights."""
     from pipeline.config import PRESETS
     from trainer.detector import build_network, detector_spec, freeze_stages
 
@@ -110,7 +110,7 @@ def _in_torch(preset: str, pictures: int, python: str):
     def step():
         print(file=process.stdin, flush=True)
         answer = process.stdout.readline()
-        # It has been read by now.
+        # The file has been read by now.
         Path(file.name).unlink(missing_ok=True)
         return answer
 
@@ -152,7 +152,7 @@ def _objective(preset: str, pictures: int):
         with tf.GradientTape() as tape:
             tape.watch((codes, logits))
             total, *_ = objective((codes, logits), boxes, labels, anchors, config)
-        # Summed up, so that the gradients have to be computed and need not be copied.
+        # Summed, so that the gradients are computed but not copied.
         gradients = tape.gradient(total, (codes, logits))
         return total, [tf.reduce_sum(gradient) for gradient in gradients]
 
@@ -176,7 +176,7 @@ def _optimiser(preset: str):
 
     def action():
         apply(*gradients)
-        # Waits until it is done.
+        # Waits for the update.
         return variables[-1].numpy()
 
     return action

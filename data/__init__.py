@@ -1,1 +1,1 @@
-"""VOC and COCO reading, record fields, conversion to TFRecord, the sample set and the schemas."""
+"""Reading VOC and COCO, record fields, conversion to TFRecord, the sample set, schemas."""

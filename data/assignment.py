@@ -1,7 +1,7 @@
-"""Which pictures go to which split and shard, decided from a table of the hashes of all of them.
+"""Assigns pictures to splits and shards, from one table with the hashes of all pictures.
 
-A picture takes 29 bytes in it, 61 with its look. As an element of one of Beam's groups it would be
-a few Python objects, ten times as large, of which a local runner holds several copies.
+A row takes 29 bytes, 61 with a look. As elements of a Beam group, pictures would be Python objects
+ten times as large, of which a local runner holds several copies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,34 +13,34 @@ from scipy.sparse.csgraph import connected_components
 from data.looks import LOOK_BYTES, same_looks
 from data.splits import SPLITS
 
-# A picture found in several splits stays in the one whose result it would spoil.
+# A picture found in several splits stays in the first of these: a leak into test does most harm.
 KEEP_ORDER = ("test", "eval", "train")
 
-# One row a picture, in any order.
+# One row per picture, in any order.
 TABLE = np.dtype(
     [
-        ("number", np.uint32),  # by which the workers know the picture
-        ("split", np.uint8),  # that it is for, as index in KEEP_ORDER
-        ("sha256", "S16"),  # of its bytes; half of it is enough to know them by
-        ("place", np.uint64),  # at random: decides the shard and the place in it
+        ("number", np.uint32),  # in the picture index
+        ("split", np.uint8),  # index in KEEP_ORDER
+        ("sha256", "S16"),  # of its bytes; half of the digest identifies them
+        ("place", np.uint64),  # random: decides the shard and the position in it
     ]
 )
-# Where the split depends on what a picture looks like; all zero if it has no look.
+# Used where the split depends on the look of a picture; zeros mean no look.
 TABLE_WITH_LOOKS = np.dtype([*TABLE.descr, ("look", np.uint8, (LOOK_BYTES,))])
 
 
 def split_by_content(table: np.ndarray, shares: Sequence[float]) -> np.ndarray:
-    """Sets the split of each row; pictures that look the same go to the same one.
+    """Sets the split of each row; pictures that look the same form a group and stay together.
 
-    A group's split depends on its contents alone, not on the other pictures, unless a split would
-    stay empty: it then takes the group that is nearest to it.
+    A group's split depends only on its content, not on other pictures, unless a split would be
+    empty: it then takes the nearest group.
 
     Args:
         table: of TABLE_WITH_LOOKS.
         shares: of train, eval and test, adding up to 1.
 
     Returns:
-        int [rows], the number of each row's group.
+        int [rows], the group number of each row.
     """
     rows = len(table)
     order = np.argsort(table["sha256"], kind="stable")
@@ -49,7 +49,7 @@ def split_by_content(table: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     one, other = np.concatenate([equal, same_looks(table["look"])]).T
     links = coo_array((np.ones(len(one), bool), (one, other)), (rows, rows))
     _, group = connected_components(links, directed=False)
-    # The least hash of a group, as a number in [0, 1), decides where it goes.
+    # The smallest hash of a group, as a number in [0, 1), decides its split.
     _, first = np.unique(group[order], return_index=True)
     least = table["sha256"][order][first]
     place = np.array([int.from_bytes(h.ljust(8, b"\0")[:8], "big") / 2**64 for h in least])
@@ -67,9 +67,9 @@ def split_by_content(table: np.ndarray, shares: Sequence[float]) -> np.ndarray:
 
 
 def leaks(table: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of byte-identical pictures in several splits, the rows that stay and those that would leak.
+    """Byte-identical pictures in several splits: the rows that stay and those that would leak.
 
-    Those of one split stay.
+    The rows in the first of their splits in KEEP_ORDER stay.
     """
     if not len(table):
         return
@@ -89,7 +89,7 @@ def shards(
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """Split, number and shuffled pictures (uint32 [n], at least one) of each shard.
 
-    shards_of: how many there are, by split.
+    shards_of: number of shards by split.
     """
     for index, split in enumerate(KEEP_ORDER):
         rows = table[table["split"] == index]

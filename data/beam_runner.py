@@ -1,6 +1,6 @@
 """Where Beam pipelines run: named presets of Beam options for the command lines.
 
-A preset is a list of plain Beam options. What a user gives after `--` comes later, and wins.
+A preset is a list of plain Beam options. Options that users give after `--` override it.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from data.errors import DataError, did_you_mean
 DIRECT = "direct"
 MULTIPROCESS = "multiprocess"
 
-# Beam's own runner by name: its default would first look for a binary to download. And no
-# container image: without this each TFX component packs TFX's source, which only a cluster needs.
+# Beam's local runner by name, since the default first looks for a binary to download. And no
+# container image: otherwise each TFX component packs TFX's source, which only a cluster needs.
 IN_PROCESS = ("--runner=FnApiRunner", "--sdk_container_image=none")
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -31,30 +31,30 @@ _BYTES_PER_WORKER = 2 * 2**30
 # Where `make flink` and `make spark` listen.
 DEFAULT_JOB_PORT, DEFAULT_POOL_PORT = 8099, 50000
 
-# Workers come from a pool that runs beside each node.
+# Workers come from a pool on each node.
 EXTERNAL = "EXTERNAL"
 
-# A job server translates for its cluster, and workers from a pool beside each node do the work.
+# A job server translates for its cluster, and workers from a pool on each node do the work.
 _JOB_SERVER = (
     "--runner=data.job_server.JobServerRunner",
     f"--environment_type={EXTERNAL}",
     f"--environment_config=localhost:{DEFAULT_POOL_PORT}",
     f"--job_endpoint=localhost:{DEFAULT_JOB_PORT}",
-    # One Python process for each node: it works on all the slots of the node.
+    # One Python process per node works for all slots of the node.
     "--sdk_worker_parallelism=1",
-    # Beam would run `pip freeze`, and this environment has no pip.
+    # Otherwise Beam runs `pip freeze`, and this environment has no pip.
     "--experiments=disable_logging_submission_environment",
 )
 _REMOTE = {
-    # Workers are kept between stages: else each stage starts its own, and each imports TensorFlow.
-    # A lost one is kept too: Flink's restart strategy has to wait for longer (engines/local.py).
+    # Keeps workers between stages: otherwise each stage starts new ones, which import TensorFlow.
+    # Lost ones are kept too, so Flink's restart strategy must wait longer (engines/local.py).
     "flink": (*_JOB_SERVER, "--environment_cache_millis=10000"),
     "spark": (*_JOB_SERVER, "--environment_cache_millis=60000"),
     "dataflow": ("--runner=DataflowRunner",),
 }
 PRESETS = (DIRECT, MULTIPROCESS, *_REMOTE)
 
-# What only the user can know, with an example of each.
+# Options that only the user can know, with an example of each.
 _DEMANDED = {
     "dataflow": {
         "project": "my-project",
@@ -63,7 +63,7 @@ _DEMANDED = {
         "sdk_container_image": "an image with this project's environment",
     },
 }
-# In containers also this: what is true of this machine says nothing about them.
+# In containers also these, since this machine's values do not apply there.
 _DEMANDED_IN_IMAGE = {
     MULTIPROCESS: {"direct_num_workers": "4"},
     "flink": {"job_endpoint": "flink-job-server:8099"},
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam",
         choices=PRESETS,
         default=DIRECT,
-        help="where Beam works: in this process (default), in a process a CPU core, or on a "
+        help="where Beam runs: in this process (default), in a process per CPU core, or on a "
         "cluster (docs/beam.md)",
     )
     parser.add_argument("beam_options", nargs="*", metavar="-- BEAM_OPTION", help=argparse.SUPPRESS)
@@ -94,17 +94,17 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
     Args:
         preset: one of `PRESETS`.
         options: plain Beam options as `--name=value`.
-        image: of the containers that will hand work to Beam, and holds this code for its workers
-            too; None where this process hands it over.
+        image: image of the containers that will start the Beam jobs and of their workers; None if
+            this process starts them.
 
     Raises:
-        DataError: a word that is no option of Beam, a lack of one that the preset cannot do
-            without, or a preset whose workers cannot see the folders of this machine.
+        DataError: a word is not a Beam option, the preset lacks a required option, or its workers
+            cannot see this machine's folders.
     """
     if preset == "dataflow" and not image:
         raise DataError(
-            "--beam dataflow: its workers see no folder of this machine. Compile the pipeline for "
-            "Kubeflow or Vertex AI instead: ssd compile --beam dataflow ..."
+            "--beam dataflow: its workers cannot see this machine's folders. Compile the pipeline "
+            "for Kubeflow or Vertex AI instead: ssd compile --beam dataflow ..."
         )
     for word in options:
         if not word.startswith("--"):
@@ -128,18 +128,18 @@ def beam_arguments(preset: str, options: Sequence[str] = (), image: str | None =
 
 
 def on_other_machines(arguments: Sequence[str]) -> bool:
-    """Whether Beam options hand the work to workers that share no folder with who hands it over."""
+    """Whether Beam options send the work to workers that share no folder with this process."""
     runners = [word for word in arguments if word.startswith("--runner=")]
     return bool(runners) and runners[-1].partition("=")[2] not in ("FnApiRunner", "DirectRunner")
 
 
 def number_of_workers() -> int:
-    """One worker for each CPU core that this process may use, as far as memory reaches."""
+    """One worker per CPU core that this process may use, as far as memory allows."""
     return max(1, min(len(os.sched_getaffinity(0)), _memory() // _BYTES_PER_WORKER))
 
 
 def workers_in_words(preset: str, arguments: Sequence[str]) -> str:
-    """Who works, of a preset and what `beam_arguments` made of it, as in `2 worker processes`."""
+    """Where a preset with the result of `beam_arguments` runs, such as `2 worker processes`."""
     if preset == DIRECT:
         return "in this process"
     if preset != MULTIPROCESS:
@@ -150,9 +150,9 @@ def workers_in_words(preset: str, arguments: Sequence[str]) -> str:
 
 
 def _check_known(options: Sequence[str]) -> None:
-    """DataError for options that Beam does not have, which it would leave out in silence.
+    """Raises DataError for options unknown to Beam, which would ignore them silently.
 
-    Those for a job server are the server's to know.
+    A job server's options are checked by the server.
     """
     if not options:
         return
@@ -169,7 +169,7 @@ def _check_known(options: Sequence[str]) -> None:
 
 
 def python_path() -> str:
-    """PYTHONPATH for worker processes, which start in any folder and have to find the project."""
+    """PYTHONPATH with which worker processes find the project from any folder."""
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.pathsep.join(dict.fromkeys([*filter(None, paths), str(_ROOT)]))
 
@@ -182,15 +182,15 @@ def _workers_here() -> list[str]:
 def _code_of_workers(given: Mapping[str, str], image: str | None) -> list[str]:
     """The option that says where workers get this project's code.
 
-    TFX would send its own source unless an image is named: `none` where workers are not containers
-    that the engine starts.
+    TFX would send its own source unless an image is named: `none` if workers are not containers
+    started by the engine.
     """
     if given.keys() & {"setup_file", "sdk_container_image"}:
         return []
     if image:
         return [f"--sdk_container_image={image}"]
     if given.get("environment_type", EXTERNAL) == EXTERNAL:
-        # A pool runs the code of its own image or checkout; data.worker_code compares it with this.
+        # A pool runs the code in its own image or checkout; data.worker_code compares it with ours.
         return ["--sdk_container_image=none"]
     path = _ROOT / "setup.py"
     if not path.is_file():
@@ -199,7 +199,7 @@ def _code_of_workers(given: Mapping[str, str], image: str | None) -> list[str]:
 
 
 def _memory() -> int:
-    """Bytes of memory of this machine, or of the container if that is less."""
+    """Memory of this machine, or of the container if that is less, in bytes."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else "max"

@@ -1,8 +1,8 @@
-"""What a Beam worker process imports before it works, as `--beam_plugin` tells it to.
+"""Imported by each Beam worker process when it starts (`--beam_plugin`).
 
-Several workers share a machine with each other and with a training. Each takes one core, and none
-takes a GPU: TensorFlow would reserve its whole memory in the first process that looks at it.
-Importing this changes the environment of the process, so nothing else does.
+Several workers share a machine, possibly with a training. Each uses one core and no GPU: TensorFlow
+reserves the GPU's whole memory in the first process that uses it. Importing this module changes the
+environment of the process, so only workers import it.
 """
 
 import os

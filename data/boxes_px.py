@@ -1,4 +1,4 @@
-"""Boxes in pixels against the picture they are in: its size settled, then the objects checked."""
+"""Checks pixel boxes against their picture: first its size, then each object."""
 
 import dataclasses
 import difflib
@@ -13,13 +13,13 @@ Size = tuple[int, int]  # width, height
 def settle_size(
     annotation: Annotation, size: Size, *, swapped_sides: bool, rescale: bool
 ) -> tuple[Annotation, str]:
-    """The annotation with boxes in pixels of its picture, and what was done for that, if anything.
+    """The annotation with boxes in pixels of its picture, and what was changed, if anything.
 
     Args:
-        annotation: with the size that it states; 0 where it states none.
-        size: of the picture as it is written.
-        swapped_sides: whether the picture had a tag that swaps them, and a user has decided on it.
-        rescale: whether boxes are scaled where the sizes differ by more than a pixel.
+        annotation: with the size that it states; 0 if it states none.
+        size: of the picture as written to the record.
+        swapped_sides: whether the picture had a tag that swaps its sides, handled by `--exif`.
+        rescale: whether to scale boxes if the sizes differ by more than a pixel.
 
     Raises:
         Unusable: the sizes differ.
@@ -33,7 +33,7 @@ def settle_size(
         return annotation, "stated size off by one pixel, taken from the picture"
     if _near(stated, size[::-1]):
         if swapped_sides:
-            return annotation, "stated size is that before the decision on the EXIF tag"
+            return annotation, "stated size is from before the EXIF tag was handled"
         raise Unusable("turned", f"{annotation.source}: {_sizes(stated, size)}")
     if not rescale:
         raise Unusable("size", f"{annotation.source}: {_sizes(stated, size)}")
@@ -45,18 +45,18 @@ def settle_size(
 def find_object_problems(
     annotation: Annotation, size: Size, classes: Collection[str] | None, *, counts_from_1: bool
 ) -> Iterator[tuple[VocObject, Problem]]:
-    """The objects that cannot be used, with what is wrong.
+    """The unusable objects, with what is wrong.
 
-    A box may reach over the border by less than a pixel, which is rounding: the record's box is
-    clipped. Where the stated size is larger by one pixel, a box may reach as far.
+    A box may exceed the border by less than a pixel (rounding): the record's box is clipped. If the
+    stated size is one pixel larger, a box may extend that far.
 
     Args:
         annotation: with boxes in pixels of the picture.
         size: of the picture.
-        classes: names that an object may have; None for any.
-        counts_from_1: whether the file's own pixels are counted so, as VOC's are.
+        classes: allowed class names; None allows any.
+        counts_from_1: whether the file counts pixels from 1, as VOC does.
     """
-    # This runs twice for each object of a data set: words are made where there is a problem alone.
+    # Runs twice for each object of a data set, so text is only built for a problem.
     width, height = size
     if abs(annotation.width - width) <= 1 and abs(annotation.height - height) <= 1:
         width, height = max(width, annotation.width), max(height, annotation.height)
@@ -64,10 +64,10 @@ def find_object_problems(
         if classes is not None and item.name not in classes:
             yield item, _class_problem(annotation, item, classes)
         xmin, ymin, xmax, ymax = item.box_px
-        # Within the first pixel, but not the pixel itself.
+        # Inside the first pixel, but not exactly that pixel.
         relative = xmax <= 1 and ymax <= 1 and any(edge % 1 for edge in item.box_px)
         within = min(xmin, ymin) > 0 and xmax < width + 1 and ymax < height + 1
-        # Something has to be left once it is clipped.
+        # Something must be left after clipping.
         left = xmin - 1 < size[0] and ymin - 1 < size[1] and min(xmax, ymax) > 0
         if within and left and not relative:
             continue
@@ -81,7 +81,7 @@ def find_object_problems(
 
 def _class_problem(annotation: Annotation, item: VocObject, classes: Collection[str]) -> Problem:
     near = difflib.get_close_matches(item.name, classes, n=1)
-    hint = f", the nearest is {near[0]}" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else ""
     text = f"{_where(annotation, item)}: not one of the {len(classes)} classes{hint}"
     return Problem("class", text, of_object=True)
 

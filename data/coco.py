@@ -24,7 +24,7 @@ from data.splits import SPLITS
 from data.voc import Annotation, VocObject
 
 _LISTS = ("images", "annotations", "categories")
-# The rest, segmentations above all, is dropped while the document is parsed: it is most of it.
+# Everything else, mostly segmentations, is dropped while parsing: it is most of the document.
 _READ = frozenset(
     {
         *_LISTS,
@@ -41,9 +41,9 @@ Key = int | str
 
 @dataclass(frozen=True)
 class CocoSource:
-    """One annotation file, the folder of its pictures, and the split that they go to.
+    """One annotation file, the folder of its pictures, and their split.
 
-    An empty split leaves that to the content of the pictures.
+    With an empty split, the content of each picture decides.
     """
 
     split: str
@@ -67,15 +67,15 @@ def select_coco(
 ) -> tuple[Selection, tuple[str, ...]]:
     """Reads COCO's annotation files.
 
-    A bad annotation does not end the reading: its picture carries the problem to the conversion,
-    where `--on-error` decides.
+    A bad annotation is no error here: its picture carries the problem to the conversion, where
+    `--on-error` decides.
 
     Returns:
-      The pictures, with their annotations, and the category names in the order of their ids.
+      The pictures with their annotations, and the category names in the order of their ids.
 
     Raises:
-        DataError: a file is missing or is not COCO's, two entries contradict each other, or no
-            file is for training.
+        DataError: a file is missing or not COCO, two entries contradict each other, or no file is
+            for training.
     """
     by_content = options.shares is not None
     if not by_content and not any(source.split in ("train", "") for source in sources):
@@ -93,7 +93,7 @@ def select_coco(
         crowds = 0
         split = "" if by_content else source.split
         for picture in _pictures(document, split, folders[source.images], categories, loose):
-            # In two splits it is a leak, which the conversion finds.
+            # A picture in two splits is a leak, which the conversion finds.
             key = picture.source_id, split
             pictures[key] = _listed_twice(pictures[key], picture) if key in pictures else picture
             objects = picture.annotation.objects if picture.annotation else ()
@@ -118,14 +118,14 @@ def select_coco(
 
 
 def load(path: Path) -> dict[str, list]:
-    """The lists of a file, with what is read of their entries; DataError if it is not COCO's."""
+    """The lists in a file, without unused keys; DataError if it is not COCO."""
     try:
         with path.open(encoding=encoding_of(path)) as file:
             document = json.load(file, object_hook=_what_is_read)
     except OSError as error:
         raise DataError(f"{path}: cannot read the annotations ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text in UTF-8, which JSON is. Save it as such") from error
+        raise DataError(f"{path}: not UTF-8, as JSON must be. Save it as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not JSON ({error}). Give a file such as instances_train2017.json"
@@ -134,8 +134,8 @@ def load(path: Path) -> dict[str, list]:
     missing = [name for name in _LISTS if not lists or not isinstance(document.get(name), list)]
     if missing:
         raise DataError(
-            f"{path}: not COCO annotations of objects: no list of {', '.join(missing)}. Give a "
-            "file such as instances_train2017.json"
+            f"{path}: not COCO object annotations: no list of {', '.join(missing)}. Give a file "
+            "such as instances_train2017.json"
         )
     return document
 
@@ -145,10 +145,10 @@ def _what_is_read(entry: dict) -> dict:
 
 
 def _read(source: CocoSource) -> _Document:
-    """Loads a file and checks what a conversion cannot do without: ids and names."""
+    """Loads a file and checks its ids and names."""
     path = source.annotations
     if not source.images.is_dir():
-        raise DataError(f"{source.images}: no such folder. Give that of the pictures: --images")
+        raise DataError(f"{source.images}: no such folder. Give the pictures' folder: --images")
     document = load(path)
     names: dict[Key, str] = {}
     parents: dict[Key, str] = {}
@@ -175,7 +175,7 @@ def _read(source: CocoSource) -> _Document:
         seen[key] = file
         images.append((key, file, _side(entry.get("width")), _side(entry.get("height"))))
     if not images:
-        raise DataError(f"{path}: there are no images, so {source.split} gets no picture from it")
+        raise DataError(f"{path}: the list of images is empty")
     for index, entry in enumerate(document["annotations"]):
         if not isinstance(entry, dict):
             raise DataError(f"{path}: annotations[{index}] is {entry!r:.40}. This is not COCO")
@@ -183,7 +183,7 @@ def _read(source: CocoSource) -> _Document:
 
 
 def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[str]]:
-    """The names by id, which all files have to agree on, and notes on those that are left out."""
+    """The category names by id, which all files must agree on, and notes on those left out."""
     names: dict[Key, str] = {}
     parents: set[str] = set()
     used: Counter[Key | None] = Counter()
@@ -195,13 +195,13 @@ def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[st
                     f"{names[key]!r} before. All files need the same categories"
                 )
         used.update(_key(entry.get("category_id")) for entry in document.annotations)
-        # Where nothing groups them, tools write a category's own name.
+        # Without groups, tools write the category's own name.
         parents |= {
             parent for key, parent in document.parents.items() if parent != document.names[key]
         }
     notes = []
     for key, name in list(names.items()):
-        # Roboflow begins its categories with one that groups the others.
+        # Roboflow's first category groups the others.
         if name in parents and not used[key] and len(names) > 1:
             del names[key]
             notes.append(f"category {key} ({name}) only groups others and is left out")
@@ -222,7 +222,7 @@ def _pictures(
     categories: Mapping[Key, str],
     loose: list[Problem],
 ) -> Iterator[Picture]:
-    """The pictures of a file; problems with annotations of no picture are added to `loose`."""
+    """The pictures in a file; problems of annotations without a picture are added to `loose`."""
     path = document.source.annotations
     files = {key: file for key, file, *_ in document.images}
     objects: dict[Key, list[VocObject]] = {}
@@ -260,7 +260,7 @@ def _pictures(
 
 
 def _folder_names(folders: Iterable[Path]) -> dict[Path, str]:
-    """A name for each folder: its own, with as many of those above it as tell all apart."""
+    """A unique name for each folder: its own, with as many parents as that takes."""
     parts = {folder: folder.resolve().parts[1:] for folder in folders}
     depth = 1
     while len({path[-depth:] for path in parts.values()}) < len(set(parts.values())):
@@ -269,7 +269,7 @@ def _folder_names(folders: Iterable[Path]) -> dict[Path, str]:
 
 
 def _with_clear_names(pictures: Collection[Picture]) -> Iterator[Picture]:
-    """The pictures, with the name of the file only where it stands for one of them."""
+    """The pictures, without the file name where several share it."""
     count = Counter((p.folder, p.annotation and p.annotation.filename) for p in pictures)
     for picture in pictures:
         annotation = picture.annotation
@@ -279,7 +279,7 @@ def _with_clear_names(pictures: Collection[Picture]) -> Iterator[Picture]:
 
 
 def _listed_twice(first: Picture, again: Picture) -> Picture:
-    """The picture without objects: which of its entries has all of them, nobody knows."""
+    """The picture without objects, since either entry may lack some of them."""
     one, other = first.annotation, again.annotation
     assert one and other, "COCO's pictures have their annotations"
     problem = Problem("twice", f"{one.source} and {other.source} are the same picture")
@@ -289,11 +289,10 @@ def _listed_twice(first: Picture, again: Picture) -> Picture:
 def _object(
     entry: dict, number: object, categories: Mapping[Key, str]
 ) -> VocObject | tuple[str, str]:
-    """An annotation as an object, or the kind of its problem and what it is.
+    """An annotation as an object, or the kind and text of its problem.
 
-    COCO's box, a corner and a size, becomes VOC's: from the first pixel to the last, counted from
-    1. A crowd, a box around many objects, is difficult to all that know no crowds: the metric
-    ignores it.
+    COCO's box, a corner and a size, becomes VOC's: first to last pixel, counted from 1. A crowd, a
+    box around many objects, is marked difficult too, so that metrics without crowds ignore it.
     """
     name = _category(entry, categories)
     if name is None:
@@ -347,7 +346,7 @@ def _entry(where: str, entry: object) -> dict:
 
 
 def _key(value: object) -> Key | None:
-    """An id: 1, 1.0, "1" and "1.0" are the same; None where it is none."""
+    """An id, or None if it is not one; 1, 1.0, "1" and "1.0" are the same id."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -369,7 +368,7 @@ def _order(key: Key) -> tuple[bool, Key]:
 
 
 def _side(value: Any) -> int:
-    """A side in pixels; 0 where it is not stated, and the picture has to tell."""
+    """A side in pixels; 0 if it is not stated, so that the picture's own counts."""
     try:
         side = float(value)
     except (TypeError, ValueError):

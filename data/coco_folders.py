@@ -1,4 +1,4 @@
-"""Folders of COCO annotations as COCO and labelling tools lay them out."""
+"""Finds COCO annotations in folders, as laid out by COCO and labelling tools."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from data.encodings import encoding_of
 from data.image_sets import split_of
 from data.picture_files import find_picture, inside, same_stem
 
-# What a file of COCO has near its beginning; large ones need not be read for it.
+# A COCO file is recognised by its beginning, so that large ones are not read whole.
 _BEGINNING = 1 << 20
 _LIST = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
 _FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
@@ -21,13 +21,13 @@ _INSTANCES = "instances_"
 def find_coco_sources(root: Path) -> list[CocoSource]:
     """The annotation files in a folder and up to two levels below it, with their pictures.
 
-    Names of files, or of their folders, say what split each is for: `instances_train2017.json`,
-    `valid/_annotations.coco.json`. Without a test split the eval split is taken for it; where no
-    name says `train`, the splits are empty and the content of the pictures decides.
+    The name of a file or its folder gives the split: `instances_train2017.json`,
+    `valid/_annotations.coco.json`. Without a test split, the eval split is used for test. If no
+    name contains `train`, the splits are empty and the content of the pictures decides.
     """
     paths = [path for depth in ("*", "*/*", "*/*/*") for path in sorted(root.glob(f"{depth}.json"))]
     found = [(path, text) for path in paths if _LIST.search(text := _beginning(path))]
-    # COCO's own folder has captions and keypoints of the same pictures too.
+    # COCO's own folder also has captions and keypoints for the same pictures.
     of_objects = [item for item in found if item[0].name.startswith(_INSTANCES)]
     sources = [
         CocoSource(_split(path, root), path, _pictures(root, path, text))
@@ -58,17 +58,17 @@ def _split(path: Path, root: Path) -> str:
 
 
 def _split_of(name: str) -> str:
-    """The split that a word in the name is for, if any."""
+    """The split that a word in the name stands for, if any."""
     words = re.findall("[a-z]+", name.lower())
     return next((split for word in words if (split := split_of(word))), "")
 
 
 def _pictures(root: Path, path: Path, text: str) -> Path:
-    """The folder that has the first picture which the file names; `root` if none has."""
+    """The folder with a picture that the file names; `root` if there is none."""
     names = [json.loads(name) for name in _FILE_NAME.findall(text)[:5]]
     paths = [inside(name) for name in names]
     folders = [folder for folder in _candidates(root, path) if folder.is_dir()]
-    # An extension that is wrong has a message of its own, if the folder is found.
+    # Wrong extensions get their own message later, if the folder is found.
     for find in (find_picture, same_stem):
         for files in ([str(path) for path in paths], [path.name for path in paths]):
             for folder in folders:
@@ -84,7 +84,7 @@ def _candidates(root: Path, path: Path) -> Iterator[Path]:
         for name in ("images", "JPEGImages", "data", of_split):
             yield base / name
             yield base / name / of_split
-    # Any other folder, unless its name says that it is of another split.
+    # Any other folder, unless its name is that of another split.
     split = _split(path, root)
     for depth in ("*/", "*/*/", "*/*/*/"):
         for folder in sorted(root.glob(depth)):

@@ -1,7 +1,7 @@
-"""What all command lines share: their parser, and how errors and interrupts end them."""
+"""What all command lines share: the parser, and how errors and interrupts end them."""
 
 import argparse
-import datetime  # noqa: F401 (loaded by pydantic, an interrupt there prints a panic of Rust)
+import datetime  # noqa: F401 (an interrupt while pydantic imports it would print a Rust panic)
 import functools
 import re
 import signal
@@ -18,14 +18,14 @@ Arguments = Sequence[str] | None
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that suggests near misses and knows the command it is run as."""
+    """An argument parser with "did you mean", named after the command that was run."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("prog", _program())
         super().__init__(**options)
 
     def parse_args(self, args: Arguments = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse, but a mistyped option is told before those that are missing."""
+        """Like argparse's, but reports a mistyped option before missing ones."""
         known = dict.fromkeys(_options(self))
         for word in sys.argv[1:] if args is None else args:
             name = word.partition("=")[0]
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Prints usage, message and near misses; exits with status 2."""
+        """Prints usage and message with a "did you mean"; exits with status 2."""
         if unknown := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             message += _near_miss(unknown[1], unknown[2].replace("'", "").split(", "))
         super().error(message)
@@ -50,11 +50,10 @@ def _near_miss(name: str, known: Iterable[str]) -> str:
 
 
 def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
-    """Makes the main function of a command line, which returns an exit status or None for 0.
+    """Wraps the main function of a command line, which returns an exit status or None for 0.
 
-    A DataError becomes one line and status 2. Ctrl-C becomes one line that says how to resume and
-    status 130, SIGTERM the same and 143. Other exceptions are mistakes of ours and stay as they
-    are.
+    A DataError becomes one line and status 2. Ctrl-C becomes one line that says how to resume, and
+    status 130; SIGTERM the same with 143. Other exceptions are bugs and pass through.
     """
 
     @functools.wraps(main)
@@ -65,7 +64,7 @@ def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
             except SystemExit:
                 raise
             except BaseException as error:
-                # Libraries that are being loaded make other errors of an interrupt, Rust's a panic.
+                # Libraries turn an interrupt of their import into other errors, or a Rust panic.
                 if received() or isinstance(error, KeyboardInterrupt):
                     return _interrupted()
                 found = find_data_error(error)
@@ -78,14 +77,14 @@ def as_command(main: Callable[[Arguments], int | None]) -> Callable[..., int]:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What Python prints of an exception; an interrupt before `main` began is one line, too."""
+    """Prints uncaught exceptions as Python does, but an interrupt before `main` as one line."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 
 
-# While modules are loaded no command has begun. Python then ends by the signal, in a shell 130.
+# For interrupts while modules are imported. Python then ends by the signal: 130 in a shell.
 sys.excepthook = _uncaught
 
 
@@ -93,13 +92,12 @@ def _interrupted() -> int:
     hint = how_to_go_on()
     if sys.stderr.isatty():
         print(file=sys.stderr)  # below the ^C of the terminal
-    # A line of its own, below the ^C of the terminal.
     print(f"interrupted{f': {hint}' if hint else ''}", file=sys.stderr)
     return 128 + (received() or signal.SIGINT)
 
 
 def _program() -> str:
-    """How this process was started: `ssd convert`, `python -m data.convert` or a file's name."""
+    """How this process was started: `ssd convert`, `python -m data.convert` or a file name."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec:
         return f"python -m {spec.name.removesuffix('.__main__')}"

@@ -1,6 +1,6 @@
-"""What reaches the terminal: the one place where library noise is silenced.
+"""What reaches the terminal: library noise is silenced here and nowhere else.
 
-Call `quiet()` before TensorFlow, Beam or TFX is imported; child processes inherit the environment.
+Call `quiet()` before importing TensorFlow, Beam or TFX; child processes inherit the environment.
 The project's own lines go through the logger `ssd` and its children.
 """
 
@@ -15,12 +15,12 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-# Loggers whose INFO and WARNING lines a user of the pipeline cannot act on.
+# Loggers whose INFO and WARNING lines users cannot act on.
 _NOISY_LOGGERS = ("tensorflow", "apache_beam", "tfx", "grpc", "google", "h5py", "jax")
 
 
 def quiet(verbose: bool = False) -> None:
-    """Silences library logs and warnings; with `verbose` everything comes through at INFO."""
+    """Silences library logs and warnings; `verbose` shows everything from INFO up."""
     own = logging.getLogger("ssd")
     own.setLevel(logging.INFO)
     own.propagate = False
@@ -37,12 +37,12 @@ def quiet(verbose: bool = False) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["GRPC_VERBOSITY"] = "ERROR"
     os.environ["PYTHONWARNINGS"] = "ignore"
-    # What TFX logs as an error it also raises.
+    # Whatever TFX logs as an error it also raises.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger().setLevel(logging.ERROR)
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    # As TFX does; with the record that a worker failed on, in pages of text.
+    # Beam raises its errors too, and logs pages of text with the record that failed.
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # Libraries call warnings.simplefilter("default") on import, so filters would not last.
     warnings.showwarning = lambda *args, **kwargs: None
@@ -51,10 +51,10 @@ def quiet(verbose: bool = False) -> None:
 
 
 class _SilentTensorFlow(MetaPathFinder):
-    """Loads TensorFlow with its standard error shut.
+    """Imports TensorFlow with standard error closed.
 
-    While they are loaded, TensorFlow 2.21's libraries log what they find on the machine, before
-    they read TF_CPP_MIN_LOG_LEVEL.
+    TensorFlow 2.21's libraries log what they find on the machine before they read
+    TF_CPP_MIN_LOG_LEVEL.
     """
 
     def find_spec(
@@ -77,7 +77,7 @@ class _SilentTensorFlow(MetaPathFinder):
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drops what native code writes, which no Python object sees; exceptions come through."""
+    """Drops what native code writes to standard error, below Python; exceptions pass through."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -91,7 +91,7 @@ def _no_stderr() -> Iterator[None]:
 
 
 class _StdoutHandler(logging.Handler):
-    """Prints to the standard output of the moment, which tests and progress bars replace."""
+    """Prints to the current `sys.stdout`, which tests and progress bars replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stdout, flush=True)

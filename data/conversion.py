@@ -1,8 +1,8 @@
 """The Beam pipeline that turns annotated pictures into shuffled, sharded, compressed TFRecords.
 
-Where a picture lies is in a file that all workers read (`data.picture_index`); between them travel
-its number and its hashes, packed into tables, so memory hardly grows with the data. What lies there
-is read once to check it and once more by the worker that writes the shard.
+All workers read the pictures' locations from one file (`data.picture_index`) and exchange only
+numbers and hashes, packed into tables, so memory hardly grows with the data. A picture is read
+twice: to check it, and by the worker that writes its shard.
 """
 
 import hashlib
@@ -34,30 +34,30 @@ from data.report import Count, SplitCount, count_split
 from data.settled import Settled, settle
 from data.splits import SPLITS
 
-# About 50 MB of VOC pictures a shard.
+# A shard of VOC pictures has about 50 MB.
 _PICTURES_PER_SHARD = 500
 
-# Checked together: so many that what Beam adds does not count, so few that all workers get some.
+# Pictures checked together: enough to hide Beam's overhead, few enough to keep all workers busy.
 _PICTURES_PER_TABLE = 50
 
-# What is counted of all pictures: (what, which) to number.
+# Counts over all pictures: (what, which) to number.
 Facts = Counter[tuple[str, str]]
 CHANGES, CLASSES, STARTS, GROUPS = "changes", "classes", "starts", "groups"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What every worker has to know."""
+    """What every worker needs to know."""
 
-    folder: Path  # where to write; the split folders exist
-    marks: Path  # folder of the progress marks
+    folder: Path  # where to write; its split folders exist
+    marks: Path  # folder for progress marks
     classes: tuple[str, ...]
     options: ConversionOptions
     eval_fraction: float  # of the train pictures, held out for eval
-    shares: tuple[float, ...] | None  # of the splits, where content decides
+    shares: tuple[float, ...] | None  # of the splits, if content decides
     seed: int
     shards: Mapping[str, int]  # by split
-    only_check: bool = False  # nothing can be written anyway
+    only_check: bool = False  # it is already known that nothing will be written
 
     @property
     def strict(self) -> bool:
@@ -66,9 +66,9 @@ class Plan:
 
 
 class Checked(NamedTuple):
-    """Of a picture that can be written: hashes of its bytes and looks, and the split it goes to.
+    """Hashes and split of a usable picture.
 
-    The look is None without one, and where no split depends on it.
+    The look is None if the picture has none, or if no split depends on it.
     """
 
     sha256: str
@@ -78,7 +78,7 @@ class Checked(NamedTuple):
 
 @dataclass(frozen=True)
 class Rejected:
-    """A picture that cannot be written, or is without some objects, and why."""
+    """A picture that is left out, or written without some objects, and why."""
 
     source_id: str
     split: str
@@ -88,7 +88,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Result:
-    """What the pipeline did: what was rejected, by split what was written, and what was counted."""
+    """What the pipeline rejected, what it wrote to each split, and what it counted."""
 
     rejected: tuple[Rejected, ...]
     written: Mapping[str, SplitCount]
@@ -96,7 +96,7 @@ class Result:
 
 
 def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) -> Result:
-    """Checks all pictures, then writes those that passed; with `plan.strict`, all or none."""
+    """Checks all pictures, then writes those that passed; with `plan.strict`, all or nothing."""
     write_index(pictures, plan.marks)
     starts = range(0, len(pictures), _PICTURES_PER_TABLE)
     tables = [(start, min(start + _PICTURES_PER_TABLE, len(pictures))) for start in starts]
@@ -132,7 +132,7 @@ def run(pictures: Sequence[Picture], plan: Plan, beam_options: Sequence[str]) ->
 def shard_numbers(
     pictures: Iterable[Picture], eval_fraction: float, shares: Sequence[float] | None
 ) -> dict[str, int]:
-    """Says how many shards each split gets, from the lengths of the lists."""
+    """The number of shards of each split, from the lengths of the lists."""
     listed = Counter(picture.split for picture in pictures)
     if shares:
         expected = {
@@ -149,9 +149,10 @@ def shard_numbers(
 def check_picture(
     picture: Picture, plan: Plan, class_ids: Mapping[str, int], facts: Facts
 ) -> tuple[Checked | None, Rejected | None]:
-    """Reads a picture and says what goes where; a picture may be kept without some objects.
+    """Reads and checks a picture, and adds what it finds to `facts`.
 
-    What was found is added to `facts`.
+    Returns:
+      Its row if it is usable, and its problems if it has any; it may be kept without some objects.
     """
     settled = settle(picture, plan.options, class_ids)
     _count(settled, picture, plan.options, facts)
@@ -175,7 +176,7 @@ def check_picture(
 
 
 def _count(settled: Settled, picture: Picture, options: ConversionOptions, facts: Facts) -> None:
-    """Counts what says of a whole data set how its files are meant."""
+    """Counts what shows how a whole data set's files are meant: classes, first pixels."""
     facts.update((CLASSES, item.name) for item in settled.found)
     if picture.annotation is None:
         first = options.pixels_from
@@ -186,7 +187,7 @@ def _count(settled: Settled, picture: Picture, options: ConversionOptions, facts
 
 
 class _PictureFn(beam.DoFn):
-    """Looks pictures up by number and marks each that is done."""
+    """Looks pictures up by number and marks each one done."""
 
     stage: str
 
@@ -204,7 +205,7 @@ class _PictureFn(beam.DoFn):
 
 
 class _Check(_PictureFn):
-    """Checks the pictures from one number to another and yields a table of the good ones."""
+    """Checks a range of pictures and yields a table of the good ones."""
 
     stage = "check"
 
@@ -231,7 +232,7 @@ class _Check(_PictureFn):
 
 
 class _Assign(beam.DoFn):
-    """Takes all tables at once; yields shards as (split, number, uint32 numbers of pictures)."""
+    """Takes all tables at once; yields shards as (split, number, uint32 picture numbers)."""
 
     def __init__(self, plan: Plan, pictures: int) -> None:
         self._plan = plan
@@ -265,28 +266,28 @@ class _Assign(beam.DoFn):
 
 
 def _leak(picture: Picture, split: str, other_split: str, other: str) -> Rejected:
-    text = f"{picture.source_id}: is for {split}, and {other_split} has the same picture as {other}"
+    text = f"{picture.source_id}: listed for {split}, but {other_split} has it too, as {other}"
     return Rejected(picture.source_id, picture.split, (Problem("leak", text),))
 
 
 class _WriteShard(_PictureFn):
-    """Writes one shard and yields its split and what it holds."""
+    """Writes one shard and yields its split and its counts."""
 
     stage = "write"
 
     def process(self, shard: tuple[str, int, bytes]) -> Iterator[tuple[str, SplitCount]]:
         split, number, numbers = shard
         name = f"{split}-{number:05d}-of-{self._plan.shards[split]:05d}.tfrecord.gz"
-        # Several workers may try the same shard; whichever finishes puts the same bytes there.
+        # Several workers may write the same shard; the bytes are the same, whichever ends last.
         temporary = self._plan.marks / f"{name}.{uuid.uuid4().hex}"
-        # JPEGs hardly compress, so the cheapest level loses nothing.
+        # JPEGs hardly compress, so the fastest level loses nothing.
         options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
         objects = []
         with tf.io.TFRecordWriter(str(temporary), options) as writer:
             for picture in map(self._pictures.__getitem__, np.frombuffer(numbers, np.uint32)):
                 settled = settle(picture, self._plan.options, self._class_ids)
                 annotation, header = settled.annotation, settled.header
-                assert annotation and header, "the check has let only good pictures through"
+                assert annotation and header, "only pictures that passed the check get here"
                 objects.append([(item.name, item.difficult) for item in annotation.objects])
                 example = build_example(
                     annotation,
@@ -303,7 +304,7 @@ class _WriteShard(_PictureFn):
 
 
 def _uniform(*parts: object) -> float:
-    """A number in [0, 1) that depends on nothing but the parts."""
+    """A number in [0, 1) that depends only on the parts."""
     return int(_digest(*parts)[:13], 16) / 16**13
 
 

@@ -5,11 +5,11 @@
       --coco-annotations train=instances_train2017.json --images train2017 \
       --coco-annotations test=instances_val2017.json --images val2017
 
-Of VOC by default the paper's 07+12: the trainval lists of VOC2007 and VOC2012 (16,551 pictures) for
-training, VOC2007's test list (4,952) for testing. Two in a hundred training pictures are held out
-for eval, chosen by a hash of their content; `--eval LIST` names a list instead, and
-`--eval-fraction 0` trains on all 16,551 and writes no eval split. Of a folder without lists, all
-annotated pictures are dealt out 80/10/10 (`--split`).
+For VOC, the default is the paper's 07+12: the trainval lists of VOC2007 and VOC2012 (16,551
+pictures) for training, VOC2007's test list (4,952) for testing. 2 % of the training pictures are
+held out for eval, chosen by a hash of their content; `--eval LIST` names a list instead, and
+`--eval-fraction 0` trains on all 16,551 and writes no eval split. In a folder without lists, all
+annotated pictures are split 80/10/10 (`--split`).
 """
 
 import argparse
@@ -56,17 +56,17 @@ def convert(
 ) -> Report:
     """Writes DIR/{train,eval,test}/*.tfrecord.gz, DIR/schema.pbtxt and DIR/report.json.
 
-    They appear together or not at all. What `options.on_error` leaves out is in DIR/rejected.jsonl.
+    They appear together or not at all. DIR/rejected.jsonl lists what `options.on_error` leaves out.
 
     Args:
-        voc_root: a VOCdevkit, the folder above it, or a folder as labelling tools write it
+        voc_root: a VOCdevkit, the folder above it, or a labelling tool's folder
             (`data.voc_folders`).
         output: a folder that does not exist yet or is empty.
         options: how annotations are read and split.
-        seed: of the shuffling.
-        beam_options: of `data.beam_runner.beam_arguments`.
-        console: where to show progress; None: nowhere.
-        overwrite: whether `output` may be that of an earlier conversion.
+        seed: for shuffling.
+        beam_options: from `data.beam_runner.beam_arguments`.
+        console: where to show progress, if anywhere.
+        overwrite: whether to replace an earlier conversion's `output`.
 
     Raises:
         DataError: bad input or an unusable output folder.
@@ -90,7 +90,7 @@ def convert_coco(
     console: Console | None = None,
     overwrite: bool = False,
 ) -> Report:
-    """As `convert`, of COCO's annotation files; without `classes`, of all their categories."""
+    """Like `convert`, for COCO annotation files; by default with all their categories."""
     selection, categories = select_coco(sources, options)
     classes = options.classes or categories
     if options.classes == (AUTO,):
@@ -107,10 +107,10 @@ def _found_classes(selection: Selection) -> tuple[str, ...]:
         try:
             annotation = picture.annotation or read_annotation(picture.annotation_path)
         except Unusable:
-            continue  # the conversion tells
+            continue  # the conversion reports it
         names.update(item.name for item in annotation.objects)
     if not names:
-        raise DataError("--classes auto: there is no object with a class in the annotations")
+        raise DataError("--classes auto: no object in the annotations has a class")
     return tuple(sorted(names))
 
 
@@ -125,13 +125,13 @@ def _write(
     console: Console | None,
     overwrite: bool,
 ) -> Report:
-    """Converts what was selected into a folder that appears when it is complete."""
+    """Converts the selection into a folder that appears when it is complete."""
     check_no_wildcard(output)
     schema = make_schema(classes, with_crowds=with_crowds)
     decided = selection.shares or selection.lists["eval"]
     fraction = 0.0 if decided else options.eval_fraction
     with whole_folder(output, overwrite=overwrite) as folder:
-        # Beam and TensorFlow take seconds to import; mistakes up to here are answered at once.
+        # Beam and TensorFlow take seconds to import; errors up to here appear at once.
         from data import conversion, outcome, progress
 
         marks = folder / "marks"
@@ -171,11 +171,9 @@ def main(arguments: Arguments = None) -> None:
     given = parser.parse_args(arguments)
     values = options.options_of(given)
     if given.voc and given.images:
-        parser.error("--images goes with --coco-annotations")
+        parser.error("--images needs --coco-annotations")
     if given.coco_annotations and any(values.get(split) for split in SPLITS):
-        parser.error(
-            "--train, --eval and --test go with --voc. Write --coco-annotations SPLIT=FILE"
-        )
+        parser.error("--train, --eval and --test need --voc. Write --coco-annotations SPLIT=FILE")
     if given.schema and "classes" in values:
         parser.error("give --schema or --classes, not both")
     quiet(given.verbose)
@@ -216,8 +214,8 @@ def _coco_sources(annotations: Sequence[Path], images: Sequence[Path]) -> list[C
     """Pairs the files of the command line, [SPLIT=]FILE, with the folders of their pictures."""
     if len(images) not in (1, len(annotations)):
         raise DataError(
-            f"there are {len(annotations)} --coco-annotations and {len(images)} --images. Give one "
-            "folder for all, or one for each in the same order"
+            f"{len(annotations)} --coco-annotations but {len(images)} --images. Give one folder "
+            "for all, or one for each in the same order"
         )
     sources = []
     for number, word in enumerate(annotations):
@@ -225,7 +223,7 @@ def _coco_sources(annotations: Sequence[Path], images: Sequence[Path]) -> list[C
         if split not in SPLITS or not file:
             if len(annotations) > 1:
                 raise DataError(
-                    f"--coco-annotations {word}: say what each of several files is for: "
+                    f"--coco-annotations {word}: with several files, name the split of each: "
                     f"{', '.join(f'{split}=FILE' for split in SPLITS)}"
                 )
             split, file = "train", str(word)
@@ -250,8 +248,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[SPLIT=]FILE",
-        help="a file such as instances_train2017.json and the split that it is for (default: "
-        "train); repeatable",
+        help="a file such as instances_train2017.json, and its split (default: train); repeatable",
     )
     parser.add_argument(
         "--images",
@@ -259,7 +256,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help="folder of the pictures of --coco-annotations: one for each file, or one for all",
+        help="folder with the pictures of --coco-annotations: one for each file, or one for all",
     )
     parser.add_argument(
         "--output", type=local_path, required=True, metavar="DIR", help="folder to create"
@@ -268,17 +265,15 @@ def _parser() -> argparse.ArgumentParser:
         "--schema",
         type=local_path,
         metavar="FILE",
-        help="schema that lists the classes, in place of --classes",
+        help="schema that lists the classes, instead of --classes",
     )
     options.add_arguments(parser)
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the output of an earlier conversion, whole or not at all",
+        help="replace an earlier conversion's output, entirely or not at all",
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the shuffling (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="for shuffling (default: %(default)s)")
     parser.add_argument("--verbose", action="store_true", help="show what the libraries log")
     beam_runner.add_arguments(parser)
     return parser

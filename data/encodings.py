@@ -1,11 +1,11 @@
-"""How text files are encoded."""
+"""Text file encodings."""
 
 import codecs
 from pathlib import Path
 
 
 def encoding_of(path: Path) -> str:
-    """UTF-16 where a file begins with its mark, as PowerShell writes it, else UTF-8.
+    """UTF-16 if the file begins with its byte order mark, as PowerShell writes it, else UTF-8.
 
     Raises:
         OSError: it cannot be read.

@@ -1,4 +1,4 @@
-"""One line for what went wrong on an engine: the first cause, where it happened, what to do."""
+"""Sums up a failure on an engine in one line: the first cause, where it happened, what to do."""
 
 import re
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from data.errors import DataError
 
 _START_HERE = "`make flink` or `make spark` starts one on this machine"
 
-# In a worker's traceback, which Java quotes in its own: the message may have several lines, and
-# Beam adds the step.
+# In a worker's traceback, quoted in Java's. The message may have several lines; Beam appends the
+# step.
 _DATA_ERROR = re.compile(
     r"^data\.errors\.DataError: (.*?)(?: \[while running '[^\n]*)?(?=\n\n|\n\tat |\n  File |\Z)",
     re.MULTILINE | re.DOTALL,
@@ -21,7 +21,7 @@ _PYTHON_ERROR = re.compile(
 )
 _JAVA_ERROR = re.compile(r"(?:[\w$]+\.)+[\w$]+(?:Exception|Error): ")
 _OLD_WORKER = re.compile(r"(?:No module named|Can't get attribute) .*(?:worker_code|'opened')")
-# A worker that is gone, and later tries to use it.
+# A lost worker, and later attempts to use it.
 _LOST_WORKER = re.compile(
     r"CANCELLED: (?:client cancelled|call already cancelled)|call already closed"
 )
@@ -38,13 +38,13 @@ def no_job_server(endpoint: str, reason: str) -> DataError:
 def not_a_job_server(endpoint: str, status: str) -> DataError:
     """Something listens at --job_endpoint that does not speak Beam's protocol."""
     return DataError(
-        f"--job_endpoint={endpoint}: what listens there is not a Beam job server ({status}). "
-        f"Give the address of a job server (its default port is 8099); {_START_HERE}"
+        f"--job_endpoint={endpoint}: not a Beam job server ({status}). Give the address of one "
+        f"(its default port is 8099); {_START_HERE}"
     )
 
 
 def is_hopeless(text: str) -> bool:
-    """Whether a failure, as Java tells of it, comes again whenever the engine tries again."""
+    """Whether a failure, from Java's text, will recur at every retry."""
     return bool(_DATA_ERROR.search(text) or _OLD_WORKER.search(text) or _no_pool(text))
 
 
@@ -52,18 +52,18 @@ def job_error(texts: Sequence[str], job: str, endpoint: str, pool: str) -> DataE
     """Why a job failed, in one line.
 
     Args:
-        texts: what its job server said of it: Java's traceback, then its root cause.
-        job: the name that the engine gave it.
+        texts: the job server's messages: Java's traceback, then its root cause.
+        job: the engine's name for the job.
         endpoint: of the job server.
         pool: address where each node looks for its Python workers.
     """
     everything = "\n".join(texts)
-    # A DataError says all there is to say, wherever it was raised.
+    # A DataError says it all, wherever it was raised.
     if found := _DATA_ERROR.search(everything):
         return DataError(found[1])
     return DataError(
-        f"{_cause(texts, everything, pool)} (job {job} on {endpoint}; its whole story is in the "
-        "logs of the job server and the workers)"
+        f"{_cause(texts, everything, pool)} (job {job} on {endpoint}; for details see the logs of "
+        "the job server and the workers)"
     )
 
 
@@ -80,9 +80,9 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
     if _no_pool(everything):
         refused = re.search(r"Connection refused: (\S+?)/", everything)
         return (
-            f"no pool of Python workers at {pool}, seen from the engine's nodes"
+            f"the engine's nodes find no pool of Python workers at {pool}"
             + (" (connection refused)" if refused else "")
-            + ". Start one beside each: python -m data.worker_pool"
+            + ". Start one on each: python -m data.worker_pool"
         )
     if _OLD_WORKER.search(everything):
         return (
@@ -91,14 +91,14 @@ def _cause(texts: Sequence[str], everything: str, pool: str) -> str:
         )
     if found := _PYTHON_ERROR.search(everything):
         error = " ".join(found["error"].split())
-        hint = ". Workers have to see the same paths as this machine" * ("FileNotFound" in error)
+        hint = ". Workers must see the same paths as this machine" * ("FileNotFound" in error)
         return f"a Beam worker failed: {error} ({found['file']}:{found['line']}){hint}"
     if _LOST_WORKER.search(everything):
         return (
             "a Beam worker was lost: killed, or out of memory (2 to 3 GB each). Flink replaces it "
-            "with the restart strategy of engines/kubernetes/flink.yaml; on Spark run this again"
+            "with the restart strategy of engines/kubernetes/flink.yaml; on Spark, rerun this"
         )
-    # The root cause comes last; its class is often said twice.
+    # The root cause comes last; its class name often appears twice.
     lines = texts[-1].strip().partition("\n\tat ")[0].splitlines()
     root = _JAVA_ERROR.sub("", " ".join(line.strip() for line in lines)).strip()
     return f"the engine failed: {root or texts[-1].strip().splitlines()[0]}"

@@ -1,24 +1,24 @@
-"""The error a user can act on."""
+"""The error that users can act on."""
 
 import difflib
 from collections.abc import Iterable
 
-# The exit status of a command that met bad input, as of argparse and click.
+# The exit status for bad input, as in argparse and click.
 BAD_INPUT = 2
 _MOST_NAMES = 30
 
 
 class DataError(ValueError):
-    """Bad input, said in one message: what was found, where (file, record, object), what to do.
+    """Bad input, in one message: what was found, where (file, record, object), what to do.
 
     Command lines print the message without a traceback (`data.command_line`).
     """
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """What a message on an unknown name ends with: the nearest known names, or all if none is near.
+    """The end of a message about an unknown name: similar names, or all if none is similar.
 
-    Of very many names it gives the first ones.
+    A long list is cut.
     """
     known = list(known)
     by_lower = {other.lower(): other for other in known}
@@ -29,12 +29,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"choose from {', '.join(known[:_MOST_NAMES])}{more}"
 
 
-# Beam raises a worker's exception again with this and the name of the step added to its text.
+# Beam appends this and the name of the step when it re-raises a worker's exception.
 _BEAM_SUFFIX = " [while running '"
 
 
 def find_data_error(error: BaseException) -> DataError | None:
-    """The DataError behind an exception, which Beam and TFMA wrap in theirs; None without one."""
+    """The DataError that Beam or TFMA wrapped in another exception, if any."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -49,5 +49,5 @@ def find_data_error(error: BaseException) -> DataError | None:
 
 
 def reason_of(message: str) -> str:
-    """The reason in TensorFlow's message, which begins with a node and ends with what was tried."""
+    """The reason in a TensorFlow message, without the node before it and the details after it."""
     return message.rpartition("}} ")[2].partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The names of the fields of a record, defined once for writing and reading."""
+"""The field names of a record, defined once for writing and reading."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,9 +10,9 @@ from data.errors import DataError
 class Fields:
     """Feature names of a `tf.Example` that holds one annotated picture.
 
-    `encoded` to `width` hold one value each, `xmin` to `label` one per object. Boxes are floats
-    relative to the picture. None marks what records of this kind do not have. `is_crowd` is there
-    where the data set marks boxes around many objects, as COCO does; they are difficult as well.
+    `encoded` to `width` hold one value each, the others one per object. Boxes are floats relative
+    to the picture. None marks fields that such records lack. `is_crowd` is present if the data set
+    marks boxes around many objects, as COCO does; these are difficult as well.
     """
 
     encoded: str
@@ -34,7 +34,7 @@ class Fields:
     is_crowd: str | None
 
 
-# The names that the TensorFlow Object Detection API made common.
+# The names of the TensorFlow Object Detection API, which are the usual ones.
 COMMON = Fields(
     encoded="image/encoded",
     format="image/format",
@@ -55,7 +55,7 @@ COMMON = Fields(
     is_crowd="image/object/is_crowd",
 )
 
-# The names that HiKapok/SSD.TensorFlow wrote.
+# The names that HiKapok/SSD.TensorFlow writes.
 HIKAPOK = Fields(
     encoded="image/encoded",
     format="image/format",
@@ -78,13 +78,13 @@ HIKAPOK = Fields(
 
 
 def detect(feature_names: Iterable[str]) -> Fields:
-    """Says which names a record or a schema uses.
+    """Finds out which names a record or a schema uses.
 
-    Records of the common kind that have no `source_id` go by their `filename`. What only tells more
-    about an object, such as `difficult`, may be missing.
+    Records without `source_id` are identified by `filename`. Optional facts about objects, such as
+    `difficult`, may be missing.
 
     Raises:
-        DataError: neither kind fits, so these are not records of annotated pictures.
+        DataError: neither fits, so these are not records of annotated pictures.
     """
     names = set(feature_names)
     missing = {}

@@ -1,7 +1,7 @@
 """Flink's REST API, for what its job server does not do.
 
-Told to cancel a job, the job server only forgets it, and Flink runs on. And it says nothing of a
-failure until Flink has tried the job as often as its restart strategy allows.
+Told to cancel a job, the job server only forgets it, while Flink keeps running it. And it reports a
+failure only after Flink has used up all restarts that its strategy allows.
 """
 
 import json
@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterable
 
-# Flink's default; several embedded clusters on one machine take the ports after it.
+# Flink's default, and the following ports, which further embedded clusters on a machine take.
 PORTS = range(8081, 8090)
 _ANSWER_SECONDS = 3
 _ENDED = {"CANCELED", "FAILED", "FINISHED"}
@@ -19,8 +19,8 @@ def addresses(flink_master: str | None, job_endpoint: str) -> list[str]:
     """Where Flink may answer, as HOST:PORT.
 
     Args:
-        flink_master: of Beam's option; None or `[auto]` where it was not given.
-        job_endpoint: of the job server, which often runs beside Flink.
+        flink_master: Beam's option; None or `[auto]` if it was not given.
+        job_endpoint: of the job server, which often runs on Flink's machine.
     """
     if flink_master and not flink_master.startswith("["):
         return [flink_master.removeprefix("http://").rstrip("/")]
@@ -30,15 +30,15 @@ def addresses(flink_master: str | None, job_endpoint: str) -> list[str]:
 
 
 def cancel(where: Iterable[str], name: str, seconds: float) -> str | None:
-    """Cancels the job of that name and waits until it has ended.
+    """Cancels the job with that name and waits until it has ended.
 
     Args:
-        where: addresses to look at, of `addresses`.
+        where: addresses to try, from `addresses`.
         name: of the job in Flink.
-        seconds: to wait at most.
+        seconds: maximum wait.
 
     Returns:
-        The last state seen, such as CANCELED or CANCELLING; None if the job was found nowhere.
+        The last state seen, such as CANCELED or CANCELLING; None if no address has the job.
     """
     deadline = time.monotonic() + seconds
     for address in where:
@@ -64,9 +64,9 @@ def cancel(where: Iterable[str], name: str, seconds: float) -> str | None:
 
 
 def failure(where: Iterable[str], name: str) -> str | None:
-    """Java's traceback of the last failure that the job of that name had, restarted or not.
+    """Java's traceback of the job's latest failure, restarted or not.
 
-    None if it has had none, or is found nowhere.
+    None without a failure, or if no address has the job.
     """
     for address in where:
         try:

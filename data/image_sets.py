@@ -1,7 +1,7 @@
-"""Deciding which pictures of a VOC root go to which split.
+"""Decides which pictures of a VOC root go to which split.
 
-Where there are lists in `ImageSets/Main`, only they count: the folders of VOC2012 hold thousands of
-pictures outside of them that are annotated for people only, and copies of VOC2007 test pictures.
+If there are lists in `ImageSets/Main`, only they count: VOC2012's folders also hold thousands of
+pictures with only people annotated, and copies of VOC2007 test pictures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from data.splits import SPLITS
 from data.voc import Annotation, read_image_set
 from data.voc_folders import VocFolder, find_voc_folders
 
-# The "07+12" of the SSD paper. Of the names in a group the first that exists is taken: the second
-# spelling of the test list is SSD.TensorFlow's folder layout.
+# The SSD paper's "07+12". The first test list that exists is used: the second is in
+# SSD.TensorFlow's folder layout.
 _PAPERS_TRAIN = ("VOC2007/trainval", "VOC2012/trainval")
 _PAPERS_TEST = ("VOC2007/test", "VOC2007TEST/test")
-# What tools call the lists, or the folders, of a split.
+# Names that tools give the lists or folders of a split.
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "eval": ("val", "valid", "validation", "eval", "dev"),
@@ -32,37 +32,37 @@ _MOST_NAMES = 6
 
 
 class Picture(NamedTuple):
-    """One entry of a list: where its files have to be, and the split it was listed for.
+    """One entry of a list: where its files should be, and the split it is listed for.
 
-    A conversion holds all of them, so paths are put together where they are used.
+    A conversion holds all of them in memory, so paths are only built when used.
     """
 
     source_id: str  # such as VOC2007/000012; ends in the picture's name
-    split: str  # empty where the content decides
+    split: str  # empty if the content decides
     folder: str  # of the pictures
     annotations: str = ""  # folder of VOC's annotations
-    annotation: Annotation | None = None  # None of VOC, where it is a file to be read
+    annotation: Annotation | None = None  # None for VOC, whose file is read later
 
     @property
     def name(self) -> str:
-        """The id in VOC, the path of the file in COCO."""
+        """VOC's id, or the path of COCO's file."""
         return self.source_id.partition("/")[2]
 
     @property
     def annotation_path(self) -> Path:
-        """Where the annotation of VOC is, or has to be."""
+        """Where the VOC annotation is, or should be."""
         file = f"{self.name}.xml"
         path = Path(self.annotations, file)
-        # Nearly always it is there, and `find_file` would cost twice as much.
+        # It nearly always exists, and `find_file` would cost twice as much.
         return path if path.is_file() else find_file(Path(self.annotations), file) or path
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The lists taken for each split, their pictures, and what a user should know about both.
+    """The lists used for each split, their pictures, and notes for the user on both.
 
-    `data_set` is the name of the folder that all is in. `shares` of train, eval and test are there
-    where the content of a picture decides its split. `loose` are problems of no picture.
+    `data_set` is the name of the folder that contains everything. `shares` of train, eval and test
+    are set if the content of a picture decides its split. `loose` are problems without a picture.
     """
 
     data_set: str
@@ -74,10 +74,10 @@ class Selection:
 
 
 def select(voc_root: Path, options: ConversionOptions) -> Selection:
-    """Reads the lists of each split, or all annotations where there are none.
+    """Reads the lists of each split, or all annotations if there are none.
 
-    Without named lists and shares these are the paper's 07+12 as far as it exists, else lists or
-    folders called train, val and test. A picture that several lists of a split name is taken once.
+    By default these are the paper's 07+12 as far as they exist, else lists or folders called train,
+    val and test. A picture in several lists of a split is used once.
 
     Raises:
         DataError: no VOC data found, a named list is missing, or a list names no picture.
@@ -87,7 +87,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
     found = {name: path for folder in folders for name, path in folder.lists().items()}
     named = {split: tuple(getattr(options, split)) for split in SPLITS}
     if options.shares and any(named.values()):
-        raise DataError("--split decides on all pictures: give no --train, --eval and --test")
+        raise DataError("--split applies to all pictures: leave out --train, --eval and --test")
     named = {
         split: tuple(_full_name(split, name, found, folders, voc_root) for name in names)
         for split, names in named.items()
@@ -98,7 +98,7 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
         lists = {**_default_lists(found, folders, notes), **{s: n for s, n in named.items() if n}}
         if any(lists.values()) and not lists["train"]:
             raise DataError(
-                f"{voc_root}: nothing to train on: no list of VOC2007/trainval, VOC2012/trainval "
+                f"{voc_root}: nothing to train on: no list VOC2007/trainval, VOC2012/trainval "
                 f"or train. It has: {_describe(found)}. Name a list, such as --train "
                 f"{folders[0].name}/train, or split all pictures with --split 80/10/10"
             )
@@ -119,27 +119,27 @@ def select(voc_root: Path, options: ConversionOptions) -> Selection:
 def find_folders(voc_root: Path) -> list[VocFolder]:
     """The VOC folders of a root; DataError if there are none."""
     if not voc_root.is_dir():
-        raise DataError(f"{voc_root}: no such folder. Give the folder of the data set")
+        raise DataError(f"{voc_root}: no such folder. Give the data set's folder")
     folders = find_voc_folders(voc_root)
     if not folders:
         raise DataError(
-            f"{voc_root}: no VOC data: neither XML files nor a folder YEAR/ImageSets/Main with "
-            "lists, also not in the folders below. Give a folder with one folder of XML files and "
-            "one of pictures, or with pictures and XML files side by side; for VOC itself unpack "
+            f"{voc_root}: no VOC data: no XML files and no lists in YEAR/ImageSets/Main, nor in "
+            "the folders below. Give a folder with one folder of XML files and one of pictures, "
+            "or with pictures and XML files side by side; for VOC itself unpack "
             "VOCtrainval_06-Nov-2007.tar and the other archives there"
         )
     return folders
 
 
 def split_of(name: str) -> str | None:
-    """The split that a list, a file or a folder of this name is for, if tools name it so."""
+    """The split that tools mean by a list, file or folder of this name, if any."""
     return next((split for split, names in _SPLIT_NAMES.items() if name.lower() in names), None)
 
 
 def _full_name(
     split: str, name: str, found: Mapping[str, Path], folders: Sequence[VocFolder], root: Path
 ) -> str:
-    """The list that a user names, with its folder, which one folder alone does not need."""
+    """The full name of a list that a user names; with a single folder its name may be left out."""
     for full in (name, f"{folders[0].name}/{name}"):
         if full in found or full in {folder.name for folder in folders}:
             return full
@@ -150,13 +150,13 @@ def _full_name(
 def _default_lists(
     found: Mapping[str, Path], folders: Sequence[VocFolder], notes: list[str]
 ) -> dict[str, tuple[str, ...]]:
-    """The lists of each split where none are named; none at all where the content decides."""
+    """The lists of each split if none are named; empty if the content decides."""
     paper = tuple(name for name in _PAPERS_TRAIN if name in found)
     if paper:
         test = tuple(name for name in _PAPERS_TEST if name in found)[:1]
         missing = [("train", name) for name in _PAPERS_TRAIN if name not in paper]
         missing += [] if test else [("test", _PAPERS_TEST[0])]
-        notes += [f"{split}: there is no {name}, continuing without it" for split, name in missing]
+        notes += [f"{split}: no {name}, continuing without it" for split, name in missing]
         return {"train": paper, "eval": (), "test": test}
     # Lists of the pictures, else folders named after a split.
     names = list(found) if any(_of_split(name) for name in found) else [f.name for f in folders]
@@ -166,7 +166,7 @@ def _default_lists(
         lists["train"] = both or lists["train"]
     if lists["train"] and lists["eval"] and not lists["test"]:
         notes.append(
-            f"test: no list, so {', '.join(lists['eval'])} is for it and eval is held out of train"
+            f"test: no list, so it gets {', '.join(lists['eval'])}, and eval is held out of train"
         )
         lists = {"train": lists["train"], "eval": (), "test": lists["eval"]}
     if found and not lists["train"] and not lists["test"]:
@@ -182,7 +182,7 @@ def _of_split(name: str) -> bool:
 def _pictures(
     folders: Mapping[str, VocFolder], split: str, name: str, found: Mapping[str, Path]
 ) -> Iterator[Picture]:
-    """Those of a list, or of a whole folder."""
+    """The pictures in a list, or in a whole folder."""
     if name not in found:
         folder = folders[name]
         ids = folder.annotated_ids()
@@ -190,13 +190,15 @@ def _pictures(
         folder = folders[name.split("/")[0]]
         ids = _listed(folder, found[name])
         if not ids:
-            raise DataError(f"{found[name]}: the list is empty, so {split} gets no picture from it")
+            raise DataError(
+                f"{found[name]}: the list is empty, so {split} gets no pictures from it"
+            )
     for image_id in ids:
         yield _picture(folder, split, image_id)
 
 
 def _ids(folder: VocFolder) -> list[str]:
-    """Of all pictures that count: those of lists of pictures, else all that are annotated."""
+    """The ids in all lists of pictures, or of all annotated pictures if there are no lists."""
     lists = folder.lists()
     paths = [path for name, path in lists.items() if _of_split(name)]
     if not paths:
@@ -214,9 +216,9 @@ def _picture(folder: VocFolder, split: str, image_id: str) -> Picture:
 
 
 def _describe(found: Mapping[str, Path]) -> str:
-    """Names the lists of all pictures; the lists of one class (dog_train) would bury them.
+    """Names the first few lists, without those of one class (dog_train), which would bury the rest.
 
-    Where there are only such, as in VoTT's exports, the first few stand for all.
+    VoTT's exports have only lists of one class, so these are named.
     """
     stems = {path.stem for path in found.values()}
     names = [

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: each ends a command as KeyboardInterrupt, wherever it arrives."""
+"""Makes Ctrl-C and SIGTERM end a command with KeyboardInterrupt, whenever they arrive."""
 
 import signal
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Until Python has left the callback in which it dropped an interrupt.
+# Enough for Python to leave the callback in which it dropped an interrupt.
 _AGAIN_S = 0.05
 
 _received: int | None = None
@@ -17,15 +17,15 @@ _timers: list[threading.Timer] = []
 
 
 def received() -> int | None:
-    """The signal that interrupts the command; None while there was none."""
+    """The signal that interrupted the command, if any."""
     return _received
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, and are remembered.
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, and remembers them.
 
-    What was there before is put back. A signal that the parent ignores stays ignored.
+    The previous handlers are restored. A signal that the parent ignores stays ignored.
     """
     global _received
     if threading.current_thread() is not threading.main_thread():
@@ -52,7 +52,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def when_interrupted(hint: Callable[[], str]) -> Iterator[None]:
-    """Where an interrupt comes within it, `hint()` tells the user how to resume."""
+    """If an interrupt comes in this block, `hint()` tells the user how to resume."""
     _hints.append(hint)
     try:
         yield
@@ -62,7 +62,7 @@ def when_interrupted(hint: Callable[[], str]) -> Iterator[None]:
 
 
 def how_to_go_on() -> str:
-    """The hint of the innermost part of the program that was interrupted; "" where none has one."""
+    """The hint of the innermost interrupted block; "" if there is none."""
     return _hints[-1]() if _hints else ""
 
 
@@ -73,9 +73,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(dropped: "sys.UnraisableHookArgs", hook: Callable) -> None:
-    """Python drops what is raised while a finaliser or a garbage collector's callback runs.
+    """Sends an interrupt again that Python dropped.
 
-    JAX has such a callback, so an interrupt that comes then would be lost.
+    It drops exceptions raised in finalisers and garbage collector callbacks; JAX has such a one.
     """
     if _received is None or not isinstance(dropped.exc_value, KeyboardInterrupt):
         hook(dropped)

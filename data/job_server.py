@@ -1,8 +1,8 @@
-"""Beam's jobs on an engine such as Flink or Spark, through its job server.
+"""Runs Beam jobs on an engine such as Flink or Spark, through its job server.
 
-`--runner=data.job_server.JobServerRunner` is Beam's PortableRunner with what a user of a cluster
-needs: reads are spread over all workers, workers with other code are refused, an interruption
-cancels the job, and an error is one line that says what to do.
+`--runner=data.job_server.JobServerRunner` is Beam's PortableRunner with what cluster users need:
+reads are spread over all workers, workers with other code are refused, an interrupt cancels the
+job, and an error is one line that says what to do.
 """
 
 import queue
@@ -36,7 +36,7 @@ from data.engine_errors import is_hopeless, job_error, no_job_server, not_a_job_
 from data.errors import DataError, did_you_mean
 from data.worker_code import sealed
 
-# For what is not there; a cluster further away answers much faster.
+# To notice that nothing is there; even a distant cluster answers much faster.
 _CONNECT_SECONDS = 4
 _CANCEL_SECONDS = 30
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -49,10 +49,10 @@ class JobServerRunner(portable_runner.PortableRunner):
     def apply(
         self, transform: beam.PTransform, input: beam.pvalue.PValue, options: PipelineOptions
     ) -> beam.pvalue.PValue:
-        """Applies a transform; what is read is spread over the workers.
+        """Applies a transform, and spreads what it reads over the workers.
 
-        Engines fuse a read with all that follows, and compressed files cannot be split: with two
-        files two workers would do all the work, and a single one for a small split.
+        Engines fuse a read with the steps that follow, and compressed files cannot be split, so
+        otherwise only as many workers as there are files would do all the work.
         """
         output = super().apply(transform, input, options)
         if isinstance(transform, beam.io.ReadFromTFRecord):
@@ -65,14 +65,14 @@ class JobServerRunner(portable_runner.PortableRunner):
         """Starts the job.
 
         Raises:
-            DataError: there is no job server, or neither it nor Beam has one of the options.
+            DataError: there is no job server, or neither it nor Beam knows one of the options.
         """
         portable = options.view_as(PortableOptions)
         servers_options = _options_of(portable.job_endpoint)
         _check_known(options, servers_options)
         on_flink = "flink_master" in servers_options
         _seal(pipeline)
-        # Java knows no class of this name.
+        # Java does not know this class.
         options.view_as(StandardOptions).runner = None
         pipeline = self._optimize_pipeline(pipeline, options)
         handle = self.create_job_service(options)
@@ -98,7 +98,7 @@ class PortableJob(portable_runner.PipelineResult):
         super().__init__(job_service, job_id, self._kept(message_stream), state_stream)
         self._texts: list[str] = []
         self._options = options
-        # Where Flink's REST API may be, and the job's name there.
+        # Possible addresses of Flink's REST API, and the job's name there.
         self._flink = _flink_addresses(options) if on_flink else []
         self._name = job_id.rpartition("_")[0]
 
@@ -132,7 +132,7 @@ class PortableJob(portable_runner.PipelineResult):
         return state
 
     def _end_if_hopeless(self) -> None:
-        """DataError for a failure that Flink would only meet again when it restarts the job."""
+        """Raises DataError for a failure that would recur at every restart by Flink."""
         failure = flink_rest.failure(self._flink, self._name)
         if failure and is_hopeless(failure):
             flink_rest.cancel(self._flink, self._name, _CANCEL_SECONDS)
@@ -143,10 +143,10 @@ class PortableJob(portable_runner.PipelineResult):
         return job_error(texts, self._job_id, *where)
 
     def cancel_if(self, stops: Sequence[int]) -> None:
-        """Cancels the job if there was a signal, and then does what the signal asks for."""
+        """Cancels the job if there was a signal, and then handles the signal."""
         if stops:
             self._cancel_and_say()
-            # Who handles it, as data.interrupts does, decides how the command ends.
+            # A handler such as that of data.interrupts decides how the command ends.
             if callable(signal.getsignal(stops[0])):
                 signal.raise_signal(stops[0])
             raise SystemExit(128 + stops[0])
@@ -159,7 +159,7 @@ class PortableJob(portable_runner.PipelineResult):
             if message.HasField("message_response"):
                 said = message.message_response
                 self._texts.append(said.message_text)
-                # Beam would log errors, which are pages long.
+                # Otherwise Beam logs the errors, which are pages long.
                 said.importance = beam_job_api_pb2.JobMessage.JOB_MESSAGE_DEBUG
             yield message
 
@@ -173,16 +173,15 @@ class PortableJob(portable_runner.PipelineResult):
             if not self._flink:
                 state = self._await_end()
         except grpc.RpcError as error:
-            state = f"not cancelled, the job server does not answer ({error.code().name})"
+            state = f"not cancelled: the job server does not answer ({error.code().name})"
         _say(f"job {self._job_id}: {state}")
 
     def _cancel_on_flink(self) -> str:
         state = flink_rest.cancel(self._flink, self._name, _CANCEL_SECONDS)
         if state is None:
             return (
-                f"perhaps still running, there is no answer from Flink at {self._flink[0]}. Cancel "
-                "it in Flink's web page, and give Flink's address the next time: "
-                "--flink_master=HOST:8081"
+                f"perhaps still running, since Flink does not answer at {self._flink[0]}. Cancel "
+                "it on Flink's web page, and give its address next time: --flink_master=HOST:8081"
             )
         if state == "CANCELED":
             return "cancelled"
@@ -197,12 +196,12 @@ class PortableJob(portable_runner.PipelineResult):
             if state in portable_runner.TERMINAL_STATES:
                 return name
             if time.monotonic() > deadline:
-                return f"{name} after {_CANCEL_SECONDS} s. Cancel it in the engine's web page"
+                return f"{name} after {_CANCEL_SECONDS} s. Cancel it on the engine's web page"
             time.sleep(0.2)
 
 
 def _seal(pipeline: beam_runner_api_pb2.Pipeline) -> None:
-    """Makes every DoFn refuse to open in a worker that has other code."""
+    """Makes every DoFn refuse to open in a worker with other code."""
     for transform in pipeline.components.transforms.values():
         if transform.spec.urn in PAR_DO_URNS:
             payload = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload)
@@ -212,7 +211,7 @@ def _seal(pipeline: beam_runner_api_pb2.Pipeline) -> None:
 
 
 def _check_known(options: PipelineOptions, servers: set[str]) -> None:
-    """DataError for an option that neither Beam nor the job server has: it would be left out."""
+    """Raises DataError for an option unknown to both Beam and job server: it would be ignored."""
     known = {*options.get_all_options(), *servers}
     for name in options.get_all_options(retain_unknown_options=True):
         if name not in known:
@@ -224,7 +223,7 @@ def _check_known(options: PipelineOptions, servers: set[str]) -> None:
 
 
 def _options_of(endpoint: str) -> set[str]:
-    """Names of the options that the job server knows.
+    """The names of the options that the job server knows.
 
     Raises:
         DataError: no job server answers there; Beam itself would wait for a minute.
@@ -259,8 +258,8 @@ def _say(text: str) -> None:
 def _stops_kept() -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of acting on them, in the main thread.
 
-    An exception out of the handler could be lost: Python drops those that are raised in a callback
-    of the garbage collector.
+    An exception raised by the handler could be lost: Python drops those raised in a garbage
+    collector callback.
     """
     stops: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""What a JPEG says about itself, read from its header without decoding the picture."""
+"""Reads and checks JPEG headers, without decoding the picture."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ _PROGRESSIVE = 0xC2
 _APP1 = 0xE1
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
-_TURNED = range(5, 9)  # orientations that swap the sides
+_TURNED = range(5, 9)  # orientations that swap width and height
 # Frame headers; C4, C8 and CC in this range are tables and extensions.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Baseline, extended sequential and progressive Huffman: what TensorFlow's decoder reads.
@@ -40,18 +40,18 @@ class JpegHeader:
 
     @property
     def swaps_sides(self) -> bool:
-        """Whether width and height change places where the orientation is applied."""
+        """Whether applying the orientation swaps width and height."""
         return self.orientation in _TURNED
 
 
 def read_header(jpeg: bytes) -> JpegHeader:
-    """Reads size, channels and orientation, and checks that every decoder will see one picture.
+    """Reads size, channels and orientation, and checks that all decoders will see the same picture.
 
-    A picture that was cut short lacks the end marker behind its scan; what some cameras append
-    after that marker is harmless.
+    A truncated picture lacks the end marker after its scan; what some cameras append after that
+    marker is harmless.
 
     Raises:
-        Unusable: not a JPEG, cut short, without the tables that decoding needs, CMYK, or of a kind
+        Unusable: not a JPEG, truncated, without the tables needed for decoding, CMYK, or of a kind
             that TensorFlow does not decode.
     """
     if not jpeg:
@@ -75,18 +75,18 @@ def read_header(jpeg: bytes) -> JpegHeader:
     if frame is None:
         raise Unusable("damaged", "the JPEG has no frame header")
     width, height, channels = _size(*frame)
-    # In the scan every FF byte of data is followed by 00, so this finds the real end.
+    # In the scan, every FF data byte is followed by 00, so this finds the real end.
     if jpeg.find(_END, position) < 0:
         raise _cut_short(jpeg)
-    # Decoders know the usual Huffman tables of a picture that is not progressive.
+    # Decoders know the default Huffman tables, except for progressive pictures.
     needed = set(frame[1][8 : 6 + 3 * channels : 3])
     if not needed <= quantisation or (frame[0] == _PROGRESSIVE and not has_huffman):
-        raise Unusable("damaged", "the JPEG lacks tables that decoding needs")
+        raise Unusable("damaged", "the JPEG lacks tables needed for decoding")
     return JpegHeader(width, height, channels, orientation)
 
 
 def without_exif(jpeg: bytes) -> bytes:
-    """A JPEG that `read_header` accepts without its EXIF segments; its pixels stay the same."""
+    """A JPEG that `read_header` accepts, without its EXIF segments; its pixels do not change."""
     kept, position = [_START], len(_START)
     while True:
         start = position
@@ -98,10 +98,10 @@ def without_exif(jpeg: bytes) -> bytes:
 
 
 def _segment(jpeg: bytes, position: int) -> tuple[int, bytes, int]:
-    """Returns marker, payload and the position behind the segment at `position`."""
+    """Marker and payload of the segment at `position`, and the position after it."""
     if jpeg[position : position + 1] not in (b"\xff", b""):
         raise Unusable("damaged", f"the JPEG header is damaged at byte {position}")
-    # Any number of FF bytes may stand before a marker.
+    # Any number of FF bytes may precede a marker.
     while jpeg[position : position + 1] == b"\xff":
         position += 1
     length = int.from_bytes(jpeg[position + 1 : position + 3], "big")
@@ -124,9 +124,7 @@ def _size(marker: int, frame: bytes) -> tuple[int, int, int]:
         frame[5],
     )
     if channels == 4:
-        raise Unusable(
-            "format", "the JPEG is CMYK, whose colours decoders turn into RGB differently"
-        )
+        raise Unusable("format", "the JPEG is CMYK, which decoders convert to RGB differently")
     if not (height and width and channels in (1, 3)):
         raise Unusable(
             "damaged",
@@ -136,7 +134,7 @@ def _size(marker: int, frame: bytes) -> tuple[int, int, int]:
 
 
 def _table_numbers(payload: bytes) -> set[int]:
-    """The numbers of the quantisation tables in a segment, of 64 values of 1 or 2 bytes each."""
+    """The numbers of the quantisation tables in a segment; each has 64 values of 1 or 2 bytes."""
     numbers, position = set(), 0
     while position < len(payload):
         precision, number = divmod(payload[position], 16)
@@ -149,7 +147,7 @@ _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\x00": "little", b"M
 
 
 def _orientation(tiff: bytes) -> int:
-    """The orientation in EXIF data; 1, as viewers take it, where there is none or it is damaged."""
+    """The orientation in EXIF data; as in viewers, 1 if it is missing or damaged."""
     order = _BYTE_ORDERS.get(tiff[:4])
     if order is None:
         return 1
@@ -170,7 +168,7 @@ def _orientation(tiff: bytes) -> int:
 
 def _other_format(content: bytes) -> Unusable:
     if content[4:8] == b"ftyp":
-        return Unusable("unreadable", "the picture is HEIC or AVIF, which is not read")
+        return Unusable("unreadable", "the picture is HEIC or AVIF, which cannot be read")
     for start, name in _OTHER_FORMATS.items():
         if content.startswith(start):
             return Unusable("format", f"the picture is a {name}, not a JPEG")

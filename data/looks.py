@@ -1,4 +1,4 @@
-"""Hashes of what a picture looks like, and pictures that look the same by them."""
+"""Perceptual hashes of pictures, and finding pictures that look the same."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -9,13 +9,13 @@ from PIL import Image
 
 from data.errors import DataError
 
-# Of 256 bits: re-encoded or resized photographs differ in up to 20, different ones in 80 and more.
+# Of 256 bits: re-encoded or resized photographs differ in up to 20, different ones in 80 or more.
 SAME_LOOK_DISTANCE = 40
 LOOK_BYTES = 32
 
 _HASH_SIDE = 16
 _LOW_SIDE = 8
-# A hash has as many ones as zeros, unless the picture has no structure to hash.
+# A hash has about as many ones as zeros, unless the picture has no structure.
 _LEAST_ONES = 64
 _BANDS = 6
 _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
@@ -24,8 +24,8 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 def look_of(encoded: bytes) -> bytes | None:
     """The perceptual hash of an encoded picture, 32 bytes; None if it is all one colour.
 
-    It consists of the signs of low frequencies (pHash), which re-encoding and resizing hardly
-    change. A JPEG is decoded at an eighth to a half of its size, as far as that is enough.
+    It is the signs of low frequencies (pHash), which re-encoding and resizing hardly change. JPEGs
+    are decoded at reduced size (1/8 to 1/2) where that is enough.
 
     Raises:
         DataError: the picture cannot be decoded.
@@ -40,10 +40,10 @@ def look_of(encoded: bytes) -> bytes | None:
 
 
 def bands_of(look: bytes) -> list[tuple[int, bytes]]:
-    """Keys of which two pictures that look the same share one: parts of the lowest frequencies.
+    """Keys made of the lowest frequencies: pictures that look the same share at least one.
 
-    Pictures are compared only with those that share a key, so the work grows with the number of
-    pictures and not with its square.
+    Only pictures that share a key are compared, so the work grows with the number of pictures and
+    not with its square.
     """
     low = _bits(look).reshape(_HASH_SIDE, _HASH_SIDE)[:_LOW_SIDE, :_LOW_SIDE].reshape(-1)
     parts = np.array_split(low, _BANDS)
@@ -53,7 +53,7 @@ def bands_of(look: bytes) -> list[tuple[int, bytes]]:
 def near_pairs(
     pictures: Iterable[tuple[str, str, bytes]], max_distance: int
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], int]]:
-    """Pairs of (split, record id) from different splits, with the number of bits that differ.
+    """Pairs of (split, record id) from different splits, with the number of differing bits.
 
     pictures: (split, record id, look).
     """
@@ -75,9 +75,9 @@ def near_pairs(
 
 
 def same_looks(looks: np.ndarray) -> np.ndarray:
-    """Pairs of pictures of one set that look the same, int [pairs, 2], as places in the set.
+    """Pairs of pictures that look the same: int [pairs, 2], their indices in `looks`.
 
-    looks: uint8 [pictures, 32]; all zero where a picture has no look.
+    looks: uint8 [pictures, 32]; all zeros for a picture without a look.
     """
     pairs = [np.empty((0, 2), np.int64)]
     having = np.flatnonzero(looks.any(axis=1))

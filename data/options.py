@@ -1,4 +1,4 @@
-"""What a conversion decides on where annotations leave it open: options with one source.
+"""The options of a conversion, defined once.
 
 `ssd convert` takes them as `--pixels-from 0`, a run as `--set data.pixels_from=0`.
 """
@@ -37,29 +37,29 @@ class ConversionOptions(Settings):
     train: tuple[str, ...] = ()
     """Lists of pictures to train on, such as `VOC2007/trainval`."""
     eval: tuple[str, ...] = ()
-    """Lists of pictures to choose a checkpoint by; without any, `eval_fraction` is held out."""
+    """Lists of pictures for choosing a checkpoint; without any, `eval_fraction` is held out."""
     test: tuple[str, ...] = ()
-    """Lists of pictures to measure on."""
+    """Lists of pictures to measure the final model on."""
     split: str = ""
-    """Shares of train, eval and test, as 80/10/10 (the default where there are no lists), dealt out
-    by content; pictures that look the same go to the same split."""
+    """Shares of train, eval and test, such as 80/10/10 (the default without lists), assigned by
+    content; pictures that look the same go to the same split."""
     eval_fraction: float = Field(default=0.02, ge=0, lt=1)
-    """Share of the training pictures held out for eval by content where no list is for eval."""
+    """Share of the training pictures held out for eval, by content, if there is no eval list."""
     classes: tuple[str, ...] = ()
-    """The classes in the order of their ids; `auto`: those found, sorted by name. Default: the 20
-    of VOC, COCO's categories."""
+    """The classes in the order of their ids; `auto`: those found, sorted by name. Default: VOC's
+    20, or COCO's categories."""
     other_classes: Annotated[str, one_of((FAIL, IGNORE))] = FAIL
-    """Objects of other classes: an error, or ignored; their pictures stay."""
+    """Objects of other classes are an error, or ignored; their pictures stay."""
     exif: Annotated[str, one_of((UPRIGHT, STORED))] | None = None
-    """Pictures that an EXIF tag turns: the boxes were drawn on the `upright` picture, which is then
-    written that way, or they are in pixels as `stored`, and the tag is removed."""
+    """For pictures rotated by an EXIF tag: `upright` if the boxes were drawn on the upright
+    picture, which is then written; `stored` if they are in pixels as stored, and the tag is
+    removed."""
     pixels_from: int = Field(default=1, ge=0, le=1)
-    """Whether the pixels of VOC files are counted from 1, as VOC does, or from 0; COCO's always are
-    from 0."""
+    """Whether VOC files count pixels from 1, as VOC does, or from 0; COCO always counts from 0."""
     reencode: bool = False
     """Writes PNG, BMP, WebP, GIF, TIFF and CMYK pictures as RGB JPEGs of quality 95."""
     rescale: bool = False
-    """Scales boxes from the stated size to the picture's where the two differ."""
+    """Scales boxes from the stated size to the picture's if the two differ."""
     allow_empty: bool = False
     """Accepts a split without a single object."""
     on_error: Annotated[str, one_of((FAIL, SKIP, SKIP_OBJECT))] = FAIL
@@ -75,18 +75,18 @@ class ConversionOptions(Settings):
 
     @property
     def shares(self) -> tuple[float, ...] | None:
-        """Of train, eval and test, adding up to 1; None where none are given."""
+        """Shares of train, eval and test, adding up to 1; None if none are given."""
         return shares_of(self.split) if self.split else None
 
 
 def shares_of(text: str) -> tuple[float, ...]:
-    """Shares of train, eval and test that add up to 1; ValueError for other text than 80/10/10."""
+    """Parses `80/10/10`: shares of train, eval and test that add up to 1; ValueError if invalid."""
     try:
         shares = [float(part) for part in text.split("/")]
     except ValueError:
         shares = []
     if len(shares) != 3 or not 0 < sum(shares) < float("inf") or min(shares) < 0 or not shares[0]:
-        raise ValueError("must be three shares, of train, eval and test, as 80/10/10")
+        raise ValueError("must be the shares of train, eval and test, such as 80/10/10")
     return tuple(share / sum(shares) for share in shares)
 
 
@@ -116,12 +116,12 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_settings(text: str) -> str:
-    """A message of the conversion with its options as a run takes them."""
+    """A message of the conversion, with its options written as `--set data.NAME=`."""
     text = re.sub(r"^  --classes (.+)$", _classes_setting, text, flags=re.MULTILINE)
     for field in dataclasses.fields(ConversionOptions):
         kind = field.type
         flag, name = re.escape(flag_of(field.name)), f"--set data.{field.name}="
-        # --eval is not the beginning of --eval-fraction.
+        # --eval must not match in --eval-fraction.
         if kind is bool:
             text = re.sub(rf"{flag}(?![\w-])", f"{name}true", text)
         else:
@@ -134,5 +134,5 @@ def _classes_setting(option: re.Match[str]) -> str:
 
 
 def flag_of(name: str) -> str:
-    """The option of the command line for a field."""
+    """The command line option of a field."""
     return f"--{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""Where records come from: the data set's name, and what its conversion left out."""
+"""The origin of records: the data set's name, and what its conversion left out."""
 
 import json
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from data.report import REPORT_FILE
 
 @dataclass(frozen=True)
 class Origin:
-    """`left_out` says how many pictures and why, and is empty where there are none."""
+    """`left_out` says how many pictures were left out and why; empty if none were."""
 
     name: str
     left_out: str = ""
 
 
 def read_origin(folder: str) -> Origin:
-    """What a folder of records says of itself, on any file system TensorFlow reads.
+    """Reads the origin from a conversion's report, on any file system that TensorFlow reads.
 
-    Without a conversion's report the folder's name is the data set's.
+    Without a report, the folder's name stands for the data set's.
 
     Raises:
         DataError: the report is damaged.
@@ -41,7 +41,7 @@ def read_origin(folder: str) -> Origin:
 
 
 def _left_out(rejected: int, pictures: int, kinds: dict[str, int]) -> str:
-    """As in "2 of 90 pictures, and objects of others: the box has no area (3)"."""
+    """Such as "2 of 90 pictures, and objects of others: the box has no area (3)"."""
     if not kinds:
         return ""
     others = ", and objects of others" if rejected < max(kinds.values()) else ""

@@ -1,4 +1,4 @@
-"""What a conversion came to: its report, or the error that says why nothing was written."""
+"""The outcome of a conversion: its report, or the error that says why nothing was written."""
 
 import shlex
 from collections import Counter
@@ -14,7 +14,7 @@ from data.splits import SPLITS
 
 _MOST_CLASSES = 20
 _FEW_PICTURES = 30
-# So many boxes at pixel 0 and none at pixel 1 are no accident.
+# This many boxes at pixel 0 with none at pixel 1 are no accident.
 _MANY_STARTS = 5
 
 
@@ -46,7 +46,7 @@ def judge(selection: Selection, plan: Plan, result: Result) -> Report:
 
 
 def rows(selection: Selection, result: Result) -> Iterator[dict]:
-    """What `rejected.jsonl` lists: pictures that were left out, or kept without some objects."""
+    """The rows of `rejected.jsonl`: pictures left out, or kept without some objects."""
     for item in _rejected(selection, result):
         yield {
             "source_id": item.source_id,
@@ -77,7 +77,7 @@ def _failure(selection: Selection, rejected: list[Rejected], hints: list[str], r
 
 
 def _remedy(plan: Plan, result: Result, rejected: list[Rejected]) -> str:
-    """How to go on without what is unusable; nothing where nothing would be left."""
+    """How to convert without the unusable parts; empty if nothing would be left."""
     if _no_class_fits(plan, result):
         return ""
     problems = [problem for item in rejected for problem in item.problems]
@@ -85,7 +85,7 @@ def _remedy(plan: Plan, result: Result, rejected: list[Rejected]) -> str:
     if all(problem.of_object for problem in problems):
         remedy = "Or leave only these objects out with --on-error=skip-object"
     elif any(problem.of_object for problem in problems):
-        remedy += ", or only the bad objects where that is enough with --on-error=skip-object"
+        remedy += ", or where possible only the bad objects with --on-error=skip-object"
     return f"{remedy}; rejected.jsonl then lists them"
 
 
@@ -95,7 +95,7 @@ def _no_class_fits(plan: Plan, result: Result) -> bool:
 
 
 def _hints(plan: Plan, result: Result, rejected: list[Rejected]) -> list[str]:
-    """What the whole data set says about how its files are meant."""
+    """What the whole data set reveals about its pixel counting and classes."""
     hints = []
     starts = _of(result, STARTS)
     zeros, ones = starts.get("0", 0), starts.get("1", 0)
@@ -115,7 +115,7 @@ def _hints(plan: Plan, result: Result, rejected: list[Rejected]) -> list[str]:
 
 
 def _class_lines(result: Result, plan: Plan) -> list[str]:
-    """The classes found with their counts, and the option that takes them all."""
+    """The classes found with their counts, and the options to ignore or accept them."""
     found = _of(result, CLASSES)
     names = sorted(found, key=lambda name: (-found[name], name))
     shown = ", ".join(f"{name} ({found[name]:,})" for name in names[:_MOST_CLASSES])
@@ -123,13 +123,13 @@ def _class_lines(result: Result, plan: Plan) -> list[str]:
     lines = wrapped(f"Classes found: {shown}{more}")
     if _no_class_fits(plan, result):
         asked = ", ".join(plan.classes[:3]) + (", ..." if len(plan.classes) > 3 else "")
-        lines += wrapped(f"None of them is in the list of classes: {asked}")
+        lines += wrapped(f"None of them is in the class list: {asked}")
     else:
         lines.append("To keep the pictures without the objects of other classes:")
         lines.append(f"  --other-classes {IGNORE}")
     if len(names) <= _MOST_CLASSES:
-        return [*lines, "To take all of them:", f"  --classes {shlex.join(sorted(names))}"]
-    return [*lines, f"To take all of them: --classes {AUTO}"]
+        return [*lines, "To use all of them:", f"  --classes {shlex.join(sorted(names))}"]
+    return [*lines, f"To use all of them: --classes {AUTO}"]
 
 
 def _notes(selection: Selection, plan: Plan, result: Result) -> list[str]:
@@ -154,7 +154,7 @@ def _notes(selection: Selection, plan: Plan, result: Result) -> list[str]:
         notes.append(f"eval: {held_out:,} of the train pictures, held out by content")
         if held_out < _FEW_PICTURES:
             notes.append(
-                f"warning: {counted(held_out, 'picture')} for eval say little: raise "
+                f"warning: only {counted(held_out, 'picture')} for eval: raise "
                 f"--eval-fraction {plan.eval_fraction:g}"
             )
     return notes
@@ -169,7 +169,7 @@ def _check_splits(
         wanted |= {split} if share else set()
     if _no_class_fits(plan, result) and not plan.options.allow_empty:
         lines = [
-            "no object has a class of the list, so nothing was written.",
+            "no object has a class in the list, so nothing was written.",
             *summarise(item.problems for item in rejected),
             *(hints or _class_lines(result, plan)),
         ]

@@ -11,22 +11,22 @@ from pathlib import Path
 from data.errors import DataError
 from data.interrupts import when_interrupted
 
-# Locked in an unfinished folder for as long as it is written to.
+# Locked in an unfinished folder while it is being written.
 _LOCK = ".lock"
-# What the output that is being replaced is called for a moment.
+# Temporary suffix of the output being replaced.
 _EARLIER = ".earlier"
-# What a finished conversion has at its top.
+# Files that every finished conversion has.
 _MARKS = ("report.json", "schema.pbtxt")
 
 
 @contextmanager
 def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder to write to; it becomes `output` if the block succeeds and else disappears.
+    """A folder to write to; becomes `output` if the block succeeds, else it is removed.
 
     Args:
         output: does not exist or is an empty folder.
-        overwrite: whether it may be the output of an earlier conversion too, which then stays as it
-            is until the new one takes its place.
+        overwrite: also allows an earlier conversion's output, which stays until the new one
+            replaces it.
 
     Raises:
         DataError: `output` exists and may not be replaced, or cannot be created.
@@ -38,17 +38,17 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
             )
         if not all((output / name).is_file() for name in _MARKS):
             raise DataError(
-                f"{output}: not the output of a conversion (no {' and '.join(_MARKS)} in it), so "
+                f"{output}: not a conversion's output (no {' and '.join(_MARKS)} in it), so "
                 "--overwrite does not replace it. Give another --output"
             )
     whole = output.resolve()
     if whole == Path.cwd() or whole.is_mount():
         raise DataError(
-            f"{output}: is the folder of the shell or a mounted one, which cannot appear at once. "
+            f"{output}: the current folder or a mount point, which cannot be replaced in one step. "
             f"Give a folder in it: --output {output / 'records'}"
         )
     _remove_abandoned(whole)
-    # Beside `output`, so that the renaming stays within one file system.
+    # Next to `output`, so that renaming stays within one file system.
     folder = whole.parent / f".{whole.name}.{os.getpid()}.partial"
     lock = folder / _LOCK
     try:
@@ -67,7 +67,7 @@ def whole_folder(output: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _remove_abandoned(whole: Path) -> None:
-    """Removes what processes left that were killed while they wrote the same output.
+    """Removes what killed processes left while they wrote the same output.
 
     An output that was about to be replaced gets its name back.
     """
@@ -78,14 +78,14 @@ def _remove_abandoned(whole: Path) -> None:
             earlier.rename(whole)
     for folder in whole.parent.glob(f".{glob.escape(whole.name)}.*.partial"):
         pid = folder.name.removesuffix(".partial").rpartition(".")[2]
-        # A process with our own number was one before us, in an earlier container.
+        # Our own pid in the name means an earlier container.
         dead = pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid)))
         if dead and not _is_locked(folder / _LOCK):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this container has that number."""
+    """Whether a process in this container has that pid."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -108,7 +108,7 @@ def _is_locked(lock: Path) -> bool:
 
 
 def _replace(whole: Path, folder: Path) -> None:
-    """Gives a folder the name of another, which disappears; on an error that one stays."""
+    """Replaces `whole` with `folder`; on an error `whole` stays."""
     earlier = folder.with_suffix(_EARLIER)
     if whole.exists():
         whole.rename(earlier)

@@ -1,7 +1,7 @@
-"""The colour of each class, the same in drawings, report, served page and contact sheet."""
+"""The colour of each class, shared by drawings, report, the server's page and contact sheet."""
 
-# Each is the colour of full or near full saturation that lies farthest, in CIE Lab, from all
-# before it: 33 units or more among the first twenty, VOC's number of classes. 80 are COCO's.
+# Each is the colour of (nearly) full saturation farthest in CIE Lab from all before it: 33 units or
+# more among the first 20, the number of VOC's classes. COCO has 80.
 _COLOURS = """
     ff3333 00ff00 3333ff 11eeff 777700 ffaaff 00cc77 ff11ee 1155bb eeee00
     ff9900 bb0066 bb6644 ffdd88 22aaee 9933aa 77bb11 007744 ff88aa bbee99
@@ -16,7 +16,7 @@ PALETTE = tuple(f"#{colour}" for colour in _COLOURS.split())
 
 
 def class_colour(class_id: int) -> str:
-    """The colour, as `#rrggbb`, of a class by its id from 1; they repeat after the last."""
+    """The colour `#rrggbb` of a class by its id, from 1; colours repeat after the last."""
     return PALETTE[(int(class_id) - 1) % len(PALETTE)]
 
 

@@ -1,4 +1,4 @@
-"""Finding the file of a picture that does not go by exactly the name its annotation gives it."""
+"""Finds a picture's file even if its name differs slightly from the one in the annotation."""
 
 import functools
 import itertools
@@ -9,20 +9,16 @@ from urllib.parse import unquote, urlsplit
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg")
 EXTENSIONS = (*JPEG_EXTENSIONS, ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-# Found too, so that their message is of the format and not that there is no picture.
+# Found as well, so that the error is about the format and not a missing picture.
 _NOT_READ = (".heic", ".heif", ".avif", ".jp2")
 
 
 def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
-    """The picture of a VOC annotation: by its id, else by what `<filename>` says.
+    """The picture of a VOC annotation, by its id, else by `<filename>`; None if there is none.
 
-    Letter case does not count, nor does the extension. `<filename>` may be a path of the machine on
-    which it was written.
-
-    Returns:
-      None where there is no such file.
+    Letter case and extension are ignored. `<filename>` may be a path on another machine.
     """
-    # Nearly all are found by their id, before the other names are worked out.
+    # Nearly all are found by their id, before the other names are even built.
     for name in itertools.chain((image_id,), _names(filename)):
         if path := find_picture(folder, name):
             return path
@@ -35,7 +31,7 @@ def find_voc_picture(folder: Path, image_id: str, filename: str) -> Path | None:
 
 
 def find_picture(folder: Path, name: str) -> Path | None:
-    """The picture of this name, with an extension or without one, as `find_file`."""
+    """The picture with this name, with or without an extension; see `find_file`."""
     for extension in ("", *EXTENSIONS, *_NOT_READ):
         known = name.lower().endswith((*EXTENSIONS, *_NOT_READ))
         if (extension or known) and (path := find_file(folder, name + extension)):
@@ -44,10 +40,9 @@ def find_picture(folder: Path, name: str) -> Path | None:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file of this name in the folder or below it; letter case does not count.
+    """The file with this relative path in the folder.
 
-    Nor does it whether accents are characters of their own, as macOS has them, or spaces are
-    written as in addresses (`%20`).
+    Letter case, decomposed accents (macOS) and percent-encoding (`%20`) are ignored.
     """
     path = folder / name
     if path.is_file():
@@ -63,7 +58,7 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 
 def same_stem(folder: Path, name: str) -> str | None:
-    """The name of a picture beside a missing one that differs in its extension alone."""
+    """The name of a picture that differs from a missing one only in its extension."""
     path = folder / name
     for extension in EXTENSIONS:
         if found := find_file(path.parent, path.stem + extension):
@@ -72,9 +67,9 @@ def same_stem(folder: Path, name: str) -> str | None:
 
 
 def inside(name: str) -> PurePosixPath:
-    """A relative path that stays inside its folder, with Windows' separators turned.
+    """A relative path that stays inside its folder, with `/` for Windows' separators.
 
-    Of a path of another machine, and of an address, the last part is what is left of it here.
+    Absolute paths, URLs and paths with `..` are reduced to their last part.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     address = "://" in name
@@ -88,7 +83,7 @@ def _last_part(name: str) -> str:
 
 
 def _names(filename: str) -> Iterator[str]:
-    """The paths that `<filename>` may mean: as it is, and its last part."""
+    """The paths that `<filename>` may mean: all of it, or its last part."""
     if filename:
         yield str(inside(filename))
         yield _last_part(filename)
@@ -103,7 +98,7 @@ def _files(folder: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=64)
 def _listing(folder: str, changed_ns: int) -> dict[str, str]:
-    """The names in a folder by what they have in common with other spellings."""
+    """The names in a folder by their normalised spelling."""
     del changed_ns  # a key of the cache
     names = sorted((path.name for path in Path(folder).iterdir()), reverse=True)
     return {_same(name): name for name in names}

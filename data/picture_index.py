@@ -1,4 +1,4 @@
-"""The pictures of a conversion in a file, so that a number can stand for one between workers."""
+"""A file with all pictures of a conversion, so that workers can exchange numbers instead."""
 
 import pickle
 from array import array
@@ -13,7 +13,7 @@ _PICTURES, _OFFSETS = "pictures.pickles", "offsets.npy"
 
 
 def write_index(pictures: Iterable[Picture], folder: Path) -> None:
-    """Writes what a `PictureIndex` reads; a picture's number is its place in `pictures`."""
+    """Writes the files of a `PictureIndex`; a picture's number is its position in `pictures`."""
     offsets = array("q")
     with (folder / _PICTURES).open("wb") as file:
         for picture in pictures:
@@ -23,7 +23,7 @@ def write_index(pictures: Iterable[Picture], folder: Path) -> None:
 
 
 class PictureIndex:
-    """Looks pictures up by number; memory does not grow with them."""
+    """Looks pictures up by number, in constant memory."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / _PICTURES).open("rb")

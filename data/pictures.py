@@ -1,4 +1,4 @@
-"""Pictures as records need them: upright JPEGs, grey or RGB, that every decoder reads alike."""
+"""Turns pictures into upright JPEGs, grey or RGB, that every decoder reads alike."""
 
 import io
 import math
@@ -14,11 +14,11 @@ from data.options import STORED
 from data.problems import Unusable
 
 JPEG_QUALITY = 95
-# Pillow's own bound on what a small file may blow up to, and what a JPEG can hold.
+# Pillow's limit against decompression bombs, and the limit of JPEG.
 _MOST_PIXELS = Image.MAX_IMAGE_PIXELS or math.inf
 _LONGEST_SIDE = 65_500
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF")
-# How to turn stored pixels upright, by EXIF orientation, and what each looks like as stored.
+# By EXIF orientation: how to turn stored pixels upright, and what they look like as stored.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +38,7 @@ _LOOKS = {
     7: "mirrored and on its side",
     8: "on its right side",
 }
-# What Pillow's decoders raise on damaged files.
+# Exceptions of Pillow's decoders for damaged files.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
@@ -46,24 +46,24 @@ _DAMAGE = (
 
 
 class SettledPicture(NamedTuple):
-    """A JPEG without orientation, its header, what was done to it, and what its tag was."""
+    """An upright JPEG, its header, and what was changed to get it."""
 
     jpeg: bytes
     header: JpegHeader
     changes: tuple[str, ...] = ()
-    swapped_sides: bool = False  # by the tag that the file had
+    swapped_sides: bool = False  # whether the original tag swapped width and height
 
 
 def settle_picture(content: bytes, exif: str | None, reencode: bool) -> SettledPicture:
-    """Makes an upright, plain JPEG of a picture; one that is that already stays as it is.
+    """Makes an upright, plain JPEG of a picture; returns it unchanged if it is one already.
 
     Args:
         content: an encoded picture.
-        exif: `upright` or `stored` of `ConversionOptions`.
-        reencode: whether formats other than plain JPEG are re-encoded.
+        exif: `upright` or `stored`, as in `ConversionOptions`.
+        reencode: whether to re-encode formats other than plain JPEG.
 
     Raises:
-        Unusable: the picture is damaged, of another format, or turned by a tag, without a decision.
+        Unusable: the picture is damaged, in another format, or rotated by a tag with `exif` unset.
     """
     try:
         header = read_header(content)
@@ -89,7 +89,7 @@ def _reencode(content: bytes, exif: str | None) -> SettledPicture:
     pixels = _rgb(image)
     if orientation in _UPRIGHT:
         _check_decided(orientation, exif)
-        # Pillow has turned a TIFF already.
+        # Pillow has already turned a TIFF.
         if exif == STORED:
             pixels = pixels.transpose(_BACK[orientation]) if name == "TIFF" else pixels
             changes.append("orientation tag removed, pixels as stored")
@@ -106,13 +106,13 @@ def _check_decided(orientation: int, exif: str | None) -> None:
 
 
 def _decode(content: bytes) -> tuple[Image.Image, int]:
-    """The pixels of a picture, of bounded size, and its EXIF orientation; a TIFF is upright."""
+    """A picture of bounded size, and its EXIF orientation; a TIFF is already upright."""
     try:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         width, height = image.size
         if width * height > _MOST_PIXELS or max(width, height) > _LONGEST_SIDE:
             raise Unusable("large", f"the picture has {width:,} x {height:,} pixels")
-        # That of a TIFF is gone once Pillow has loaded, and turned, its pixels.
+        # A TIFF loses its tag when Pillow loads, and turns, its pixels.
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         image.load()
     except Unusable:
@@ -123,11 +123,11 @@ def _decode(content: bytes) -> tuple[Image.Image, int]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """The first frame as RGB, on white where it is transparent; of 16 bits the upper 8."""
+    """The first frame as RGB, with transparency on white and 16 bits reduced to the upper 8."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise Unusable("unreadable", f"the {image.format} has 32 bits a pixel, of unknown range")
+        raise Unusable("unreadable", f"the {image.format} has 32 bits per pixel, of unknown range")
     if not image.has_transparency_data:
         return image.convert("RGB")
     colours = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""What can be wrong with a picture or an object: kinds with their remedies, and their summary."""
+"""Problems of pictures and objects: their kinds, with remedies, and their summary."""
 
 import textwrap
 from collections import Counter
@@ -27,11 +27,11 @@ KINDS = {
         "Fix the files, or export the annotations again as Pascal VOC",
     ),
     "encoding": Kind(
-        "the annotation is not in the encoding that it declares, or in UTF-8 without one",
+        "the annotation is not in its declared encoding, or in UTF-8 without a declaration",
         'Save the files as UTF-8, or declare the encoding: <?xml version="1.0" encoding="gb2312"?>',
     ),
     "nesting": Kind(
-        "boxes where a VOC file has none",
+        "objects or boxes in the wrong place",
         "Move each <object>, with its <bndbox>, directly into <annotation>",
     ),
     "missing": Kind(
@@ -45,53 +45,53 @@ KINDS = {
     "unreadable": Kind("the picture cannot be decoded", "Save the pictures as RGB JPEGs"),
     "large": Kind("the picture is too large", "Scale picture and boxes down, or cut it into tiles"),
     "exif": Kind(
-        "an EXIF tag turns the picture, and JPEG decoders ignore it",
+        "an EXIF tag rotates the picture, but JPEG decoders ignore it",
         "--exif upright if the boxes were drawn on the upright picture, as labelImg, CVAT and "
         "browsers show it; --exif stored if they are in pixels as stored, as TensorFlow and most "
         "scripts read them",
     ),
     "size": Kind(
-        "the stated size is not that of the picture",
-        "The boxes are in pixels of another picture: scale them. --rescale scales them from the "
-        "stated size to the picture's",
+        "the stated size is not the picture's",
+        "The boxes are in pixels of another size: --rescale scales them from the stated size to "
+        "the picture's",
     ),
     "turned": Kind(
-        "width and height are swapped, and no EXIF tag turns the picture",
-        "The boxes are in pixels of a turned picture: scaling them does not help. Turn the "
+        "width and height are swapped, and no EXIF tag rotates the picture",
+        "The boxes are in pixels of a rotated picture, so scaling does not help. Rotate the "
         "picture, or annotate it again; if only the two numbers are swapped, swap them back",
     ),
     "class": Kind(
         "the class is not in the list of classes",
-        "Name all classes: --classes NAME..., or --classes auto for what is found",
+        "Name all classes: --classes NAME..., or --classes auto for those found",
     ),
     "name": Kind("the object has no class", "Add <name>, or remove the object"),
     "category": Kind("there is no such category", "Add it to the categories, or remove the object"),
-    "box": Kind("the object has no valid box", "Correct the box, or remove the object"),
+    "box": Kind("the object has no valid box", "Fix the box, or remove the object"),
     "relative": Kind(
-        "the box is in shares of the picture, not in pixels",
+        "the box is relative to the picture, not in pixels",
         "Multiply x by the width and y by the height, or export the annotations again",
     ),
-    "outside": Kind("the box reaches outside the picture", "Correct the box"),
+    "outside": Kind("the box extends outside the picture", "Fix the box"),
     "zero": Kind(
-        "the box starts at pixel 0, and VOC counts from 1",
+        "the box starts at pixel 0, but VOC counts from 1",
         "If the tool counts pixels from 0, as CVAT, make-sense, labelme, VoTT and Label Studio do: "
         "--pixels-from 0",
     ),
     "flag": Kind("a flag is neither 0 nor 1", "Write 0 or 1"),
     "image": Kind(
-        "the annotation is for an image that the file does not list",
+        "the annotation is for an image that is not listed",
         "Add the image to the list of images, or remove the annotation",
     ),
     "twice": Kind(
         "the picture is listed more than once",
-        "Leave one entry in the lists of images, and give its id to all annotations of the picture",
+        "Keep one entry in the list of images, and give its id to all annotations of the picture",
     ),
-    "leak": Kind("the picture is in another split too", "Remove it from one of the lists"),
+    "leak": Kind("the picture is also in another split", "Remove it from one of the lists"),
 }
 
 
 class Problem(NamedTuple):
-    """What is wrong and where, in one sentence without its end; the kind knows the remedy."""
+    """What is wrong and where, in one sentence without the full stop; the kind has the remedy."""
 
     kind: str
     text: str
@@ -102,14 +102,14 @@ class Problem(NamedTuple):
 
 
 class Unusable(DataError):
-    """A problem where it ends the reading of a file."""
+    """A problem as an exception, which ends the reading of a file."""
 
     def __init__(self, kind: str, text: str) -> None:
         self.problem = Problem(kind, text)
         super().__init__(str(self.problem))
 
     def at(self, where: object) -> Problem:
-        """The problem with the place where it was found."""
+        """The problem, with the place where it was found."""
         return self.problem._replace(text=f"{where}: {self.problem.text}")
 
     def __reduce__(self) -> tuple:
@@ -117,9 +117,9 @@ class Unusable(DataError):
 
 
 def summarise(pictures: Iterable[Iterable[Problem]], *, briefly: bool = False) -> list[str]:
-    """Lines on the problems of pictures: by kind, most frequent first.
+    """Lines on the problems of pictures, by kind, most frequent first.
 
-    Each with two examples and the remedy, unless `briefly`.
+    Unless `briefly`, each kind has two examples and the remedy.
     """
     objects: Counter[str] = Counter()
     with_kind: Counter[str] = Counter()
@@ -148,12 +148,12 @@ def summarise(pictures: Iterable[Iterable[Problem]], *, briefly: bool = False) -
 
 
 def counted(count: int, noun: str) -> str:
-    """The number with its noun, as in 1 picture, 2,000 pictures."""
+    """The number with its noun: 1 picture, 2,000 pictures."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def wrapped(text: str, first: str = "", rest: str = "  ") -> list[str]:
-    """Lines of a terminal's width; an option stays whole, as does an indented line of options."""
+    """Wraps to a terminal's width; options stay whole, and so do indented lines of options."""
     if text.startswith(" "):
         return [first + text]
     return textwrap.wrap(

@@ -1,8 +1,8 @@
-"""Progress of a Beam pipeline, shown while it runs.
+"""Shows the progress of a running Beam pipeline.
 
-Beam reports its counters only when a local pipeline is over, and its workers may be other
-processes. So each worker appends one byte a picture to a file of its own, and the watching process
-adds up the sizes of those files.
+Beam reports counters only after a local pipeline has ended, and its workers may be other processes.
+So each worker appends one byte per picture to its own file, and the watching process adds up the
+sizes of these files.
 """
 
 import threading
@@ -28,16 +28,16 @@ class Marks:
         self._file.write(b".")
 
     def close(self) -> None:
-        """Closes the file; its size goes on counting."""
+        """Closes the file; its size still counts."""
         self._file.close()
 
 
 @contextmanager
 def watch(folder: Path, totals: Mapping[str, int], console: Console) -> Iterator[None]:
-    """Shows how far each stage is: bars on a terminal, a line for each quarter elsewhere.
+    """Shows the progress of each stage: bars on a terminal, a line per quarter elsewhere.
 
     Args:
-        folder: where the workers' `Marks` are.
+        folder: of the workers' `Marks`.
         totals: number of pictures by stage, in the order of the stages.
         console: where to show it.
     """
@@ -61,9 +61,9 @@ def watch(folder: Path, totals: Mapping[str, int], console: Console) -> Iterator
 def show_progress(
     totals: Mapping[str, int], console: Console
 ) -> AbstractContextManager[Callable[[Mapping[str, int]], None]]:
-    """A function to call with the number of pictures that each stage has done.
+    """A function to call with the number of pictures done in each stage.
 
-    Shows bars with the time left on a terminal, a line for each quarter elsewhere.
+    Shows bars with the time left on a terminal, a line per quarter elsewhere.
     """
     return (_bars if console.is_terminal else _lines)(totals, console)
 

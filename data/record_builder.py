@@ -1,4 +1,4 @@
-"""Building the record of one picture."""
+"""Builds the record of one picture."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def build_example(
     Args:
         annotation: without problems (`data.settled`).
         jpeg: the encoded picture.
-        header: of the picture, which knows its width and height.
+        header: of the picture, with its width and height.
         filename: of the picture.
         source_id: identifies the picture in the data set, such as VOC2007/000012.
         class_ids: name to id, 1..N.
@@ -35,7 +35,7 @@ def build_example(
     boxes = relative_boxes([item.box_px for item in objects], header.width, header.height)
     ymin, xmin, ymax, xmax = np.clip(boxes, 0.0, 1.0).T
     example = tf.train.Example()
-    # Filled in place: building each feature first and copying it takes twice as long.
+    # Filled in place: building features first and copying them takes twice as long.
     feature = example.features.feature
     _put(feature[COMMON.encoded].bytes_list, [jpeg])
     _put(feature[COMMON.format].bytes_list, [b"jpeg"])
@@ -60,6 +60,6 @@ def build_example(
 
 
 def _put(target: Any, values: Iterable[object]) -> None:
-    """Fills a list of a feature, which is there even if nothing is in it."""
+    """Fills a feature's list; an empty list is present, too."""
     target.SetInParent()
     target.value.extend(values)

@@ -1,4 +1,4 @@
-"""Looking at a folder of TFRecords before a pipeline reads it."""
+"""Checks a folder of TFRecords before a pipeline reads it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class RecordFolder:
 
 
 def open_record_folder(path: Path) -> RecordFolder:
-    """Finds the splits of a folder, as subfolders `train/` or files `train-*`, and reads a record.
+    """Finds the splits of a folder (subfolders `train/` or files `train-*`) and reads a record.
 
     Raises:
         DataError: a split is missing or empty, a file is not TFRecord, or its records are not
@@ -33,12 +33,12 @@ def open_record_folder(path: Path) -> RecordFolder:
         pattern = f"{split}/*" if (path / split).is_dir() else f"{split}-*"
         if not any(path.glob(pattern)):
             raise DataError(
-                f"{path}: no TFRecords for the split {split!r}, looked for {split}/* and "
-                f"{split}-*, and no annotations of pictures (VOC's XML or COCO's JSON). Found: "
-                f"{_listing(path)}. Of other formats, such as YOLO's and labelme's, export Pascal "
-                "VOC or COCO. A run needs train, eval and test: of annotated pictures without a "
-                "list for each, split them with --set data.split=80/10/10. Other layouts convert "
-                "with `ssd convert`, which names each list or file"
+                f"{path}: no TFRecords for the split {split!r} ({split}/* or {split}-*), and no "
+                f"annotations (VOC's XML or COCO's JSON). Found: {_listing(path)}. Export other "
+                "formats, such as YOLO's and labelme's, as Pascal VOC or COCO. A run needs train, "
+                "eval and test: without lists, split annotated pictures with --set "
+                "data.split=80/10/10. Convert other layouts with `ssd convert`, where you name "
+                "each list or file"
             )
         patterns[split] = pattern
     found = {_first_record_fields(sorted(path.glob(p))) for p in patterns.values()}
@@ -48,9 +48,9 @@ def open_record_folder(path: Path) -> RecordFolder:
 
 
 def read_records(files: str | Sequence[str] | tf.Tensor) -> tf.data.Dataset:
-    """The records of a TFRecord file or several, GZIP ones if the first one's name says so.
+    """The records of TFRecord files; as in Beam, GZIP if the (first) name ends in `.gz`.
 
-    As Beam has it. Names may be tensors.
+    Names may be tensors.
     """
     gzip = tf.strings.regex_full_match(tf.reshape(files, [-1])[0], r".*\.gz")
     return tf.data.TFRecordDataset(files, compression_type=tf.where(gzip, "GZIP", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-# Beside the records.
+# In the folder of the records.
 REPORT_FILE = "report.json"
 
 
@@ -30,7 +30,7 @@ class Count:
 
 @dataclass(frozen=True)
 class SplitCount:
-    """What was written to one split; a class counts a picture that shows it, however often."""
+    """What was written to one split; a class counts each picture that shows it once."""
 
     total: Count
     classes: Mapping[str, Count]
@@ -50,10 +50,10 @@ class SplitCount:
 class Report:
     """What a conversion read and wrote; `pictures` = written in all splits + `rejected`.
 
-    `data_set` is the name of the folder that was converted. `settled` counts what was done to
-    pictures and annotations, `left_out` the rejected pictures and objects by kind of problem, which
-    `summary` says in words, and `groups` the pictures that look the same, where a split by content
-    keeps them together.
+    `data_set` is the name of the converted folder. `settled` counts changes to pictures and
+    annotations; `left_out` counts rejected pictures and objects by kind of problem, in words in
+    `summary`; `groups` counts pictures that look the same, if a split by content keeps them
+    together.
     """
 
     data_set: str
@@ -72,7 +72,7 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def lines(self) -> list[str]:
-        """What was done to pictures and annotations, and what was left out, for the terminal."""
+        """Changes to pictures and annotations, and what was left out, for the terminal."""
         settled = [f"settled: {what}: {count:,}" for what, count in self.settled.items()]
         if not self.left_out:
             return settled
@@ -103,7 +103,7 @@ class Report:
 
 
 def count_split(pictures: Iterable[Iterable[tuple[str, bool]]]) -> SplitCount:
-    """Counts a split, or a part of it, from the (class, difficult) pairs of each picture."""
+    """Counts (part of) a split from the (class, difficult) pairs of each picture."""
     total = Count()
     classes: dict[str, Count] = {}
     for objects in pictures:

@@ -1,8 +1,8 @@
-"""Command line: draws a small VOC data set of shapes, the same for the same seed.
+"""Command line: draws a small VOC data set of shapes, reproducible by its seed.
 
     ssd sample --output DIR
 
-The pictures come in three lists that share none: train, val and test, 8 : 1 : 2.
+The pictures are in three disjoint lists: train, val and test, 8 : 1 : 2.
 """
 
 import io
@@ -23,7 +23,7 @@ from data.shapes import draw_scene
 from data.voc import VocObject
 
 DEFAULT_IMAGES = 1650
-# What to pass to `data.convert.convert`, besides the sample's classes.
+# Options for `data.convert.convert`, in addition to the sample's classes.
 SPLIT_LISTS = {"train": ("VOC2007/train",), "eval": ("VOC2007/val",), "test": ("VOC2007/test",)}
 _SHARES = {"train": 8, "val": 1, "test": 2}
 _JPEG_QUALITY = 90
@@ -34,8 +34,8 @@ def draw_sample(output: Path | str, *, images: int = DEFAULT_IMAGES, seed: int =
 
     Args:
         output: a folder that does not exist yet or is empty.
-        images: number of pictures in all lists together.
-        seed: the same seed draws the same bytes.
+        images: total number of pictures.
+        seed: the same seed gives the same bytes.
 
     Raises:
         DataError: too few pictures for three lists, or an unusable output folder.
@@ -46,7 +46,7 @@ def draw_sample(output: Path | str, *, images: int = DEFAULT_IMAGES, seed: int =
         for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
             (year / name).mkdir(parents=True)
         for number in range(1, images + 1):
-            # Each picture has its own generator, so none depends on how many there are.
+            # Each picture has its own generator, so it does not depend on their number.
             scene = draw_scene(np.random.default_rng((seed, number)))
             jpeg = io.BytesIO()
             scene.image.save(jpeg, "JPEG", quality=_JPEG_QUALITY)
@@ -78,7 +78,7 @@ def main(arguments: Arguments = None) -> None:
 
 
 def _divide(images: int) -> dict[str, range]:
-    """Gives each list its numbers; trainval is train and val, as in VOC."""
+    """The picture numbers of each list; trainval is train plus val, as in VOC."""
     val, test = (round(images * _SHARES[name] / sum(_SHARES.values())) for name in ("val", "test"))
     train = images - val - test
     if min(train, val, test) < 1:

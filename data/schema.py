@@ -1,4 +1,4 @@
-"""The schema: the one place where class names and their order come from."""
+"""The schema, the only source of class names and their order."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ SAMPLE_SCHEMA = _SCHEMAS / "sample.pbtxt"
 
 
 def read_schema(path: Path | str) -> schema_pb2.Schema:
-    """Reads a schema in text form, such as SchemaGen writes it.
+    """Reads a schema in text format, as SchemaGen writes it.
 
     Raises:
         DataError: the file is missing or is not a schema.
@@ -27,17 +27,17 @@ def read_schema(path: Path | str) -> schema_pb2.Schema:
     except OSError as error:
         raise DataError(f"{path}: cannot read the schema ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a schema in text form (.pbtxt)") from error
+        raise DataError(f"{path}: not a schema in text format (.pbtxt)") from error
     try:
         return text_format.Parse(text, schema_pb2.Schema())
     except text_format.ParseError as error:
         raise DataError(
-            f"{path}: not a TensorFlow Metadata schema in text form ({error})"
+            f"{path}: not a TensorFlow Metadata schema in text format ({error})"
         ) from error
 
 
 def make_schema(classes: Sequence[str], *, with_crowds: bool) -> schema_pb2.Schema:
-    """The schema of records with the common names and these classes.
+    """The schema of records with these classes and the common field names.
 
     with_crowds: whether the data set marks crowds.
     """
@@ -50,7 +50,7 @@ def make_schema(classes: Sequence[str], *, with_crowds: bool) -> schema_pb2.Sche
         crowd = schema.feature.add()
         crowd.CopyFrom(features[fields.COMMON.difficult])
         crowd.name = fields.COMMON.is_crowd
-        # A split may have no object.
+        # A split may have no objects.
         crowd.ClearField("presence")
     return schema
 
@@ -59,7 +59,7 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
     """The classes in the order of their ids 1..N: the string domain of the class feature.
 
     Raises:
-        DataError: the class feature or its domain is missing, or names a class twice or not at all.
+        DataError: the class feature or its domain is missing, or a name is duplicate or empty.
     """
     features = {feature.name: feature for feature in schema.feature}
     name = fields.detect(features).text
@@ -69,8 +69,8 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
     names = tuple(domain.value) if domain else ()
     if not names:
         raise DataError(
-            f"the schema gives {name} no list of values, so the classes are unknown. Add a "
-            "string_domain with the class names to it"
+            f"the schema has no list of values for {name}, so the classes are unknown. Add a "
+            "string_domain with the class names"
         )
     repeated = sorted({value for value in names if names.count(value) > 1})
     if repeated:
@@ -79,7 +79,7 @@ def class_names(schema: schema_pb2.Schema) -> tuple[str, ...]:
         )
     if any(value != value.strip() or not value for value in names):
         raise DataError(
-            f"the classes ({name}) are {', '.join(map(repr, names))}: a name is empty, or has a "
-            "space at its end, which annotations are read without. Fix it"
+            f"the classes ({name}) are {', '.join(map(repr, names))}: a name is empty, or starts "
+            "or ends with a space, which is stripped from annotations. Fix it"
         )
     return names

@@ -1,4 +1,4 @@
-"""Typed settings, checked when they are built: what every part of a configuration is made of."""
+"""Typed settings, checked when they are built: the base of every part of a configuration."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, get_args, get_origin
@@ -18,11 +18,11 @@ from pydantic_core import ArgsKwargs, ErrorDetails
 
 from data.errors import DataError, did_you_mean
 
-# The names that lead to a value, as in ("trainer", "batch_size").
+# The path of names to a value, such as ("trainer", "batch_size").
 Names = tuple[str, ...]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-# Pydantic's kinds of errors in our words, with the bounds of the field.
+# Our words for pydantic's kinds of errors, with the field's bounds.
 _WORDS = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
@@ -44,7 +44,7 @@ _WORDS = {
 
 
 def one_of(choices: Collection[str]) -> AfterValidator:
-    """For `Annotated`: the text must be one of these."""
+    """For `Annotated`: the value must be one of these."""
 
     def check(value: str) -> str:
         if value not in choices:
@@ -61,7 +61,7 @@ CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 class Settings:
     """Base of pydantic dataclasses `@dataclass(frozen=True, config=CHECKED)`.
 
-    Their values are checked when they are built, also by `dataclasses.replace`. Text is read as the
+    Values are checked when they are built, also by `dataclasses.replace`. Text is converted to the
     type of its field, and split at commas for a list, so that a command line can set any field.
 
     Raises:
@@ -91,10 +91,10 @@ def parse(
     """Settings from plain values, such as those of a YAML or JSON file.
 
     Args:
-        source: what a message says before the names of a value: where that value is from.
+        source: gives the prefix of a message by the names of a value: where the value comes from.
 
     Raises:
-        DataError: a line for each bad value, which says what is wrong and what would fit.
+        DataError: has a line for each bad value, which says what is wrong and what would fit.
     """
     try:
         return TypeAdapter(settings).validate_python(values)
@@ -103,7 +103,7 @@ def parse(
 
 
 def field_types(settings: type[Settings], names: Names = ()) -> Mapping[str, Any]:
-    """The types of the fields by name, of the section that `names` lead to."""
+    """The types of the fields by name, in the section at `names`."""
     section: Any = settings
     for name in names:
         is_settings = isinstance(section, type) and issubclass(section, Settings)
@@ -115,7 +115,7 @@ def _lines(
     settings: type[Settings], error: ValidationError, source: Callable[[Names], str]
 ) -> Iterator[str]:
     for details in error.errors(include_url=False):
-        # Places in lists are numbers.
+        # Indices of lists are numbers.
         names = tuple(part for part in details["loc"] if isinstance(part, str))
         where = f"{'.'.join(names)}: " if names else ""
         yield f"{source(names)}{where}{_message(settings, details, names)}"

@@ -1,4 +1,4 @@
-"""Settings as YAML: what `--config` reads and what every run writes."""
+"""Settings as YAML, as `--config` reads and every run writes them."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ _EXAMPLE = "trainer: {steps: 500}"
 
 
 def read_settings(path: Path) -> tuple[dict[str, Any], dict[Names, int]]:
-    """The values of a YAML file in nested dicts, and the line of each name.
+    """The values in a YAML file as nested dicts, and the line of each name.
 
     Raises:
-        DataError: the file cannot be read, is not YAML, or has a name twice.
+        DataError: the file cannot be read, is not YAML, or has a duplicate name.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def as_yaml(settings: Any) -> str:
 
 
 def write_settings(path: Path, settings: Any) -> None:
-    """Writes settings as YAML; a file that is there is replaced whole or not at all."""
+    """Writes settings as YAML, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(as_yaml(settings), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One picture and its annotation, made ready for a record: both workers' passes do it alike."""
+"""Makes one picture and its annotation ready for a record; both passes of the conversion do so."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ from data.voc import Annotation, VocObject, read_annotation
 
 
 class Settled(NamedTuple):
-    """What was read, its problems, and what was done to it, in words that a report counts.
+    """What was read, its problems, and the changes made to it, in words that the report counts.
 
-    `annotation` has the objects without problems. It, `jpeg` and `header` are empty where a problem
-    of the picture ended the reading; such a problem is not `of_object`.
+    `annotation` has only objects without problems. It, `jpeg` and `header` are empty if a problem
+    of the picture (not `of_object`) ended the reading.
     """
 
     annotation: Annotation | None
@@ -28,7 +28,7 @@ class Settled(NamedTuple):
     filename: str
     problems: tuple[Problem, ...]
     changes: tuple[str, ...]
-    found: tuple[VocObject, ...] = ()  # all objects that were read, as the file has them
+    found: tuple[VocObject, ...] = ()  # all objects read, as in the file
 
 
 def settle(
@@ -37,8 +37,8 @@ def settle(
     """Reads a picture and its annotation.
 
     Args:
-        picture: where they are.
-        options: decide what is done where the two leave it open.
+        picture: says where they are.
+        options: of the conversion.
         classes: the ids of all classes by name; None accepts any class.
     """
     problems: list[Problem] = []
@@ -91,7 +91,7 @@ def _of_picture(problems: Sequence[Problem]) -> bool:
 
 
 def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]:
-    """The picture's file and what is in it."""
+    """The path and content of the picture's file."""
     path = Path(picture.folder, picture.name if picture.annotation else f"{picture.name}.jpg")
     try:
         return path, path.read_bytes()
@@ -101,15 +101,15 @@ def _read(picture: Picture, annotation: Annotation | None) -> tuple[Path, bytes]
         raise Unusable("missing", f"{path}: cannot read the picture ({error.strerror})") from error
     if found is None:
         other = same_stem(Path(picture.folder), picture.name) if picture.annotation else None
-        hint = f", but {other}, which is not what the annotations name" if other else ""
-        raise Unusable("missing", f"{path}: there is no such picture{hint}")
+        hint = f", but there is {other}" if other else ""
+        raise Unusable("missing", f"{path}: no such picture{hint}")
     return found, found.read_bytes()
 
 
 def _find(picture: Picture, annotation: Annotation | None) -> Path | None:
     folder = Path(picture.folder)
     if picture.annotation:
-        # Tools write paths from where they have run; the folder may be the last one of them.
+        # Tools write paths relative to where they ran; the folder may be the last part of these.
         names = [name for name in (picture.name, picture.annotation.filename) if name]
         return next((path for name in names if (path := find_picture(folder, name))), None)
     return find_voc_picture(folder, picture.name, annotation.filename if annotation else "")

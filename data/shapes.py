@@ -1,4 +1,4 @@
-"""Scenes of shapes with their exact boxes, for a data set that needs no download."""
+"""Draws scenes of shapes with exact boxes, for a data set that needs no download."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,15 @@ from PIL import Image, ImageDraw, ImageFilter
 from data.textures import draw_background, rgb, smooth_noise
 from data.voc import VocObject
 
-# Drawn this many times larger and reduced, which smooths the edges.
+# Shapes are drawn this many times larger and reduced, which smooths the edges.
 _OVERSAMPLING = 3
 _MARGIN_PX = 10  # room for the shadow around a shape
 _ATTEMPTS_PER_OBJECT = 15
-# Most things have an upright position; with any turn a small network needs far more pictures.
+# Most things have an upright position; with arbitrary rotations a small network needs far more
+# pictures.
 _TILT = np.radians(20)
 
-# Shares of an object's pixels, those in the picture or those it has in all.
+# Shares of an object's pixels: of those in the picture, or of all.
 _VISIBLE_IN_CROWD, _VISIBLE_ELSE = 0.3, 0.8
 _IN_PICTURE_AT_LEAST = 0.4
 _DIFFICULT_BELOW = 0.6
@@ -25,7 +26,7 @@ _DIFFICULT_SIDE_PX = 24
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and the objects in it; boxes are those of the visible pixels, as in VOC."""
+    """A picture and its objects; boxes enclose the visible pixels, as in VOC."""
 
     image: Image.Image
     objects: tuple[VocObject, ...]
@@ -33,7 +34,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A shape cut to the picture: opacity, how far inside a pixel is, shadow, and where it lies."""
+    """A shape cropped to the picture: opacity, depth inside the shape, shadow, and position."""
 
     name: str
     mask: np.ndarray  # float32 [height, width] in 0..1
@@ -44,7 +45,7 @@ class _Placed:
 
     @property
     def solid(self) -> np.ndarray:
-        """The pixels that count as the object's: bool, shaped as `mask`."""
+        """The pixels that count as the object's: bool, same shape as `mask`."""
         return self.mask >= 0.5
 
 
@@ -56,8 +57,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     must_stay_visible = _VISIBLE_IN_CROWD if rng.random() < 0.1 else _VISIBLE_ELSE
 
     placed: list[_Placed] = []
-    owners = np.zeros((height, width), np.uint8)  # number of the object that a pixel shows
-    in_picture = np.zeros(wanted + 1, int)  # pixels by number of the object
+    owners = np.zeros((height, width), np.uint8)  # number of the object visible at each pixel
+    in_picture = np.zeros(wanted + 1, int)  # pixels of each object, by number
     for _ in range(wanted * _ATTEMPTS_PER_OBJECT):
         if len(placed) == wanted:
             break
@@ -94,7 +95,7 @@ def _place(rng: np.random.Generator, width: int, height: int, crowded: bool) -> 
     name = str(rng.choice(list(OUTLINES)))
     mask = _draw_mask(rng, name, share * min(width, height))
     rows, columns = mask.shape
-    # Most shapes lie inside; the rest may stick out over the border.
+    # Most shapes lie inside; the rest may extend over the border.
     inside = rng.random() < 0.8
     top = _position(rng, rows, height, inside)
     left = _position(rng, columns, width, inside)
@@ -121,7 +122,7 @@ def _position(rng: np.random.Generator, size: int, side: int, inside: bool) -> i
 
 
 def _draw_mask(rng: np.random.Generator, name: str, size_px: float) -> np.ndarray:
-    """Draws a slightly turned and stretched outline: float32 [height, width] in 0..1."""
+    """Draws a slightly rotated and stretched outline: float32 [height, width] in 0..1."""
     angle, stretch = rng.uniform(-_TILT, _TILT), np.sqrt(rng.uniform(0.75, 1.33))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     polygons = [(points * (stretch, 1 / stretch)) @ turn * size_px / 2 for points in OUTLINES[name]]
@@ -130,7 +131,7 @@ def _draw_mask(rng: np.random.Generator, name: str, size_px: float) -> np.ndarra
     width, height = (int(side) for side in size * _OVERSAMPLING)
     canvas = Image.new("L", (width, height))
     draw = ImageDraw.Draw(canvas)
-    # The first polygon is filled, a second one is the hole in it.
+    # The first polygon is filled; a second one is its hole.
     for points, fill in zip(polygons, (255, 0), strict=False):
         draw.polygon([tuple(point) for point in (points - low) * _OVERSAMPLING], fill=fill)
     return np.asarray(canvas.reduce(_OVERSAMPLING), np.float32) / 255

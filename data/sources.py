@@ -1,4 +1,4 @@
-"""A folder of annotated pictures, of whatever tool: found, listed and converted."""
+"""Finds, lists and converts a folder of annotated pictures, from any labelling tool."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -33,9 +33,9 @@ class Source:
             yield from _pictures_in(folder)
 
     def last_picture(self) -> Path | None:
-        """A picture to try a model on.
+        """A picture to try a model on, if there is one.
 
-        Numbers rise from train to test in VOC and in the sample, so the last is not trained on.
+        In VOC and in the sample, test pictures have the highest numbers.
         """
         folder = self.voc[-1].pictures if self.voc else self.coco[-1].images
         return max(_pictures_in(folder), default=None)
@@ -48,10 +48,10 @@ class Source:
         beam_options: Sequence[str] = IN_PROCESS,
         console: Console | None = None,
     ) -> Report:
-        """Converts all of it; the splits come from lists, or names of files, or the content.
+        """Converts all of it; the splits come from lists, file names or the pictures' content.
 
         Raises:
-            DataError: as `data.convert.convert`.
+            DataError: see `data.convert.convert`.
         """
         if self.voc:
             return convert(self.root, output, options, beam_options=beam_options, console=console)
@@ -65,7 +65,7 @@ def _pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def find_source(root: Path) -> Source | None:
-    """The annotated pictures in a folder; None where there are none, as in one of TFRecords."""
+    """The annotated pictures in a folder; None if there are none, as in a folder of TFRecords."""
     if voc := find_voc_folders(root):
         return Source(root, voc=tuple(voc))
     coco = find_coco_sources(root)

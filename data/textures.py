@@ -1,4 +1,4 @@
-"""Backgrounds for the generated pictures: quiet colours, so that they do not hide the shapes."""
+"""Backgrounds for the generated pictures, in muted colours that do not hide the shapes."""
 
 import colorsys
 
@@ -23,7 +23,7 @@ def draw_background(rng: np.random.Generator, width: int, height: int) -> np.nda
 
 
 def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """Turns a colour, its hue in full turns, into float32 [3, 1, 1] in 0..255."""
+    """The colour as float32 [3, 1, 1] in 0..255; the hue is in full turns."""
     colour = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return np.array(colour, np.float32)[:, np.newaxis, np.newaxis] * 255
 

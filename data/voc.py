@@ -1,7 +1,6 @@
 """Pascal VOC annotation files and image lists.
 
-Light on purpose: evaluating a detector parses thousands of annotations, so nothing heavy is
-imported here.
+Imports nothing heavy, since evaluation imports it only to parse annotations.
 """
 
 import codecs
@@ -22,38 +21,38 @@ from data.problems import Problem, Unusable
 
 FLAGS = ("difficult", "truncated", "occluded")
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
-# Tags that mean an object or a box, wherever they are.
+# Tags of an object or a box, wherever they are.
 _PLACES = ("object", "bndbox", "xmin")
-# What tools write for a flag that nobody has set.
+# What tools write for an unset flag.
 _UNSET = frozenset(("", "unspecified", "unknown", "none", "null", "n/a"))
 _WORDS = {"1": 1.0, "0": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0} | dict.fromkeys(
     _UNSET, 0.0
 )
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
-# Windows writes the larger set of characters under the name of the smaller one.
+# Windows names the smaller character set but writes the larger one.
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
 _LIST_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"))
 
 
-# With slots, for COCO's 860,000 objects are in memory at once.
+# With slots, since COCO's 860,000 objects are in memory at once.
 @dataclass(frozen=True, slots=True)
 class VocObject:
-    """One annotated object; flags that the data does not state are False."""
+    """One annotated object; flags missing from the data are False."""
 
     name: str
     box_px: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax: 1-based inclusive pixels
     difficult: bool
     truncated: bool
     occluded: bool
-    is_crowd: bool | None = None  # None where the data set does not mark crowds
-    number: int | str = 0  # its place in a VOC file, counted from 1, or COCO's id of the annotation
+    is_crowd: bool | None = None  # None if the data set does not mark crowds
+    number: int | str = 0  # its position in a VOC file, from 1, or COCO's annotation id
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is said of one picture; `width` and `height` are 0 where they are not said."""
+    """The annotation of one picture; `width` and `height` are 0 if they are not stated."""
 
-    source: str  # names the file, and in a file of many pictures the picture, in errors
+    source: str  # for errors: the file, and for COCO the picture in it
     filename: str
     width: int
     height: int
@@ -66,17 +65,17 @@ def read_annotation(
 ) -> Annotation:
     """Reads one VOC XML file; the parts of a person (`<part>`) are not objects.
 
-    Tags are read in any case. A bad object is a problem of the annotation and not an error.
+    The case of tags is ignored. A bad object is not an error but one of the annotation's problems.
 
     Args:
         path: of the file.
-        pixels_from: whether its pixels are counted from 1 or from 0; in the latter case `xmax` and
-            `ymax` are the edges behind the last pixel.
-        flags: those that are read; the others are False.
+        pixels_from: whether its pixels are counted from 1 or 0; from 0, `xmax` and `ymax` are the
+            edges after the last pixel.
+        flags: the flags to read; the others are False.
 
     Raises:
         Unusable: the file is missing, is not a VOC annotation, declares XML entities, or has boxes
-            outside of its objects.
+            outside of objects.
     """
     path = Path(path)
     root, places = _parse(path)
@@ -89,7 +88,7 @@ def read_annotation(
             name = _text(element, "name")
             where = f"{path}: object {number} ({name})" if name else f"{path}: object {number}"
             problems.append(error.at(where)._replace(of_object=True))
-    # A good object has one of each, and then there are none elsewhere.
+    # Each good object has one of each tag; if the numbers agree, there are none elsewhere.
     if problems or places != len(_PLACES) * len(elements):
         _check_nesting(path, root, elements)
     size = root.find("size")
@@ -104,12 +103,12 @@ def read_annotation(
 
 
 def read_image_set(path: Path | str, exists: Callable[[str], bool] = lambda _: False) -> list[str]:
-    """Reads the picture ids of a list such as `ImageSets/Main/trainval.txt`, in its order.
+    """Reads the picture ids in a list such as `ImageSets/Main/trainval.txt`, in order.
 
     Args:
         path: of the list.
-        exists: whether there is an annotation of this id: only then it may have spaces, and the
-            extension of a picture, which is left out otherwise.
+        exists: whether an id has an annotation. Only then may it contain spaces, or keep the
+            extension of a picture, which is otherwise removed.
 
     Raises:
         DataError: the file is missing or not text, a line is not one id inside the folder of
@@ -122,7 +121,7 @@ def read_image_set(path: Path | str, exists: Callable[[str], bool] = lambda _: F
         raise DataError(f"{path}: cannot read the image list ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: not a text file in UTF-8, which a list of picture ids is. Save it as one"
+            f"{path}: not a UTF-8 text file, as a list of picture ids must be. Save it as UTF-8"
         ) from error
     first_lines: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
@@ -141,21 +140,21 @@ def read_image_set(path: Path | str, exists: Callable[[str], bool] = lambda _: F
 def _image_id(path: Path, number: int, line: str, exists: Callable[[str], bool]) -> str:
     image_id, words = line, line.split()
     if len(words) > 1:
-        # CVAT puts ids with spaces in quotation marks.
+        # CVAT quotes ids with spaces.
         image_id = line[1:-1] if line[0] == line[-1] == '"' else line
         if not exists(image_id):
             remedy = (
                 "This looks like the list of one class; give the list of all pictures, such as "
                 "trainval.txt"
                 if words[-1] in ("-1", "0", "1")
-                else "Give each id a line; one with spaces needs an annotation of this name"
+                else "Write one id per line; an id with spaces needs an annotation with that name"
             )
             raise DataError(f"{path}: line {number} is {line!r}, not one picture id. {remedy}")
     image_id = image_id.replace("\\", "/")
     inside = PurePosixPath(image_id)
     if inside.is_absolute() or ".." in inside.parts or not inside.parts or ":" in inside.parts[0]:
         raise DataError(
-            f"{path}: line {number}: id {image_id!r} leads out of the folder of pictures. "
+            f"{path}: line {number}: id {image_id!r} points outside the folder of pictures. "
             "Write the file name without extension, relative to that folder"
         )
     if inside.suffix.lower() in _LIST_EXTENSIONS and not exists(image_id):
@@ -166,8 +165,8 @@ def _image_id(path: Path, number: int, line: str, exists: Callable[[str], bool])
 def pixel_edges(boxes_px: ArrayLike) -> np.ndarray:
     """The edges of VOC's pixel boxes: float64 [n, 4] ymin, xmin, ymax, xmax in pixels, from 0.
 
-    VOC counts pixels from 1 and includes the last, so a box covers the picture from xmin - 1 to
-    xmax. With these edges the plain IoU equals the devkit's, which adds 1 to every side.
+    VOC counts pixels from 1 and includes the last, so a box covers xmin - 1 to xmax. With these
+    edges, plain IoU equals the devkit's, which adds 1 to every side.
 
     Args:
         boxes_px: [n, 4], xmin, ymin, xmax, ymax, 1-based inclusive pixels.
@@ -182,7 +181,7 @@ def relative_boxes(
     """Turns VOC pixel boxes into the boxes used everywhere else (`pixel_edges`).
 
     Args:
-        boxes_px: xmin, ymin, xmax, ymax each, 1-based inclusive pixels.
+        boxes_px: xmin, ymin, xmax, ymax of each, 1-based inclusive pixels.
         width: of the picture in pixels.
         height: of the picture in pixels.
 
@@ -193,7 +192,7 @@ def relative_boxes(
 
 
 def _parse(path: Path) -> tuple[Element, int]:
-    """The root element, with all tags in lower case and without namespaces, and `_PLACES` in it."""
+    """The root element, with lower-case tags without namespaces, and the number of `_PLACES`."""
     try:
         root = _parse_bytes(path.read_bytes())
     except FileNotFoundError as error:
@@ -205,8 +204,8 @@ def _parse(path: Path) -> tuple[Element, int]:
     except DefusedXmlException as error:
         raise Unusable(
             "annotation",
-            f"{path}: declares XML entities (<!DOCTYPE>), which no VOC annotation needs and which "
-            "can blow up memory or read other files",
+            f"{path}: declares XML entities (<!DOCTYPE>), which VOC annotations do not need and "
+            "which can exhaust memory or read other files",
         ) from error
     except UnicodeDecodeError as error:
         raise Unusable("encoding", f"{path}: not text in {error.encoding}") from error
@@ -220,7 +219,7 @@ def _parse(path: Path) -> tuple[Element, int]:
     if root.tag != "annotation":
         raise Unusable(
             "annotation",
-            f"{path}: the root element is <{root.tag}>, a VOC file has <annotation>",
+            f"{path}: the root element is <{root.tag}>, not <annotation>",
         )
     return root, places
 
@@ -232,17 +231,17 @@ def _parse_bytes(content: bytes) -> Element:
         raise
     except (ParseError, ValueError):
         marked = content.startswith(codecs.BOM_UTF8)
-        # Scripts leave blank lines before the declaration.
+        # Scripts write blank lines before the declaration.
         bare = content.removeprefix(codecs.BOM_UTF8).lstrip()
-        # The parser knows few encodings, Python many.
+        # The parser knows few encodings; Python knows many.
         declared = _DECLARATION.match(bare)
         if not declared:
-            bare.decode()  # says so if it is not UTF-8
+            bare.decode()  # raises if it is not UTF-8
             if bare == content:
                 raise
             return ElementTree.fromstring(bare)
         encoding = codecs.lookup(declared[1].decode()).name
-        # These bytes were found to be ASCII, so they are not what .NET's writers declare.
+        # The declaration was readable as ASCII, so this is not the UTF-16 that .NET declares.
         if marked or encoding.startswith(("utf-16", "utf-32")):
             encoding = "utf-8"
         text = bare[declared.end() :].decode(_LARGER.get(encoding, encoding))
@@ -250,7 +249,7 @@ def _parse_bytes(content: bytes) -> Element:
 
 
 def _check_nesting(path: Path, root: Element, objects: Sequence[Element]) -> None:
-    """Unusable where an object or a box is at a place where no reader of VOC would see it."""
+    """Raises Unusable for an object or a box where no VOC reader would see it."""
     for tag in _PLACES:
         seen = sum(1 for element in objects for _ in element.iter(tag))
         if sum(1 for _ in root.iter(tag)) == seen and (tag != "object" or seen == len(objects)):
@@ -274,7 +273,7 @@ def _object(number: int, element: Element, pixels_from: int, flags: Sequence[str
     box = xmin, ymin, xmax, ymax = [_edge(boxes[0], tag) for tag in _EDGES]
     if pixels_from == 0:
         xmin, ymin = xmin + 1, ymin + 1
-    # As in the devkit, a box from a pixel to itself is one pixel wide.
+    # As in the devkit, a box from a pixel to the same pixel is one pixel wide.
     for low, high in ((0, 2), (1, 3)):
         if box[low] > box[high] or (pixels_from == 0 and box[low] == box[high]):
             raise Unusable(
@@ -287,9 +286,9 @@ def _object(number: int, element: Element, pixels_from: int, flags: Sequence[str
 
 
 def _no_box(element: Element) -> str:
-    """What an object without a <bndbox> has instead."""
+    """What an object has instead of a <bndbox>."""
     if element.find("robndbox") is not None:
-        return "it has a rotated box (<robndbox>), which VOC does not know"
+        return "it has a rotated box (<robndbox>), which VOC does not support"
     for parent in element.iter():
         if parent.find("xmin") is not None and parent.tag != "part":
             return f"its box is in <{parent.tag}>, not in <bndbox>"
@@ -297,7 +296,7 @@ def _no_box(element: Element) -> str:
 
 
 def _edge(box: Element, tag: str) -> float:
-    # VOC2011 and later, and many tools, have boxes with fractions of pixels.
+    # VOC2011 and later, and many tools, have fractional pixels.
     text = _text(box, tag)
     try:
         value = float(text)
@@ -316,14 +315,14 @@ def _flag(element: Element, tag: str) -> bool:
             value = float(text)
         except ValueError:
             value = math.nan
-    # Some tools tell how much of an object is cut off or hidden, as a fraction or a level.
+    # Some tools write how much of an object is cut off or hidden, as a fraction or a level.
     if math.isnan(value) or (tag == "difficult" and value not in (0, 1)):
         raise Unusable("flag", f"<{tag}> is {text!r}")
     return value > 0
 
 
 def _side(size: Element | None, tag: str) -> int:
-    """0 where the size is missing or no number: the picture knows it."""
+    """A side of the stated size; 0 if it is missing or not a number."""
     try:
         value = float("" if size is None else _text(size, tag))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Folders of VOC annotations as VOC and labelling tools lay them out."""
+"""Finds VOC annotations in folders, as laid out by VOC and labelling tools."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ _PICTURE_FOLDERS = ("jpegimages", "images")
 
 @dataclass(frozen=True)
 class VocFolder:
-    """Annotations and their pictures, with lists or without."""
+    """Annotations and their pictures, with or without lists."""
 
     name: str  # such as VOC2007
     annotations: Path
@@ -41,10 +41,10 @@ class VocFolder:
 def find_voc_folders(root: Path) -> list[VocFolder]:
     """The VOC folders at `root`, else those in it, else those one level deeper; sorted by name.
 
-    A folder is one if it has lists in ImageSets/Main, XML files in Annotations or of its own, or
-    two folders of which one holds XML files and the other pictures. The pictures are in JPEGImages,
-    in images, beside the XML files, or in the only folder that has some. Without lists, folders
-    such as annotations/train and images/train are a VOC folder `train`.
+    A VOC folder has lists in ImageSets/Main, XML files (in Annotations or directly), or two
+    folders, one with XML files and one with pictures. The pictures are in JPEGImages, in images,
+    next to the XML files, or in the only folder with pictures. Without lists, annotations/train and
+    images/train form a VOC folder `train`.
     """
     level = [root]
     for _ in range(3):
@@ -62,7 +62,7 @@ def find_voc_folders(root: Path) -> list[VocFolder]:
 
 
 def _voc_folders(path: Path) -> Iterator[tuple[Path, VocFolder]]:
-    """What is at `path`, whole or in parts, and the paths that tell folders of one name apart."""
+    """The VOC folder at `path`, or its parts, each with a path that makes its name unique."""
     whole = _voc_folder(path)
     if whole is None:
         return
@@ -101,14 +101,14 @@ def _voc_folder(path: Path) -> VocFolder | None:
 
 
 def _apart_from_pictures(folders: dict[str, Path]) -> Path | None:
-    """The only folder with annotations, where they are beside the only one with pictures."""
+    """The only folder with annotations, if another is the only one with pictures."""
     annotated, pictures = (_with(has, folders) for has in (_has_annotations, _has_pictures))
     alone = len(annotated) == len(pictures) == 1 and annotated != pictures
     return annotated[0] if alone else None
 
 
 def _with(has: Callable[[Path], bool], folders: dict[str, Path]) -> list[Path]:
-    """The folders that have some themselves or in their parts."""
+    """The folders for which `has` holds, or for one of their subfolders."""
     return [
         folder
         for folder in folders.values()
@@ -125,7 +125,7 @@ def _has_pictures(path: Path) -> bool:
 
 
 def _folders(path: Path) -> dict[str, Path]:
-    """The visible folders in a folder by their lower-case names."""
+    """The visible subfolders by their lower-case names."""
     return {
         child.name.lower(): child
         for child in sorted(path.iterdir(), reverse=True)

@@ -1,6 +1,6 @@
-"""The code that a Beam worker runs, compared with that of the machine that submits the job.
+"""Makes sure that a Beam worker runs the same code as the machine that submits the job.
 
-A worker pool runs whatever its own image or checkout holds. Each pickled DoFn therefore names the
+A worker pool runs whatever its own image or checkout holds. So each pickled DoFn carries the
 versions it was made with, and a worker opens it only if its own are the same.
 """
 
@@ -21,7 +21,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 @lru_cache
 def versions() -> str:
-    """This process's versions: a hash of the project's modules, Python, TensorFlow and Beam."""
+    """The versions of this process: a hash of the project's modules, Python, TensorFlow, Beam."""
     digest = hashlib.sha256()
     for room in ROOMS:
         for file in sorted((_ROOT / room).rglob("*.py")):
@@ -41,7 +41,7 @@ def sealed(payload: bytes) -> bytes:
 
 
 class _Sealed:
-    """Bytes of a pickle and the versions that may open it; unpickles to what the bytes hold."""
+    """A pickle and the versions that may open it; unpickles to the pickle's content."""
 
     def __init__(self, payload: bytes, made_with: str) -> None:
         self._payload = payload
@@ -52,7 +52,7 @@ class _Sealed:
 
 
 def opened(payload: bytes, made_with: str) -> object:
-    """What the payload holds.
+    """The content of the payload.
 
     Raises:
         DataError: this process has other versions than the one that made the payload.

@@ -1,10 +1,10 @@
 """A pool of Beam workers on this machine: `python -m data.worker_pool`.
 
-An engine asks the pool for Python processes. Beam's own pool listens on every interface, starts
-whatever `python` is first in PATH, leaves its workers behind when it gets SIGTERM, and blocks a
-worker that prints more than a pipe holds. This one listens on loopback, which is where a task
-manager in the same pod or on the same machine looks for it. Its workers start at once, as forks of
-a process that has imported TFX, which takes seconds.
+An engine asks the pool for Python processes. Beam's own pool listens on all interfaces, starts
+the first `python` in PATH, leaves its workers behind at SIGTERM, and blocks workers that print more
+than a pipe holds. This one listens on loopback, where a task manager in the same pod or on the same
+machine looks for it. Its workers are forks of a process that has already imported TFX, which takes
+seconds, so they start at once.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from apache_beam.utils import thread_pool_executor
 
 from data.beam_runner import DEFAULT_POOL_PORT
 
-# Nothing of this project: a worker runs the code as it is when the worker starts.
+# Not this project, so that a worker runs the code as of its own start.
 forkserver.set_forkserver_preload([SdkHarness.__module__, "tfx.v1"])
 
 
 class _Worker(ForkServerProcess):
-    """A process that does an engine's work, stopped by Beam as a `subprocess.Popen`."""
+    """A worker process, with the methods of `subprocess.Popen` that Beam uses to stop it."""
 
     def __init__(self, endpoint: str, worker_id: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Worker(ForkServerProcess):
 
 
 class WorkerPool(BeamFnExternalWorkerPoolServicer):
-    """Starts a worker process for each one that an engine asks for."""
+    """Starts a worker process whenever an engine asks for one."""
 
     def StartWorker(
         self, start_worker_request: beam_fn_api_pb2.StartWorkerRequest, unused_context: object
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options=[
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.http2.max_ping_strikes", 0),
-            # Else a second pool would share the port, and engines would get workers of either.
+            # Otherwise a second pool could share the port, and engines would get workers of either.
             ("grpc.so_reuseport", 0),
         ],
     )
@@ -91,13 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server.add_insecure_port(f"localhost:{port}")
     except RuntimeError:
-        print(f"error: port {port} is in use. Stop what listens there, or give --port")
+        print(f"error: port {port} is in use. Stop the process there, or give another --port")
         return 2
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     server.start()
-    import data.beam_worker  # noqa: F401  (the environment, which workers inherit)
+    import data.beam_worker  # noqa: F401  (sets the environment that workers inherit)
 
     forkserver.ensure_running()
     print(f"worker pool: waiting for engines on localhost:{port}", flush=True)

@@ -1,4 +1,4 @@
-"""The benchmark runs, agrees with pycocotools and reports what it measured; not how fast it is."""
+"""The benchmark runs, agrees with pycocotools and reports its measurements; speed is not tested."""
 
 import json
 
@@ -8,7 +8,7 @@ from benchmarks import evaluation
 
 
 @pytest.mark.slow
-def test_it_measures_and_reports(monkeypatch, capsys, tmp_path):
+def test_measurements_are_reported(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(evaluation, "_PICTURES", 60)
     monkeypatch.delenv("VOC_FIXTURES", raising=False)
     monkeypatch.setattr("sys.argv", ["evaluation", "--json", str(tmp_path / "numbers.json")])

@@ -1,4 +1,4 @@
-"""What the benchmark measures is what it says; not how fast it is."""
+"""The benchmark measures what it claims to; speed is not tested."""
 
 import json
 import multiprocessing
@@ -19,7 +19,7 @@ _PICTURES = 6
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """What `_prepare` draws, beside a model that is none."""
+    """The folder from `_prepare`, with a fake model."""
 
     def export(preset, num_classes, folder, picture):
         (folder / "assets.extra").mkdir(parents=True)
@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def reports(monkeypatch):
-    """The evaluations that were reported; an Evaluator of a line keeps answers where it would."""
+    """The evaluations reported; a fake Evaluator keeps answers as the real one would."""
 
     def evaluate_model(model, records, config, output):
         with component.answers_kept_in(str(output)):
@@ -43,7 +43,7 @@ def reports(monkeypatch):
 
     reported = []
     monkeypatch.setattr(standalone, "evaluate_model", evaluate_model)
-    # `alone` replaces it for good, in a process of its own.
+    # `alone` replaces it permanently, in its own process.
     monkeypatch.setattr(component, "answers_kept_in", component.answers_kept_in)
     monkeypatch.setattr(answers, "read_answers", lambda evaluation, classes: evaluation)
     monkeypatch.setattr(evaluation_report, "gather", lambda *given: given[-1])
@@ -68,14 +68,14 @@ def test_each_drawn_picture_is_one_record_with_objects(place):
         assert len(example[COMMON.text].bytes_list.value) == len(ymin) > 0
 
 
-def test_both_report_and_alone_does_not(place, reports):
+def test_only_with_report_writes_a_report(place, reports):
     evaluator_and_report.with_report(place)()
     assert len(reports) == 1
     evaluator_and_report.alone(place)()
     assert len(reports) == 1
 
 
-def test_an_evaluator_that_keeps_answers_is_not_alone(place, reports):
+def test_alone_fails_if_answers_are_kept(place, reports):
     action = evaluator_and_report.alone(place)
     component.answers_kept_in = answers.answers_kept_in
     with pytest.raises(RuntimeError, match="answers are kept"):
@@ -83,7 +83,7 @@ def test_an_evaluator_that_keeps_answers_is_not_alone(place, reports):
 
 
 @pytest.mark.parametrize(("both", "status"), [(11.0, 0), (12.0, 1)])
-def test_the_bound_is_of_both_to_one(both, status, monkeypatch, tmp_path):
+def test_the_bound_is_on_the_ratio(both, status, monkeypatch, tmp_path):
     process = SimpleNamespace(start=lambda: None, join=lambda: None, exitcode=0)
     context = SimpleNamespace(Process=lambda **given: process)
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: context)

@@ -1,4 +1,4 @@
-"""All sides of the benchmark work on every picture; not how fast they are."""
+"""All sides of the benchmark process every picture; speed is not tested."""
 
 import json
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from data.saved_model import OUTPUTS
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with 11 pictures; the model's answers count the pictures of each batch in `seen`."""
+    """A folder with 11 pictures; the model records the size of each batch in `seen`."""
     predict.draw_pictures(tmp_path / "pictures", 11)
     seen = {"image_bytes": [], "images": []}
 
@@ -44,7 +44,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path, seen
 
 
-def test_all_sides_work_on_all_pictures_in_the_same_batches(place):
+def test_all_sides_process_all_pictures_in_the_same_batches(place):
     folder, seen = place
     predict.bare_loop(folder, "serving_tensor")()
     predict.bare_loop(folder, "serving_default")()

@@ -1,4 +1,4 @@
-"""A small VOC year to be filled, and broken, by tests."""
+"""A small VOC year for tests to fill and break."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ DOG = ("dog", (2, 3, 20, 30))
 
 
 def jpeg_bytes(width: int = 40, height: int = 36, seed: int = 0, mode: str = "RGB", **options):
-    """A noise picture as JPEG; other seeds give other bytes."""
+    """A picture of noise as JPEG; its bytes depend on the seed."""
     noise = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(file, "JPEG", **options)
@@ -45,7 +45,7 @@ class VocYear:
             (folder / name).mkdir(parents=True)
 
     def add(self, image_id: str, xml: str | None = "", jpeg: bytes | None = b"") -> str:
-        """Adds a picture; "" and b"" stand for good ones, None for a missing file."""
+        """Adds a picture; "" and b"" give good files, None a missing one."""
         if xml is not None:
             path = self.folder / "Annotations" / f"{image_id}.xml"
             path.write_text(xml or annotation_xml())
@@ -71,7 +71,7 @@ def voc_root(tmp_path) -> Path:
 
 @pytest.fixture
 def voc_year(voc_root) -> VocYear:
-    """VOC2007 with four good pictures: two to train on, one for eval, one to test."""
+    """VOC2007 with four good pictures: two in trainval, one in val, one in test."""
     year = VocYear(voc_root / "VOC2007")
     year.write_list("trainval", [year.add("000001"), year.add("000002")])
     year.write_list("val", [year.add("000003")])

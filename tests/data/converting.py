@@ -1,4 +1,4 @@
-"""Conversions by keyword, and what they have written."""
+"""Runs conversions and reads what they write."""
 
 import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Splits and shards of a table of pictures, against plain loops over its rows."""
+"""Splits and shards of a table of pictures, compared with plain loops over its rows."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from data.assignment import KEEP_ORDER, TABLE, TABLE_WITH_LOOKS, leaks, shards, 
 from data.looks import LOOK_BYTES
 
 ROWS = st.lists(
-    # Few hashes, so that there are twins; some end in a zero byte, or differ in one alone.
+    # Few hashes, so that there are twins; some end in zero bytes or differ only after one.
     st.tuples(
         st.integers(0, 2), st.sampled_from([b"a", b"a\0\0b", b"b", b""]), st.integers(0, 2**64 - 1)
     ),
@@ -37,7 +37,7 @@ def test_twins_stay_in_one_split(rows):
 
 
 @given(ROWS, st.tuples(*[st.integers(1, 3)] * 3))
-def test_each_picture_is_in_one_shard_in_its_place(rows, counts):
+def test_each_picture_is_in_one_shard_at_its_place(rows, counts):
     shards_of = dict(zip(KEEP_ORDER, counts, strict=True))
     expected = {}
     for place, number in sorted((place, number) for number, (_, _, place) in enumerate(rows)):
@@ -64,7 +64,7 @@ def _looks(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, LOOK_BYTES), np.uint8)
 
 
-def test_a_split_by_content_has_the_shares_and_ignores_the_other_pictures():
+def test_a_split_by_content_has_the_right_shares_and_ignores_other_pictures():
     table = _with_looks(_looks(1000))
     groups = split_by_content(table, (0.8, 0.1, 0.1))
     assert len(set(groups)) == 1000
@@ -78,13 +78,13 @@ def test_a_split_by_content_has_the_shares_and_ignores_the_other_pictures():
 
 def test_pictures_that_look_the_same_share_a_split():
     looks = _looks(300)
-    # Of each third of the set the next one differs in a few bits, in a chain; equal bytes too.
+    # Chains of three pictures, each a few bits from the last, and a twin of the first.
     near = looks.copy()
     near[:, :4] ^= 1
     further = near.copy()
     further[:, 4:8] ^= 1
     table = _with_looks(np.concatenate([looks, near, further, looks]), [*range(900), *range(300)])
-    table["look"][900:] = 0  # of one colour: only the bytes tell
+    table["look"][900:] = 0  # no look, as for one colour: only the bytes match
     groups = split_by_content(table, (0.5, 0.25, 0.25))
     for first in range(300):
         same = [first, first + 300, first + 600, first + 900]
@@ -93,7 +93,7 @@ def test_pictures_that_look_the_same_share_a_split():
     assert len(set(groups)) == 300
 
 
-def test_no_split_stays_empty_where_there_are_enough_pictures():
+def test_no_split_is_empty_if_there_are_enough_pictures():
     for count in range(3, 12):
         table = _with_looks(_looks(count, count), [f"{count} {n}" for n in range(count)])
         split_by_content(table, (0.8, 0.1, 0.1))

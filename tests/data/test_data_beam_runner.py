@@ -1,4 +1,4 @@
-"""Presets as Beam itself understands them, and what workers do to their environment."""
+"""Presets as Beam parses them, and the environment of workers."""
 
 import argparse
 import json
@@ -46,7 +46,7 @@ def _parse(*words, image=None):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretends that this machine has some cores and memory."""
+    """Pretends that this machine has the given cores and memory."""
     monkeypatch.setenv("PYTHONPATH", "")
 
     def pretend(cores, gigabytes):
@@ -57,7 +57,7 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_beam_knows_every_option_and_the_users_win(preset):
+def test_beam_knows_every_option_and_user_options_win(preset):
     needed = _NEEDED.get(preset, ())
     image = "registry/ssd:1" if preset == "dataflow" else None
     words = beam_arguments(preset, [*needed, "--runner=OtherRunner"], image)
@@ -86,12 +86,12 @@ def test_workers_fit_cores_and_memory(machine, cores, gigabytes, workers):
     assert options.view_as(DirectOptions).direct_num_workers == 7
 
 
-def test_worker_processes_see_no_gpu_and_take_one_core(tmp_path, machine):
+def test_worker_processes_see_no_gpu_and_use_one_core(tmp_path, machine):
     machine(2, 64)
     options = _parse("--beam", "multiprocess")
     (plugin,) = options.view_as(SetupOptions).beam_plugins
     program = f"import {plugin}, json, os; print(json.dumps(dict(os.environ)))"
-    # As Beam starts them: by their name, in the folder of the moment.
+    # As Beam does: by module name, from any folder.
     process = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -104,7 +104,7 @@ def test_worker_processes_see_no_gpu_and_take_one_core(tmp_path, machine):
 
 @pytest.mark.parametrize("preset", ["flink", "spark"])
 def test_engines_keep_workers_and_get_no_package(preset):
-    """A pool runs its own code; what would be sent is built in the checkout and never installed."""
+    """A pool runs its own code; a package would be built and sent but never installed."""
     options = _parse("--beam", preset)
     assert options.view_as(StandardOptions).runner == "data.job_server.JobServerRunner"
     portable = options.view_as(PortableOptions)
@@ -120,7 +120,7 @@ def test_engines_keep_workers_and_get_no_package(preset):
 
 
 @pytest.mark.parametrize("preset", ["flink", "spark"])
-def test_containers_that_the_engine_starts_get_this_code(preset):
+def test_containers_started_by_the_engine_get_this_code(preset):
     docker = ("--environment_type=DOCKER", "--environment_config=image")
     options = _parse("--beam", preset, "--", *docker)
     assert options.view_as(SetupOptions).setup_file == str(_ROOT / "setup.py")
@@ -130,14 +130,14 @@ def test_containers_that_the_engine_starts_get_this_code(preset):
 
 @pytest.mark.parametrize("preset", ["flink", "spark", "dataflow"])
 def test_on_a_cluster_the_code_is_in_the_image(preset):
-    """setup.py lies on the machine that compiles, and no worker needs it."""
+    """setup.py is only on the machine that compiles, and no worker needs it."""
     options = _parse("--beam", preset, "--", *_NEEDED[preset], image="registry/ssd:1")
     assert options.view_as(SetupOptions).setup_file is None
     image = "i" if preset == "dataflow" else "registry/ssd:1"
     assert options.view_as(WorkerOptions).sdk_container_image == image
 
 
-def test_on_a_cluster_the_number_of_processes_is_said(monkeypatch):
+def test_on_a_cluster_the_number_of_processes_is_required(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(DataError, match="--beam multiprocess needs --direct_num_workers"):
         beam_arguments("multiprocess", image="registry/ssd:1")
@@ -148,7 +148,7 @@ def test_on_a_cluster_the_number_of_processes_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_which_workers_share_no_folder_with_the_caller(preset):
+def test_which_workers_are_on_other_machines(preset):
     words = beam_arguments(preset, _NEEDED.get(preset, ("--direct_num_workers=2",)), "image")
     assert on_other_machines(words) == (preset in _NEEDED)
     assert not on_other_machines([*words, "--runner=FnApiRunner"])
@@ -170,12 +170,12 @@ def test_which_workers_share_no_folder_with_the_caller(preset):
         ("dataflow", (*_DATAFLOW[:3], "--sdk_container_image", "i"), "i: not an option"),
     ],
 )
-def test_what_only_the_user_knows_is_demanded(preset, words, message):
+def test_invalid_and_missing_beam_options(preset, words, message):
     with pytest.raises(DataError, match=message):
         beam_arguments(preset, words, image="registry/ssd:1")
 
 
-def test_code_that_cannot_travel_is_an_error(monkeypatch, tmp_path):
+def test_a_missing_setup_py_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setattr(beam_runner, "_ROOT", tmp_path)
     with pytest.raises(DataError, match="setup.py: missing.*--setup_file=PATH"):
         beam_arguments("flink", ["--environment_type=DOCKER"])

@@ -1,4 +1,4 @@
-"""The size of a picture settled against the stated one, and boxes against the picture."""
+"""A picture's size against the stated one, and boxes against the picture."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_boxes_up_to_the_border_are_fine(box):
     [
         ((0, 1, 9, 9), "zero"),
         ((1, 0, 40, 36), "zero"),
-        # Fractions of a pixel over the border are rounding in both.
+        # Fractions of a pixel over the border are rounding on both sides.
         ((-0.2, 1, 40.3, 9), "zero"),
         ((0, 1, 41, 9), "outside"),
         ((1, -3, 9, 9), "outside"),
@@ -58,17 +58,17 @@ def test_bad_boxes_name_file_object_and_class(box, kind):
     assert text.endswith(" in 40 x 36 pixels")
 
 
-def test_what_a_file_that_counts_from_0_says_is_shown():
+def test_errors_show_the_pixels_in_the_file():
     # Its xmin of -2 is -1 counted from 1.
     ((kind, text),) = _problems(_annotation((-1, 1, 9, 9)), counts_from_1=False)
     assert (kind, "xmin -2, ymin 0, xmax 9" in text) == ("outside", True)
 
 
-def test_an_unknown_class_is_told_with_the_nearest():
+def test_an_unknown_class_gets_a_did_you_mean():
     ((kind, text),) = _problems(_annotation((1, 1, 9, 9), name="dgo"))
     assert (kind, text) == (
         "class",
-        "a.xml: object 1 (dgo): not one of the 2 classes, the nearest is dog",
+        "a.xml: object 1 (dgo): not one of the 2 classes; did you mean dog?",
     )
 
 
@@ -88,31 +88,31 @@ def test_sizes_that_do_not_move_boxes(stated, change):
     assert said.count(change) and bool(said) == bool(change)
 
 
-def test_a_box_may_reach_as_far_as_a_size_off_by_one():
+def test_a_box_may_extend_as_far_as_a_size_off_by_one():
     annotation = _annotation((1, 1, 41, 36), size=(41, 36))
     assert _problems(annotation) == []
-    # But not lie where the picture has nothing.
+    # But it may not lie entirely outside.
     assert [kind for kind, _ in _problems(_annotation((41, 1, 41, 9), size=(41, 36)))] == [
         "outside"
     ]
 
 
 @pytest.mark.parametrize(("stated", "kind"), [((80, 72), "size"), ((36, 40), "turned")])
-def test_boxes_of_another_picture_are_refused(stated, kind):
+def test_boxes_for_another_size_are_refused(stated, kind):
     with pytest.raises(Unusable, match="states .* the picture has 40 x 36") as error:
         _settle(_annotation(size=stated))
     assert error.value.problem.kind == kind
-    assert "orrect the size" not in str(error.value)
+    assert "Fix the size" not in str(error.value)
 
 
 def test_swapped_sides_are_never_scaled():
     with pytest.raises(Unusable):
         _settle(_annotation(size=(36, 40)), rescale=True)
-    # Where a tag had swapped them, a user has decided already.
+    # If a tag had swapped them, the user has already chosen --exif.
     annotation = _annotation((1, 1, 9, 9), size=(36, 40))
     found, said = _settle(annotation, swapped_sides=True)
     assert found.objects == annotation.objects
-    assert "decision" in said
+    assert "EXIF tag was handled" in said
 
 
 def test_boxes_are_scaled_as_edges():

@@ -1,4 +1,4 @@
-"""COCO annotation files: what is read of them, what is refused, and the records they become."""
+"""COCO annotation files: what is read, what is refused, and the resulting records."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def select(sources, **options):
 
 
 def convert(source, output, **options):
-    """`convert_coco` of a list of sources, else `convert`, with the options as keywords."""
+    """`convert_coco` for a list of sources, else `convert`, with the options as keywords."""
     command = convert_coco if isinstance(source, list) else convert_voc
     return command(source, output, ConversionOptions(**options))
 
@@ -112,9 +112,9 @@ def _without(key, of, **changed):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ([], "not COCO annotations of objects: no list of images, annotations, categories"),
+        ([], "not COCO object annotations: no list of images, annotations, categories"),
         ({"images": [], "categories": []}, "no list of annotations. Give a file such as"),
-        (_document(0, []), "there are no images, so train gets no picture"),
+        (_document(0, []), "the list of images is empty"),
         (_document(categories=[(1, "dog"), (2, "dog")]), "categories 1 and 2 are both 'dog'"),
         (_document(categories=[(1, "dog"), (1, "cat")]), "category 1 is both 'dog' and 'cat'"),
         (_document(categories=[(None, "dog")]), r"categories\[0\]: id is None. Write a number"),
@@ -123,7 +123,7 @@ def _without(key, of, **changed):
         ({**_document(), "images": [3]}, r"images\[0\] is 3, not an object"),
     ],
 )
-def test_files_that_are_refused(coco, document, message):
+def test_invalid_documents(coco, document, message):
     source = coco(document)
     with pytest.raises(DataError, match=message) as error:
         select([source])
@@ -146,7 +146,7 @@ def test_missing_files(coco, tmp_path):
     nowhere = dataclasses.replace(source, annotations=tmp_path / "none.json")
     with pytest.raises(DataError, match=r"none\.json: cannot read the annotations \(No such file"):
         select([nowhere])
-    with pytest.raises(DataError, match="none: no such folder. Give that of the pictures"):
+    with pytest.raises(DataError, match="none: no such folder. Give the pictures' folder"):
         select([dataclasses.replace(source, images=tmp_path / "none")])
     with pytest.raises(DataError, match="nothing to train on.*train=FILE"):
         select([coco(split="test")])
@@ -159,7 +159,7 @@ def test_files_need_the_same_categories(coco):
 
 
 def _broken(make_jpeg, images):
-    """Pictures that cannot be used, made of good ones, and what is said of each."""
+    """Unusable pictures, made from good ones, and the message for each."""
     boxes = {
         1: ([5, 5, 0, 9], r"annotation 1 \(dog\) of 0+1\.jpg: bbox \[5, 5, 0, 9\] has no area"),
         2: ([5, 5, 9, -1], "annotation 2 .* has no area"),
@@ -183,17 +183,17 @@ def _broken(make_jpeg, images):
 
     messages = {n: message for n, (_, message) in boxes.items()} | {
         7: r"image 7 \(000000000007\.jpg\): states 48 x 36 pixels, the picture has 40 x 36",
-        8: r"000000000008\.jpg: there is no such picture",
+        8: r"000000000008\.jpg: no such picture",
         9: "the JPEG is CMYK",
         10: "the picture is a PNG",
     }
     return document, messages, spoil
 
 
-def test_unusable_pictures_are_left_out_where_asked(tmp_path, coco, make_jpeg):
+def test_unusable_pictures_are_left_out_on_request(tmp_path, coco, make_jpeg):
     document, messages, spoil = _broken(make_jpeg, tmp_path / "train2017")
     sources = [coco(document)]
-    # Narrower than a pixel, and over the border by less than one: both are boxes.
+    # Narrower than a pixel, and less than a pixel over the border: both are valid boxes.
     thin = [{**_DOG, "bbox": [5, 5, 0.25, 9]}, {**_DOG, "id": 2, "bbox": [30, -0.5, 10.5, 9]}]
     sources.append(coco(_document(1, thin), "test"))
     spoil()
@@ -224,7 +224,7 @@ def test_unusable_pictures_are_left_out_where_asked(tmp_path, coco, make_jpeg):
 
 @pytest.mark.parametrize("on_error", ["skip", "skip-object"])
 def test_a_picture_that_is_listed_twice_can_be_left_out(tmp_path, coco, on_error):
-    # Which of the entries has all of its objects, nobody knows.
+    # Either entry may lack some of its objects.
     document = _document(3, [{**_DOG, "id": n, "image_id": n} for n in (1, 2, 3)])
     document["images"][1]["file_name"] = document["images"][0]["file_name"]
     source = coco(document)
@@ -240,7 +240,7 @@ def test_one_picture_in_two_files(tmp_path, coco):
     again = dataclasses.replace(second, images=first.images)
     with pytest.raises(DataError, match="train.json: image 1 .* and .*more.json: image 1 .* are"):
         convert([first, again], tmp_path / "out", eval_fraction=0)
-    leak = "train/0+1.jpg: is for train, and test has the same picture"
+    leak = "train/0+1.jpg: listed for train, but test has it too"
     with pytest.raises(DataError, match=leak):
         test = dataclasses.replace(again, split="test")
         convert([first, test], tmp_path / "out", eval_fraction=0)
@@ -274,17 +274,17 @@ def test_command_line(tmp_path, coco, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--coco-annotations", "a.json"], "1 --coco-annotations and 0 --images"),
+        (["--coco-annotations", "a.json"], "1 --coco-annotations but 0 --images"),
         (
             ["--coco-annotations", "a.json", "--coco-annotations", "test=b", "--images", "c"],
-            "--coco-annotations a.json: say what each of several files is for: train=FILE",
+            "--coco-annotations a.json: with several files, name the split of each: train=FILE",
         ),
-        (["--coco-annotations", "a.json", "--images", "c", "--train", "x"], "go with --voc"),
-        (["--voc", "a", "--images", "c"], "--images goes with --coco-annotations"),
+        (["--coco-annotations", "a.json", "--images", "c", "--train", "x"], "need --voc"),
+        (["--voc", "a", "--images", "c"], "--images needs --coco-annotations"),
         (["--voc", "a", "--coco-annotations", "a.json"], "not allowed with argument --voc"),
     ],
 )
-def test_command_lines_that_are_refused(tmp_path, capsys, arguments, message):
+def test_invalid_command_lines(tmp_path, capsys, arguments, message):
     try:
         status = main([*arguments, "--output", str(tmp_path / "out")])
     except SystemExit as stopped:
@@ -303,9 +303,9 @@ def test_classes_can_be_named(tmp_path, coco):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory, voc_fixtures):
-    """Real VOC pictures converted as they are, and once more by way of COCO annotations.
+    """Real VOC pictures converted directly, and by way of COCO annotations.
 
-    Difficult objects are the crowds, so that the records have to be the same.
+    Difficult objects become crowds, so that the records must be equal.
     """
     folder = tmp_path_factory.mktemp("both")
     year = voc_fixtures / "voc2007_300" / "VOCdevkit" / "VOC2007"
@@ -329,7 +329,7 @@ def both(tmp_path_factory, voc_fixtures):
 def _as_coco(paths: list[Path]) -> dict:
     classes = class_names(read_schema(VOC_SCHEMA))
     document = {"images": [], "annotations": []}
-    # Ids with gaps, as COCO's have, that grow with the names.
+    # Ids with gaps, as in COCO, in the order of the names.
     document["categories"] = [{"id": 3 * n + 1, "name": name} for n, name in enumerate(classes)]
     for number, path in enumerate(paths):
         annotation = read_annotation(path)
@@ -356,7 +356,7 @@ def _as_coco(paths: list[Path]) -> dict:
     return document
 
 
-def test_records_are_those_of_voc(both):
+def test_records_equal_those_from_voc(both):
     voc, coco = _read(both[0]), _read(both[1])
     assert voc.keys() == coco.keys()
     assert len(voc) == 80
@@ -364,7 +364,7 @@ def test_records_are_those_of_voc(both):
         found = coco[key]
         assert found.pop(COMMON.source_id) == [f"JPEGImages/{key[1]}".encode()]
         assert expected.pop(COMMON.source_id)
-        # COCO does not say what is truncated or occluded.
+        # COCO has no truncated and occluded flags.
         for name in (COMMON.truncated, COMMON.occluded):
             assert found.pop(name) == [0] * len(expected.pop(name))
         assert found.pop(COMMON.is_crowd) == expected[COMMON.difficult]
@@ -374,7 +374,7 @@ def test_records_are_those_of_voc(both):
 
 
 @pytest.mark.slow
-def test_the_pipelines_checks_find_nothing_wrong(both, tmp_path):
+def test_records_pass_the_checks_of_the_pipeline(both, tmp_path):
     folder = both[1]
     schema = read_schema(folder / "schema.pbtxt")
     assert class_names(schema) == both[2]

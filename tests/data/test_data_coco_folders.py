@@ -27,7 +27,7 @@ def test_pictures_in_a_folder_of_any_name(tmp_path, folder):
     assert source.images == tmp_path / folder
 
 
-def test_a_folder_of_another_split_is_not_taken(tmp_path):
+def test_the_folder_of_another_split_is_not_used(tmp_path):
     for split in ("train", "val"):
         _write(tmp_path, f"annotations/instances_{split}.json")
         _add(tmp_path, f"{split}/pictures/a.jpg")
@@ -38,7 +38,7 @@ def test_a_folder_of_another_split_is_not_taken(tmp_path):
     }
 
 
-def test_the_folder_is_found_by_the_names_of_its_pictures_alone(tmp_path):
+def test_the_folder_is_found_by_the_file_names_of_its_pictures(tmp_path):
     _write(tmp_path, "labels.json", ["C:\\work\\train\\a.jpg", "s3://bucket/b.jpg"])
     _add(tmp_path, "img/b.jpg")
     assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
@@ -46,13 +46,13 @@ def test_the_folder_is_found_by_the_names_of_its_pictures_alone(tmp_path):
     assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
 
 
-def test_the_folder_is_found_where_the_extension_is_wrong(tmp_path):
-    # So that the conversion can say what is there instead.
+def test_the_folder_is_found_even_if_the_extension_is_wrong(tmp_path):
+    # So that the conversion can name the file with the other extension.
     _write(tmp_path, "labels.json", ["a.png"])
     _add(tmp_path, "img/a.jpg")
     assert find_coco_sources(tmp_path)[0].images == tmp_path / "img"
 
 
-def test_without_any_picture_it_is_the_folder_itself(tmp_path):
+def test_without_pictures_it_is_the_root(tmp_path):
     _write(tmp_path, "labels.json")
     assert find_coco_sources(tmp_path)[0].images == tmp_path

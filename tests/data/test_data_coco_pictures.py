@@ -1,4 +1,4 @@
-"""The pictures of a COCO file: what `file_name` may be, and what is found by it."""
+"""The pictures of a COCO file: possible values of `file_name`, and the files found for them."""
 
 import json
 
@@ -12,7 +12,7 @@ from data.settled import settle
 
 @pytest.fixture
 def select(tmp_path, make_jpeg):
-    """Writes a COCO file of pictures and the files that are there; selects."""
+    """Writes a COCO file and some picture files; returns the selected pictures."""
 
     def select(names, files=(), ids=None, encoding="utf-8"):
         for number, file in enumerate(files):
@@ -45,7 +45,7 @@ def select(tmp_path, make_jpeg):
         ("/data/local-files/?d=img/a.jpg", "a.jpg"),
         ("/home/me/a.jpg", "a.jpg"),
         ("D:\\img\\a.jpg", "a.jpg"),
-        # From where a tool has run.
+        # Relative to where the tool ran.
         ("img/a.jpg", "a.jpg"),
         ("train\\img\\a.jpg", "a.jpg"),
         ("Sub/a.jpg", "sub/a.jpg"),
@@ -67,13 +67,13 @@ def test_a_file_stands_for_one_picture_only(select):
     assert found[0].problems[0].kind == "missing"
 
 
-def test_another_extension_is_told_and_not_taken(select):
+def test_a_file_with_another_extension_is_mentioned_but_not_used(select):
     (picture,) = select(["a.png"], ["a.jpg"])
     (problem,) = settle(picture, ConversionOptions(), None).problems
-    assert "but a.jpg, which is not what the annotations name" in problem.text
+    assert problem.text.endswith("no such picture, but there is a.jpg")
 
 
-def test_one_image_listed_again_is_one(select):
+def test_an_image_listed_twice_counts_once(select):
     assert len(select(["a.jpg", "b.jpg", "a.jpg"], ids=[1, 2, 1])) == 2
     with pytest.raises(DataError, match="image 1 is both a.jpg and b.jpg"):
         select(["a.jpg", "b.jpg"], ids=[1, 1])
@@ -85,6 +85,6 @@ def test_encodings(select, encoding):
     assert picture.annotation.objects[0].name == "Kätzchen"
 
 
-def test_another_encoding_is_told(select):
-    with pytest.raises(DataError, match="not text in UTF-8, which JSON is"):
+def test_other_encodings_are_refused(select):
+    with pytest.raises(DataError, match="not UTF-8, as JSON must be"):
         select(["a.jpg"], encoding="latin-1")

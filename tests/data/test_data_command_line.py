@@ -1,4 +1,4 @@
-"""What command lines share: near misses, one line for an error, and the end by a signal."""
+"""What command lines share: "did you mean", one-line errors, and how signals end them."""
 
 import gc
 import os
@@ -41,14 +41,14 @@ def parser():
         (["show"], "the following arguments are required: --score-threshold$"),
     ],
 )
-def test_mistyped_options_and_choices_get_near_misses(parser, words, message, capsys):
+def test_mistyped_options_and_choices_get_a_did_you_mean(parser, words, message, capsys):
     with pytest.raises(SystemExit) as stopped:
         parser.parse_args(words)
     assert stopped.value.code == 2
     assert re.search(message, capsys.readouterr().err.strip())
 
 
-def test_what_stands_behind_two_dashes_and_abbreviations_are_left_alone():
+def test_abbreviations_and_words_after_two_dashes_are_left_alone():
     parser = Parser()
     parser.add_argument("--score-threshold")
     parser.add_argument("rest", nargs="*")
@@ -60,7 +60,7 @@ def _command(action):
     return as_command(lambda arguments: action())
 
 
-def test_a_command_s_status(capsys):
+def test_the_exit_status_of_a_command(capsys):
     assert _command(lambda: None)() == 0
     assert _command(lambda: 7)() == 7
     assert capsys.readouterr() == ("", "")
@@ -74,7 +74,7 @@ def test_an_error_is_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "error: p7: score nan\n"
 
 
-def test_a_mistake_of_ours_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         _command(lambda: 1 / 0)()
 
@@ -92,7 +92,7 @@ def test_a_signal_ends_a_command_in_one_line(number, status, capsys):
     assert signal.getsignal(number) is before
 
 
-def test_the_innermost_hint_that_was_interrupted_is_told(capsys):
+def test_the_hint_of_the_innermost_interrupted_block_is_shown(capsys):
     def work():
         with when_interrupted(lambda: "outer"):
             with when_interrupted(lambda: "finished"):
@@ -105,11 +105,11 @@ def test_the_innermost_hint_that_was_interrupted_is_told(capsys):
 
 
 class Panic(BaseException):
-    """As Rust's, which is no Exception."""
+    """Like Rust's, not an Exception."""
 
 
 @pytest.mark.parametrize("kind", [ImportError, Panic])
-def test_what_a_library_makes_of_an_interrupt_is_one(kind, capsys):
+def test_an_interrupt_that_a_library_turns_into_another_error(kind, capsys):
     def work():
         try:
             _interrupt()
@@ -120,8 +120,8 @@ def test_what_a_library_makes_of_an_interrupt_is_one(kind, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_an_interrupt_in_a_garbage_collector_s_callback_is_not_lost(capsys):
-    """JAX has such a callback, and Python drops what is raised in it."""
+def test_an_interrupt_in_a_garbage_collector_callback_is_not_lost(capsys):
+    """JAX has such a callback, and Python drops exceptions raised in it."""
     reached = []
 
     def callback(phase, info):
@@ -134,18 +134,18 @@ def test_an_interrupt_in_a_garbage_collector_s_callback_is_not_lost(capsys):
         gc.callbacks.append(callback)
         try:
             gc.collect()
-            reached.append("went on")
+            reached.append("continued")
             time.sleep(5)
             reached.append("lost")
         finally:
             gc.callbacks.remove(callback)
 
     assert _command(work)() == 130
-    assert reached == ["start", "went on"]
+    assert reached == ["start", "continued"]
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_second_interrupt_reaches_what_cleans_up(capsys):
+def test_a_second_interrupt_reaches_cleanup_code(capsys):
     seen = []
 
     def work():
@@ -172,7 +172,7 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-# Loads what a command loads and says when; the rest of the command never comes.
+# Imports what a command imports, reports its progress, and never ends.
 _WAITING = """
 import sys
 from data.command_line import as_command

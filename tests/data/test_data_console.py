@@ -7,7 +7,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 
-# Stands for TensorFlow's libraries, which write to the descriptor and know no sys.stderr.
+# Imitates TensorFlow's libraries, which write to the file descriptor, not to sys.stderr.
 LOADED = """
 import os
 
@@ -44,15 +44,15 @@ def stderr_of(tmp_path):
     return run
 
 
-def test_tensorflow_is_silent_only_while_it_is_loaded(stderr_of):
+def test_tensorflow_is_silenced_only_during_its_import(stderr_of):
     assert stderr_of(verbose=False) == "a later message"
 
 
-def test_verbose_shows_what_tensorflow_says(stderr_of):
+def test_verbose_shows_the_messages_of_tensorflow(stderr_of):
     assert "found no GPU" in stderr_of(verbose=True)
 
 
-def test_a_broken_tensorflow_is_an_error_that_can_be_read(stderr_of):
+def test_the_error_of_a_broken_tensorflow_is_shown(stderr_of):
     stderr = stderr_of(verbose=False, BROKEN="1")
     assert "libfoo.so is missing" in stderr
     assert "found no GPU" not in stderr

@@ -57,7 +57,7 @@ def test_same_bytes_with_more_worker_processes(tmp_path, voc_root, voc_year):
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two")
 
 
-def test_order_depends_on_the_seed_alone(tmp_path, voc_root, voc_year):
+def test_the_order_depends_only_on_the_seed(tmp_path, voc_root, voc_year):
     ids = [voc_year.add(f"{n:06d}") for n in range(10, 40)]
     orders = []
     for number, (listed, seed) in enumerate([(ids, 0), (ids[::-1], 0), (ids, 1)]):
@@ -82,13 +82,13 @@ def test_many_pictures_go_to_several_shards(tmp_path, voc_root, voc_year, monkey
 
 
 def _break_everything(year, make_jpeg, make_xml):
-    """Adds one picture for each thing that can be wrong; returns what each error has to say."""
+    """Adds one picture for each possible problem; returns the expected messages."""
     png = b"\x89PNG\r\n\x1a\n"
     dog = "<object><name>dog</name></object>"
     bomb = '<!DOCTYPE a [<!ENTITY x "xx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>'
     pictures = {
         "no_xml": ({"xml": None}, "no_xml.xml: the annotation does not exist"),
-        "no_jpeg": ({"jpeg": None}, "no_jpeg.jpg: there is no such picture"),
+        "no_jpeg": ({"jpeg": None}, "no_jpeg.jpg: no such picture"),
         "not_xml": ({"xml": "hello"}, "not_xml.xml: not XML"),
         "bomb": ({"xml": bomb}, "bomb.xml: declares XML entities"),
         "nested": ({"xml": f"<annotation><objects>{dog}</objects></annotation>"}, "in <objects>"),
@@ -119,7 +119,7 @@ def test_fail_lists_every_problem_and_writes_nothing(
     before = set(tmp_path.iterdir())
     with pytest.raises(DataError, match=r"12 of 16 pictures cannot be used") as error:
         convert(voc_root, tmp_path / "out", **_LISTS)
-    # Of each kind there are at most two here, so all are examples.
+    # There are at most two of each kind, so all are shown as examples.
     for message in (*expected.values(), "--on-error=skip", "--reencode"):
         assert message in str(error.value)
     assert set(tmp_path.iterdir()) == before
@@ -193,12 +193,12 @@ def test_empty_output_folder_is_fine(tmp_path, voc_root, voc_year):
     assert (tmp_path / "out" / "report.json").exists()
 
 
-def test_an_output_that_cannot_appear_at_once_is_told(tmp_path, voc_root, voc_year, monkeypatch):
+def test_outputs_that_cannot_be_replaced_or_read(tmp_path, voc_root, voc_year, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(DataError, match=r"^\.: is the folder of the shell.*--output records"):
+    with pytest.raises(DataError, match=r"^\.: the current folder or a mount.*--output records"):
         convert(voc_root, ".", **_LISTS)
-    with pytest.raises(DataError, match=r"out \[1\]: Beam and TFX take \[ in it for a pattern"):
+    with pytest.raises(DataError, match=r"out \[1\]: Beam and TFX read \[ in a path as a pattern"):
         convert(voc_root, tmp_path / "out [1]", **_LISTS)
 
 
@@ -209,7 +209,7 @@ def test_a_link_to_an_empty_folder_is_followed(tmp_path, voc_root, voc_year):
     assert (tmp_path / "disk" / "report.json").exists()
 
 
-def test_an_earlier_output_is_replaced_where_asked(tmp_path, voc_root, voc_year):
+def test_an_earlier_output_is_replaced_on_request(tmp_path, voc_root, voc_year):
     output = tmp_path / "out"
     convert(voc_root, output, **_LISTS)
     before = files_in(output)
@@ -221,7 +221,7 @@ def test_an_earlier_output_is_replaced_where_asked(tmp_path, voc_root, voc_year)
     assert sources_of(output / "train") == ["VOC2007/000001"]
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     (output / "schema.pbtxt").unlink()
-    with pytest.raises(DataError, match="not the output of a conversion"):
+    with pytest.raises(DataError, match="not a conversion's output"):
         convert(voc_root, output, overwrite=True, on_error="skip", **_LISTS)
     assert (output / "report.json").exists()
 
@@ -233,7 +233,7 @@ def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, vo
         convert(voc_root, tmp_path / "out", **_LISTS)
     lines = str(error.value).splitlines()
     assert lines[1] == "  1 object in 1 picture: the class is not in the list of classes"
-    assert "  2 objects in 1 picture: the box reaches outside the picture" in lines
+    assert "  2 objects in 1 picture: the box extends outside the picture" in lines
     assert "Or leave only these objects out with --on-error=skip-object" in " ".join(lines)
 
     report = convert(voc_root, tmp_path / "out", on_error="skip-object", **_LISTS)
@@ -241,10 +241,10 @@ def test_bad_objects_are_left_out_and_their_pictures_kept(tmp_path, voc_root, vo
     assert (row["source_id"], row["kept"], len(row["problems"])) == ("VOC2007/000001", True, 3)
     assert report.rejected == 0
     assert report.splits["train"].total == Count(2, 2, 0)
-    assert "  2 objects in 1 picture: the box reaches outside the picture" in report.lines()
+    assert "  2 objects in 1 picture: the box extends outside the picture" in report.lines()
 
 
-def test_what_was_settled_is_counted(tmp_path, voc_root, voc_year, make_xml, make_jpeg):
+def test_changes_are_counted(tmp_path, voc_root, voc_year, make_xml, make_jpeg):
     voc_year.add("000001", make_xml(width=41))
     voc_year.add("000002", make_xml(width=0))
     voc_year.add("000003", make_xml(width=80, height=72), make_jpeg(mode="CMYK"))
@@ -257,7 +257,7 @@ def test_what_was_settled_is_counted(tmp_path, voc_root, voc_year, make_xml, mak
 
 
 @pytest.mark.slow
-def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, make_xml):
+def test_classes_found_are_listed_with_their_counts(tmp_path, voc_root, voc_year, make_xml):
     voc_year.add("000001", make_xml([("ant nest", (1, 1, 9, 9)), ("dog", (1, 1, 9, 9))] * 2))
     with pytest.raises(DataError) as error:
         convert(voc_root, tmp_path / "out", eval=["VOC2007/val"])
@@ -276,18 +276,18 @@ def test_other_classes_are_told_with_their_counts(tmp_path, voc_root, voc_year, 
 @pytest.mark.parametrize(
     "options", [{}, {"on_error": "skip"}, {"on_error": "skip-object"}, {"other_classes": "ignore"}]
 )
-def test_a_wrong_list_of_classes_says_so(tmp_path, voc_root, voc_year, options):
+def test_a_class_list_that_fits_no_object(tmp_path, voc_root, voc_year, options):
     with pytest.raises(DataError) as error:
         convert(voc_root, tmp_path / "out", classes=["emu"], **options)
-    assert "None of them is in the list of classes: emu" in str(error.value)
+    assert "None of them is in the class list: emu" in str(error.value)
     assert "Classes found: dog (3)" in str(error.value)
-    # Neither these nor fewer objects would help.
+    # None of these options would help.
     for option in ("--eval-fraction", "--on-error", "--other-classes"):
         assert option not in str(error.value)
 
 
 @pytest.mark.slow
-def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, make_xml):
+def test_a_data_set_that_counts_from_0_gets_a_hint(tmp_path, voc_root, voc_year, make_xml):
     voc_year.add("000001", make_xml([("dog", (0, 4, 9, 9))] * 5))
     hint = "5 boxes start at pixel 0 and none at pixel 1: this data set counts from 0"
     with pytest.raises(DataError, match=hint):
@@ -296,7 +296,7 @@ def test_a_data_set_that_counts_from_0_is_told(tmp_path, voc_root, voc_year, mak
     assert any(hint in note for note in report.notes)
     report = convert(voc_root, tmp_path / "zero", pixels_from=0, **_LISTS)
     assert not any("start at pixel" in note for note in report.notes)
-    # With some at 1, those at 0 are mistakes.
+    # If some boxes start at 1, those at 0 are mistakes.
     voc_year.add("000002", make_xml([("dog", (1, 4, 9, 9))]))
     report = convert(voc_root, tmp_path / "mixed", on_error="skip", **_LISTS)
     assert not any("start at pixel" in note for note in report.notes)
@@ -380,5 +380,5 @@ def test_urls_are_refused_and_nothing_is_written(option, value, tmp_path, monkey
     with pytest.raises(SystemExit) as stopped:
         main([*source, "--output", "records", option, value])
     assert stopped.value.code == 2
-    assert f"{option}: {value} is a URL. Give a path of this machine" in capsys.readouterr().err
+    assert f"{option}: {value} is a URL. Give a path on this machine" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

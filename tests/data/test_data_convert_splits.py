@@ -22,13 +22,13 @@ def test_eval_is_held_out_by_content(tmp_path, voc_root, voc_year):
     ids = [voc_year.add(f"{n:06d}") for n in range(10, 110)]
     whole = held_out("whole", ids)
     assert 15 <= len(whole) <= 45
-    # Other pictures in the list do not change where a picture goes.
+    # A picture's split does not depend on the other pictures in the list.
     half = ids[::2]
     assert held_out("half", half) == whole & {f"VOC2007/{image_id}" for image_id in half}
 
 
 def test_twins_are_held_out_together(tmp_path, voc_root, voc_year):
-    """The same picture under two names: apart, one of them would leak."""
+    """The same picture under two names would leak if held out separately."""
     pictures = voc_year.folder / "JPEGImages"
     pairs = []
     for number in range(10, 40):
@@ -43,7 +43,7 @@ def test_twins_are_held_out_together(tmp_path, voc_root, voc_year):
     assert 0 < len(held_out) < 2 * len(pairs)
 
 
-def test_no_eval_split_if_none_is_wanted(tmp_path, voc_root, voc_year):
+def test_an_eval_fraction_of_0_gives_no_eval_split(tmp_path, voc_root, voc_year):
     report = convert(voc_root, tmp_path / "out", eval_fraction=0, classes=["dog"])
     assert set(report.splits) == {"train", "test"}
     assert not (tmp_path / "out" / "eval").exists()
@@ -58,7 +58,7 @@ def test_nothing_held_out_is_an_error(tmp_path, voc_root, voc_year):
 def test_a_test_picture_under_another_name_is_kept_out_of_training(tmp_path, voc_root, voc_year):
     same = (voc_year.folder / "JPEGImages" / "000004.jpg").read_bytes()
     voc_year.write_list("trainval", ["000001", voc_year.add("000005", jpeg=same)])
-    leak = "VOC2007/000005: is for train, and test has the same picture as VOC2007/000004"
+    leak = "VOC2007/000005: listed for train, but test has it too, as VOC2007/000004"
     with pytest.raises(DataError, match=leak):
         convert(voc_root, tmp_path / "out", **_LISTS)
 
@@ -76,20 +76,20 @@ def test_twins_within_a_split_are_harmless(tmp_path, voc_root, voc_year):
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, float("nan")])
-def test_share_for_eval_is_checked(tmp_path, voc_root, fraction, capsys):
+def test_the_eval_fraction_is_checked(tmp_path, voc_root, fraction, capsys):
     arguments = ["--voc", str(voc_root), "--output", str(tmp_path / "out")]
     assert main([*arguments, f"--eval-fraction={fraction}"]) == 2
     assert "error: --eval-fraction: " in capsys.readouterr().err
 
 
-def test_few_pictures_for_eval_are_told(tmp_path, voc_root, voc_year):
+def test_few_pictures_for_eval_give_a_warning(tmp_path, voc_root, voc_year):
     ids = [voc_year.add(f"{n:06d}") for n in range(10, 60)]
     voc_year.write_list("trainval", ids)
     report = convert(voc_root, tmp_path / "out", eval_fraction=0.2, classes=["dog"])
     assert any(note.startswith("warning: ") and "--eval-fraction" in note for note in report.notes)
 
 
-def test_a_split_without_an_object_is_an_error(tmp_path, voc_root, voc_year, make_xml):
+def test_a_split_without_objects_is_an_error(tmp_path, voc_root, voc_year, make_xml):
     voc_year.add("000004", make_xml([]))
     with pytest.raises(DataError, match="^test: no object in 1 picture, .*--allow-empty"):
         convert(voc_root, tmp_path / "out", **_LISTS)

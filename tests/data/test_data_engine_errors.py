@@ -1,4 +1,4 @@
-"""One line out of what engines say, which is pages of Java with Python inside."""
+"""One-line errors from the messages of engines: pages of Java with Python inside."""
 
 import pytest
 
@@ -45,14 +45,14 @@ def _message(texts):
 
 
 @pytest.mark.parametrize("message", ["a.xml: box 2: bad. Fix it", "2 of 4 are bad:\n  one\n  two"])
-def test_a_data_error_is_all_that_is_said(message):
+def test_a_data_error_is_the_whole_message(message):
     texts = _texts(_PYTHON.format(error=f"data.errors.DataError: {message}"))
     assert _message(texts) == message
     assert _message(texts[:1]) == message
     assert _message(texts[1:]) == message
 
 
-def test_another_exception_is_named_with_its_place():
+def test_other_exceptions_are_shown_with_their_line():
     message = _message(_texts(_PYTHON.format(error="KeyError: 'dog'")))
     assert message.startswith("a Beam worker failed: KeyError: 'dog' (/code/data/conversion.py:16)")
     assert "job BeamApp-1 on localhost:8099" in message
@@ -60,11 +60,11 @@ def test_another_exception_is_named_with_its_place():
     assert "\n" not in message
 
 
-def test_a_volume_that_workers_do_not_have():
+def test_a_volume_missing_on_the_workers():
     error = "FileNotFoundError: [Errno 2] No such file or directory: '/mnt/ssd/pictures.pickles'"
     message = _message(_texts(_PYTHON.format(error=error)))
     assert "/mnt/ssd/pictures.pickles" in message
-    assert "Workers have to see the same paths as this machine" in message
+    assert "Workers must see the same paths as this machine" in message
 
 
 def test_too_few_network_buffers_name_the_two_settings():
@@ -87,11 +87,11 @@ def test_a_missing_pool_is_named_with_its_address():
         "localhost/127.0.0.1:50000\n"
     )
     message = _message([whole, "java.net.ConnectException: finishConnect(..) failed: refused"])
-    assert message.startswith(f"no pool of Python workers at {_POOL}")
+    assert message.startswith(f"the engine's nodes find no pool of Python workers at {_POOL}")
     assert "python -m data.worker_pool" in message
 
 
-def test_workers_that_are_too_old_to_compare_versions():
+def test_workers_too_old_to_compare_versions():
     error = "ModuleNotFoundError: No module named 'data.worker_code'"
     assert "older version" in _message(_texts(_PYTHON.format(error=error)))
 
@@ -99,15 +99,15 @@ def test_workers_that_are_too_old_to_compare_versions():
 _LOST = "org.apache.beam.vendor.grpc.StatusRuntimeException: CANCELLED: client cancelled"
 
 
-def test_a_lost_worker_is_named_as_one():
+def test_a_lost_worker():
     message = _message(_texts(_LOST))
     assert message.startswith("a Beam worker was lost: killed, or out of memory")
     assert "restart strategy" in message
     assert "\n" not in message
 
 
-def test_only_what_comes_again_is_hopeless():
-    """Another try helps after a lost worker, and where the cause is not known."""
+def test_only_recurring_failures_are_hopeless():
+    """A retry may help after a lost worker or an unknown cause."""
     bad_data = _JAVA.format(cause=_PYTHON.format(error="data.errors.DataError: a.xml: bad"))
     no_pool = "startWorker(BeamFnExternalWorkerPoolGrpc.java:221)\nUNAVAILABLE: io exception"
     assert is_hopeless(bad_data)
@@ -116,7 +116,7 @@ def test_only_what_comes_again_is_hopeless():
     assert not is_hopeless(_JAVA.format(cause=_PYTHON.format(error="OSError: disk is full")))
 
 
-def test_what_is_not_known_is_said_whole():
+def test_an_unknown_failure_is_shown_in_full():
     cause = (
         "org.apache.flink.util.FlinkException: TaskExecutor 10.0.0.1 has no more allocated slots "
         "for the job, which needs 4 of them, after a wait of 300 s in the resource manager"

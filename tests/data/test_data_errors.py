@@ -1,4 +1,4 @@
-"""Finding the error a user can act on behind what libraries make of it."""
+"""Finding the error that users can act on inside those of libraries."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def outer():
 
 
 @pytest.mark.parametrize("action", [by_cause, by_context, by_beam, plain, outer])
-def test_found_wherever_it_hides(action):
+def test_a_data_error_is_found_in_any_chain(action):
     assert str(find_data_error(raised(action))) == "bad box"
 
 
@@ -58,20 +58,20 @@ def test_found_wherever_it_hides(action):
         ("xyz", "choose from dog, cat, cart, Trainer"),
     ],
 )
-def test_near_misses(name, hint):
+def test_did_you_mean(name, hint):
     assert did_you_mean(name, ["dog", "cat", "cart", "Trainer"]) == hint
 
 
-def test_of_many_names_the_first_are_named():
+def test_a_long_list_of_names_is_cut():
     hint = did_you_mean("none", [f"class {number}" for number in range(1000)])
     assert hint.startswith("choose from class 0, class 1, ") and hint.endswith("class 29, ...")
 
 
-def test_a_mistake_of_ours_is_none():
+def test_a_bug_is_not_a_data_error():
     assert find_data_error(raised(lambda: 1 / 0)) is None
 
 
-def test_a_chain_in_a_circle_ends():
+def test_circular_chains_end():
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
     assert find_data_error(first) is None

@@ -1,4 +1,4 @@
-"""Cancelling on Flink, against a server that answers as Flink's REST API does."""
+"""Cancelling on Flink, with a fake of Flink's REST API."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from data import flink_rest
 
 
 class _Flink(BaseHTTPRequestHandler):
-    """Two jobs; the one that is cancelled ends after it was asked for twice."""
+    """Two jobs; a cancelled one ends after two more requests."""
 
     def do_GET(self):
         if self.path == "/jobs/id-mine/exceptions":
@@ -55,7 +55,7 @@ def flink():
     server.server_close()
 
 
-def test_the_job_of_that_name_is_cancelled_and_waited_for(flink):
+def test_cancel_waits_for_the_end_of_the_job(flink):
     # Nothing listens on the first address.
     assert flink_rest.cancel(["localhost:9", flink.address], "mine", 20) == "CANCELED"
     assert flink.cancelled == ["/jobs/id-mine?mode=cancel"]
@@ -67,7 +67,7 @@ def test_the_wait_is_bounded(flink):
     assert flink_rest.cancel([flink.address], "mine", 0.5) == "CANCELLING"
 
 
-def test_a_job_that_is_found_nowhere(flink):
+def test_cancelling_an_unknown_job(flink):
     assert flink_rest.cancel([flink.address, "localhost:9"], "another", 20) is None
     assert flink.cancelled == []
 
@@ -89,7 +89,7 @@ def test_the_last_failure_of_the_job(flink):
         (None, "localhost:8099", "localhost:8081", 9),
     ],
 )
-def test_where_flink_is_looked_for(master, endpoint, first, count):
+def test_possible_addresses_of_flink(master, endpoint, first, count):
     found = flink_rest.addresses(master, endpoint)
     assert found[0] == first
     assert len(found) == count

@@ -82,15 +82,15 @@ def test_shares_decide_on_the_listed_pictures_alone(voc_root, voc_year):
         select(voc_root, split="60/20/20", eval=["VOC2007/val"])
 
 
-def test_some_of_the_years_are_enough_and_said(voc_root, make_year):
+def test_missing_years_are_noted(voc_root, make_year):
     make_year("VOC2012").write_list("trainval", ["2008_000001"])
     selection = select(voc_root)
     assert selection.lists == {"train": ("VOC2012/trainval",), "eval": (), "test": ()}
     notes = "\n".join(selection.notes)
     assert "found in" in notes
     assert "VOC2012/trainval" in notes
-    assert "train: there is no VOC2007/trainval" in notes
-    assert "test: there is no VOC2007/test" in notes
+    assert "train: no VOC2007/trainval" in notes
+    assert "test: no VOC2007/test" in notes
 
 
 def test_named_lists_replace_the_default(voc_root, voc_year):
@@ -102,7 +102,7 @@ def test_named_lists_replace_the_default(voc_root, voc_year):
     assert _ids(selection, "eval") == ["VOC2007/000004"]
 
 
-def test_a_picture_in_two_lists_of_a_split_is_taken_once(voc_root, voc_year):
+def test_a_picture_in_two_lists_of_a_split_is_used_once(voc_root, voc_year):
     voc_year.write_list("train", ["000001"])
     selection = select(voc_root, train=["VOC2007/train", "VOC2007/trainval"])
     assert _ids(selection, "train") == ["VOC2007/000001", "VOC2007/000002"]

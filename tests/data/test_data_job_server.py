@@ -1,4 +1,4 @@
-"""The runner for job servers, without an engine: what it sends and what it refuses to wait for."""
+"""The runner for job servers, without an engine: what it sends, and when it gives up."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ _RUNNING = beam_job_api_pb2.JobState.RUNNING
 
 
 class _JobServer(beam_job_api_pb2_grpc.JobServiceServicer):
-    """Takes a job, which runs until it is cancelled."""
+    """Accepts a job, which runs until it is cancelled."""
 
     def __init__(self, options=()):
         self.options = options
@@ -86,7 +86,7 @@ def _pipeline(*options, preset="spark"):
 
 
 def _reads(pipeline, path):
-    """Reads as TFX's executors make them, and as our own components do."""
+    """Reads like those of TFX's executors and of our components."""
     path.touch()
     source = tfxio.TFExampleRecord(str(path), telemetry_descriptors=["test"]).RawRecordBeamSource()
     _ = pipeline | "Tfx" >> source | "Batches" >> beam.Map(len)
@@ -95,8 +95,8 @@ def _reads(pipeline, path):
 
 
 @pytest.mark.parametrize(("preset", "spread"), [("flink", 2), ("spark", 2), ("direct", 0)])
-def test_what_is_read_is_spread_over_workers(preset, spread, tmp_path):
-    """In this process a Reshuffle would hold all pictures at once."""
+def test_reads_are_spread_over_workers(preset, spread, tmp_path):
+    """Not in this process, where a Reshuffle would hold all pictures at once."""
     transforms = _reads(
         _pipeline(preset=preset), tmp_path / "records.gz"
     ).components.transforms.values()
@@ -143,7 +143,7 @@ def test_a_signal_cancels_the_job(job_server, capsys, number, error):
     ]
 
 
-def test_a_job_that_flink_may_go_on_with_is_not_called_cancelled(job_server, capsys):
+def test_a_job_that_may_still_run_on_flink_is_not_reported_as_cancelled(job_server, capsys):
     job_server.options = ("flink_master",)
     words = (f"--job_endpoint=localhost:{job_server.port}", "--flink_master=localhost:9")
     pipeline = _pipeline(*words, preset="flink")
@@ -153,7 +153,7 @@ def test_a_job_that_flink_may_go_on_with_is_not_called_cancelled(job_server, cap
     with pytest.raises(KeyboardInterrupt):
         result.wait_until_finish()
     said = capsys.readouterr().err
-    assert "perhaps still running, there is no answer from Flink at localhost:9" in said
+    assert "perhaps still running, since Flink does not answer at localhost:9" in said
     assert "--flink_master=" in said
 
 
@@ -164,7 +164,7 @@ def test_a_job_that_flink_may_go_on_with_is_not_called_cancelled(job_server, cap
         ("StatusRuntimeException: CANCELLED: client cancelled", False),
     ],
 )
-def test_flink_does_not_retry_what_fails_again(job_server, monkeypatch, failure, ends):
+def test_flink_does_not_retry_hopeless_jobs(job_server, monkeypatch, failure, ends):
     job_server.options = ("flink_master",)
     asked, cancelled = [], []
 
@@ -205,7 +205,7 @@ def test_no_job_server():
         _run(f"localhost:{port}")
 
 
-def test_an_option_that_nobody_has(job_server):
+def test_an_option_unknown_to_beam_and_job_server(job_server):
     job_server.options = ("parallelism",)
     endpoint = f"--job_endpoint=localhost:{job_server.port}"
     pipeline = _pipeline(endpoint, "--paralelism=8")
@@ -218,14 +218,14 @@ def test_an_option_that_nobody_has(job_server):
 
 
 @pytest.mark.slow
-def test_something_else_than_a_job_server():
+def test_another_service_at_the_job_endpoint():
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(DataError, match=rf"localhost:{port}: what listens there is not"):
+        with pytest.raises(DataError, match=rf"localhost:{port}: not a Beam job server"):
             _run(f"localhost:{port}")
 
 
 @pytest.mark.parametrize("endpoint", ["localhost", ":8099", "localhost:http"])
-def test_an_endpoint_that_is_none(endpoint):
+def test_invalid_endpoints(endpoint):
     with pytest.raises(DataError, match=f"--job_endpoint={endpoint}: write HOST:PORT"):
         _run(endpoint)

@@ -19,7 +19,9 @@ from data.jpeg import read_header, without_exif
     progressive=st.booleans(),
     quality=st.sampled_from([5, 75, 100]),
 )
-def test_size_and_channels_are_pillows(make_jpeg, width, height, mode, progressive, quality):
+def test_size_and_channels_equal_those_from_pillow(
+    make_jpeg, width, height, mode, progressive, quality
+):
     jpeg = make_jpeg(width, height, mode=mode, progressive=progressive, quality=quality)
     header = read_header(jpeg)
     image = Image.open(io.BytesIO(jpeg))
@@ -28,15 +30,15 @@ def test_size_and_channels_are_pillows(make_jpeg, width, height, mode, progressi
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_every_cut_is_noticed(make_jpeg, progressive):
+def test_every_truncation_is_noticed(make_jpeg, progressive):
     jpeg = make_jpeg(progressive=progressive)
     for length in range(len(jpeg)):
         with pytest.raises(DataError):
             read_header(jpeg[:length])
 
 
-def test_cut_behind_an_embedded_thumbnail_is_noticed(make_jpeg):
-    # The thumbnail in the EXIF segment brings an end marker of its own.
+def test_truncation_after_an_embedded_thumbnail_is_noticed(make_jpeg):
+    # The thumbnail in the EXIF segment has its own end marker.
     exif = b"Exif\x00\x00" + make_jpeg(16, 16)
     jpeg = make_jpeg(exif=exif)
     assert read_header(jpeg).width == 40
@@ -44,7 +46,7 @@ def test_cut_behind_an_embedded_thumbnail_is_noticed(make_jpeg):
         read_header(jpeg[:-200])
 
 
-def test_bytes_behind_the_end_are_harmless(make_jpeg):
+def test_bytes_after_the_end_are_harmless(make_jpeg):
     assert read_header(make_jpeg() + b"\x00" * 64 + b"maker notes").height == 36
 
 
@@ -74,7 +76,7 @@ def test_cmyk_is_refused(make_jpeg):
         (b"\xff\xd8\xff\xda\x00\x02\xff\xd9", "no frame header"),
     ],
 )
-def test_what_is_no_jpeg(content, message):
+def test_content_that_is_not_a_jpeg(content, message):
     with pytest.raises(DataError, match=message):
         read_header(content)
 
@@ -99,28 +101,28 @@ def _with_frame(jpeg: bytes, marker: int | None = None, **changed: int) -> bytes
         ({"rows_high": 0, "rows_low": 0}, "states 40 x 0 pixels"),
     ],
 )
-def test_kinds_that_do_not_decode_are_refused(make_jpeg, change, message):
+def test_undecodable_kinds_are_refused(make_jpeg, change, message):
     with pytest.raises(DataError, match=message):
         read_header(_with_frame(make_jpeg(), **change))
 
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("table", [0xDB, 0xC4])
-def test_tables_are_demanded_where_tensorflow_needs_them(make_jpeg, progressive, table):
+def test_tables_are_required_if_tensorflow_needs_them(make_jpeg, progressive, table):
     jpeg = _without(make_jpeg(progressive=progressive), table)
     try:
         tf.io.decode_jpeg(jpeg)
     except tf.errors.InvalidArgumentError:
-        with pytest.raises(DataError, match="lacks tables that decoding needs"):
+        with pytest.raises(DataError, match="lacks tables needed for decoding"):
             read_header(jpeg)
     else:
-        # The usual Huffman tables, which cameras leave out of their films.
+        # The default Huffman tables, which cameras omit from Motion JPEG.
         assert (table, progressive) == (0xC4, False)
         assert read_header(jpeg).height == 36
 
 
 def _without(jpeg: bytes, left_out: int) -> bytes:
-    """A JPEG without its segments of one kind before the scan."""
+    """A JPEG without the segments of one kind before its scan."""
     kept, position = jpeg[:2], 2
     while True:
         end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
@@ -156,7 +158,7 @@ def test_a_damaged_orientation_counts_as_upright(make_jpeg, exif):
     assert read_header(make_jpeg(exif=exif)).orientation == 1
 
 
-def test_the_tag_can_be_removed(make_jpeg):
+def test_removing_the_tag(make_jpeg):
     jpeg = make_jpeg(exif=_exif(6), icc_profile=b"profile")
     without = without_exif(jpeg)
     assert read_header(without).orientation == 1

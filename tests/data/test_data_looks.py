@@ -1,4 +1,4 @@
-"""Perceptual hashes survive re-encoding and resizing and tell different pictures apart."""
+"""Perceptual hashes survive re-encoding and resizing, and distinguish different pictures."""
 
 import io
 import itertools
@@ -14,7 +14,7 @@ from data.looks import bands_of, look_of, near_pairs, same_looks
 
 
 def scene(seed, width=320, height=240):
-    """Smooth shades and a few hard edges, as photographs have."""
+    """Smooth shades and a few hard edges, as in photographs."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 255, (6, 8, 3), np.uint8)
     picture = Image.fromarray(coarse).resize((width, height), Image.BICUBIC)
@@ -79,7 +79,7 @@ def test_colour_modes(mode):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 64), (500, 3)])
-def test_a_picture_of_one_colour_looks_like_nothing(size):
+def test_a_picture_of_one_colour_has_no_look(size):
     assert look_of(encoded(Image.new("RGB", size, (90, 120, 30)))) is None
 
 
@@ -87,7 +87,7 @@ GOOD = encoded(scene(0))
 
 
 @pytest.mark.parametrize("broken", [b"", b"not a picture", GOOD[:200], GOOD[: len(GOOD) // 2]])
-def test_what_cannot_be_decoded_is_said(broken):
+def test_undecodable_pictures_are_an_error(broken):
     with pytest.raises(DataError, match="cannot be decoded"):
         look_of(broken)
 

@@ -1,4 +1,4 @@
-"""What a folder of records says of where they come from."""
+"""The origin of records, as read from their folder."""
 
 import json
 
@@ -10,7 +10,7 @@ from data.options import ConversionOptions
 from data.origin import Origin, read_origin
 
 
-def test_a_folder_without_a_report_has_its_own_name(tmp_path):
+def test_without_a_report_the_folder_gives_the_name(tmp_path):
     assert read_origin(str(tmp_path / "pets")) == Origin("pets")
 
 
@@ -25,7 +25,7 @@ def test_what_a_conversion_left_out(tmp_path, voc_root, voc_year, make_xml):
         origin = read_origin(str(tmp_path / on_error))
         assert origin.name == voc_root.name
         assert origin.left_out.startswith(f"{counted}{report.pictures} pictures")
-        assert "the box reaches outside the picture (1)" in origin.left_out
+        assert "the box extends outside the picture (1)" in origin.left_out
         assert "the class is not in the list of classes (1)" in origin.left_out
         assert ("and objects of others" in origin.left_out) == (on_error == "skip-object")
 

@@ -1,4 +1,4 @@
-"""Folders that appear whole, and what killed processes leave beside them."""
+"""Folders that appear only when complete, and the leftovers of killed processes."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def _dead_pid() -> int:
     return process.pid
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path, writer):
+def test_the_leftovers_of_a_killed_process_are_removed(tmp_path, writer):
     process, folder = writer
     assert (folder / "shard").stat().st_size == 100
     process.kill()
@@ -58,14 +58,14 @@ def test_what_a_killed_process_left_is_cleared(tmp_path, writer):
     assert [path.name for path in (tmp_path / "records").iterdir()] == ["shard"]
 
 
-def test_what_is_being_written_stays(tmp_path, writer):
+def test_a_folder_being_written_stays(tmp_path, writer):
     _, folder = writer
     _write(tmp_path / "records")
     assert (folder / "shard").stat().st_size == 100
 
 
-def test_what_another_container_writes_stays(tmp_path, writer):
-    """Its process has no number here, but holds the lock."""
+def test_a_folder_written_by_another_container_stays(tmp_path, writer):
+    """Its pid does not exist here, but it holds the lock."""
     _, folder = writer
     elsewhere = folder.with_name(f".records.{_dead_pid()}.partial")
     folder.rename(elsewhere)
@@ -73,7 +73,7 @@ def test_what_another_container_writes_stays(tmp_path, writer):
     assert (elsewhere / "shard").stat().st_size == 100
 
 
-def test_only_folders_of_this_output_are_cleared(tmp_path):
+def test_only_leftovers_of_this_output_are_removed(tmp_path):
     pid = _dead_pid()
     left = [
         tmp_path / name for name in (f".records.{pid}.partial", f".records.{os.getpid()}.partial")

@@ -1,4 +1,4 @@
-"""Colours of classes. That each place takes them from here is tested with that place."""
+"""The colours of classes; their use is tested where they are used."""
 
 import numpy as np
 from PIL import ImageColor
@@ -7,7 +7,7 @@ from data.palette import PALETTE, class_colour, text_colour
 
 
 def _lab(colours):
-    """CIE Lab (D65) of `#rrggbb`, by the formulas of CIE 15."""
+    """CIE Lab (D65) of `#rrggbb`, by the formulas in CIE 15."""
     share = np.array([ImageColor.getrgb(colour) for colour in colours]) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     to_xyz = [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]

@@ -9,7 +9,7 @@ from data.picture_files import find_file, find_voc_picture, same_stem
     ("written", "there"),
     [
         ("a.jpg", "A.JPG"),
-        # As archives that macOS made have them.
+        # As in archives made on macOS.
         (unicodedata.normalize("NFC", "für.jpg"), unicodedata.normalize("NFD", "für.jpg")),
         (unicodedata.normalize("NFD", "für.jpg"), unicodedata.normalize("NFC", "für.jpg")),
         # As Label Studio writes spaces.
@@ -17,7 +17,7 @@ from data.picture_files import find_file, find_voc_picture, same_stem
         ("50%.jpg", "50%.JPG"),
     ],
 )
-def test_a_name_in_another_spelling(tmp_path, written, there):
+def test_file_names_in_another_spelling(tmp_path, written, there):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / there).write_bytes(b"")
     assert find_file(tmp_path, f"sub/{written}") == tmp_path / "sub" / there
@@ -30,7 +30,7 @@ def test_folders_in_another_spelling(tmp_path):
     assert find_file(tmp_path, unicodedata.normalize("NFC", "tür/sub/a.jpg")) == folder / "a.JPG"
 
 
-def test_formats_that_are_not_read_are_found(tmp_path):
+def test_unsupported_formats_are_found(tmp_path):
     (tmp_path / "a.HEIC").write_bytes(b"")
     assert find_voc_picture(tmp_path, "a", "") == tmp_path / "a.HEIC"
 

@@ -1,4 +1,4 @@
-"""What becomes of turned pictures and of other formats than plain JPEGs."""
+"""Converting rotated pictures and formats other than plain JPEG."""
 
 import io
 
@@ -15,7 +15,7 @@ _RED, _BLUE = (220, 20, 20), (20, 20, 220)
 
 
 def _scene() -> Image.Image:
-    """Each turn of it looks different: red on top, a blue corner."""
+    """Looks different in each orientation: red on top, a blue corner."""
     scene = Image.new("RGB", (64, 48), "white")
     scene.paste(_RED, (0, 0, 64, 16))
     scene.paste(_BLUE, (0, 32, 16, 48))
@@ -31,7 +31,7 @@ def _encoded(image: Image.Image, kind: str = "JPEG", orientation: int = 1, **opt
 
 
 def _pixels(encoded: bytes) -> np.ndarray:
-    """As TensorFlow sees them: no tag is applied."""
+    """The pixels as TensorFlow sees them; asserts that there is no tag."""
     with Image.open(io.BytesIO(encoded)) as image:
         assert image.getexif().get(0x0112, 1) == 1
         return np.asarray(image.convert("RGB")).astype(int)
@@ -45,7 +45,7 @@ def _same(encoded: bytes, expected: Image.Image) -> bool:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_a_decision_is_needed_and_followed(kind, orientation):
+def test_rotated_pictures_need_a_choice_of_exif(kind, orientation):
     content = _encoded(_scene(), kind, orientation)
     probe = Image.open(io.BytesIO(_encoded(_scene(), "PNG", orientation)))
     upright = ImageOps.exif_transpose(probe)
@@ -61,7 +61,7 @@ def test_a_decision_is_needed_and_followed(kind, orientation):
     assert _same(stored.jpeg, _scene())
     assert stored.swapped_sides == turned.swapped_sides == (orientation >= 5)
     if kind == "JPEG":
-        assert stored.jpeg[-200:] == content[-200:], "pixels byte for byte"
+        assert stored.jpeg[-200:] == content[-200:], "the same encoded pixels"
 
 
 @pytest.mark.parametrize("exif", [None, "upright", "stored"])
@@ -78,7 +78,7 @@ def test_plain_jpegs_stay_byte_for_byte(exif):
         *[("BMP", "RGB"), ("GIF", "P"), ("WEBP", "RGBA"), ("TIFF", "CMYK"), ("JPEG", "CMYK")],
     ],
 )
-def test_other_formats_are_written_as_rgb_jpegs_where_asked(kind, mode):
+def test_other_formats_are_written_as_rgb_jpegs_on_request(kind, mode):
     content = _encoded(_scene().convert(mode), kind)
     with pytest.raises(Unusable, match="--reencode writes such pictures as RGB JPEGs"):
         settle_picture(content, None, reencode=False)
@@ -89,7 +89,7 @@ def test_other_formats_are_written_as_rgb_jpegs_where_asked(kind, mode):
     assert np.abs(_pixels(settled.jpeg) - np.asarray(reference).astype(int)).mean() < 6
 
 
-def test_what_is_transparent_becomes_white():
+def test_transparency_becomes_white():
     content = _encoded(Image.new("RGBA", (16, 16), (0, 0, 0, 0)), "PNG")
     assert _pixels(settle_picture(content, None, reencode=True).jpeg).min() > 250
 

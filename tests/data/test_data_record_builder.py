@@ -42,7 +42,7 @@ def build(annotate, make_jpeg):
     return build
 
 
-def test_record_holds_the_untouched_jpeg_and_the_common_fields(build):
+def test_a_record_holds_the_unchanged_jpeg_and_the_common_fields(build):
     flags = "<truncated>1</truncated><difficult>1</difficult>"
     jpeg, values = build(("dog", (1, 1, 40, 36)), ("cat", (11, 10, 20, 27), flags))
     assert values == {
@@ -65,7 +65,7 @@ def test_record_holds_the_untouched_jpeg_and_the_common_fields(build):
     }
 
 
-def test_record_without_objects_has_empty_lists(build):
+def test_a_record_without_objects_has_empty_lists(build):
     _, values = build()
     assert values["image/object/bbox/xmin"] == []
     assert values["image/object/class/text"] == []

@@ -12,7 +12,7 @@ _SPLITS = ("train", "eval", "test")
 
 
 def _record(fields) -> bytes:
-    """A record of one picture with one object; only names matter here."""
+    """A record of one picture with one object; only the field names matter here."""
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"x"]))
     names = [name for name in dataclasses.astuple(fields) if name]
     features = tf.train.Features(feature=dict.fromkeys(names, feature))
@@ -83,7 +83,7 @@ def test_an_empty_folder(tmp_path):
 def test_a_long_listing_is_cut(tmp_path):
     for number in range(30):
         (tmp_path / f"{number:02d}.jpg").touch()
-    with pytest.raises(DataError, match=r"00\.jpg, .*07\.jpg \.\.\. Convert|07\.jpg \.\.\.\."):
+    with pytest.raises(DataError, match=r"00\.jpg, .*07\.jpg \.\.\.\."):
         open_record_folder(tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_shards_without_a_record(folder):
         open_record_folder(folder)
 
 
-def test_an_empty_first_shard_is_passed_over(folder):
+def test_an_empty_first_shard_is_skipped(folder):
     _write(folder / "train" / "00000-of-00002.tfrecord.gz", [])
     assert open_record_folder(folder).fields == COMMON
 
@@ -110,14 +110,14 @@ def test_a_file_that_is_not_tfrecord_is_named(tmp_path, name, content):
 
 
 @pytest.mark.parametrize("record", [b"\xff\xff\xff not an example", b"plain text"])
-def test_records_that_are_no_examples_are_named(folder, record):
+def test_records_that_are_not_examples_are_named(folder, record):
     path = folder / "train" / "00000-of-00002.tfrecord.gz"
     _write(path, [record])
     with pytest.raises(DataError, match=re.escape(str(path)) + ": .*not tf.Examples"):
         open_record_folder(folder)
 
 
-def test_records_of_something_else_are_named_with_their_fields(folder):
+def test_other_records_are_refused_with_their_fields(folder):
     feature = tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))
     other = tf.train.Example(features=tf.train.Features(feature={"age": feature}))
     path = folder / "test" / "00000-of-00002.tfrecord.gz"

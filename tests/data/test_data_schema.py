@@ -33,7 +33,7 @@ def test_detects_both_kinds_of_records():
     assert detect(_names(HIKAPOK) | {"image/channels"}) is HIKAPOK
 
 
-def test_records_without_a_source_go_by_their_filename():
+def test_records_without_a_source_id_are_identified_by_filename():
     fields = detect(_names(COMMON) - {COMMON.source_id, COMMON.difficult})
     assert fields == dataclasses.replace(COMMON, source_id=None)
 
@@ -42,7 +42,7 @@ def test_records_without_a_source_go_by_their_filename():
     ("lost", "told"),
     [({COMMON.height}, COMMON.height), ({COMMON.source_id, COMMON.filename}, COMMON.filename)],
 )
-def test_what_evaluation_needs_is_missed_at_once(lost, told):
+def test_missing_fields_are_named(lost, told):
     with pytest.raises(DataError, match=f"Missing for the common names: {told};"):
         detect(_names(COMMON) - lost)
 
@@ -73,7 +73,7 @@ def test_schema_describes_the_fields(path, fields):
     schema = read_schema(path)
     extra = {"image/channels", "image/shape"} if fields is HIKAPOK else set()
     names = {feature.name for feature in schema.feature}
-    # VOC and the sample mark no crowds.
+    # VOC and the sample do not mark crowds.
     assert names == (_names(fields) | extra) - {COMMON.is_crowd}
 
     spec = schema_utils.schema_as_feature_spec(schema).feature_spec
@@ -178,7 +178,7 @@ def test_bad_schema_file(tmp_path, content, message):
         ([], "classes are unknown. Add"),
         (["dog", "dog"], "dog twice. Remove"),
         (["dog", ""], "'dog', '': a name is empty"),
-        (["dog", "cat "], "'dog', 'cat ': .*space at its end"),
+        (["dog", "cat "], "'dog', 'cat ': .*ends with a space"),
     ],
 )
 def test_bad_class_list(values, message):

@@ -1,4 +1,4 @@
-"""Settings in YAML files: what is read, what is written, and what a mistake is told as."""
+"""Settings in YAML files: reading, writing, and the messages for mistakes."""
 
 from pathlib import Path
 from unittest import mock
@@ -51,12 +51,12 @@ def test_mistakes_name_file_and_line(read, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(DataError, match="none.yaml: cannot be read .No such file"):
         read_settings(tmp_path / "none.yaml")
 
 
-def test_what_is_written_is_read_again_and_replaced_whole(tmp_path):
+def test_writing_and_reading_gives_the_same_values_and_replaces_the_file(tmp_path):
     path = tmp_path / "new" / "run.yaml"
     values = {"b": {"rate": 1e-05, "third": 1 / 3, "names": ["x: y", "é"]}, "a": None, "t": "1e5"}
     write_settings(path, {"a": 1})
@@ -68,5 +68,5 @@ def test_what_is_written_is_read_again_and_replaced_whole(tmp_path):
     assert read_settings(path)[0] == values
 
 
-def test_names_keep_their_order_and_lists_take_a_line():
+def test_names_keep_their_order_and_lists_are_on_one_line():
     assert as_yaml({"b": (1, 2), "a": {"c": ["x"]}}) == "b: [1, 2]\na:\n  c: [x]\n"

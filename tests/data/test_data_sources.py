@@ -15,7 +15,7 @@ def pictures(make_jpeg) -> dict[str, bytes]:
     return {image_id: make_jpeg(seed=ord(image_id)) for image_id in IDS}
 
 
-def test_cocos_own_folder_measures_on_val(tmp_path, pictures, make_xml):
+def test_the_val_split_of_coco_is_used_for_test(tmp_path, pictures, make_xml):
     coco_2017(tmp_path, pictures, make_xml)
     sources = {source.split: source for source in find_source(tmp_path).coco}
     assert sources.keys() == {"train", "test"}
@@ -36,7 +36,7 @@ def test_equal_names_in_the_folders_of_splits(tmp_path, make_jpeg):
     }
 
 
-def test_folders_without_annotations_are_none(tmp_path):
+def test_a_folder_without_annotations_is_not_a_source(tmp_path):
     for name in ("train", "eval", "test"):
         write(tmp_path / name / "a.tfrecord.gz", b"")
     write(tmp_path / "report.json", json.dumps({"splits": {"train": {"images": 3}}}))

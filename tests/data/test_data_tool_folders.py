@@ -1,4 +1,4 @@
-"""From a labelling tool's folder to what a run starts with, by the options that the docs name."""
+"""A run can start with each labelling tool's folder and the options given in the docs."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def pictures(make_jpeg) -> dict[str, bytes]:
 
 
 def _read(folder: Path) -> dict[str, set[str]]:
-    """The pictures of each split; the box of each is checked."""
+    """The pictures of each split; checks the box of each."""
     found = {}
     for path in folder.glob("*/*.gz"):
         for record in tf.data.TFRecordDataset(str(path), "GZIP"):
@@ -53,19 +53,19 @@ def _read(folder: Path) -> dict[str, set[str]]:
 
 
 def _prepare(lay_out, settings, folder, pictures, make_xml):
-    """What a run starts with, and the pictures of each of its splits."""
+    """The inputs of a run, and the pictures in each split."""
     lay_out(folder / "set", pictures, make_xml)
     config = load_config("light", ["data.classes=auto", *settings])
     found = inputs.prepare(config, folder / "set", folder / "output")
     return found, _read(found.records)
 
 
-def test_every_tool_of_the_docs_has_a_folder_here():
+def test_every_tool_in_the_docs_has_a_folder_here():
     assert TOOLS.keys() == _OPTIONS.keys() - {"tool and export", "Pascal VOC", "COCO"}
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tools_folder_is_what_a_run_starts_with(tool, tmp_path, pictures, make_xml):
+def test_a_run_can_start_with_the_folder_of_a_tool(tool, tmp_path, pictures, make_xml):
     found, splits = _prepare(TOOLS[tool], _OPTIONS[tool], tmp_path, pictures, make_xml)
     assert splits.keys() == {"train", "eval", "test"}
     assert sorted(image_id for ids in splits.values() for image_id in ids) == IDS
@@ -82,7 +82,7 @@ def test_a_tools_folder_is_what_a_run_starts_with(tool, tmp_path, pictures, make
 
 
 @pytest.mark.parametrize(("settings", "given"), [([], True), (["data.split=60/20/20"], False)])
-def test_lists_are_the_splits_unless_shares_are_given(
+def test_lists_give_the_splits_unless_shares_are_given(
     settings, given, tmp_path, pictures, make_xml
 ):
     settings = ["data.pixels_from=0", *settings]

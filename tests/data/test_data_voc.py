@@ -22,7 +22,7 @@ def read(tmp_path):
     return read
 
 
-def test_reads_what_the_file_says(read, make_xml):
+def test_names_boxes_flags_and_sizes_are_read(read, make_xml):
     flags = "<truncated>1</truncated><difficult>1</difficult><occluded>0</occluded>"
     xml = make_xml([("dog", (1, 2, 30.5, 36), flags), ("cat", (5, 6, 7, 8))], 40, 36, "000001.jpg")
 
@@ -71,7 +71,7 @@ def test_tags_are_read_in_any_case_and_namespace(read, make_xml):
         ("<object><name>dog</name>{box}{object}</object>", "<object> in <object>"),
     ],
 )
-def test_boxes_that_nobody_would_see_are_an_error(read, inner, where):
+def test_misplaced_boxes_are_an_error(read, inner, where):
     filled = inner.format(object=f"<object><name>cat</name>{_BOX}</object>", box=_BOX)
     with pytest.raises(Unusable, match=f"there is a {where}. Move each <object>"):
         read(f"<annotation>{filled}</annotation>")
@@ -82,7 +82,7 @@ def test_pixels_from_0(read, make_xml):
     annotation = read(xml, pixels_from=0)
     (dog,) = annotation.objects
     assert dog.box_px == (1, 21.25, 40, 36)
-    # From 1 it is a pixel wide, from 0 it has no width.
+    # Counted from 1 it is a pixel wide, counted from 0 it has no width.
     assert [p.text.partition(": ")[2] for p in annotation.problems] == [
         "object 2 (cat): the box has no area: xmin 5 = xmax 5"
     ]
@@ -108,13 +108,13 @@ def test_flags(read, make_xml, text, difficult, truncated):
             assert getattr(annotation.objects[0], tag) is expected
 
 
-def test_a_flag_that_nobody_asks_for_is_not_read(read, make_xml):
+def test_only_the_requested_flags_are_read(read, make_xml):
     xml = make_xml([("dog", (1, 2, 3, 4), "<truncated>maybe</truncated>")])
     assert len(read(xml, flags=["difficult"]).objects) == 1
 
 
 @pytest.mark.parametrize("side", ["", "0", "-1", "wide", "nan", "1e300"])
-def test_a_side_that_is_no_number_of_pixels_is_not_stated(read, side):
+def test_an_invalid_side_counts_as_not_stated(read, side):
     size = f"<size><width>{side}</width><height>36.0</height></size>"
     annotation = read(f"<annotation>{size}</annotation>")
     assert (annotation.width, annotation.height) == (0, 36)
@@ -124,7 +124,7 @@ def test_a_side_that_is_no_number_of_pixels_is_not_stated(read, side):
     ("declared", "actual"),
     [
         *[("gb2312", "gb18030"), ("GBK", "gbk"), ("big5", "big5"), ("windows-1252", "cp1252")],
-        # As .NET's writers of text declare it.
+        # As declared by .NET's text writers.
         *[("utf-16", "utf-8"), ("utf-16", "utf-16")],
     ],
 )
@@ -138,10 +138,10 @@ def test_encodings(tmp_path, declared, actual):
 
 @pytest.mark.parametrize(
     ("start", "declared"),
-    # A file that was saved anew as UTF-8; one that a script has written.
+    # A file saved again as UTF-8, and files written by scripts.
     [(codecs.BOM_UTF8, "gb2312"), (b"\n  ", "utf-8"), (b"\r\n", "gb2312")],
 )
-def test_what_stands_before_the_declaration(tmp_path, start, declared):
+def test_bytes_before_the_declaration(tmp_path, start, declared):
     xml = f'<?xml version="1.0" encoding="{declared}"?><annotation><object><name>圖</name>'
     encoding = "gb18030" if declared == "gb2312" and start != codecs.BOM_UTF8 else "utf-8"
     path = tmp_path / "a.xml"
@@ -192,7 +192,7 @@ _FILE_THIEF = (
         ("<html/>", "root element is <html>"),
     ],
 )
-def test_bad_annotation_names_file(read, xml, message):
+def test_errors_in_annotations_name_the_file(read, xml, message):
     with pytest.raises(Unusable, match=rf"000001\.xml: .*{message}"):
         read(xml)
 
@@ -248,14 +248,14 @@ def test_image_set_from_windows(tmp_path):
     ("content", "message"),
     [
         (b"000001  1\n000002 -1\n", "line 1 is '000001  1'.*list of one class"),
-        (b"000001\n../000002\n", "line 2: id '../000002' leads out"),
-        (b"..\n", "line 1: id '..' leads out"),
+        (b"000001\n../000002\n", "line 2: id '../000002' points outside"),
+        (b"..\n", "line 1: id '..' points outside"),
         (b"000001\n000002\n000001\n", "000001 is on line 1 and again on line 3"),
-        (b"a photo\n", "line 1 is 'a photo'.*one with spaces needs an annotation"),
-        (b"/a\n", "line 1: id '/a' leads out"),
-        (b"C:\\a\n", "line 1: id 'C:/a' leads out"),
-        (b"\xff\xd8\xff", "not a text file in UTF-8"),
-        ("für\n".encode("latin-1"), "not a text file in UTF-8"),
+        (b"a photo\n", "line 1 is 'a photo'.*an id with spaces needs an annotation"),
+        (b"/a\n", "line 1: id '/a' points outside"),
+        (b"C:\\a\n", "line 1: id 'C:/a' points outside"),
+        (b"\xff\xd8\xff", "not a UTF-8 text file"),
+        ("für\n".encode("latin-1"), "not a UTF-8 text file"),
     ],
 )
 def test_bad_image_set(tmp_path, content, message):
@@ -296,7 +296,7 @@ _box = st.tuples(_edge, _edge, _edge, _edge).map(
 
 
 @given(_box, _box)
-def test_plain_iou_of_relative_boxes_is_the_devkits(first, second):
+def test_plain_iou_of_relative_boxes_equals_that_of_the_devkit(first, second):
     def devkit_area(box):
         return max(box[2] - box[0] + 1, 0) * max(box[3] - box[1] + 1, 0)
 

@@ -1,4 +1,4 @@
-"""Where a VOC folder's annotations and pictures are, however its author named the folders."""
+"""Finding annotations and pictures in VOC folders, however they are named."""
 
 import pytest
 
@@ -35,13 +35,13 @@ def test_folders_of_any_name(tmp_path, below, annotations, pictures):
 
 
 @pytest.mark.parametrize("other", ["more/b.jpg", "more/b.xml"])
-def test_which_of_three_folders_belong_together_is_not_guessed(tmp_path, other):
+def test_with_three_folders_none_is_guessed(tmp_path, other):
     _write(tmp_path, "xmls/a.xml", "photos/a.jpg", other)
     found = {folder.name: folder for folder in find_voc_folders(tmp_path)}
     assert found["xmls"].annotations == found["xmls"].pictures == tmp_path / "xmls"
 
 
-def test_which_of_two_folders_of_pictures_is_meant_is_not_guessed(tmp_path):
+def test_with_two_folders_of_pictures_none_is_guessed(tmp_path):
     _write(tmp_path, "Annotations/a.xml", "photos/a.jpg", "more/b.jpg")
     (folder,) = find_voc_folders(tmp_path)
     assert folder.pictures == folder.annotations == tmp_path / "Annotations"
@@ -56,7 +56,7 @@ def test_splits_with_pictures_and_annotations_side_by_side(tmp_path):
 @pytest.mark.parametrize(
     ("annotations", "pictures"), [("annotations", "images"), ("labels", "images"), ("xml", "jpg")]
 )
-def test_splits_as_folders_of_annotations_and_of_pictures(tmp_path, annotations, pictures):
+def test_splits_in_separate_folders_of_annotations_and_pictures(tmp_path, annotations, pictures):
     for split in ("train", "val"):
         _write(tmp_path, f"{annotations}/{split}/a.xml", f"{pictures}/{split}/a.jpg")
     found = {folder.name: folder for folder in find_voc_folders(tmp_path)}
@@ -66,7 +66,7 @@ def test_splits_as_folders_of_annotations_and_of_pictures(tmp_path, annotations,
     assert found["val"].annotated_ids() == ["a"]
 
 
-def test_lists_count_more_than_folders(tmp_path):
+def test_lists_take_precedence_over_folders(tmp_path):
     _write(tmp_path, "Annotations/train/a.xml", "images/train/a.jpg", "ImageSets/Main/all.txt")
     (folder,) = find_voc_folders(tmp_path)
     assert folder.name == tmp_path.name
@@ -79,7 +79,7 @@ def test_lists_without_annotations(tmp_path):
     assert list(folder.lists()) == ["VOC2007/train"]
 
 
-def test_folders_of_annotations_without_pictures_of_their_own_are_ids(tmp_path):
+def test_folders_without_matching_picture_folders_are_part_of_the_ids(tmp_path):
     _write(tmp_path, "annotations/sub/a.xml", "images/sub/a.jpg", "annotations/b.xml")
     (folder,) = find_voc_folders(tmp_path)
     assert folder.annotated_ids() == ["b", "sub/a"]
@@ -88,7 +88,7 @@ def test_folders_of_annotations_without_pictures_of_their_own_are_ids(tmp_path):
     assert folder.annotated_ids() == ["sub/a"]
 
 
-def test_equal_parts_of_several_folders_get_longer_names(tmp_path):
+def test_parts_with_equal_names_get_longer_names(tmp_path):
     for day in ("mon", "tue"):
         _write(tmp_path / day, "labels/train/a.xml", "images/train/a.jpg")
     names = [folder.name for folder in find_voc_folders(tmp_path)]

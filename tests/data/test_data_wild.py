@@ -1,4 +1,4 @@
-"""Annotations as tools write them: a folder of cases with the right values (`wild/check.py`)."""
+"""Annotations from the wild: a folder of cases with the expected values (`wild/check.py`)."""
 
 import importlib.util
 import json
@@ -8,8 +8,8 @@ import pytest
 
 from data.convert import main
 
-# Their expectations contradict their files: the first has a dog in b.jpg, by its categories, and
-# not a cat; the second has no annotation of a.jpg.
+# Cases whose expectations contradict their files: by its categories, the first has a dog in b.jpg
+# and not a cat; the second has no annotation for a.jpg.
 _CONTRADICTORY = {
     "coco_root_category": "b.jpg: objects [['dog', 10.",
     "coco_unknown_image": "a.jpg: objects [], not [['cat', 10, 20, 40, 50]]",
@@ -24,7 +24,7 @@ def test_wild_cases(voc_fixtures, monkeypatch, capsys):
     spec.loader.exec_module(check)
 
     def run(command, **_):
-        # In this process: the imports of each process would take minutes.
+        # In this process, since the imports of separate ones would take minutes.
         status = main(command[command.index("data.convert") + 1 :])
         output = capsys.readouterr()
         return SimpleNamespace(returncode=status, stdout=output.out, stderr=output.err)
@@ -45,7 +45,7 @@ def test_messages_fit_a_terminal(voc_fixtures, tmp_path, capsys):
     arguments = ["--voc", str(case), "--train", "VOC2007/train", "--output", str(tmp_path / "out")]
     assert main([*arguments, "--classes", "cat", *options]) == 2
     lines = capsys.readouterr().err.split("error: ")[1].splitlines()
-    assert lines[1].startswith("  1 picture: an EXIF tag turns the picture")
+    assert lines[1].startswith("  1 picture: an EXIF tag rotates the picture")
     assert all(len(line) <= 80 or str(case) in line for line in lines)
 
     done = ["--exif", "upright", "--split", "1/0/0", "--classes", "auto"]

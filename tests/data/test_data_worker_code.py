@@ -1,4 +1,4 @@
-"""Workers open only what was made with their own versions."""
+"""Workers open only DoFns made with their own versions."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from data.errors import DataError
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_is_sealed_opens_with_the_same_versions():
+def test_a_sealed_payload_opens_with_the_same_versions():
     assert pickler.loads(worker_code.sealed(pickler.dumps([1, "two"]))) == [1, "two"]
 
 
@@ -37,7 +37,7 @@ def test_versions_name_code_python_tensorflow_and_beam():
 def test_the_hash_sees_a_change_in_every_room(room, tmp_path):
     for name in worker_code.ROOMS:
         (tmp_path / name).mkdir()
-        # Else the installed package of this name would come first.
+        # Otherwise the installed package of this name would come first.
         (tmp_path / name / "__init__.py").touch()
     shutil.copy(_ROOT / "data" / "worker_code.py", tmp_path / "data")
     shutil.copy(_ROOT / "data" / "errors.py", tmp_path / "data")
@@ -57,5 +57,5 @@ def _versions(folder: Path) -> str:
     return process.stdout
 
 
-def test_the_rooms_are_those_of_the_package():
+def test_the_rooms_equal_those_in_setup_py():
     assert f"ROOMS = {worker_code.ROOMS}".replace("'", '"') in (_ROOT / "setup.py").read_text()

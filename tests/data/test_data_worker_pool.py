@@ -1,4 +1,4 @@
-"""The pool of workers: on loopback, and nothing is left when it stops."""
+"""The worker pool: it listens on loopback, and its workers end with it."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def pool_port():
 def _start_worker(port: int) -> None:
     request = beam_fn_api_pb2.StartWorkerRequest(
         worker_id="1-1",
-        # Nothing answers there, so the worker goes on trying.
+        # Nothing answers there, so the worker keeps trying.
         control_endpoint=endpoints_pb2.ApiServiceDescriptor(url="localhost:9"),
     )
     with grpc.insecure_channel(f"localhost:{port}") as channel:
@@ -65,7 +65,7 @@ def test_workers_end_with_the_pool(number):
 
 
 def test_only_this_machine_can_ask_for_workers(pool_port):
-    """Whoever can runs code as this user."""
+    """A client of the pool can run code as this user."""
     rows = [
         line.split()
         for table in ("tcp", "tcp6")
@@ -76,14 +76,14 @@ def test_only_this_machine_can_ask_for_workers(pool_port):
         for row in rows
         if row[3] == _LISTENING and int(row[1].partition(":")[2], 16) == pool_port
     }
-    # ::1 and 127.0.0.1, also as an address of IPv6, as the kernel writes them.
+    # ::1 and 127.0.0.1, also mapped to IPv6, as the kernel writes them.
     assert hosts
     loopback = ("00000000000000000000000001000000", "0000000000000000FFFF00000100007F", "0100007F")
     assert hosts <= set(loopback)
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken_is_said(pool_port):
+def test_a_port_in_use_is_an_error(pool_port):
     command = [sys.executable, "-m", "data.worker_pool", f"--port={pool_port}"]
     second = subprocess.run(
         command, cwd=_ROOT, capture_output=True, text=True, check=False, timeout=60

@@ -1,11 +1,11 @@
-"""Folders as labelling tools lay them out: five pictures with one box each."""
+"""Writes folders as labelling tools do: five pictures with one box each."""
 
 import json
 from pathlib import Path
 
 SPLITS = {"train": ("a", "b", "c"), "valid": ("d",), "test": ("e",)}
 IDS = [image_id for ids in SPLITS.values() for image_id in ids]
-# Of every picture here, in pixels from 0 with exclusive right and bottom edges.
+# In every picture, in pixels from 0 with exclusive right and bottom edges.
 BOX = (3, 5, 20, 30)
 
 
@@ -129,7 +129,7 @@ def lists(root, pictures, make_xml):
         write(root / "year" / "ImageSets" / "Main" / f"{name}.txt", "\n".join(ids))
 
 
-# By the name in the table of docs/annotations.md.
+# By their names in the table in docs/annotations.md.
 TOOLS = {
     "labelImg (VOC)": _labelimg,
     'CVAT "Pascal VOC"': _cvat,

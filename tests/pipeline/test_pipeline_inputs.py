@@ -51,7 +51,7 @@ def conversions(monkeypatch):
         _write_records(output)
         schema = make_schema(options.classes or ("found",), with_crowds=False)
         (output / "schema.pbtxt").write_text(text_format.MessageToString(schema))
-        notes = ("warning: 3 pictures for eval say little: raise --eval-fraction 0.02, or so",)
+        notes = ("warning: only 3 pictures for eval: raise --eval-fraction 0.02",)
         return SimpleNamespace(notes=notes, lines=lambda: ["train: 9"], left_out={"damaged": 1})
 
     monkeypatch.setattr(sources, "convert", convert)
@@ -232,7 +232,7 @@ def test_other_schemas_need_data(tmp_path, config):
 
 def test_records_in_a_folder_with_wildcards_are_rejected(tmp_path):
     records = _write_records(tmp_path / "data [1]")
-    with pytest.raises(DataError, match=r"data \[1\]: Beam and TFX take \[ in it for a pattern"):
+    with pytest.raises(DataError, match=r"data \[1\]: Beam and TFX read \[ in a path as a pattern"):
         inputs.prepare(_VOC, records, tmp_path)
 
 

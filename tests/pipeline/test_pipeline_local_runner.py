@@ -78,11 +78,11 @@ def test_urls_are_rejected(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         local_runner.main([option, "gs://bucket/records"])
     assert stopped.value.code == 2
-    assert f"{option}: gs://bucket/records is a URL. Give a path of" in capsys.readouterr().err
+    assert f"{option}: gs://bucket/records is a URL. Give a path on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("file", "cannot write there (File exists)"), ("a [1]", "for a pattern")]
+    ("name", "message"), [("file", "cannot write there (File exists)"), ("a [1]", "as a pattern")]
 )
 def test_an_unwritable_output_is_reported(name, message, tmp_path, capsys):
     (tmp_path / "file").touch()
@@ -94,7 +94,7 @@ def test_an_unwritable_output_is_reported(name, message, tmp_path, capsys):
 def test_workers_that_cannot_see_this_machines_folders_are_rejected(capsys):
     assert local_runner.main(["--beam", "dataflow", "--", "--project=p"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: --beam dataflow: its workers see no folder of this machine.")
+    assert err.startswith("error: --beam dataflow: its workers cannot see this machine's folders.")
     assert "ssd compile --beam dataflow" in err
 
 

@@ -171,7 +171,7 @@ def test_every_record_becomes_a_result_or_a_failure(run, blob_model, tmp_path):
         (("photos", "--beam", "direct", "--output", "photos"), "exists already"),
         (("--records", "none", "--beam", "direct", "--output", "f"), "none: no TFRecords"),
         (("--beam", "direct", "--output", "f"), "no pictures"),
-        (("photos", "--beam", "dataflow", "--output", "f"), "its workers see no folder"),
+        (("photos", "--beam", "dataflow", "--output", "f"), "its workers cannot see"),
         (("photos", "--beam", "direct", "--output", "f", "--", "--nonsense=1"), "no such option"),
     ],
 )
