@@ -82,7 +82,7 @@ def select_coco(
         raise DataError("nothing to train on. Name a file by --coco-annotations train=FILE")
     for name in SPLITS:
         if getattr(options, name):
-            raise DataError(f"--{name} is for lists of VOC. Give --coco-annotations {name}=FILE")
+            raise DataError(f"--{name} is for VOC lists. Give --coco-annotations {name}=FILE")
     documents = [_read(source) for source in sources]
     categories, notes = _categories(documents)
     folders = _folder_names([source.images for source in sources])

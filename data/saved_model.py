@@ -3,6 +3,8 @@
 SAVED_MODEL_FILE = "saved_model.pb"
 # What the model is, as JSON: preset, input size, hash of the anchors, classes, versions.
 IDENTITY = "assets.extra/model.json"
+# The model card's facts, pushed with the model.
+FACTS = "assets.extra/facts.json"
 # Where TensorFlow Serving looks for requests to run while it loads the model.
 WARM_UP_REQUESTS = "assets.extra/tf_serving_warmup_requests"
 

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from data.encodings import encoding_of
 from data.errors import DataError
+from data.picture_files import EXTENSIONS
 from data.problems import Problem, Unusable
 
 FLAGS = ("difficult", "truncated", "occluded")
@@ -31,7 +32,6 @@ _WORDS = {"1": 1.0, "0": 0.0, "true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0} 
 _DECLARATION = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["'][^>]*\?>""")
 # Windows names the smaller character set but writes the larger one.
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
-_LIST_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"))
 
 
 # With slots, since COCO's 860,000 objects are in memory at once.
@@ -157,7 +157,7 @@ def _image_id(path: Path, number: int, line: str, exists: Callable[[str], bool])
             f"{path}: line {number}: id {image_id!r} points outside the folder of pictures. "
             "Write the file name without extension, relative to that folder"
         )
-    if inside.suffix.lower() in _LIST_EXTENSIONS and not exists(image_id):
+    if inside.suffix.lower() in EXTENSIONS and not exists(image_id):
         return str(inside.with_suffix(""))
     return str(inside)
 

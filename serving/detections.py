@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.errors import DataError
+from data.problems import counted
 from data.saved_model import BOXES, CLASS_NAMES, CLASSES, COUNT, SCORES
 from serving.drawing import draw_detections
 
@@ -97,5 +98,5 @@ def summary(detections: Sequence[Detection]) -> str:
     if not detections:
         return "no objects"
     counts = Counter(detection.name for detection in detections).most_common()
-    noun = "object" if len(detections) == 1 else "objects"
-    return f"{len(detections)} {noun}: " + ", ".join(f"{count} {name}" for name, count in counts)
+    names = ", ".join(f"{count} {name}" for name, count in counts)
+    return f"{counted(len(detections), 'object')}: {names}"

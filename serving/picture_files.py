@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import ExifTags, Image
 
 from data.errors import DataError
+from data.picture_files import EXTENSIONS
 from serving.drawing import open_picture
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 # Formats that a model decodes.
 _DECODED = ("JPEG", "PNG")
 
@@ -100,11 +100,11 @@ def _pictures_of(argument: str) -> Iterator[tuple[Path, str]]:
         inside = sorted(
             file
             for file in path.rglob("*")
-            if file.suffix.lower() in SUFFIXES
+            if file.suffix.lower() in EXTENSIONS
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
         if not inside:
-            raise DataError(f"{argument}: no pictures below this folder ({', '.join(SUFFIXES)})")
+            raise DataError(f"{argument}: no pictures below this folder ({', '.join(EXTENSIONS)})")
         yield from ((file, str(file.relative_to(path))) for file in inside)
     elif path.exists() or not glob.has_magic(argument):
         yield path, path.name

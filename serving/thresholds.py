@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import DataError
+from data.saved_model import FACTS
 
 DEFAULT = 0.5
 REPORT = "report"
-# The model card's facts, pushed with the model.
-_FACTS = "assets.extra/facts.json"
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def parse_thresholds(text: str, model: Path | None = None) -> ScoreThresholds:
 
 def recommended(folder: Path) -> ScoreThresholds:
     """The thresholds that a pushed model's evaluation recommends; DataError without any."""
-    path = folder / _FACTS
+    path = folder / FACTS
     try:
         classes = json.loads(path.read_text(encoding="utf-8"))["evaluation"]["classes"]
         found = {row["name"]: row["score_threshold"] for row in classes}

@@ -35,7 +35,7 @@ from pathlib import Path
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
-from data.saved_model import IDENTITY, SAVED_MODEL_FILE
+from data.saved_model import FACTS, IDENTITY, SAVED_MODEL_FILE
 from serving.version_folders import version_folders
 
 STABLE = "stable"
@@ -63,7 +63,7 @@ def describe(base: Path, labels: Mapping[str, int], served: Collection[int]) -> 
     lines = []
     verdicts: dict[bool | None, str] = {True: "yes", False: "no"}
     for number, folder in reversed(version_folders(base).items()):
-        facts = _read(folder / "assets.extra" / "facts.json")
+        facts = _read(folder / FACTS)
         data = _read(folder / IDENTITY).get("data", {})
         complete = (folder / SAVED_MODEL_FILE).is_file()
         notes = sorted(label for label, version in labels.items() if version == number)

@@ -223,7 +223,7 @@ def test_unusable_pictures_are_left_out_on_request(tmp_path, coco, make_jpeg):
 
 
 @pytest.mark.parametrize("on_error", ["skip", "skip-object"])
-def test_a_picture_that_is_listed_twice_can_be_left_out(tmp_path, coco, on_error):
+def test_a_picture_listed_twice_can_be_left_out(tmp_path, coco, on_error):
     # Either entry may lack some of its objects.
     document = _document(3, [{**_DOG, "id": n, "image_id": n} for n in (1, 2, 3)])
     document["images"][1]["file_name"] = document["images"][0]["file_name"]

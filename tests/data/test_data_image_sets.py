@@ -108,7 +108,7 @@ def test_a_picture_in_two_lists_of_a_split_is_used_once(voc_root, voc_year):
     assert _ids(selection, "train") == ["VOC2007/000001", "VOC2007/000002"]
 
 
-def test_named_list_that_is_missing(voc_root, voc_year):
+def test_a_missing_named_list(voc_root, voc_year):
     voc_year.write_list("dog_val", [])
     with pytest.raises(
         DataError, match="--eval VOC2012/val: .*It has: VOC2007/test, VOC2007/tr"
@@ -127,13 +127,13 @@ def test_lists_of_single_classes_are_not_all_named(voc_root, make_year):
     assert notes[1:] == ("no list is named after a split",)
 
 
-def test_list_of_one_class(voc_root, voc_year):
+def test_a_list_of_one_class(voc_root, voc_year):
     voc_year.write_list("dog_val", ["000003  1"])
     with pytest.raises(DataError, match=r"dog_val\.txt: line 1 is .*list of one class"):
         select(voc_root, eval=["VOC2007/dog_val"])
 
 
-def test_empty_list(voc_root, voc_year):
+def test_an_empty_list(voc_root, voc_year):
     voc_year.write_list("test", [])
     with pytest.raises(DataError, match=r"test\.txt: the list is empty, so test gets no picture"):
         select(voc_root)

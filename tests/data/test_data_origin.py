@@ -14,7 +14,7 @@ def test_without_a_report_the_folder_gives_the_name(tmp_path):
     assert read_origin(str(tmp_path / "pets")) == Origin("pets")
 
 
-def test_what_a_conversion_left_out(tmp_path, voc_root, voc_year, make_xml):
+def test_pictures_and_objects_left_out_are_counted(tmp_path, voc_root, voc_year, make_xml):
     far = ("dog", (1, 1, 99, 9))
     voc_year.add("000001", make_xml([("dog", (1, 1, 9, 9)), far, ("cow", (1, 1, 9, 9))]))
     for on_error, counted in (("skip", "1 of "), ("skip-object", "0 of ")):

@@ -54,7 +54,7 @@ def test_lists_share_no_picture(sample):
     assert len({*lists["trainval"], *lists["test"]}) == 110
 
 
-def test_has_what_makes_detection_hard(sample):
+def test_some_objects_are_difficult_truncated_or_occluded(sample):
     folder = sample / "VOCdevkit" / "VOC2007" / "Annotations"
     annotations = [read_annotation(path) for path in folder.iterdir()]
     objects = [item for annotation in annotations for item in annotation.objects]

@@ -254,7 +254,7 @@ def test_voc_is_read_as_annotations(run, folder, blob_model, tmp_path):
     assert "<xmax>180</xmax>" in (tmp_path / "xml" / "b" / "same.jpg.xml").read_text()
 
 
-def test_comp4_is_what_voc_map_scores(run, blob_model, tmp_path):
+def test_voc_map_scores_comp4_files(run, blob_model, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
     for number, blobs in enumerate(_FOLDER.values()):
@@ -300,7 +300,7 @@ def test_folders_without_a_model(run, picture, tmp_path):
     assert "base: no model here" in err
 
 
-def test_a_broken_model_and_one_that_is_no_detector(run, picture, tmp_path):
+def test_a_broken_model_and_another_kind_of_model(run, picture, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"not a graph")
     status, _, err = run(picture, "--model", tmp_path / "broken")
