@@ -90,9 +90,9 @@ def detect_all(
 
     failed = []
     console = Console(stderr=True)
-    total = {"detect": len(files) if len(files) >= _MANY else 0}
+    totals = {"detect": len(files)} if len(files) >= _MANY else {}
     with (
-        show_progress({name: n for name, n in total.items() if n}, console) as update,
+        show_progress(totals, console) as update,
         ThreadPoolExecutor(os.cpu_count()) as readers,
         ThreadPoolExecutor(_AT_ONCE) as askers,
     ):
@@ -108,7 +108,7 @@ def detect_all(
             except DataError as error:
                 failed.append(file)
                 console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-            if total["detect"]:
+            if totals:
                 update({"detect": done})
     return failed
 

@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -20,29 +21,14 @@ _SIDES = ("ymin", "xmin", "ymax", "xmax")
 _CSV = ("image", "width", "height", "name", "class", "score", *_SIDES, *(f"{s}_px" for s in _SIDES))
 
 
-@contextmanager
-def text_lines(file: TextIO) -> Iterator[Write]:
+def text_line(result: Prediction) -> str:
     """`PATH: 2 objects: 1 cat, 1 dog -> DRAWING`."""
-
-    def write(result: Prediction) -> None:
-        drawing = f" -> {result.drawing}" if result.drawing else ""
-        _print(file, f"{result.path}: {summary(result.detections)}{drawing}")
-
-    yield write
-
-
-@contextmanager
-def json_lines(file: TextIO) -> Iterator[Write]:
-    """One JSON object per picture and line, with boxes relative to the picture and in pixels."""
-
-    def write(result: Prediction) -> None:
-        _print(file, json_line(result))
-
-    yield write
+    drawing = f" -> {result.drawing}" if result.drawing else ""
+    return f"{result.path}: {summary(result.detections)}{drawing}"
 
 
 def json_line(result: Prediction) -> str:
-    """One line of `json_lines`, without the line break."""
+    """A JSON object on one line, with boxes relative to the picture and in pixels."""
     detections = [
         {
             "name": detection.name,
@@ -61,6 +47,12 @@ def json_line(result: Prediction) -> str:
         "detections": detections,
     }
     return json.dumps(entry, ensure_ascii=False)
+
+
+@contextmanager
+def lines(line_of: Callable[[Prediction], str], file: TextIO) -> Iterator[Write]:
+    """One line per picture."""
+    yield lambda result: _print(file, line_of(result))
 
 
 @contextmanager
@@ -179,8 +171,8 @@ def comp4(folder: Path) -> Iterator[Write]:
 
 # Formats that go to a file or standard output, and those that need a folder.
 TO_FILE: Mapping[str, Callable] = {
-    "text": text_lines,
-    "json": json_lines,
+    "text": partial(lines, text_line),
+    "json": partial(lines, json_line),
     "csv": csv_rows,
     "coco": coco,
 }
