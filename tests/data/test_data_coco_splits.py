@@ -1,4 +1,4 @@
-"""Which pictures of COCO files go to which split, and which categories count."""
+"""Which pictures in COCO files go to which split, and which categories are classes."""
 
 import json
 
@@ -12,7 +12,7 @@ from tests.data.tool_folders import coco, write
 
 @pytest.fixture
 def sources(tmp_path):
-    """A file to train with and one to test with, with pictures of their own."""
+    """A file for train and one for test, with different pictures."""
 
     def source(split, ids):
         folder = tmp_path / split
@@ -22,22 +22,22 @@ def sources(tmp_path):
     return [source("train", "ab"), source("test", "c")]
 
 
-def test_files_go_to_the_splits_they_are_given_for(sources, tmp_path):
+def test_files_go_to_their_splits(sources, tmp_path):
     selection, _ = select_coco(sources, ConversionOptions())
     assert [picture.split for picture in selection.pictures] == ["train", "train", "test"]
     assert selection.shares is None
     assert selection.data_set == tmp_path.name
 
 
-def test_shares_decide_on_the_pictures_of_all_files(sources):
+def test_shares_apply_to_the_pictures_of_all_files(sources):
     selection, _ = select_coco(sources, ConversionOptions(split="60/20/20"))
     assert [picture.split for picture in selection.pictures] == ["", "", ""]
     assert selection.shares == pytest.approx((0.6, 0.2, 0.2))
     assert not any(selection.lists.values())
 
 
-def test_lists_of_voc_are_refused(sources):
-    with pytest.raises(DataError, match="--eval is for lists of VOC"):
+def test_voc_lists_are_refused(sources):
+    with pytest.raises(DataError, match="--eval is for VOC lists"):
         select_coco(sources, ConversionOptions(eval=("val",)))
 
 
@@ -50,7 +50,7 @@ def _select(source, **changed):
     return select_coco([source], ConversionOptions())
 
 
-def test_a_grouping_category_with_objects_is_one_of_the_classes(sources):
+def test_a_grouping_category_with_objects_is_a_class(sources):
     groups = coco("ab", first=0)
     sources[0].annotations.write_text(groups)
     selection, names = _select(sources[0])
@@ -60,14 +60,14 @@ def test_a_grouping_category_with_objects_is_one_of_the_classes(sources):
     assert names == ("pets", "dog")
 
 
-def test_objects_go_by_their_ids_and_pictures_by_any_spelling_of_theirs(sources):
+def test_objects_keep_their_ids_and_image_ids_may_be_spelt_differently(sources):
     annotations = [{"id": 70, "image_id": "1.0"}, {"id": 80, "image_id": 0.0}]
     selection, _ = _select(sources[0], annotations=annotations)
     numbers = [item.number for p in selection.pictures for item in p.annotation.objects]
     assert numbers == [80, 70]
 
 
-def test_an_annotation_of_no_picture_is_a_problem_of_an_object(sources):
+def test_an_annotation_without_a_picture_is_a_problem_of_an_object(sources):
     selection, _ = _select(sources[0], annotations=[{}, {"image_id": 9}])
     (problem,) = selection.loose
     assert (problem.kind, problem.of_object) == ("image", True)

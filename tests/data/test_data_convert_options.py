@@ -1,4 +1,4 @@
-"""How options reach a conversion, from Python and from the command line."""
+"""Options reach a conversion, from Python and from the command line."""
 
 from types import SimpleNamespace
 from unittest import mock
@@ -21,7 +21,7 @@ _COMMON = {"seed": 7, "beam_options": ["--a"], "console": "console", "overwrite"
 
 @pytest.fixture
 def written(monkeypatch):
-    """What is handed to the writing, which does not happen."""
+    """Replaces `_write`; records its arguments."""
     write = mock.Mock()
     monkeypatch.setattr(convert, "_write", write)
     return write
@@ -32,7 +32,7 @@ def _add_coco(folder):
     return CocoSource("train", folder / "labels.json", folder)
 
 
-def test_voc_options_reach_the_writing(voc_root, voc_year, written):
+def test_voc_options_reach_the_writer(voc_root, voc_year, written):
     options = ConversionOptions(classes=["emu", "dog"], eval_fraction=0.3)
     convert.convert(voc_root, "out", options, **_COMMON)
     selection, *given = written.call_args.args
@@ -40,7 +40,7 @@ def test_voc_options_reach_the_writing(voc_root, voc_year, written):
     assert given == [("emu", "dog"), False, *_given("out", options)]
 
 
-def test_coco_options_reach_the_writing(tmp_path, written):
+def test_coco_options_reach_the_writer(tmp_path, written):
     options = ConversionOptions(eval_fraction=0.3)
     convert.convert_coco([_add_coco(tmp_path)], "out", options, **_COMMON)
     selection, *given = written.call_args.args
@@ -63,7 +63,7 @@ def test_classes_auto_are_those_found_sorted(tmp_path, voc_root, voc_year, make_
     convert.convert_coco([_add_coco(tmp_path)], "out", auto)
     assert written.call_args.args[1] == ("dog",)
     voc_year.write_list("trainval", ["000002"])
-    with pytest.raises(DataError, match="--classes auto: there is no object"):
+    with pytest.raises(DataError, match="--classes auto: no object"):
         convert.convert(voc_root, "out", ConversionOptions(classes=["auto"], test=["trainval"]))
 
 
@@ -86,7 +86,7 @@ def test_pictures_are_held_out_only_if_nothing_else_decides(tmp_path, shares, li
     assert (plan.classes, plan.options, beam_options) == (("dog",), options, ["--a"])
 
 
-def test_each_split_has_shards_by_its_pictures(monkeypatch):
+def test_the_number_of_shards_follows_the_number_of_pictures(monkeypatch):
     monkeypatch.setattr("data.conversion._PICTURES_PER_SHARD", 10)
     pictures = [Picture("", split, "") for split in ("train",) * 80 + ("test",) * 20]
     assert shard_numbers(pictures, 0.0, None) == {"train": 8, "eval": 1, "test": 2}
@@ -100,7 +100,7 @@ _ARGUMENTS = ["--seed", "7", "--overwrite", "--beam", "multiprocess", "--on-erro
 
 @pytest.fixture
 def command(monkeypatch):
-    """Runs the command line without a conversion; gives the call that it would make."""
+    """Runs the command line without a conversion; returns the call that it would make."""
 
     def command(*arguments):
         calls = mock.Mock(return_value=_REPORT)

@@ -61,16 +61,16 @@ def test_names_that_tools_give_to_splits(names, split):
     assert {split_of(name) for name in names} == {split}
 
 
-def test_without_a_test_list_the_eval_list_is_for_testing(voc_root, make_year):
+def test_without_a_test_list_the_eval_list_is_used_for_test(voc_root, make_year):
     year = make_year("pets")
     year.write_list("train", ["000001"])
     year.write_list("val", ["000002"])
     selection = select(voc_root)
     assert selection.lists == {"train": ("pets/train",), "eval": (), "test": ("pets/val",)}
-    assert any("pets/val is for it" in note for note in selection.notes)
+    assert any("test: no list, so it gets pets/val" in note for note in selection.notes)
 
 
-def test_shares_decide_on_the_listed_pictures_alone(voc_root, voc_year):
+def test_shares_apply_only_to_the_listed_pictures(voc_root, voc_year):
     voc_year.add("000009")
     selection = select(voc_root, split="60/20/20")
     assert [picture.name for picture in selection.pictures] == [
@@ -78,7 +78,7 @@ def test_shares_decide_on_the_listed_pictures_alone(voc_root, voc_year):
     ]
     assert {picture.split for picture in selection.pictures} == {""}
     assert selection.shares == pytest.approx((0.6, 0.2, 0.2))
-    with pytest.raises(DataError, match="give no --train"):
+    with pytest.raises(DataError, match="leave out --train"):
         select(voc_root, split="60/20/20", eval=["VOC2007/val"])
 
 

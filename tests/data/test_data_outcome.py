@@ -1,4 +1,4 @@
-"""What a conversion says at its end: notes, hints, and the errors with their remedies."""
+"""The outcome of a conversion: notes, hints, and errors with their remedies."""
 
 from collections import Counter
 from pathlib import Path
@@ -31,7 +31,7 @@ def _judge(
     classes=("dog",),
     **options,
 ):
-    """The report of a conversion of forty train pictures, of which one may have problems."""
+    """The report of a conversion of 40 train pictures, one of which may have problems."""
     selection = Selection(
         data_set="set",
         lists={**_NO_LISTS, **dict(lists)},
@@ -61,14 +61,14 @@ def _judge(
     [
         (1, 5, 0, "--pixels-from 0"),
         (1, 4, 0, None),
-        # If some start at 1, those at 0 are mistakes.
+        # If some boxes start at 1, those at 0 are mistakes.
         (1, 5, 1, None),
         (0, 0, 5, "without --pixels-from"),
         (0, 0, 4, None),
         (0, 1, 5, None),
     ],
 )
-def test_where_boxes_start_says_how_pixels_are_counted(pixels_from, zeros, ones, hint):
+def test_a_hint_on_pixels_from_follows_from_where_boxes_start(pixels_from, zeros, ones, hint):
     facts = {(STARTS, "0"): zeros, (STARTS, "1"): ones}
     report, _ = _judge(facts=facts, pixels_from=pixels_from)
     text = " ".join(report.notes)
@@ -76,7 +76,7 @@ def test_where_boxes_start_says_how_pixels_are_counted(pixels_from, zeros, ones,
     assert (hint or "") in text
 
 
-def test_the_report_says_where_the_pictures_are_from():
+def test_the_report_names_the_lists():
     lists = {"train": ("a/train", "b/train"), "test": ("a/test",)}
     written = {"train": 40, "test": 9}.items()
     facts = {(CHANGES, "turned upright"): 2, (CHANGES, "boxes scaled"): 3}
@@ -91,7 +91,7 @@ def test_the_report_says_where_the_pictures_are_from():
 
 
 @pytest.mark.parametrize(("held_out", "few"), [(29, True), (30, False)])
-def test_what_is_held_out_is_reported_and_warned_of_if_it_is_little(held_out, few):
+def test_held_out_pictures_are_reported_with_a_warning_if_they_are_few(held_out, few):
     written = {"train": 40, "eval": held_out}.items()
     report, _ = _judge(eval_fraction=0.3, written=written)
     notes = "\n".join(report.notes)
@@ -115,11 +115,11 @@ def test_a_split_by_content_reports_its_groups():
     [
         ([_BAD_OBJECT], (), "1 of 40 pictures", "leave only these objects out with --on-error="),
         ([_BAD_PICTURE], (), "1 of 40 pictures", "out with --on-error=skip; rejected.jsonl"),
-        ([_BAD_OBJECT, _BAD_PICTURE], (), "1 of 40 pictures", "bad objects where that is enough"),
+        ([_BAD_OBJECT, _BAD_PICTURE], (), "1 of 40 pictures", "where possible only the bad objects"),
         ([], (_BAD_OBJECT, _BAD_OBJECT), "2 annotations cannot", "leave only these objects out"),
     ],
 )
-def test_what_cannot_be_used_is_an_error_with_its_remedy(problems, loose, start, remedy):
+def test_unusable_pictures_are_an_error_with_a_remedy(problems, loose, start, remedy):
     found = {(CLASSES, "dog"): 3, (CLASSES, "emu"): 1}
     with pytest.raises(DataError) as caught:
         _judge(*problems, loose=loose, facts=found)
@@ -128,7 +128,7 @@ def test_what_cannot_be_used_is_an_error_with_its_remedy(problems, loose, start,
     assert ("--classes dog emu" in str(caught.value)) == (_BAD_OBJECT in (*problems, *loose))
 
 
-def test_very_many_classes_are_not_all_listed():
+def test_a_long_list_of_classes_is_cut():
     facts = {(CLASSES, f"c{number:02d}"): 50 - number for number in range(21)} | {
         (CLASSES, "dog"): 1
     }
@@ -157,7 +157,7 @@ def test_a_split_that_came_out_empty_is_an_error(given, message):
         _judge(**given)
 
 
-def test_what_was_left_out_explains_an_empty_split():
+def test_an_empty_split_is_explained_by_what_was_left_out():
     with pytest.raises(DataError, match=r"(?s)^no picture is left for train, .*a.jpg: damaged"):
         _judge(_BAD_PICTURE, written=(), on_error="skip")
 
@@ -167,7 +167,7 @@ def test_an_empty_split_may_be_accepted():
 
 
 @pytest.mark.parametrize("kept", [False, True])
-def test_the_rejected_are_counted_and_listed(kept):
+def test_rejected_pictures_are_counted_and_listed(kept):
     report, listed = _judge(
         _BAD_OBJECT,
         _BAD_OBJECT,
