@@ -115,7 +115,12 @@ def test_a_split_by_content_reports_its_groups():
     [
         ([_BAD_OBJECT], (), "1 of 40 pictures", "leave only these objects out with --on-error="),
         ([_BAD_PICTURE], (), "1 of 40 pictures", "out with --on-error=skip; rejected.jsonl"),
-        ([_BAD_OBJECT, _BAD_PICTURE], (), "1 of 40 pictures", "where possible only the bad objects"),
+        (
+            [_BAD_OBJECT, _BAD_PICTURE],
+            (),
+            "1 of 40 pictures",
+            "where possible only the bad objects",
+        ),
         ([], (_BAD_OBJECT, _BAD_OBJECT), "2 annotations cannot", "leave only these objects out"),
     ],
 )
