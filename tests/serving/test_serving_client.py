@@ -80,7 +80,7 @@ _ANSWER = (200, {}, json.dumps({"predictions": [_GOOD]}).encode())
 _BUSY = (503, {}, b'{"error": "Too many"}')
 
 
-def test_the_options_reach_the_client(monkeypatch):
+def test_options_are_passed_on_to_the_client(monkeypatch):
     seen = []
     monkeypatch.setattr(
         client, "Client", lambda *a, **n: seen.append((*a, n)) or SimpleNamespace(predict="ask")

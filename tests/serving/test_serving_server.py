@@ -30,7 +30,7 @@ def _wait(condition, seconds=20.0):
 
 def test_flags_and_their_defaults():
     flags = vars(parse_flags(["--model_base_path=/m", "--rest_api_port", "8501"]))
-    # TensorFlow Serving's, but for the last group.
+    # TensorFlow Serving's defaults, except for the last group.
     assert {name: value for name, value in flags.items() if value is not None} == {
         "model_name": "default",
         "model_base_path": Path("/m"),
@@ -103,7 +103,7 @@ def test_limits_are_passed_on(monkeypatch, tmp_path):
     assert loaded == [(tmp_path, False)]
 
 
-def test_files_and_switches_reach_what_they_configure(tmp_path):
+def test_configuration_files_and_switches_are_applied(tmp_path):
     log = "logging_config { log_collector_config { type: 'tfrecord' filename_prefix: 'p' }"
     (tmp_path / "models.config").write_text(
         f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}' {log} "
@@ -121,7 +121,7 @@ def test_files_and_switches_reach_what_they_configure(tmp_path):
 
 
 @pytest.mark.parametrize(("every_s", "read"), [(0, []), (10, [10, 20])])
-def test_the_configuration_is_read_as_often_as_asked(monkeypatch, tmp_path, capsys, every_s, read):
+def test_the_configuration_is_polled_at_its_interval(monkeypatch, tmp_path, capsys, every_s, read):
     config = tmp_path / "models.config"
     config.write_text(f"model_config_list {{ config {{ name: 'a' base_path: '{tmp_path}' }} }}")
     flags = [f"--model_config_file={config}", "--port=1", "--file_system_poll_wait_seconds=2"]
@@ -148,10 +148,10 @@ def test_the_configuration_is_read_as_often_as_asked(monkeypatch, tmp_path, caps
     assert seen["configure"] == read
     assert seen["poll"] == seen["finish_due"] == list(range(2, 25, 2))
     told = "configuration not applied: FAILED_PRECONDITION: no label for a\n"
-    assert capsys.readouterr().err == (told if read else ""), "once, not at every look"
+    assert capsys.readouterr().err == (told if read else ""), "reported once"
 
 
-def test_the_last_thing_a_server_does_is_to_finish_its_logs(monkeypatch, tmp_path, capsys):
+def test_a_stopping_server_finishes_its_logs_last(monkeypatch, tmp_path, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
