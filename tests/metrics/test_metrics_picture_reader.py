@@ -16,9 +16,10 @@ CLASSES = ("cat", "dog")
 
 def test_boxes_are_in_pixels_and_padding_is_cut():
     flags = {f"image/object/{name}": np.array([1]) for name in ("truncated", "is_crowd")}
-    truth = read_ground_truth(record(**flags), COMMON)
+    names = {"image/filename": np.array([b"7.jpg"])}
+    truth = read_ground_truth(record(**flags, **names), COMMON)
     boxes = [(0.0, 0.0, 0.5, 0.5), (0.5, 0.5, 1.0, 1.0), (0, 0, 0, 0)]
-    found = read_detections(answer(boxes, [0.9, 0.8, 0], ["dog", "cat", ""], count=2), truth)
+    found = read_detections(answer(boxes, [1, 0, 0], ["dog", "cat", ""], count=2), truth)
     columns = as_columns(DetectionAccumulator(CLASSES), truth, found)
     np.testing.assert_allclose(columns.gt_box, [[20, 30, 100, 150]], rtol=1e-6)
     assert columns.det_box.tolist() == [[0, 0, 100, 150], [100, 150, 200, 300]]
@@ -29,6 +30,11 @@ def test_boxes_are_in_pixels_and_padding_is_cut():
     assert found_flags == {
         "difficult": [False], "truncated": [True], "occluded": [False], "crowd": [True]
     }  # fmt: skip
+
+
+def test_a_record_without_an_id_goes_by_its_file():
+    features = {"image/source_id": None, "image/filename": np.array([b"7.jpg"])}
+    assert read_ground_truth(record(**features), COMMON).image_id == "7.jpg"
 
 
 @pytest.mark.parametrize(
