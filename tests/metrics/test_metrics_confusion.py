@@ -32,6 +32,16 @@ def test_below_the_threshold_nothing_is_shown_and_difficult_objects_do_not_count
     assert matrix_of(collect((objects, found))) == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
 
 
+def test_a_score_at_the_threshold_is_shown_and_an_iou_at_it_is_too_little():
+    (y, x, bottom, right), at_threshold = LEFT, 0.5
+    truth = [(LEFT, CAT, False)]
+    half = (y, x, bottom, (x + right) / 2)
+    shown = [(LEFT, CAT, at_threshold)]
+    assert matrix_of(collect((truth, shown)), at_threshold) == [[1, 0, 0], [0] * 3, [0] * 3]
+    found = [(half, DOG, 0.9)]
+    assert matrix_of(collect((truth, found))) == [[0, 0, 1], [0] * 3, [0, 1, 0]]
+
+
 @pytest.mark.parametrize("accumulator", [collect(), collect(([], []))], ids=["none", "empty"])
 def test_an_empty_confusion_matrix(accumulator):
     assert matrix_of(accumulator) == [[0] * 3] * 3

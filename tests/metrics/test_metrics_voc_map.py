@@ -97,21 +97,31 @@ def test_iou_counts_the_last_pixel_and_must_exceed_a_half(folders, xmax, ap):
     assert evaluate(folders)[0].classes["cat"].ap_area == ap
 
 
-@pytest.mark.parametrize(("year", "key"), [("2007", "mAP_11_point"), ("2012", "mAP_area")])
-def test_json_has_full_precision(folders, monkeypatch, capsys, year, key):
+@pytest.mark.parametrize(
+    ("year", "key", "cat"),
+    [("2007", "AP_11_point", (6 + 5 * 2 / 3) / 11), ("2012", "AP_area", (1 + 2 / 3) / 2)],
+)
+def test_json_has_full_precision(folders, monkeypatch, capsys, year, key, cat):
+    # With both cats to find, the two rules differ.
+    path = folders / "xml" / "000002.xml"
+    path.write_text(path.read_text().replace("<difficult>1", "<difficult>0"))
     (folders / "found" / "comp4_det_test_owl.txt").write_text("")
     status, out, err = command_line(monkeypatch, capsys, folders, "--year", year, "--json")
     document = json.loads(out)
     result, warnings = evaluate(folders)
     assert status == 0
     assert document["year"] == int(year)
-    assert document["mAP"] == document[key] == 0.75
+    assert document["mAP"] == document[f"m{key}"] == pytest.approx((cat + 1) / 2)
+    assert document["classes"]["cat"]["AP"] == document["classes"]["cat"][key] == pytest.approx(cat)
     assert document["mAP_area"] == result.map_area
     assert document["classes"]["cat"]["AP_11_point"] == result.classes["cat"].ap_11_point
     assert document["classes"]["owl"]["AP"] is None and math.isnan(
         result.classes["owl"].ap_11_point
     )
     assert document["warnings"] == warnings
+    _, table, _ = command_line(monkeypatch, capsys, folders, "--year", year)
+    assert f"VOC{year}" in table
+    assert f"{100 * cat:.2f}" in table and f"{50 * (cat + 1):.2f}" in table
     assert err.startswith("warning: ") and "owl is in none of the pictures" in err
 
 
