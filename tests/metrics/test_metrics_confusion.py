@@ -42,6 +42,11 @@ def test_a_score_at_the_threshold_is_shown_and_an_iou_at_it_is_too_little():
     assert matrix_of(collect((truth, found))) == [[0, 0, 1], [0] * 3, [0, 1, 0]]
 
 
+def test_the_surest_mix_up_takes_the_object():
+    columns = collect(([(LEFT, CAT, False)], [(LEFT, DOG, 0.6), (LEFT, DOG, 0.9)])).columns()
+    assert confusion.match_at(columns, 2, 0.5).object_of.tolist() == [-1, 0]
+
+
 @pytest.mark.parametrize("accumulator", [collect(), collect(([], []))], ids=["none", "empty"])
 def test_an_empty_confusion_matrix(accumulator):
     assert matrix_of(accumulator) == [[0] * 3] * 3

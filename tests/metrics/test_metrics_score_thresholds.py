@@ -29,7 +29,7 @@ def test_counts_above_each_threshold_equal_plain_counting():
 
 
 def test_best_f1_is_the_highest_and_its_lowest_threshold():
-    counts = {"objects": 4, "found": [3, 3, 2] + [0] * 98, "wrong": [5, 1, 1] + [0] * 98}
+    counts = {"objects": 4, "found": [3, 3, 3, 2] + [0] * 97, "wrong": [5, 1, 1, 1] + [0] * 97}
     best = best_f1(counts)
     assert (best["threshold"], best["precision"], best["recall"]) == (0.01, 0.75, 0.75)
     assert best["f1"] == pytest.approx(0.75)

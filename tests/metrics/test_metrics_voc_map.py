@@ -128,6 +128,7 @@ def test_json_has_full_precision(folders, monkeypatch, capsys, year, key, cat):
 def test_table_shows_per_cent_and_counts(folders, monkeypatch, capsys):
     status, out, err = command_line(monkeypatch, capsys, folders)
     rows = [[cell.strip() for cell in line.strip("│┃ ").split("│")] for line in out.splitlines()]
+    assert "VOC2007 (11-point AP), IoU > 0.5" in out
     assert ["cat", "50.00", "1", "3"] in rows
     assert ["dog", "100.00", "1", "2"] in rows
     assert ["mAP", "75.00", "2", "5"] in rows
