@@ -16,7 +16,9 @@ from components.artifacts import (
 )
 from components.data_gate import component as data_gate
 from components.data_gate.config import DataGateConfig
-from components.data_gate.scan import Scan
+from components.data_gate.gate import Finding
+from components.data_gate.scan import Leak, Scan
+from components.data_gate.shift import Shift
 from components.detection_report import component as detection_report
 from components.model_card import component as model_card
 from components.serving_check import component as serving_check
@@ -46,11 +48,11 @@ def test_the_gate_scans_every_split_as_configured(given, tmp_path, monkeypatch):
 
     def scan(_, patterns, *rest):
         seen.update(patterns=patterns, scan=rest)
-        return Scan((), (), {})
+        return Scan((), (Leak(("test", "a"), ("train", "b"), 7),), {})
 
     def measure_shifts(statistics, baseline, *rest):
         seen.update(statistics=statistics, baseline=baseline, limits=rest[1:])
-        return []
+        return [Shift("skew", "eval", "f", "distance", 0.2, 0.1)]
 
     monkeypatch.setattr(data_gate, "scan", scan)
     monkeypatch.setattr(data_gate, "measure_shifts", measure_shifts)
@@ -59,8 +61,8 @@ def test_the_gate_scans_every_split_as_configured(given, tmp_path, monkeypatch):
     monkeypatch.setattr(data_gate.gate, "list_anomalies", lambda anomalies: list(anomalies))
     monkeypatch.setattr(data_gate.gate, "count_objects", lambda _: {
         "pictures": 9, "objects": 9, "objects_per_class": {"star": 9}})  # fmt: skip
-    monkeypatch.setattr(data_gate.gate, "judge", lambda *_: [])
-    config = DataGateConfig(leak_distance=7, max_skew=0.3, max_drift=0.4)
+    monkeypatch.setattr(data_gate.gate, "judge", lambda *_: [Finding("skew", "warning", "text")])
+    config = DataGateConfig(leak_distance=7, max_skew=0.3, max_drift=0.4, on_leak="drop_train")
     with beam.Pipeline(options=PipelineOptions(["--runner=FnApiRunner"])) as pipeline:
         data_gate.DataGate.test_call(
             examples=given(standard_artifacts.Examples, "examples"),
@@ -90,6 +92,11 @@ def test_the_gate_scans_every_split_as_configured(given, tmp_path, monkeypatch):
     assert seen["baseline"] == (str(tmp_path / "baseline"), "train")
     written = json.loads((tmp_path / "report" / DATA_GATE_FILE).read_text())
     assert written["anomalies"] == list(_SPLITS)
+    leak = {"first": ["test", "a"], "second": ["train", "b"], "distance": 7}
+    assert (written["leaks"], written["excluded_records"]) == ([leak], ["b"])
+    assert written["findings"] == [{"check": "skew", "level": "warning", "text": "text"}]
+    (shift,) = written["shifts"]
+    assert (shift["other"], shift["value"]) == ("eval", 0.2)
 
 
 @pytest.mark.parametrize(("blessed", "value"), [(True, 0.25), (False, None)])

@@ -157,6 +157,17 @@ def test_a_repeated_training_starts_from_the_same_model_as_before(history):
     assert history.base_model(others, '{"a": 1}') == [second.id]
 
 
+def test_a_model_is_compared_with_the_latest_blessed_one_but_itself(history):
+    examples, _ = history.data()
+    first, second = history.train(examples), history.train(examples)
+    history.train(examples, blessed=False)
+    given = {key: list(history.artifacts[key]) for key in ("model", "model_blessing")}
+    for candidate, baseline in ((first, second), (second, first)):
+        asked = {**given, "candidate": [candidate]}
+        found = LatestOtherBlessedModel().resolve_artifacts(history.store, asked)
+        assert [model.id for model in found["model"]] == [baseline.id]
+
+
 def test_deleted_models_and_data_are_not_baselines(history):
     kept, gone = [], []
     for found in (kept, gone):

@@ -317,6 +317,7 @@ def test_paths_become_absolute_and_keywords_stay(tmp_path, monkeypatch):
     assert named.data.schema == f"{tmp_path}/own.pbtxt"
     assert named.trainer.backbone_weights == f"{tmp_path}/weights.h5"
     assert with_places(named) == named
+    assert with_places(named, output=Path("d")).output == f"{tmp_path}/d"
     # A folder of this name is not a schema.
     assert with_places(load_config("ssd300-voc", ["data.schema=voc"])).data.schema == "voc"
     warm = load_config("sample", ["trainer.warm_start=voc"])

@@ -84,13 +84,15 @@ def test_a_folder_of_records_is_used_directly(tmp_path, fields, schema):
     assert not (tmp_path / "output").exists()
 
 
-def test_the_schema_of_the_configuration_is_used(tmp_path):
+def test_the_schema_of_the_configuration_is_used(tmp_path, monkeypatch):
     records = _write_records(tmp_path / "records")
     assert inputs.prepare(_SAMPLE, records, tmp_path).schema_path == SAMPLE_SCHEMA
     own = tmp_path / "own.pbtxt"
     own.write_text(SAMPLE_SCHEMA.read_text().replace('"ring"', '"rung"'))
-    config = load_config("sample", [f"data.schema={own}"])
-    assert "rung" in inputs.prepare(config, records, tmp_path).classes
+    monkeypatch.chdir(tmp_path)
+    for name in (own, own.name):
+        found = inputs.prepare(load_config("sample", [f"data.schema={name}"]), records, tmp_path)
+        assert "rung" in found.classes and found.schema_path == own
     config = load_config("sample", ["data.schema=infer"])
     found = inputs.prepare(config, records, tmp_path)
     assert (found.schema_path, found.classes) == (None, ())
@@ -216,6 +218,7 @@ def test_without_data_the_sample_is_drawn_once(conversions, monkeypatch, tmp_pat
     for _ in range(2):
         found = inputs.prepare(_SAMPLE, None, tmp_path)
     assert found.classes == class_names(read_schema(SAMPLE_SCHEMA))
+    assert found.schema_path == SAMPLE_SCHEMA, "not the one of the conversion"
     assert drawn == [conversions[0].voc_root]
     assert drawn[0].name == "sample", "the data set's name"
     assert drawn[0].parent.name == code_version("data.sample"), "drawn again by other code"

@@ -16,7 +16,7 @@ from data.settings_file import write_settings
 from pipeline.config import load_config
 from pipeline.runs import questions, tables
 from pipeline.runs.__main__ import main
-from pipeline.runs.home import Move, relocate, run_file
+from pipeline.runs.home import Move, home_of, relocate, run_file
 from pipeline.runs.liveness import is_running, marked_as_running
 from pipeline.runs.store import connect, find_run, mysql_config, read_runs
 from tests.pipeline.recorder import Recorder, record_run, run_facts
@@ -311,6 +311,13 @@ def moved(tmp_path):
     new.parent.mkdir()
     old.rename(new)
     return old, new
+
+
+def test_only_the_file_of_a_run_has_a_home(tmp_path):
+    assert home_of(run_file(tmp_path, "first")) is None
+    (tmp_path / "metadata.sqlite").touch()
+    assert home_of(run_file(tmp_path, "first")) == tmp_path
+    assert home_of(tmp_path / "own.yaml") is None
 
 
 def test_paths_follow_a_moved_folder(moved):

@@ -23,6 +23,7 @@ from data.errors import DataError
 from data.saved_model import OUTPUTS
 from serving import client, detecting
 from serving.client import Client
+from serving.detecting import Refused
 
 _ROOT = Path(__file__).parents[2]
 
@@ -235,6 +236,16 @@ def test_inconsistent_answers(run, misbehaving, picture, tmp_path, change, found
     status, _, err = run(picture, "--url", url, "--no-draw")
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: {url}: model ssd gives an inconsistent answer") and found in err
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(400, Refused), (413, Refused), (404, DataError), (500, DataError)]
+)
+def test_bad_pictures_and_too_many_bytes_of_them_are_refusals(misbehaving, status, kind):
+    url, _ = misbehaving([(status, {}, b'{"error": "no"}')])
+    with pytest.raises(DataError) as caught:
+        Client(url, "m").predict([b"x"])
+    assert type(caught.value) is kind
 
 
 def test_a_grpc_answer_with_a_missing_row():
