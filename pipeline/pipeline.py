@@ -301,7 +301,10 @@ def _training_components(
         # The path alone would not reveal that the file has changed.
         custom_config["backbone_weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     data = {"examples": examples, "transform_graph": transform.outputs["transform_graph"]}
-    if base_model := _base_model(config.trainer.warm_start, custom_config, data, baselines):
+    job = dataclasses.asdict(config.training_job) if config.training_job.workers else None
+    # Baselines compare it with that of earlier trainings, to leave out what this one has made.
+    training = {**custom_config, "training_job": job} if job else custom_config
+    if base_model := _base_model(config.trainer.warm_start, training, data, baselines):
         before.append(base_model)
         data["base_model"] = next(iter(base_model.outputs.values()))
     hyperparameters = None
@@ -313,13 +316,12 @@ def _training_components(
         )
         before.append(tuner)
         hyperparameters = tuner.outputs["best_hyperparameters"]
-    job = dataclasses.asdict(config.training_job) if config.training_job.workers else None
     trainer = Trainer(
         run_fn=f"{'components.distributed_trainer.launch' if job else 'trainer.run'}.run_fn",
         train_args=trainer_pb2.TrainArgs(splits=[TRAIN], num_steps=config.trainer.steps),
         eval_args=trainer_pb2.EvalArgs(splits=[EVAL]),
         hyperparameters=hyperparameters,
-        custom_config={**custom_config, **({"training_job": job} if job else {})},
+        custom_config=training,
         **data,
     )
     return before, trainer

@@ -1,5 +1,6 @@
 """Which earlier models and data a run is compared with or starts from, on a real metadata store."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
+from tfx.dsl.components.common.resolver import RESOLVER_CONFIG, RESOLVER_STRATEGY_CLASS
 from tfx.types import standard_artifacts
 
 from pipeline.baseline import (
@@ -16,6 +18,23 @@ from pipeline.baseline import (
 )
 
 _EVENT = metadata_store_pb2.Event
+
+
+_JOB = ("training_job.workers=2", "training_job.image=i", "training_job.volumes=c:/v")
+
+
+@pytest.mark.parametrize("job", [(), _JOB], ids=["here", "job"])
+def test_the_pipeline_looks_its_baselines_up_by_these(build, job):
+    found = {c.id: c.exec_properties for c in build("trainer.warm_start=latest", *job).components}
+    for name, strategy in (
+        ("latest_blessed_model", LatestOtherBlessedModel),
+        ("latest_blessed_data", LatestOtherBlessedData),
+        ("base_model", LatestBlessedBaseModel),
+    ):
+        assert found[name][RESOLVER_STRATEGY_CLASS] is strategy
+    # Only so is a model recognised that the same training has made before.
+    told = found["base_model"][RESOLVER_CONFIG]["custom_config"]
+    assert json.loads(told) == json.loads(found["Trainer"]["custom_config"])
 
 
 class History:
@@ -144,6 +163,16 @@ def test_a_training_starts_from_the_latest_blessed_model(history):
     blessed = history.train(examples, custom_config='{"a": 0}')
     history.train(examples, blessed=False, custom_config='{"a": 0}')
     assert history.base_model(examples, '{"a": 1}') == [blessed.id]
+
+
+def test_other_examples_or_another_graph_are_another_training(history):
+    examples, _ = history.data()
+    blessed = history.train(examples, custom_config="{}")
+    assert history.base_model(examples, "{}") == []
+    others, _ = history.data()
+    assert history.base_model(others, "{}") == [blessed.id]
+    history._graphs[examples.id] = history.artifact(standard_artifacts.TransformGraph)
+    assert history.base_model(examples, "{}") == [blessed.id]
 
 
 def test_a_repeated_training_starts_from_the_same_model_as_before(history):
