@@ -170,8 +170,8 @@ def render(
         None not in (own_map, reported) and abs(own_map - reported) <= _TOLERANCE
     )
     compared = [("this model", evaluation["map"])]
+    before = "baseline" if facts["blessed"] is None else "previously blessed"
     if evaluation["map"]["baseline"]:
-        before = "baseline" if facts["blessed"] is None else "previously blessed"
         compared.append((before, evaluation["map"]["baseline"]))
     return (
         _environment()
@@ -189,7 +189,7 @@ def render(
             own_map=None if agrees else own_map,
             interval_chart=charts.interval_chart(compared),
             curve_charts={
-                entry["name"]: _precision_recall(entry)
+                entry["name"]: _precision_recall(entry, before)
                 for entry in evaluation["classes"]
                 if entry["curve"]
             },
@@ -207,11 +207,11 @@ def render(
     )
 
 
-def _precision_recall(entry: dict) -> str:
+def _precision_recall(entry: dict, before: str) -> str:
     series = [charts.Series(f"{entry['name']}", "s0", _with_recall(entry["curve"]))]
     if entry["baseline_curve"]:
-        before = _with_recall(entry["baseline_curve"])
-        series.insert(0, charts.Series("previously blessed", "s1", before))
+        curve = _with_recall(entry["baseline_curve"])
+        series.insert(0, charts.Series(before, "s1", curve))
     title = f"precision over recall of {entry['name']}"
     return charts.line_chart(title, series, "recall", (0, 1), (0, 1))
 
