@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.detection_report import charts, gallery
 from components.detection_report.pictures import encoded_pictures
-from components.detection_report.report import analyse
+from components.detection_report.report import analyse, draw_galleries
 from components.detection_report.statistics import read_split
 from components.detection_report.training_curves import read_curves
 from components.evaluator.answers import answer_extractors, answers_kept_in, read_answers
@@ -72,6 +72,36 @@ def test_crowded_pictures_can_be_typical_despite_errors():
     assert gallery.summary(drawn) == "14 of 15 found, 1 wrong"
     drawn = gallery.draw(0, buffer.getvalue(), columns, outcomes, ["cat", "dog"])
     assert gallery.summary(drawn) == "10 of 15 found"
+
+
+def test_without_an_object_there_is_a_threshold_all_the_same():
+    assert analyse(collect(([], [(LEFT, CAT, 0.6)])))["threshold"] == 0.5
+
+
+def test_each_gallery_shows_twelve_pictures_of_its_own(report_sources):
+    accumulator = read_answers(report_sources.evaluation, list(CLASSES))
+    found = analyse(accumulator)
+    shards = sorted(tf.io.gfile.glob(f"{report_sources.examples}/*"))
+    shown = draw_galleries(accumulator, found, shards)
+    given = accumulator.columns(), found["outcomes"]
+    kinds = found["errors"].kinds
+    expected = {
+        "misses": gallery.worst_misses(*given, 12),
+        "mistakes": gallery.most_confident_mistakes(*given, kinds, 12),
+        "hits": gallery.typical_hits(*given, 12),
+    }
+    ids = given[0].image_ids
+    assert {
+        row: [(entry["id"], entry["focus"]) for entry in entries] for row, entries in shown.items()
+    } == {
+        row: [(ids[entry["picture"]], entry["focus"]) for entry in entries]
+        for row, entries in expected.items()
+    }
+    assert max(map(len, shown.values())) == 12
+    captions = {row: entries[0]["caption"] for row, entries in shown.items()}
+    assert captions["misses"].endswith(" not found")
+    assert re.fullmatch(r"(cat|dog|owl) \d\.\d\d: \w+", captions["mistakes"])
+    assert re.match(r"\d of \d found", captions["hits"])
 
 
 def test_a_drawn_picture_and_its_boxes_are_scaled_down():

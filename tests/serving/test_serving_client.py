@@ -168,14 +168,15 @@ def test_retries_end(misbehaving):
 
 def test_the_wait_doubles_and_is_never_shorter_than_the_server_asks(misbehaving, monkeypatch):
     asks = (503, {"Retry-After": "3"}, b"{}")
-    url, _ = misbehaving([_BUSY, _BUSY, asks, _BUSY, _ANSWER])
+    long = (503, {"Retry-After": "3000"}, b"{}")
+    url, _ = misbehaving([_BUSY, _BUSY, asks, long, _ANSWER])
     waits = []
     monkeypatch.setattr(client.time, "sleep", waits.append)
     Client(url, "m", wait_s=0.2).predict([b"picture"])
     assert 0.15 <= waits[0] <= 0.25
     assert 0.3 <= waits[1] <= 0.5
     assert waits[2] == 3.0
-    assert 1.2 <= waits[3] <= 2.0
+    assert waits[3] == 30.0, "nobody waits longer than that"
 
 
 @pytest.mark.parametrize(
@@ -249,8 +250,11 @@ def test_bad_pictures_and_too_many_bytes_of_them_are_refusals(misbehaving, statu
 
 
 def test_a_grpc_answer_with_a_missing_row():
+    asked = []
+
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802
+            asked.append((request.model_spec.name, request.model_spec.version_label))
             response = predict_pb2.PredictResponse()
             for name in OUTPUTS:
                 response.outputs[name].CopyFrom(tf.make_tensor_proto(np.zeros(1)))
@@ -262,9 +266,10 @@ def test_a_grpc_answer_with_a_missing_row():
     server.start()
     try:
         with pytest.raises(DataError, match="does not answer detection_boxes.* for each picture"):
-            Client(url, "m").predict([b"picture"] * 2)
+            Client(url, "m", label="canary").predict([b"picture"] * 2)
     finally:
         server.stop(None)
+    assert asked == [("m", "canary")]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -274,6 +274,17 @@ def test_voc_map_scores_comp4_files(run, blob_model, tmp_path):
     assert status == 1 and "a b.jpg: comp4 cannot represent names with spaces" in err
 
 
+def test_the_newest_version_tells_its_reports_thresholds(run, picture, blob_model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        predict,
+        "thresholds_of",
+        lambda _, model: asked.append(model) or detecting.ScoreThresholds(),
+    )
+    assert run(picture, "--model", blob_model, "--no-draw")[0] == 0
+    assert asked == [blob_model / "20"]
+
+
 def test_the_newest_version_is_the_highest_number(blob_model):
     assert predict.SavedModelDetector(blob_model).folder == blob_model / "20"
     assert predict.SavedModelDetector(blob_model / "3").folder == blob_model / "3"
