@@ -149,7 +149,8 @@ def test_without_a_pool_one_line_says_so(engine, voc, tmp_path):
     status, stderr = _finished(_convert(engine, voc, tmp_path / "records", **options))
     assert status == 2
     assert re.fullmatch(
-        rf"error: no pool of Python workers at localhost:{port}, .*python -m data\.worker_pool.*",
+        rf"error: the engine's nodes find no pool of Python workers at localhost:{port}\b.*"
+        r"python -m data\.worker_pool \(job .*",
         stderr,
     )
 
