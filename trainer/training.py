@@ -112,7 +112,7 @@ def train(
 
     Raises:
       FloatingPointError: loss or state is not finite; the last checkpoint stays.
-      DataError: the workers do not see the same checkpoints, or a file cannot be written.
+      DataError: the workers see different checkpoints, or a file cannot be written.
     """
     strategy = tf.distribute.get_strategy()
     is_chief = devices.is_chief(strategy)
@@ -123,8 +123,8 @@ def train(
     first_step = checkpoints.restore_latest(checkpoint_dir, state)
     if not devices.same_everywhere(strategy, first_step):
         raise DataError(
-            f"{checkpoint_dir}: the workers do not see the same checkpoints, this one sees that of "
-            f"step {first_step}. Let all of them mount the same storage there"
+            f"{checkpoint_dir}: the workers see different checkpoints, this one sees step "
+            f"{first_step}. Mount the same storage there on all of them"
         )
     if first_step and is_chief:
         _log.info("train resume step=%d checkpoint=%s", first_step, checkpoint_dir)

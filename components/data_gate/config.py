@@ -43,8 +43,8 @@ class DataGateConfig(Settings):
     """Share of objects that overlap no anchor by `trainer.matching_iou`: 0.13 for SSD300 on
     VOC, 0.07 for SSD512."""
     min_pictures: int = Field(default=100, ge=0)
-    """Per split. Smaller ones are not compared with others, unless `block_on` names skew or drift:
-    differences are mostly chance."""
+    """Per split. Smaller splits are not compared with others, where differences are mostly chance,
+    unless `block_on` names skew or drift."""
     max_skew: Fraction = 0.1
     """Limit on the distance of the train split from the others: L-infinity distance of class
     frequencies, Jensen-Shannon divergence of sizes and positions."""

@@ -178,7 +178,7 @@ def test_small_splits_are_not_compared(small, judged):
 
 
 @pytest.mark.parametrize(("block_on", "judged"), [(("skew",), ["skew"]), (("drift",), ["drift"])])
-def test_small_splits_are_compared_where_that_blocks(block_on, judged):
+def test_small_splits_are_compared_if_that_blocks(block_on, judged):
     shifts = [Shift(check, "eval", "f", "distance", 0.2, 0.1) for check in ("skew", "drift")]
     counts = {"train": {"pictures": 30, "objects_per_class": {"cat": 1, "dog": 1}}}
     found = judge(shifts=shifts, counts=counts, min_pictures=31, block_on=block_on)

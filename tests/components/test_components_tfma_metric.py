@@ -1,4 +1,4 @@
-"""The TFMA metric over records and a SavedModel, against the plain evaluation of the same boxes."""
+"""The TFMA metric on records and a SavedModel, compared with a plain evaluation."""
 
 import math
 
@@ -47,7 +47,7 @@ def voc_values(accumulator):
 
 
 def values_of(accumulator):
-    """Every number of the VOC part."""
+    """All VOC metrics."""
     values = voc_values(accumulator)
     for name in object_slices.NAMES:
         matched = match(accumulator.columns(), len(CLASSES), 0.5, [name])
@@ -154,7 +154,7 @@ def test_bounds_just_below_pass_and_just_above_fail(tmp_path, models):
         metric_names.SIGNIFICANT: least_change(change + 1e-3),
     }
     metric = tfma_metric.metric_config(CLASSES, COMMON)
-    # In a slice without objects every AP is undefined: it must not be held against the bounds.
+    # In a slice without objects every AP is undefined: the bounds must not apply there.
     config = eval_config(metric, bounds, baseline=True, slices=("size",))
     folder = run(tmp_path, models, config)
     assert not tfma.load_validation_result(str(folder)).validation_ok
@@ -169,7 +169,7 @@ MANY = pictures(240)
 
 
 def plain_bootstrap(samples=200):
-    """Values of both models on pictures drawn with replacement, the same for both."""
+    """Values of both models on the same pictures, drawn with replacement."""
     random = np.random.default_rng(1)
     for _ in range(samples):
         drawn = [MANY[row] for row in random.integers(0, len(MANY), len(MANY))]
@@ -185,7 +185,7 @@ def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     evaluation = read_evaluation(run(tmp_path, models, config, pictures=MANY))
     assert any(text.startswith("mAP is 0.") for text in evaluation.failures)
     samples = list(plain_bootstrap())
-    # 20 samples fix a standard error to 16 %, and Student's factor follows their number.
+    # 20 samples determine a standard error to 16 %; Student's factor depends on their number.
     half = 2 * stats.t.ppf(0.975, 19)
     whole = voc_values(accumulate(MANY))
     whole |= {"coco/ap50": coco.evaluate(accumulate(MANY)).ap50}
@@ -199,7 +199,7 @@ def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     change = evaluation.changes[OVERALL]["mAP"]
     paired = np.std([new["mAP"] - old["mAP"] for new, old in samples], ddof=1)
     assert 0.4 < (change.upper - change.lower) / half / paired < 1.8
-    # Both models see the same samples, so their difference is surer than either.
+    # Both models see the same samples, so their difference varies less than either.
     assert change.upper - change.lower < 0.8 * (
         evaluation.candidate[OVERALL]["mAP"].upper - evaluation.candidate[OVERALL]["mAP"].lower
     )
@@ -228,11 +228,11 @@ def distribution(value, spread):
         (-0.001, -0.001),  # no interval was asked for
     ],
 )
-def test_a_change_that_chance_explains_counts_as_none(change, counted):
+def test_a_change_that_chance_explains_counts_as_zero(change, counted):
     assert tfma_metric.significant_change(change) == counted
 
 
-def test_what_a_worker_refuses_is_found_behind_beams_errors(tmp_path, models):
+def test_a_workers_error_is_found_behind_beams(tmp_path, models):
     broken = [list(picture) for picture in PICTURES[:6]]
     image_id, scores = broken[1][0], broken[1][5]
     assert len(scores)

@@ -196,12 +196,12 @@ def test_a_batch_may_be_larger_than_the_data(batches):
     assert set(counts) == {2, 3}
 
 
-def test_pictures_are_shuffled_as_far_as_the_buffer_goes(batches, shards):
+def test_pictures_are_shuffled_within_the_buffer(batches, shards):
     ((images, *_),) = batches(1, files=shards[:1], batch_size=4, shuffle_buffer=1)
     assert _numbers(images) == [0, 3, 6, 9]
 
 
-def test_training_keeps_the_memory_that_it_frees(shards, transformed_records, monkeypatch):
+def test_training_keeps_freed_memory(shards, transformed_records, monkeypatch):
     monkeypatch.setattr(input_pipeline, "keep_freed_memory", mock.Mock(side_effect=KeyError))
     with pytest.raises(KeyError):
         input_pipeline.training_batches(shards, transformed_records, _config(), _SIZE, _RECORDS)

@@ -1,4 +1,4 @@
-"""The whole detector learns sixteen real pictures by heart: from VOC files to mAP."""
+"""The whole detector overfits sixteen real pictures, from VOC files to mAP."""
 
 import keras
 import pytest
@@ -17,7 +17,7 @@ from trainer.selection import EvalSplit
 from trainer.training import train
 
 _PICTURES = 16
-# Of the picture's side; less is a few pixels of the network's 128.
+# Relative to the picture; smaller objects are a few pixels of the network's 128.
 _LEAST_SIDE = 0.2
 _CONFIG = TrainerConfig(
     detector="ssd128-small",
@@ -36,7 +36,7 @@ _CONFIG = TrainerConfig(
 
 @pytest.fixture(scope="module")
 def voc_root(tmp_path_factory, voc_fixtures):
-    """The first pictures whose objects are all large enough and none difficult."""
+    """The first pictures whose objects are all large enough and not difficult."""
     year = voc_fixtures / "voc2007_300" / "VOCdevkit" / "VOC2007"
     copy = tmp_path_factory.mktemp("voc") / "VOC2007"
     (copy / "ImageSets" / "Main").mkdir(parents=True)
@@ -58,7 +58,7 @@ def _is_plain(path) -> bool:
 
 
 @pytest.mark.e2e
-def test_pictures_are_learnt_by_heart(tmp_path, voc_root):
+def test_the_detector_overfits_a_few_pictures(tmp_path, voc_root):
     convert(voc_root, tmp_path / "records", ConversionOptions(eval_fraction=0))
     schema = read_schema(VOC_SCHEMA)
     classes, records = class_names(schema), SchemaRecords(schema)

@@ -140,7 +140,7 @@ def test_a_damaged_best_file_is_reported_and_replaced(tmp_path, variables, caplo
     assert selection.restore_best(tmp_path, variables) == (20, 0.1)
 
 
-def test_a_disk_that_is_full_keeps_the_best(tmp_path, variables, monkeypatch):
+def test_a_full_disk_keeps_the_old_best(tmp_path, variables, monkeypatch):
     _fill(variables, 1)
     selection.keep_if_best(tmp_path, 10, 0.5, variables)
     with monkeypatch.context() as full:

@@ -183,7 +183,7 @@ def test_mixed_precision_is_close_to_float32(plain_steps, precision):
 def test_xla_gives_the_same_losses(plain_steps):
     with mock.patch.object(tf, "function", wraps=tf.function) as function:
         _, losses = _losses_of_steps(make_config(xla=True))
-    # Keras has functions of its own.
+    # Keras compiles functions too.
     (step,) = (call for call in function.mock_calls if "input_signature" in call.kwargs)
     assert step.kwargs["jit_compile"]
     np.testing.assert_allclose(losses, plain_steps, rtol=1e-4)

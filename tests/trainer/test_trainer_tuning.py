@@ -48,7 +48,7 @@ TUNER = {"trials": 2, "steps": 4}
 
 @pytest.fixture(scope="module")
 def inputs(make, transform_folder, sample_classes, tmp_path_factory):
-    """What Tuner and Trainer read: squares on grey in two splits, and the transform graph."""
+    """Inputs of Tuner and Trainer: squares on grey in two splits, and the transform graph."""
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
     examples, graph = Examples(), TransformGraph()
@@ -96,7 +96,7 @@ def _outputs(folder, **kinds):
 
 @pytest.fixture
 def unexported():
-    """No SavedModel is written, which takes longer than these trainings."""
+    """Skips the SavedModel, which would take longer than these trainings."""
 
     def export_nothing(detector, folder, *_):
         folder.mkdir(parents=True)
@@ -112,7 +112,7 @@ def _tune(folder, inputs, outputs, properties):
 
 @pytest.fixture(scope="module")
 def tuned(inputs, sample_classes, tiny_detector, tmp_path_factory):
-    """What two trials have left: the outputs of the real executor."""
+    """The real executor's outputs after two trials."""
     folder = tmp_path_factory.mktemp("tuner")
     outputs = _outputs(folder, best_hyperparameters=HyperParameters, tuner_results=TunerResults)
     _tune(folder, inputs, outputs, _properties(folder, sample_classes))
@@ -127,7 +127,7 @@ def _read(artifacts):
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What a trial does with a Job, noted down."""
+    """Records what a trial does with a Job."""
 
     config: TrainerConfig
     trained: list = dataclasses.field(default_factory=list)
@@ -145,7 +145,7 @@ class _Job:
 
 @pytest.fixture
 def tuner_of(tmp_path, monkeypatch):
-    """The tuner of a Job."""
+    """Makes a Job's tuner."""
 
     def tuner_of(job):
         monkeypatch.setattr(tuning, "Job", SimpleNamespace(from_arguments=lambda _: job))
@@ -159,7 +159,7 @@ _VALUES = {"learning_rate": 0.5, "weight_decay": 0.1, "warmup_steps": 1}
 _TRIAL = SimpleNamespace(trial_id="1", hyperparameters=SimpleNamespace(values=_VALUES))
 
 
-def test_the_search_is_for_the_best_map_from_the_configured_values(tuner_of):
+def test_the_search_starts_at_the_configured_values(tuner_of):
     oracle = tuner_of(_Job(dataclasses.replace(CONFIG, seed=5))).oracle
     assert (oracle.seed, oracle.max_trials) == (5, TUNER["trials"])
     assert (oracle.objective.name, oracle.objective.direction) == ("eval_mAP", "max")
@@ -174,9 +174,7 @@ def test_a_trial_is_trained_with_its_values_and_measured_after_its_steps(tuner_o
     assert job.trained == [(config, "network", "served", tmp_path / "1")]
 
 
-def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
-    tuner_of, monkeypatch
-):
+def test_a_trial_that_diverges_scores_zero_and_other_errors_stop_the_search(tuner_of, monkeypatch):
     tuner = tuner_of(_Job(CONFIG))
     monkeypatch.setattr(_Job, "train", mock.Mock(side_effect=FloatingPointError("nan")))
     assert tuner.run_trial(_TRIAL, verbose=0) == {"eval_mAP": 0.0}
@@ -186,7 +184,7 @@ def test_a_trial_that_diverges_scores_nothing_and_other_errors_stop_the_search(
 
 
 @pytest.mark.parametrize(("decay", "middle"), [(0.01, 0.01), (0.0, 5e-4)])
-def test_rates_are_searched_up_to_ten_times_either_way(decay, middle):
+def test_rates_are_searched_within_a_factor_of_ten(decay, middle):
     config = dataclasses.replace(CONFIG, weight_decay=decay)
     rate, found, _ = search_space(config, 4).space
     assert (rate.min_value, rate.default, rate.max_value) == pytest.approx((0.002, 0.02, 0.2))
@@ -239,11 +237,11 @@ def test_the_trainer_takes_the_best_values(tuned, inputs, sample_classes, tmp_pa
 
 
 class Killed(Exception):
-    """What happens to a training at any time."""
+    """Simulates a killed training."""
 
 
 def _train(folder, inputs, sample_classes, patch=None):
-    """Runs the Trainer; gives what it exported and the best checkpoint's arrays."""
+    """Runs the Trainer; returns what it exported and the best checkpoint's arrays."""
     outputs = _outputs(folder, model=Model, model_run=ModelRun)
     properties = _properties(folder, sample_classes)
     if patch:
@@ -260,8 +258,8 @@ def _train(folder, inputs, sample_classes, patch=None):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("unexported")
-def test_a_killed_training_chooses_as_one_that_was_not(inputs, sample_classes, tmp_path):
-    """Killed after the evaluation of a step and before its checkpoint."""
+def test_a_killed_training_chooses_the_same_step(inputs, sample_classes, tmp_path):
+    """Killed between a step's evaluation and its checkpoint."""
     save = checkpoints.save
 
     def until_four(folder, step, *rest):
@@ -306,7 +304,7 @@ def test_no_warm_up_is_longer_than_half_the_trial_or_the_training(steps):
     assert with_values(config, {"values": values}).warmup_steps < CONFIG.steps
 
 
-def test_values_take_the_place_of_configured_ones():
+def test_tuned_values_override_configured_ones():
     assert with_values(CONFIG, None) == CONFIG
     assert with_values(CONFIG, {"space": [], "values": {"weight_decay": 0.5}}) == (
         dataclasses.replace(CONFIG, weight_decay=0.5)

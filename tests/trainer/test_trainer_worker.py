@@ -1,4 +1,4 @@
-"""`python -m trainer.worker` as real processes: on one device, on two, as two workers, killed."""
+"""`python -m trainer.worker` in real processes: on one device, on two, as two workers, killed."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ _STEPS = 6
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, make, sample_classes):
-    """Folder of twelve training pictures, one without an object."""
+    """A folder with twelve training pictures, one without an object."""
     folder = tmp_path_factory.mktemp("inputs")
     records = []
     for number in range(12):
@@ -41,7 +41,7 @@ def inputs(tmp_path_factory, make, sample_classes):
 
 @pytest.fixture(scope="module")
 def arguments(inputs, transform_folder, sample_classes):
-    """What TFX hands to a `run_fn` that trains in a folder."""
+    """Makes the arguments of a `run_fn` that trains in a folder."""
 
     def arguments(folder):
         settings = {
@@ -79,7 +79,7 @@ def arguments(inputs, transform_folder, sample_classes):
 
 @pytest.fixture(scope="module")
 def start(arguments):
-    """Starts worker processes that train in a folder; all of them write to `log`."""
+    """Starts a worker process that trains in a folder and writes to `log` there."""
 
     def start(folder, workers=(), index=None, **environment):
         folder.mkdir(exist_ok=True)
@@ -98,7 +98,7 @@ def start(arguments):
 
 
 def _free_ports(number):
-    """The first of so many free ports in a row."""
+    """The first of `number` consecutive free ports."""
     while True:
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
             first = 0
@@ -124,7 +124,7 @@ def _finish(folder, *processes):
 
 
 def _results(folder):
-    """Losses by step and the exported weights of a training that is over, by name."""
+    """A finished training's losses by step and exported weights by name."""
     losses = {}
     for path in sorted((folder / "run" / "logs").glob("events*")):
         for record in tf.data.TFRecordDataset(str(path)):
@@ -138,7 +138,7 @@ def _results(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, start):
-    """What one process on one device trains."""
+    """The results of one process on one device."""
     folder = tmp_path_factory.mktemp("alone")
     return _finish(folder, start(folder))
 
@@ -153,7 +153,7 @@ def _assert_close(results, wanted):
 
 
 @pytest.mark.e2e
-def test_a_process_alone_trains(alone):
+def test_a_single_process_trains(alone):
     losses, weights = alone
     assert list(losses) == list(range(1, _STEPS + 1))
     assert losses[_STEPS] < losses[1]
@@ -161,15 +161,15 @@ def test_a_process_alone_trains(alone):
 
 
 @pytest.mark.e2e
-def test_two_devices_train_as_one(alone, start, tmp_path):
+def test_two_devices_train_like_one(alone, start, tmp_path):
     results = _finish(tmp_path, start(tmp_path, VIRTUAL_DEVICES="2"))
     assert "devices=2xCPU" in (tmp_path / "log").read_text()
     _assert_close(results, alone)
 
 
 @pytest.mark.e2e
-def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
-    """`kill -9` after step 5: the last checkpoint is that of step 4."""
+def test_a_killed_process_resumes_exactly(alone, start, tmp_path):
+    """`kill -9` after step 5: the last checkpoint is from step 4."""
     assert start(tmp_path, KILL_AT="5").wait(timeout=600) == -9
     assert not (tmp_path / "model").exists()
     losses, weights = _finish(tmp_path, start(tmp_path))
@@ -181,10 +181,10 @@ def test_a_killed_process_goes_on_exactly(alone, start, tmp_path):
 
 
 @pytest.mark.e2e
-def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
+def test_a_job_of_two_workers_trains_like_one_even_if_one_is_killed(
     alone, arguments, tmp_path, monkeypatch
 ):
-    """From the Trainer's `run_fn` on, with the pods of its Job as processes."""
+    """Starts at the Trainer's `run_fn`, with the Job's pods as processes."""
     fn_args = arguments(tmp_path)
     fn_args.custom_config["training_job"] = {
         **dataclasses.asdict(
@@ -206,7 +206,7 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
         monkeypatch.setattr(indexed_job, "connect", lambda: api)
         launch.run_fn(fn_args)
     log = "\n".join(pod.log.read_text() for pod in cluster.pods)
-    # Only the first of the two failures counts, and one is all that is allowed.
+    # Only the first of the two failures counts, and one is allowed.
     assert cluster.events == [
         "job created",
         "service created",
@@ -217,7 +217,7 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
         "jobs deleted",
         "services deleted",
     ], log[-3000:]
-    # The Job ends with pod 0; the other one may not be done with its exit.
+    # The Job ends with pod 0; the other pod may still be exiting.
     first, second = sorted((pod.index, pod.status) for pod in cluster.pods[2:])
     assert first == (0, 0)
     assert second in ((1, 0), (1, 137))
@@ -227,8 +227,8 @@ def test_a_job_of_two_workers_trains_as_one_and_one_may_be_killed(
 
 
 @pytest.mark.e2e
-def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start, tmp_path):
-    """The chief has the checkpoint of step 4, the other a folder of its own without any."""
+def test_workers_that_see_different_checkpoints_exit_with_advice(start, tmp_path):
+    """The chief has step 4's checkpoint, the other worker an empty folder."""
     folders = (tmp_path / "chief", tmp_path / "other")
     assert start(folders[0], KILL_AT="5").wait(timeout=600) == -9
     addresses = _addresses(2)
@@ -237,13 +237,13 @@ def test_workers_that_do_not_see_the_same_checkpoints_end_with_what_to_do(start,
     for folder, step in zip(folders, (4, 0), strict=True):
         log = (folder / "log").read_text()
         assert f"error: {folder / 'work'}{os.sep}" in log, log[-3000:]
-        assert f"do not see the same checkpoints, this one sees that of step {step}. Let all" in log
+        assert f"see different checkpoints, this one sees step {step}. Mount the same" in log
         assert not (folder / "model").exists()
     assert statuses == [BAD_INPUT] * 2
 
 
 def test_arguments_survive_the_file(tmp_path, monkeypatch):
-    # All that `run_fn` reads.
+    # Everything `run_fn` reads.
     values = {
         "train_files": ["train/*"],
         "eval_files": ["eval/*"],
@@ -256,7 +256,7 @@ def test_arguments_survive_the_file(tmp_path, monkeypatch):
     }
     write_arguments(tmp_path / "file", SimpleNamespace(**values, working_dir="elsewhere"))
     assert vars(read_arguments(tmp_path / "file")) == values
-    # Workers do not have this process's environment.
+    # Workers do not inherit this process's environment.
     monkeypatch.setenv(reporting.VARIABLE, '{"log_every": 7}')
     write_arguments(tmp_path / "file", SimpleNamespace(**values))
     found = read_arguments(tmp_path / "file").custom_config
@@ -264,7 +264,7 @@ def test_arguments_survive_the_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.AbortedError])
-def test_a_lost_worker_has_a_status_of_its_own(tmp_path, monkeypatch, capsys, error):
+def test_losing_a_worker_has_its_own_exit_status(tmp_path, monkeypatch, capsys, error):
     seen = {}
 
     def lost(fn_args):
@@ -304,7 +304,7 @@ def test_a_pod_knows_all_workers_by_name():
 
 
 @pytest.mark.parametrize("index", [None, "", "3", "-1", "first"])
-def test_a_process_that_is_no_pod_of_the_job_is_refused(tmp_path, monkeypatch, capsys, index):
+def test_a_process_outside_the_job_is_refused(tmp_path, monkeypatch, capsys, index):
     monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
     if index is not None:
         monkeypatch.setenv("JOB_COMPLETION_INDEX", index)
