@@ -16,10 +16,9 @@ setup(
         "data": ["schemas/*.pbtxt"],
         "pipeline.kubeflow": ["manifests/*"],
         "serving": [
-            "page.html",
-            *(f"{folder}/*" for folder in ("kserve", "kubernetes", "monitoring")),
-            "tensorflow_serving/*",
+            f"{folder}/*" for folder in ("kserve", "kubernetes", "monitoring", "tensorflow_serving")
         ],
+        "serving.model_server": ["page.html"],
     },
     py_modules=["kubeflow_runner", "local_runner", "ssd"],
 )

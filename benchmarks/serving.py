@@ -133,7 +133,7 @@ class _Both:
     def __enter__(self):
         from benchmarks.serving_models import export_untrained
         from benchmarks.serving_process import start_server
-        from serving.servable import Servable
+        from serving.model_server.servable import Servable
 
         self._folder = tempfile.TemporaryDirectory()
         base = Path(self._folder.name, _MODEL)

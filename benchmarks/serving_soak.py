@@ -153,7 +153,7 @@ def main() -> int:
 def _run(folder: Path, seconds: float) -> dict:
     from benchmarks.serving_models import export_untrained
     from components.atomic_push.push import push
-    from serving.servable import Servable
+    from serving.model_server.servable import Servable
 
     images = [picture(240, 280, seed) for seed in range(4)]
     models, answers = [], []

@@ -13,7 +13,7 @@ from pathlib import Path
 from tensorflow_serving.config import model_server_config_pb2
 
 from data.errors import DataError
-from serving.model_config import read_config, write_config
+from serving.model_server.model_config import read_config, write_config
 from serving.version_folders import complete_versions
 from serving.versions import STABLE
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from data.command_line import Arguments, Parser, as_command
 from data.console import quiet
 from data.errors import DataError
-from serving.status import StatusError
+from serving.model_server.status import StatusError
 
 if TYPE_CHECKING:
-    from serving.servable import Servable
+    from serving.model_server.servable import Servable
 
 # TensorFlow Serving's exit status when a model fails to load at startup.
 _NO_MODEL = 255
@@ -121,18 +121,18 @@ class Server:
 
     def __init__(self, flags: argparse.Namespace) -> None:
         # TensorFlow takes seconds to import: only once the flags are valid.
-        from serving.backend import Backend
-        from serving.manager import ModelManager
-        from serving.metrics import Metrics
-        from serving.model_config import (
+        from serving.model_server.backend import Backend
+        from serving.model_server.manager import ModelManager
+        from serving.model_server.metrics import Metrics
+        from serving.model_server.model_config import (
             ModelConfig,
             check_base_path,
             latest,
             read_metrics_path,
             read_models,
         )
-        from serving.request_log import RequestLogs
-        from serving.rest import RestApi
+        from serving.model_server.request_log import RequestLogs
+        from serving.model_server.rest import RestApi
 
         self._flags = flags
         self._read_models = lambda: (
@@ -170,7 +170,7 @@ class Server:
         """Serves until SIGTERM or SIGINT, then finishes the requests in flight."""
         from aiohttp import web
 
-        from serving.http_server import HttpServer
+        from serving.model_server.http_server import HttpServer
 
         flags = self._flags
         stop = asyncio.Event()
@@ -178,7 +178,7 @@ class Server:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         grpc_server = None
         if flags.port:
-            from serving.grpc_service import start_grpc_server
+            from serving.model_server.grpc_service import start_grpc_server
 
             grpc_server, health = start_grpc_server(f"{flags.host}:{flags.port}", self._backend)
         http_server = HttpServer(self._rest, self._backend.timeout_s, flags.max_body_bytes)
@@ -227,7 +227,7 @@ class Server:
         return None
 
     def _load(self, folder: Path) -> "Servable":
-        from serving.servable import Servable
+        from serving.model_server.servable import Servable
 
         start = time.perf_counter()
         try:

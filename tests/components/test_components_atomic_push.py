@@ -19,9 +19,9 @@ from tfx.utils import io_utils
 from components.atomic_push import push as push_module
 from components.atomic_push.push import push
 from data.errors import DataError
-from serving.manager import AVAILABLE, ModelManager
-from serving.model_config import ModelConfig, latest
-from serving.status import StatusError
+from serving.model_server.manager import AVAILABLE, ModelManager
+from serving.model_server.model_config import ModelConfig, latest
+from serving.model_server.status import StatusError
 from tests.components.pushed import assert_whole, contents, leftovers, numbered, write_model
 
 

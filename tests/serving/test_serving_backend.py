@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.backend import Backend
-from serving.metrics import Metrics
-from serving.pictures import MAX_PIXELS
-from serving.request_log import RequestLogs
-from serving.status import StatusError, invalid
+from serving.model_server.backend import Backend
+from serving.model_server.metrics import Metrics
+from serving.model_server.pictures import MAX_PIXELS
+from serving.model_server.request_log import RequestLogs
+from serving.model_server.status import StatusError, invalid
 
 _CORES = len(os.sched_getaffinity(0))
 
@@ -46,7 +46,9 @@ def test_only_runs_beyond_the_number_of_cores_get_one_thread(backend):
 
 def _pictures(monkeypatch, pixels: int) -> dict:
     """Inputs that count as this many pixels."""
-    monkeypatch.setattr("serving.backend.count_pixels", lambda arrays: sum(map(int, arrays)))
+    monkeypatch.setattr(
+        "serving.model_server.backend.count_pixels", lambda arrays: sum(map(int, arrays))
+    )
     return {"pixels": pixels}
 
 

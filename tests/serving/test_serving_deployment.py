@@ -10,8 +10,8 @@ import pytest
 import yaml
 from google.protobuf import descriptor_pb2, message_factory, text_format, wrappers_pb2
 
-from serving.metrics import Metrics
-from serving.model_config import read_metrics_path, read_models
+from serving.model_server.metrics import Metrics
+from serving.model_server.model_config import read_metrics_path, read_models
 
 _SERVING = Path(__file__).parents[2] / "serving"
 _CONFIGS = _SERVING / "tensorflow_serving"

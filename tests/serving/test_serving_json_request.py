@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serving.json_request import read_document, read_inputs
-from serving.status import StatusError
+from serving.model_server.json_request import read_document, read_inputs
+from serving.model_server.status import StatusError
 
 _TYPES = [tf.float32, tf.float64, tf.int8, tf.uint8, tf.int16, tf.int32]
 _TYPES += [tf.int64, tf.uint32, tf.uint64, tf.bool]

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serving.json_response import write_response
-from serving.status import StatusError
+from serving.model_server.json_response import write_response
+from serving.model_server.status import StatusError
 
 _ARRAYS = st.sampled_from(
     [np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.uint64, np.bool_]

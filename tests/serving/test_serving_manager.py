@@ -7,9 +7,9 @@ import weakref
 import pytest
 
 from data.errors import DataError
-from serving.manager import ModelManager
-from serving.model_config import ModelConfig, latest, read_metrics_path, read_models
-from serving.status import StatusError
+from serving.model_server.manager import ModelManager
+from serving.model_server.model_config import ModelConfig, latest, read_metrics_path, read_models
+from serving.model_server.status import StatusError
 
 
 class FakeServable:

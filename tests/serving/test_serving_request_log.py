@@ -12,9 +12,10 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from data.errors import DataError
 from data.fields import COMMON
-from serving import request_examples, request_log
-from serving.model_config import LogConfig, ModelConfig, latest, read_models
-from serving.request_log import RequestLogs
+from serving import request_examples
+from serving.model_server import request_log
+from serving.model_server.model_config import LogConfig, ModelConfig, latest, read_models
+from serving.model_server.request_log import RequestLogs
 
 
 def _models(prefix, rate=1.0):

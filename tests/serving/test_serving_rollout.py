@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from data.errors import DataError
-from serving.model_config import read_config, read_models
+from serving.model_server.model_config import read_config, read_models
 from serving.rollout import labels_and_served, promote, rollback, serve_latest
 
 

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving import pictures
-from serving.servable import Servable
-from serving.status import StatusError
+from serving.model_server import pictures
+from serving.model_server.servable import Servable
+from serving.model_server.status import StatusError
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from serving import servable
 from serving import server as server_module
+from serving.model_server import servable
+from serving.model_server.status import StatusError
 from serving.server import Server, main, parse_flags
-from serving.status import StatusError
 
 
 def _wait(condition, seconds=20.0):

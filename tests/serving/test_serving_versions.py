@@ -12,7 +12,7 @@ import tensorflow as tf
 from data.errors import DataError
 from serving import rollout, versions
 from serving.client import Client
-from serving.model_config import read_models
+from serving.model_server.model_config import read_models
 from serving.rollout import serve_latest
 from serving.server import parse_flags
 from serving.version_folders import newest_version, version_folders

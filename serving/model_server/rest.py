@@ -13,11 +13,11 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from data.errors import DataError
-from serving.backend import Backend, Claim
-from serving.json_request import read_document, read_inputs
-from serving.json_response import write_response
-from serving.page import fill_page
-from serving.status import StatusError, invalid
+from serving.model_server.backend import Backend, Claim
+from serving.model_server.json_request import read_document, read_inputs
+from serving.model_server.json_response import write_response
+from serving.model_server.page import fill_page
+from serving.model_server.status import StatusError, invalid
 from serving.thresholds import ScoreThresholds, recommended
 
 Model = tuple[str, int | None, str | None]  # name, version, label

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from serving.status import StatusError, invalid
+from serving.model_server.status import StatusError, invalid
 
 Inputs = dict[str, np.ndarray]
 InputTypes = Mapping[str, tf.DType]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from PIL import Image
 
-from serving.status import invalid
+from serving.model_server.status import invalid
 
 # Per request, and for all running requests together: decoding takes 3 bytes per pixel.
 MAX_PIXELS = 100_000_000

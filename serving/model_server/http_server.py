@@ -9,7 +9,7 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from serving.rest import RestApi
+from serving.model_server.rest import RestApi
 
 # Bytes that are not HTTP are the client's fault: they get 400 and are not logged.
 logging.getLogger("aiohttp.server").addFilter(

@@ -12,14 +12,14 @@ from google.protobuf.message import Message
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from serving.budget import Budget
-from serving.manager import ModelManager
-from serving.metrics import Metrics
-from serving.model_config import ModelConfig
-from serving.pictures import MAX_PIXELS, count_pixels
-from serving.request_log import RequestLogs
-from serving.servable import Arrays, Servable
-from serving.status import StatusError
+from serving.model_server.budget import Budget
+from serving.model_server.manager import ModelManager
+from serving.model_server.metrics import Metrics
+from serving.model_server.model_config import ModelConfig
+from serving.model_server.pictures import MAX_PIXELS, count_pixels
+from serving.model_server.request_log import RequestLogs
+from serving.model_server.servable import Arrays, Servable
+from serving.model_server.status import StatusError
 
 # Memory for request bodies, in bodies of the maximum size.
 _LARGEST_BODIES = 8

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import orjson
 
-from serving.status import invalid
+from serving.model_server.status import invalid
 
 _PLAIN = ("bool", "int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.errors import DataError
-from serving.model_config import ModelConfig
-from serving.servable import Servable
-from serving.status import StatusError, invalid
+from serving.model_server.model_config import ModelConfig
+from serving.model_server.servable import Servable
+from serving.model_server.status import StatusError, invalid
 from serving.version_folders import version_folders
 
 _LOG = logging.getLogger(__name__)

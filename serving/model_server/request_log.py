@@ -21,8 +21,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from data.saved_model import DEFAULT_SIGNATURE
-from serving.model_config import LogConfig, ModelConfig
-from serving.servable import Arrays
+from serving.model_server.model_config import LogConfig, ModelConfig
+from serving.model_server.servable import Arrays
 
 _LOG = logging.getLogger(__name__)
 _PARTIAL = ".partial"

@@ -21,9 +21,9 @@ from tensorflow_serving.apis import (
 
 from data.errors import DataError
 from data.saved_model import DEFAULT_SIGNATURE
-from serving.backend import Backend
-from serving.model_config import models_of
-from serving.status import StatusError, invalid
+from serving.model_server.backend import Backend
+from serving.model_server.model_config import models_of
+from serving.model_server.status import StatusError, invalid
 
 _UNDER_LOAD = 8  # threads for health, status and metadata calls
 

@@ -15,7 +15,7 @@ from tensorflow.core.protobuf import config_pb2, error_codes_pb2, meta_graph_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from data.saved_model import DEFAULT_SIGNATURE, SAVED_MODEL_FILE, WARM_UP_REQUESTS
-from serving.status import StatusError, invalid
+from serving.model_server.status import StatusError, invalid
 
 Arrays = Mapping[str, np.ndarray]
 

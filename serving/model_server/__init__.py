@@ -1,0 +1,1 @@
+"""A model server with TensorFlow Serving's REST and gRPC API; `serving/server.py` starts it."""
