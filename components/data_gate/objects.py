@@ -28,7 +28,7 @@ def box_problems(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
     usable = is_usable(boxes)
     outside = (boxes < -_ROUNDING).any(axis=1) | (boxes > 1 + _ROUNDING).any(axis=1)
     problems = []
-    for index in np.flatnonzero(outside | ~usable):
+    for index in np.flatnonzero(outside | ~usable).tolist():
         what = "reaches outside the picture" if usable[index] else "has no area"
         problems.append(f"object {index + 1} ({names[index]}): box {_text(boxes[index])} {what}")
     return problems
@@ -40,7 +40,7 @@ def repeated_objects(boxes: np.ndarray, names: Sequence[str]) -> list[str]:
     overlap = box_iou(boxes[first], boxes[second])
     return [
         f"objects {one + 1} and {other + 1} ({names[one]}): IoU {iou:.3f}"
-        for one, other, iou in zip(first, second, overlap, strict=True)
+        for one, other, iou in zip(first.tolist(), second.tolist(), overlap, strict=True)
         if iou > SAME_OBJECT_IOU and names[one] == names[other]
     ]
 

@@ -61,8 +61,9 @@ def typical_hits(columns: Columns, outcomes: Outcomes, most: int) -> list[dict]:
     scores = columns.det_score[outcomes.detection_of[hits]]
     means = count(hits, columns.gt_image, scores)[candidates] / found[candidates]
     f1 = (2 * found / np.maximum(objects + shown, 1))[candidates]
-    order = np.lexsort((np.abs(means - np.median(means)), -f1)) if len(candidates) else []
-    return [{"picture": int(candidates[row]), "focus": -1} for row in order[:most]]
+    typical = np.abs(means - np.median(means)) if len(candidates) else means
+    order = np.lexsort((typical, -f1))
+    return [{"picture": int(number), "focus": -1} for number in candidates[order[:most]]]
 
 
 def draw(
@@ -90,12 +91,12 @@ def draw(
         "objects": [
             _box(columns.gt_box[row] * scale)
             | {
-                "row": int(row),
+                "row": row,
                 "label": class_names[columns.gt_class[row]],
                 "colour": class_colour(columns.gt_class[row] + 1),
                 "kind": _object_kind(outcomes, row),
             }
-            for row in objects
+            for row in objects.tolist()
         ],
         "detections": [
             _box(columns.det_box[row] * scale)
