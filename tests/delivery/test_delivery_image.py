@@ -1,4 +1,4 @@
-"""The steps of the image's build, in a clean folder: no Docker engine is needed for that."""
+"""The steps of the image's build, in a clean folder and without a Docker engine."""
 
 import os
 import re
@@ -11,12 +11,12 @@ import pytest
 pytestmark = pytest.mark.e2e
 
 _ROOMS = ("components", "data", "metrics", "pipeline", "serving", "trainer")
-# How packages are reached: indexes, proxies, authorities to trust, caches.
+# Variables for package downloads: indexes, proxies, certificate authorities, caches.
 _KEPT = r"(UV|PIP|SSL|REQUESTS|CURL)_|(https?|no|all)_proxy$|(HTTPS?|NO|ALL)_PROXY$"
 
 
 def _run(*command, cwd: Path, home: Path) -> str:
-    """Runs a command with nothing of this environment but what finds packages; gives its output."""
+    """Runs a command with only the variables for package downloads; returns its output."""
     environment = {name: value for name, value in os.environ.items() if re.match(_KEPT, name)}
     environment |= {"PATH": "/usr/bin:/bin", "HOME": str(home), "UV_CACHE_DIR": _cache()}
     process = subprocess.run(
@@ -36,14 +36,14 @@ def _uv() -> Path:
 
 
 def _cache() -> str:
-    """uv's cache, so that what the environment of the tests was made of is not fetched again."""
+    """uv's cache, which has the packages of the tests' environment already."""
     command = [_uv(), "cache", "dir"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def installed(build_context, tmp_path_factory):
-    """What stages `environment` and `package` leave under /opt/ssd, in a folder of its own."""
+    """The output of the stages `environment` and `package`, in a temporary folder."""
     folder = tmp_path_factory.mktemp("opt")
     for step in (("environment", folder, "cpu"), ("package", folder)):
         _run("sh", "docker/install.sh", *step, cwd=build_context, home=folder)
@@ -73,7 +73,7 @@ def test_every_file_of_the_packages_is_installed(installed, build_context):
         assert wanted <= found
 
 
-def test_the_environment_is_the_locked_one_without_what_tests_need(installed, root):
+def test_the_environment_is_locked_and_without_test_packages(installed, root):
     def names(text):
         return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""Command lines as a user runs them, each in its own process, and a run to share."""
+"""Command lines as a user runs them, each in its own process, and a shared run."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ from pipeline.code_version import code_version
 from tests import forked_python
 
 _PICTURES = 44
-# As many steps as it takes to find anything.
+# Just enough steps to detect anything.
 _QUICK = (
     "trainer.steps=60",
     "trainer.batch_size=4",
@@ -40,9 +40,9 @@ def _new_python(*arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="session")
 def run():
-    """Runs local_runner.py; returns status, outputs and components by their state.
+    """Runs local_runner.py; returns status, output and the state of every component.
 
-    With an output folder it takes few steps; with None the arguments alone count.
+    With an output folder it trains for few steps; with None it passes only the arguments.
     """
 
     def run(output, *arguments, settings=(), run_python=forked_python.run):
@@ -64,15 +64,15 @@ def run():
 
 @pytest.fixture(scope="session")
 def first(run, tmp_path_factory):
-    """A first run of everything, the same for all of pytest's workers; `output` is its folder."""
+    """A complete first run, shared by all pytest workers; `output` is its folder."""
     base = tmp_path_factory.getbasetemp()
-    # pytest-xdist gives each worker a folder in the one of all.
+    # pytest-xdist gives each worker a subfolder of the shared one.
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     output, result = base / "first", base / "first.json"
     with (base / "first.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not result.exists():
-            # Where the run would draw the whole data set.
+            # A smaller data set, where the run would draw its own.
             drawn = output / "sample" / code_version("data.sample") / "sample"
             draw_sample(drawn, images=_PICTURES)
             found = run(output, settings=["evaluator.min_map=0"], run_python=_new_python)

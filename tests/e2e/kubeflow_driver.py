@@ -1,9 +1,9 @@
 """Runs a compiled pipeline without a cluster, as Kubeflow's driver and launcher would.
 
-Each container's command runs as a process of its own, in an empty folder, with an ExecutorInput
-made as Kubeflow makes it. Artifacts live in a folder that stands for the object store: before a
-task its inputs are copied to the paths where the launcher downloads them, after it its outputs back
-by the URIs that it reports. A task sees nothing else of the store.
+Each container's command runs in its own process and an empty folder, with an ExecutorInput like
+Kubeflow's. A folder stands in for the object store: before a task, its inputs are copied to the
+paths where the launcher downloads them; afterwards, its outputs are copied back to the URIs that it
+reports. A task sees nothing else of the store.
 """
 
 import os
@@ -18,13 +18,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.forked_python import ROOT, ForkedPython
 
-# The kfp-launcher's, where a run names none.
+# The kfp-launcher's default, if a run names none.
 DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts"
 _MOUNTS = {"s3://": "s3", "minio://": "minio", "gs://": "gcs"}
 
 
 class TaskFailed(Exception):
-    """A container's command did not exit with 0; carries what it printed."""
+    """A container's command failed; the message has its output."""
 
 
 @dataclass
@@ -35,12 +35,12 @@ class Cluster:
     folder: Path
 
     def run(self, compiled: Path, runtime_config: dict, until: str | None = None) -> dict:
-        """Runs the tasks in order, two at a time, up to and with `until`.
+        """Runs the tasks in order, two at a time, up to and including `until`.
 
         Args:
-          runtime_config: `parameters` and `pipeline_root` as a run is submitted with them. The
-            document's own pipeline root is not read, as in Kubeflow (RootDAG in
-            backend/src/v2/driver/root_dag.go of KFP 2.17.0).
+          runtime_config: `parameters` and `pipeline_root` of the submitted run. The document's own
+            pipeline root is ignored, as in Kubeflow (RootDAG in backend/src/v2/driver/root_dag.go
+            of KFP 2.17.0).
 
         Returns:
           RuntimeArtifacts by task and output.
@@ -68,7 +68,7 @@ class Cluster:
         return done
 
     def path(self, uri: str) -> Path:
-        """Where the store keeps what a URI names."""
+        """The path of a URI's content in the store."""
         return self.store / _mounted(uri)
 
     def _run_task(self, spec: dict, name: str, root: str, values: dict, done: dict) -> dict:
@@ -154,8 +154,8 @@ class Cluster:
             local = root / _mounted(uri)
             if local.exists():
                 shutil.copytree(local, self.path(uri))
-            # What comes back from ML Metadata has a type's title instead of its schema, no name,
-            # and what the launcher adds.
+            # Artifacts from ML Metadata have a type's title instead of its schema, no name, and
+            # properties that the launcher adds.
             title = yaml.safe_load(artifact["type"]["instanceSchema"])["title"]
             extra = {"display_name": key, "store_session_info": "{}"}
             kind = {"schemaTitle": title}

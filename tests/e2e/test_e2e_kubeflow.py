@@ -1,4 +1,4 @@
-"""The compiled sample pipeline, run without a cluster, against the same run on this machine."""
+"""The compiled sample pipeline, run without a cluster and compared with a local run."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ _DATA, _ROOT = "minio://data/shapes", "minio://ml/pipelines"
 
 @pytest.fixture(scope="module")
 def local(first):
-    """What the run on this machine has left: its records, its pushed model and the facts on it."""
+    """Records, pushed model and facts of the run on this machine."""
     assert first.status == 0, first.stderr
     (records,) = (first.output / "records").iterdir()
     model = min(first.output.glob("serving/ssd/[0-9]*"), key=lambda path: int(path.name))
@@ -35,9 +35,9 @@ def local(first):
 
 @pytest.fixture(scope="module")
 def remote(local, run_python, tmp_path_factory):
-    """The outputs of every task, the cluster's stand-in and the folder of pushed models.
+    """The outputs of every task, the stand-in for the cluster and the folder of pushed models.
 
-    The other run's model is there already, under another name, as the baseline to compare with.
+    The local run's model is already there, with another identity, as the baseline.
     """
     folder = tmp_path_factory.mktemp("kubeflow")
     serving = folder / "volume" / "serving"
@@ -89,7 +89,7 @@ def test_it_pushes_a_model_with_the_same_map(local, remote):
     assert (extra / "train_statistics.pb").is_file()
 
 
-def test_the_two_models_answer_alike(local, remote):
+def test_both_models_give_the_same_detections(local, remote):
     (shard,) = sorted((local.records / "test").iterdir())[:1]
     records = list(tf.data.TFRecordDataset(str(shard), "GZIP").take(2).as_numpy_iterator())
     version = _metadata(remote, "Pusher", "pushed_model")["pushed_version"]
@@ -117,7 +117,7 @@ def test_the_pushed_model_was_the_baseline(local, remote):
     assert (remote.cluster.path(statistics) / "Split-train" / "FeatureStats.pb").is_file()
 
 
-def test_artifacts_are_named_by_uris(remote):
+def test_artifacts_have_uris_not_paths(remote):
     for outputs in remote.outputs.values():
         for artifact in outputs.values():
             assert artifact["uri"].startswith((f"{_ROOT}/", f"{_DATA}"))

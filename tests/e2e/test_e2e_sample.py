@@ -1,4 +1,4 @@
-"""The sample preset end to end, on few pictures and for few steps."""
+"""The sample preset end to end, with few pictures and steps."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _BASELINES = {"latest_blessed_model", "latest_blessed_data"}
 
 @pytest.fixture(scope="module")
 def records(first):
-    """The folder of TFRecords that the first run has converted."""
+    """The folder of TFRecords that the first run converted."""
     (folder,) = (first.output / "records").iterdir()
     return folder
 
@@ -40,7 +40,7 @@ def test_pictures_become_a_pushed_model(first):
     assert "blessed: yes" in first.stdout
 
 
-def test_the_run_says_what_it_made(first):
+def test_the_run_reports_its_results(first):
     for split, pictures in _SPLITS.items():
         assert re.search(rf"^  {split}: {pictures} pictures, \d+ objects: ", first.stdout, re.M)
     assert "DataGate done" in first.stdout
@@ -49,12 +49,12 @@ def test_the_run_says_what_it_made(first):
     assert "AP on sample, test (11-point, IoU > 0.5)\n" in first.stdout
     for name in (*_CLASSES, "mAP"):
         assert re.search(rf"│ {name} +│ +\d\.\d{{4}}", first.stdout)
-    # A few lines for each component; nothing of what the libraries print.
+    # A few lines per component, and nothing from libraries.
     assert len(first.stdout.splitlines()) < 100
     assert first.stderr == ""
 
 
-def test_a_run_from_the_file_of_the_first_is_cached(first, run):
+def test_a_run_from_the_first_runs_file_is_cached(first, run):
     versions = _versions(first.output)
     (config,) = (first.output / "runs").iterdir()
     assert first.stdout.splitlines()[-1] == f"config:  {config}"
@@ -64,7 +64,7 @@ def test_a_run_from_the_file_of_the_first_is_cached(first, run):
     assert set(found.states) == set(first.states)
     assert found.seconds < 5
     assert _versions(first.output) == versions
-    # It ends with the same words as the run that did the work.
+    # It ends with the same lines as the run that did the work.
     assert found.stdout.splitlines()[-4:-1] == first.stdout.splitlines()[-4:-1]
     again = found.stdout.splitlines()[-1].removeprefix("config:  ")
     assert Path(again).read_text() == config.read_text()
@@ -78,14 +78,14 @@ def test_a_partial_run_runs_what_depends_on_the_component(first, run):
     assert {"Trainer", "Evaluator", "Pusher"} <= set(found.states)
     before = {"ImportExampleGen", "ImportSchemaGen", "StatisticsGen", "DataGate", "Transform"}
     assert not before & set(found.states)
-    # The model of the first run is the baseline of this one, which is pushed beside it.
+    # The first run's model is the baseline, and the new one is pushed next to it.
     assert re.search(
         r"^latest_blessed_model done in .*: baseline .*/Trainer/model/", found.stdout, re.M
     )
     assert set(versions) < set(_versions(first.output))
 
 
-def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
+def test_predict_works_with_the_pushed_model(first, run_python, tmp_path):
     picture = max((first.output / "sample").glob("*/*/VOCdevkit/VOC2007/JPEGImages/*.jpg"))
     model = first.output / "serving" / "ssd"
     arguments = ("--model", model, "--draw", tmp_path, "--format", "json", "--score-threshold", "0")
@@ -97,9 +97,7 @@ def test_predict_answers_with_the_pushed_model(first, run_python, tmp_path):
     assert any(name in text for name in _CLASSES)
 
 
-def test_evaluating_the_pushed_model_gives_what_the_run_measured(
-    first, run_python, records, tmp_path
-):
+def test_evaluating_the_pushed_model_gives_the_runs_scores(first, run_python, records, tmp_path):
     model, output = first.output / "serving" / "ssd", tmp_path / "evaluated"
     found = run_python(
         *("-m", "pipeline.evaluate", "--model", model, "--data", records, "--output", output)
@@ -120,7 +118,7 @@ _AS_VOC = dict(zip(_CLASSES, ("bird", "boat", "bus", "car", "cat", "cow"), stric
 
 
 def _with_hikapok_names(record: bytes) -> bytes:
-    """A record of ours as SSD.TensorFlow wrote them."""
+    """Converts a record of ours to SSD.TensorFlow's field names."""
     old = tf.train.Example.FromString(record).features.feature
     new = tf.train.Example()
     feature = new.features.feature

@@ -1,4 +1,4 @@
-"""A labelling tool's folder in, a pushed model out, by the command of the README."""
+"""From a labelling tool's folder to a pushed model, with the command in the README."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _PICTURES = {"train": 24, "valid": 4, "test": 4}
 
 @pytest.fixture(scope="module")
 def folder(voc_fixtures, tmp_path_factory):
-    """Real pictures as Roboflow exports COCO: equal file names, a category that groups others."""
+    """Real pictures in Roboflow's COCO export: equal file names, a category that groups others."""
     year = voc_fixtures / "voc2007_300" / "VOCdevkit" / "VOC2007"
     found = (read_annotation(path) for path in sorted((year / "Annotations").glob("*.xml")))
     persons = (item for item in found if any(o.name == "person" for o in item.objects))
@@ -44,7 +44,7 @@ def folder(voc_fixtures, tmp_path_factory):
     return root
 
 
-def test_from_a_tools_folder_to_a_model_in_one_command(folder, run_python, tmp_path):
+def test_one_command_turns_a_tools_folder_into_a_model(folder, run_python, tmp_path):
     settings = ("data.classes=auto", "trainer.epochs=1", "trainer.batch_size=4")
     words = [word for setting in settings for word in ("--set", setting)]
     done = run_python(

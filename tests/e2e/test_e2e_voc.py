@@ -1,4 +1,4 @@
-"""SSD300-VGG16 on real pictures: a VOC folder in, a pushed model that answers out."""
+"""SSD300-VGG16 on real pictures, from a VOC folder to predictions of the pushed model."""
 
 import re
 import shutil
@@ -35,7 +35,7 @@ def run(voc_root, run_python, tmp_path_factory):
     options = [word for value in _SETTINGS for word in ("--set", value)]
     arguments = ("--preset", "ssd300-voc", "--data", voc_root, "--output", output)
     yield run_python("local_runner.py", *arguments, *options), output
-    # Model, checkpoint and optimiser state of 26 million parameters, several times.
+    # Large: several copies of model and optimiser state for 26 million parameters.
     shutil.rmtree(output)
 
 
@@ -53,7 +53,7 @@ def test_real_pictures_become_a_pushed_model(run):
     assert re.search(rf"^pushed:  {output}/serving/ssd/\d+$", made, re.M)
 
 
-def test_the_pushed_model_answers_through_its_three_signatures(run, voc_fixtures):
+def test_the_pushed_models_three_signatures_agree(run, voc_fixtures):
     _, output = run
     (folder,) = (output / "serving" / "ssd").glob("[0-9]*")
     model = tf.saved_model.load(str(folder))

@@ -1,4 +1,4 @@
-"""What users do on Flink and Spark, with the engines themselves."""
+"""Conversions and the pipeline on real Flink and Spark."""
 
 import errno
 import json
@@ -47,7 +47,7 @@ def voc(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(voc, tmp_path_factory) -> Path:
-    """A folder that was converted in this process."""
+    """A folder converted in this process."""
     output = tmp_path_factory.mktemp("direct") / "records"
     convert(voc, output, ConversionOptions(classes=_CLASSES, **SPLIT_LISTS))
     return output
@@ -55,7 +55,7 @@ def records(voc, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(records) -> dict[str, bytes]:
-    """What that conversion wrote."""
+    """The files of that conversion."""
     return _files(records)
 
 
@@ -73,7 +73,7 @@ def _convert(engine, voc: Path, output: Path, **options: object) -> ForkedPython
 
 
 def _finished(process: ForkedPython) -> tuple[int, str]:
-    """Exit status and standard error, without the lines on progress."""
+    """Exit status and standard error, without progress lines."""
     status = process.wait(600)
     lines = process.stderr.read_text().splitlines()
     return status, "\n".join(line for line in lines if not re.match(r"(check|write): \d", line))
@@ -99,12 +99,12 @@ def test_bad_pictures_are_listed(engine, voc, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["check", "write"])
-def test_a_lost_worker_changes_no_byte(engine, voc, converted, tmp_path, stage):
+def test_a_lost_worker_does_not_change_the_output(engine, voc, converted, tmp_path, stage):
     linked = _linked(voc, tmp_path)
     with _blocking(_picture(linked)) as picture:
         process = _convert(engine, linked, tmp_path / "records")
         if stage == "write":
-            # Once more than pictures: the marks of a stage that is over.
+            # Every picture is read once per stage; `check` ends with a mark for each.
             wait_for(lambda: picture.answer() or _done(tmp_path, "check") == _PICTURES)
         wait_for(picture.is_read)
         assert (_done(tmp_path, "check") == _PICTURES) == (stage == "write")
@@ -112,20 +112,20 @@ def test_a_lost_worker_changes_no_byte(engine, voc, converted, tmp_path, stage):
         picture.release()
         status, stderr = _finished(process)
     if engine.name == "spark":
-        # Its tasks are tried again at once, with the worker that Beam keeps.
+        # Spark retries tasks at once, with the worker that Beam caches.
         assert status == 2
         assert re.fullmatch(r"error: a Beam worker was lost: .*", stderr)
         assert [path.name for path in tmp_path.iterdir()] == ["voc"]
         return
     assert (status, stderr) == (0, "")
     written = _files(tmp_path / "records")
-    # It names the folder of the pictures, here a copy.
+    # The report names the pictures' folder, which is a copy here.
     assert json.loads(written.pop("report.json"))["rejected"] == 0
     assert written == {name: content for name, content in converted.items() if name in written}
     assert len(written) == len(converted) - 1
 
 
-# One signal each: what follows is the same code.
+# One signal per engine, since both take the same path afterwards.
 _SIGNALS = {"flink": (signal.SIGINT, 130), "spark": (signal.SIGTERM, 143)}
 
 
@@ -143,7 +143,7 @@ def test_an_interruption_cancels_the_job(engine, voc, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["voc"]
 
 
-def test_without_a_pool_one_line_says_so(engine, voc, tmp_path):
+def test_a_missing_pool_is_a_one_line_error(engine, voc, tmp_path):
     port = free_port()
     options = {"environment_config": f"localhost:{port}"}
     status, stderr = _finished(_convert(engine, voc, tmp_path / "records", **options))
@@ -155,7 +155,7 @@ def test_without_a_pool_one_line_says_so(engine, voc, tmp_path):
     )
 
 
-def test_workers_with_other_code_are_refused(engine, voc, tmp_path, other_pool):
+def test_workers_with_other_code_are_rejected(engine, voc, tmp_path, other_pool):
     options = {"environment_config": f"localhost:{other_pool}"}
     status, stderr = _finished(_convert(engine, voc, tmp_path / "records", **options))
     assert status == 2
@@ -183,7 +183,7 @@ with beam.Pipeline(options=PipelineOptions(options)) as pipeline:
 
 
 def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
-    """A compressed file is read by one worker; what is done with its records is not."""
+    """Only one worker can read a compressed file, but both process its records."""
     path, output = tmp_path / "records.gz", tmp_path / "counts"
     with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions("GZIP")) as writer:
         for number in range(400):
@@ -201,14 +201,14 @@ def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
 
 @pytest.fixture(scope="module")
 def direct_run(records, tmp_path_factory) -> dict:
-    """What the sample pipeline makes in one process."""
+    """The results of the sample pipeline in one process."""
     output = tmp_path_factory.mktemp("run") / "output"
     process = forked_python.run("local_runner.py", *_run_arguments(records, output))
     assert process.returncode == 0, process.stderr
     return _made(output)
 
 
-def test_the_pipeline_finds_the_same(engine, records, direct_run, tmp_path):
+def test_the_pipeline_gives_the_same_results(engine, records, direct_run, tmp_path):
     output = tmp_path / "output"
     process = engine.start("local_runner.py", *_run_arguments(records, output), *engine.options())
     status = process.wait(1800)
@@ -222,7 +222,7 @@ def _run_arguments(records: Path, output: Path) -> list[str]:
 
 
 def _made(output: Path) -> dict:
-    """Examples by split, the gate's report and the scores of a run."""
+    """A run's examples by split, gate report and scores."""
     (examples,) = output.glob("pipeline/ImportExampleGen/examples/*")
     (gate,) = output.glob("pipeline/DataGate/report/*/data_gate.json")
     (evaluation,) = output.glob("pipeline/Evaluator/evaluation/*")
@@ -236,7 +236,7 @@ def _made(output: Path) -> dict:
 
 
 def _linked(voc: Path, folder: Path) -> Path:
-    """A copy of the data set, made of links."""
+    """A copy of the data set, made of hard links."""
     copy = folder / "voc"
     subprocess.run(["cp", "-rl", voc, copy], check=True)
     return copy
@@ -252,7 +252,7 @@ def _done(folder: Path, stage: str) -> int:
 
 
 class _BlockingPicture:
-    """A pipe in the place of a picture: who reads it waits until it is answered."""
+    """A named pipe in place of a picture: reading it blocks until `answer` or `release`."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -262,7 +262,7 @@ class _BlockingPicture:
         os.mkfifo(path)
 
     def is_read(self) -> bool:
-        """Whether a worker has it open, and waits from now on."""
+        """Whether a worker has opened the pipe; once true, the worker blocks."""
         if self._writer is None:
             try:
                 self._writer = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
@@ -272,7 +272,7 @@ class _BlockingPicture:
         return self._writer is not None
 
     def answer(self) -> None:
-        """Gives a worker that waits the picture; the next one waits again."""
+        """Sends the picture to a blocked reader; the next reader blocks again."""
         if self.is_read():
             self._path.unlink()
             os.mkfifo(self._path)

@@ -1,4 +1,4 @@
-"""Data components in this process and on two worker processes: what they find is the same."""
+"""Data components give the same results in this process and on two worker processes."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _CONFIG = load_config("sample")
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """Outputs of the components up to Transform: in this process, and on two workers."""
+    """Outputs of the components up to Transform, in this process and on two workers."""
     folder = tmp_path_factory.mktemp("beam")
     draw_sample(folder / "voc", images=_PICTURES)
     classes = class_names(read_schema(SAMPLE_SCHEMA))
@@ -70,7 +70,7 @@ def _records(outputs, split) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("split", _SPLITS)
-def test_the_same_records_come_out(found, split):
+def test_records_are_equal(found, split):
     one, two = (list(_records(outputs, split)) for outputs in found)
     assert one == two
     assert len(one) == {"train": 16, "eval": 2, "test": 4}[split]
@@ -86,7 +86,7 @@ def test_statistics_are_equal_up_to_the_order_of_sums(found, split):
     )
     for statistics in (one, two):
         for feature in statistics.datasets[0].features:
-            # Sums of floats, whose last digit depends on the order.
+            # The last digits of float sums depend on the order.
             feature.num_stats.mean = float(f"{feature.num_stats.mean:.12g}")
             feature.num_stats.std_dev = float(f"{feature.num_stats.std_dev:.12g}")
     assert one.datasets[0].num_examples == {"train": 16, "eval": 2, "test": 4}[split]
@@ -100,7 +100,7 @@ def _by_name(statistics):
     }
 
 
-def test_the_gate_reports_the_same(found):
+def test_gate_reports_are_equal(found):
     one, two = (
         json.loads((_folder(outputs, "DataGate", "report") / "data_gate.json").read_text())
         for outputs in found
@@ -109,7 +109,7 @@ def test_the_gate_reports_the_same(found):
     assert one["splits"]["train"]["pictures"] == 16
 
 
-def test_the_transform_graphs_do_the_same(found):
+def test_transform_graphs_are_equivalent(found):
     raw = tf.constant(list(_records(found[0], "train")))
     one, two = (
         TransformedRecords(
