@@ -102,7 +102,7 @@ _ADDRESS = local.Address(job=4001, pool=4002)
 
 
 @pytest.mark.parametrize("engine", local.ENGINES)
-def test_the_pool_and_the_job_server_run_at_the_ports_given(no_programs, monkeypatch, engine):
+def test_pool_and_job_server_use_the_given_ports(no_programs, monkeypatch, engine):
     _program(no_programs, "java", "")
     running = []
 
@@ -129,7 +129,7 @@ def test_the_pool_and_the_job_server_run_at_the_ports_given(no_programs, monkeyp
         assert f"--flink-conf-dir={no_programs / 'logs'}" in server
 
 
-def test_the_commands_to_use_an_engine_name_its_ports_if_they_differ(tmp_path):
+def test_printed_commands_name_ports_other_than_the_defaults(tmp_path):
     usual = local._ready("flink", local.Address(), tmp_path)
     assert usual.count("--beam flink\n") == 2
     options = " -- --job_endpoint=localhost:4001 --environment_config=localhost:4002\n"

@@ -1,4 +1,4 @@
-"""Artifacts whose files were deleted, or whose folder has moved."""
+"""Artifacts whose files were deleted or moved."""
 
 import pytest
 from tfx.types import artifact_utils, standard_artifacts
@@ -8,7 +8,7 @@ from pipeline import artifact_files
 
 @pytest.fixture
 def made(tmp_path):
-    """An artifact in a folder with these files."""
+    """Returns an artifact in a folder with these files."""
 
     def made(kind, *files, splits=()):
         artifact = kind()
@@ -35,14 +35,14 @@ def made(tmp_path):
         (standard_artifacts.ModelRun, [], False),
     ],
 )
-def test_an_artifact_is_there_with_what_makes_it_one(made, kind, files, expected):
+def test_an_artifact_exists_if_its_essential_files_do(made, kind, files, expected):
     assert artifact_files.is_there(made(kind, *files)) == expected
 
 
 @pytest.mark.parametrize(
     "kind", [standard_artifacts.Examples, standard_artifacts.ExampleStatistics]
 )
-def test_all_splits_have_to_be_there(made, tmp_path, kind):
+def test_every_split_must_exist(made, tmp_path, kind):
     files = ("Split-train/a", "Split-test/a")
     assert artifact_files.is_there(made(kind, *files, splits=("train", "test")))
     assert not artifact_files.is_there(made(kind, *files[:1], splits=("train", "test")))
@@ -51,7 +51,7 @@ def test_all_splits_have_to_be_there(made, tmp_path, kind):
     assert not artifact_files.is_there(artifact)
 
 
-def test_what_is_gone_is_left_out_and_told(made, caplog):
+def test_missing_artifacts_are_ignored_and_logged(made, caplog):
     caplog.set_level("INFO", "ssd")
     here, gone = made(standard_artifacts.ModelRun, "log"), made(standard_artifacts.ModelRun)
     found = artifact_files.only_there({"run": [gone, here, gone], "other": [here]})
@@ -60,7 +60,7 @@ def test_what_is_gone_is_left_out_and_told(made, caplog):
     assert line.endswith("gone: run 2")
 
 
-def test_a_cache_key_holds_no_path_of_the_output_folder():
+def test_cache_keys_do_not_contain_the_output_folder():
     artifact = standard_artifacts.PushedModel()
     artifact.uri = "/out/pipeline/Pusher/7"
     artifact.set_string_custom_property("pushed_destination", "/out/serving/ssd/1")

@@ -57,8 +57,8 @@ def _flat(config):
     return {f"{name}.{field}": part[field] for name, part in parts.items() for field in part}
 
 
-def test_no_default_changed_by_accident(tmp_path):
-    """All defaults, and what each preset has instead: it decides what the same command does."""
+def test_defaults_and_presets_match_the_snapshot(tmp_path):
+    """All defaults and the presets' overrides, which decide what a command does."""
     defaults = _flat(Config("defaults"))
     lines = [f"{name} = {json.dumps(value)}" for name, value in defaults.items()]
     for preset, config in PRESETS.items():

@@ -1,4 +1,4 @@
-"""Every number among the settings, at its limits and just beyond them."""
+"""Every numeric setting, at its limits and just beyond them."""
 
 from typing import get_args, get_origin
 
@@ -13,7 +13,7 @@ _BELOW_ONE = ([0, 0.99], [-0.01, 1])
 _FROM_ZERO = ([0], [-1])
 _FROM_ONE = ([1], [0])
 _POSITIVE = ([1e-9], [0])
-# Values that are accepted, and values that are rejected.
+# Accepted and rejected values.
 _LIMITS = {
     "data.eval_fraction": _BELOW_ONE,
     "data.pixels_from": ([0, 1], [-1, 2]),
@@ -70,7 +70,7 @@ _LIMITS = {
 
 
 @pytest.mark.parametrize("name", _LIMITS)
-def test_the_limits_of_a_number_belong_to_it(name):
+def test_limits_are_inclusive_or_exclusive_as_listed(name):
     accepted, rejected = _LIMITS[name]
     for value in accepted:
         load_config("sample", [f"{name}={value}"])
@@ -79,7 +79,7 @@ def test_the_limits_of_a_number_belong_to_it(name):
             load_config("sample", [f"{name}={value}"])
 
 
-def test_every_number_is_tried():
+def test_the_list_covers_every_number():
     numbers = {
         f"{part}.{name}"
         for part, kind in field_types(Config).items()

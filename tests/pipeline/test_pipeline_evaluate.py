@@ -60,7 +60,7 @@ def evaluated(places):
     return output
 
 
-def test_beam_options_are_passed_on_and_each_picture_is_marked(places, tmp_path, monkeypatch):
+def test_beam_options_are_passed_on_and_pictures_are_marked(places, tmp_path, monkeypatch):
     given = []
 
     def evaluate_model(*_, beam_args, marks, **__):

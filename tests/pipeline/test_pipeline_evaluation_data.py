@@ -1,4 +1,4 @@
-"""What an evaluation outside of a run makes of its data, and what it says at its end."""
+"""The data of an evaluation outside of a run, and what it prints at its end."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def find(tmp_path):
 
 
 @pytest.mark.parametrize("fields", [COMMON, HIKAPOK], ids=["common", "hikapok"])
-def test_records_are_taken_as_they_are(find, tmp_path, monkeypatch, fields):
+def test_records_are_used_directly(find, tmp_path, monkeypatch, fields):
     example = record("a.jpg", [("star", (0, 0, 1, 1))], b"jpeg", fields)
     for name in ("train/a.gz", "train/b.gz", "test-0.gz"):
         write(tmp_path / "pets" / name, [example])
@@ -46,7 +46,7 @@ def test_records_are_taken_as_they_are(find, tmp_path, monkeypatch, fields):
     assert set(found.features) == set(tf.train.Example.FromString(example).features.feature)
     evaluator = found.eval_config(load_config("sample", ["evaluator.min_class_ap=star:0.5"]))
     bounds = evaluator.metrics_specs[0].per_slice_thresholds
-    # What a run's model has to reach is another matter; what is asked for here is judged.
+    # The preset's bounds for a blessing do not apply; bounds given here do.
     least = {
         name: bounds[name].thresholds[0].threshold.value_threshold.lower_bound.value
         for name in ("mAP", "AP/star")
@@ -60,7 +60,7 @@ def test_records_are_taken_as_they_are(find, tmp_path, monkeypatch, fields):
     ("content", "message"),
     [(b"no record" * 9, "not a TFRecord file"), (b"", "no records in this file")],
 )
-def test_a_file_that_holds_no_record_is_named(find, tmp_path, content, message):
+def test_a_file_without_records_is_reported(find, tmp_path, content, message):
     (tmp_path / "pets" / "test").mkdir(parents=True)
     (tmp_path / "pets" / "test" / "a.tfrecord").write_bytes(content)
     with pytest.raises(DataError, match=f"a.tfrecord: {message}"):
@@ -82,7 +82,7 @@ def test_annotated_pictures_are_converted_for_the_model(find, tmp_path, monkeypa
     assert seen["beam_options"] == ("--runner=X",)
     options = seen["options"]
     assert (options.pixels_from, options.on_error) == (0, "skip")
-    # The model decides what can be measured.
+    # Only the model's classes can be measured.
     assert (options.classes, options.other_classes) == (("star", "cross"), IGNORE)
     assert found.notes == ("a note", "test: 1 picture")
     assert found.name == "pets, test"
@@ -127,7 +127,7 @@ def _facts(compared):
 
 
 @pytest.mark.parametrize("compared", [False, True])
-def test_the_table_tells_scores_counts_and_changes(capsys, compared):
+def test_the_table_shows_scores_counts_and_changes(capsys, compared):
     evaluation_report.print_outcome(_facts(compared or None))
     text = capsys.readouterr().out
     rows = [re.findall(r"[^\s│┃]+(?: [^\s│┃]+)*", line) for line in text.splitlines()]
@@ -137,13 +137,13 @@ def test_the_table_tells_scores_counts_and_changes(capsys, compared):
     assert ["star", "5,678", "0.7500", "0.5000 - 0.8750", "0.46", *change] in rows
     assert ["emu", "0", "-"] in rows
     assert ["mAP", "5,678", "0.7500", "0.5000 - 0.8750", *change] in rows
-    told = "change:     +0.2500 mAP against the baseline, 95 % interval +0.1250 to +0.3750"
-    assert (told in text) == ("change" in text) == compared
+    line = "change:     +0.2500 mAP against the baseline, 95 % interval +0.1250 to +0.3750"
+    assert (line in text) == ("change" in text) == compared
 
 
 @pytest.fixture
 def main(monkeypatch, tmp_path, capsys):
-    """Runs the command line; gives what it asks of `evaluate` and what it prints."""
+    """Runs the command line; returns the arguments of `evaluate` and the output."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets").mkdir()
 
@@ -163,7 +163,7 @@ def main(monkeypatch, tmp_path, capsys):
     return main
 
 
-def test_the_options_of_an_evaluation_reach_it(main, tmp_path, monkeypatch):
+def test_the_options_reach_the_evaluation(main, tmp_path, monkeypatch):
     seen, out = main("--data", "pets")
     assert (seen["model"], seen["data"], seen["output"]) == ("m", "pets", "evaluations/pets-test")
     assert (seen["split"], seen["baseline"]) == ("test", None)

@@ -139,14 +139,14 @@ def test_a_changed_voc_root_is_converted_again(voc_root, conversions, tmp_path, 
     assert len(conversions) == 3
 
 
-def test_records_follow_the_converter_and_not_the_place_of_the_data(
+def test_converted_records_depend_on_the_converter_not_on_the_datas_path(
     voc_root, conversions, tmp_path, monkeypatch
 ):
     output = tmp_path / "output"
     first = inputs.prepare(_VOC, voc_root, output).records
     moved = voc_root.rename(tmp_path / "moved")
     assert inputs.prepare(_VOC, moved, output).records == first
-    # A file of another size may have the same time, as an archive's files do.
+    # Files from an archive may have the same time but another size.
     path = moved / "VOC2007" / "Annotations" / "000001.xml"
     times = path.stat()
     path.write_text("<annotation></annotation>")
@@ -272,7 +272,7 @@ def test_a_schemas_path_depends_on_its_content(tmp_path):
     assert [path.name for path in kept.parent.iterdir()] == ["own.pbtxt"]
 
 
-def test_a_schema_that_is_kept_is_whole(tmp_path, monkeypatch):
+def test_a_kept_schema_is_complete(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 

@@ -219,17 +219,17 @@ def test_the_options_of_compile_reach_the_components(tmp_path):
             "constant"
         ]
 
-    tasks, told = compiled("--fields", "hikapok")
+    tasks, value_of = compiled("--fields", "hikapok")
     (tmp_path / "first").hardlink_to(tmp_path / "ssd.yaml")
     for name in ("latest-blessed-model", "latest-blessed-data", "base-model"):
-        assert told(name, "model_dir") == "/served/ssd"
+        assert value_of(name, "model_dir") == "/served/ssd"
         assert tasks[name]["cachingOptions"] == {}
-    assert '"/served/ssd"' in told("Pusher", "push_destination")
-    assert json.loads(told("Trainer", "custom_config"))["work_dir"] == "/tmp/unfinished"
-    assert json.loads(told("DataGate", "fields"))["text"] == HIKAPOK.text
+    assert '"/served/ssd"' in value_of("Pusher", "push_destination")
+    assert json.loads(value_of("Trainer", "custom_config"))["work_dir"] == "/tmp/unfinished"
+    assert json.loads(value_of("DataGate", "fields"))["text"] == HIKAPOK.text
     names = class_names(read_schema(VOC_HIKAPOK_SCHEMA))
-    assert json.loads(told("DataGate", "classes")) == list(names)
-    assert HIKAPOK.text in told("ImportSchemaGen", "schema_file")
+    assert json.loads(value_of("DataGate", "classes")) == list(names)
+    assert HIKAPOK.text in value_of("ImportSchemaGen", "schema_file")
     for options, pattern in (
         (("--fields", "hikapok"), "{}-*"),
         ((), "{}/*"),

@@ -1,4 +1,4 @@
-"""What a container does around TFX's own entry point, which is not run here."""
+"""What a container does around TFX's own entry point, which is replaced here."""
 
 import json
 
@@ -18,24 +18,24 @@ _FLINK = ("--runner=PortableRunner", "--job_endpoint=flink:8099")
 
 @pytest.fixture
 def contain(monkeypatch, tmp_path):
-    """Runs the entry point; gives what TFX is told, Beam's options and what is left for Kubeflow.
+    """Runs the entry point; returns TFX's arguments, the URI of its output and removed markers.
 
-    TFX's driver finds a span, and its executor writes an artifact to where it is told to.
+    TFX's driver finds a span, and its executor writes an artifact to the given path.
     """
 
     def contain(executor, *options):
-        told, file = {}, tmp_path / "output.json"
+        seen, file = {}, tmp_path / "output.json"
 
         def drive(parsed):
             given = json.loads(parsed.json_serialized_invocation_args)
-            told["driven"] = given["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
+            seen["driven"] = given["inputs"]["artifacts"]["model"]["artifacts"][0]["uri"]
             found = {"out": {"artifacts": [{"metadata": {"span": 7}}]}}
             file.write_text(json.dumps({"artifacts": found}))
 
         def execute(arguments):
-            parsed, told["beam"] = arguments
-            told["given"] = json.loads(parsed.json_serialized_invocation_args)
-            out = told["given"]["outputs"]["artifacts"]
+            parsed, seen["beam"] = arguments
+            seen["given"] = json.loads(parsed.json_serialized_invocation_args)
+            out = seen["given"]["outputs"]["artifacts"]
             file.write_text(json.dumps({"artifacts": out}))
 
         monkeypatch.setattr(driver, "main", drive)
@@ -55,7 +55,7 @@ def contain(monkeypatch, tmp_path):
         words = ["--executor_class_path", name, "--json_serialized_invocation_args"]
         assert entrypoint.main([*words, json.dumps(given), *options]) == 0
         left = json.loads(file.read_text())
-        return told, left["artifacts"]["out"]["artifacts"][0]["uri"], removed
+        return seen, left["artifacts"]["out"]["artifacts"][0]["uri"], removed
 
     return contain
 
@@ -64,23 +64,25 @@ def contain(monkeypatch, tmp_path):
     ("executor", "options", "elsewhere"),
     [(BeamWork, (), False), (BeamWork, _FLINK, True), (OtherWork, _FLINK, False)],
 )
-def test_uris_are_paths_where_the_work_is_done_here(contain, executor, options, elsewhere):
-    told, left, removed = contain(executor, *options)
+def test_uris_become_paths_if_the_work_is_done_in_the_container(
+    contain, executor, options, elsewhere
+):
+    seen, left, removed = contain(executor, *options)
     place = "gs://b" if elsewhere else "/gcs/b"
     for side, key, name in (("inputs", "model", "m"), ("outputs", "out", "o")):
-        (artifact,) = told["given"][side]["artifacts"][key]["artifacts"]
+        (artifact,) = seen["given"][side]["artifacts"][key]["artifacts"]
         assert artifact["uri"] == f"{place}/{name}"
     assert left == "gs://b/o"
-    assert told["beam"] == list(options)
-    # Empty objects are left by those who write to the store itself.
+    assert seen["beam"] == list(options)
+    # Only executors that write to the store themselves leave empty objects.
     assert len(removed) == elsewhere
-    assert "driven" not in told
+    assert "driven" not in seen
 
 
-def test_the_newest_span_is_found_before_the_work_begins(contain):
-    told, *_ = contain(OtherWork, "--resolve_span")
-    assert told["driven"] == "/gcs/b/m"
-    (artifact,) = told["given"]["outputs"]["artifacts"]["out"]["artifacts"]
+def test_the_newest_span_is_found_before_the_executor_runs(contain):
+    seen, *_ = contain(OtherWork, "--resolve_span")
+    assert seen["driven"] == "/gcs/b/m"
+    (artifact,) = seen["given"]["outputs"]["artifacts"]["out"]["artifacts"]
     assert artifact["metadata"] == {"span": 7}
 
 

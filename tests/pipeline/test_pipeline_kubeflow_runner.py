@@ -1,4 +1,4 @@
-"""What the options of submit, status and logs become, without a server."""
+"""What submit and logs make of their options, without a server."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ _TRUST = ("--cookies", "c=1", "--ssl-ca-cert", "ca", "--client-cert", "mine", "-
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs a command; gives its status, what it prints and what a cluster is asked for."""
+    """Runs a command; returns its status, its output and the requests to the cluster."""
 
     def run(*words, state="SUCCEEDED"):
         seen = {}
@@ -76,7 +76,7 @@ def test_the_options_of_submit_reach_the_cluster(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("state", "expected"), [("SUCCEEDED", 0), ("FAILED: no room", 1)])
-def test_a_run_that_is_waited_for_decides_the_status(run, state, expected):
+def test_with_wait_the_run_decides_the_exit_status(run, state, expected):
     status, out, _ = run("submit", "ssd.yaml", *_PLACE, "--wait", state=state)
     assert status == expected
     assert out.splitlines()[2:] == [
@@ -85,7 +85,7 @@ def test_a_run_that_is_waited_for_decides_the_status(run, state, expected):
     ]
 
 
-def test_logs_are_of_the_component_that_was_named(run):
+def test_logs_can_be_limited_to_a_component(run):
     assert run("logs", "r-7", "Trainer", *_PLACE)[1:] == (
         "==> Trainer\nline\n",
         {"connection": client.Connection("http://host/", "team", "t"), "logs": ("r-7", "Trainer")},
@@ -100,10 +100,10 @@ def test_the_connection_reaches_kfp(monkeypatch):
     expected = {"host": "http://host", "namespace": "team", "existing_token": "t"}
     assert seen == {**expected, "cookies": "c=1", "ssl_ca_cert": "ca"}
     client._Client(client.Connection("http://host"))
-    assert seen["namespace"] == "kubeflow", "what kfp takes for none"
+    assert seen["namespace"] == "kubeflow", "kfp's value for none"
 
 
-def test_certificates_reach_kfp_and_nothing_is_tried_again(monkeypatch):
+def test_certificates_reach_kfp_and_retries_are_off(monkeypatch):
     monkeypatch.setattr(kfp.Client, "__init__", lambda *_, **__: None)
     monkeypatch.setattr(kfp.Client, "_load_config", lambda _: SimpleNamespace())
     mine = client._Client(client.Connection("http://host", client_cert="c", client_key="k"))

@@ -87,7 +87,7 @@ def test_a_baseline_with_other_classes_is_noted(tmp_path, known, text):
 
 @pytest.fixture
 def ended(tmp_path, monkeypatch, capsys, caplog):
-    """Gives what a run returns and says that ends with an evaluation and a pushed version."""
+    """Returns the result and the output of a run that ends with these outputs."""
     caplog.set_level("INFO", "ssd")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").mkdir()
@@ -120,7 +120,7 @@ def ended(tmp_path, monkeypatch, capsys, caplog):
 _SCORES = {"AP/star": Score(0.75), "AP/ring": Score(math.nan), "mAP": Score(0.75)}
 
 
-def test_a_blessed_model_is_told_with_how_to_try_it(ended, tmp_path):
+def test_a_blessed_model_is_reported_with_how_to_try_it(ended, tmp_path):
     found = Evaluation({OVERALL: _SCORES}, {}, {}, ())
     picture = tmp_path / "photos" / "1.jpg"
     path, text = ended(found, pushed="out/serving/ssd/8", picture=picture)
@@ -138,21 +138,21 @@ def test_a_blessed_model_is_told_with_how_to_try_it(ended, tmp_path):
     assert " IMAGE --model out/serving/ssd" in text
 
 
-def test_a_model_that_is_not_blessed_is_told_with_its_failures(ended):
+def test_an_unblessed_model_is_reported_with_its_failures(ended):
     path, text = ended(Evaluation({OVERALL: _SCORES}, {}, {}, ("mAP is low", "AP is low")))
     assert path
     assert "blessed: no\n  mAP is low\n  AP is low\npushed:  no\n" in text
     assert "bound:" not in text and "try it" not in text
 
 
-def test_the_baseline_s_other_classes_are_told_beside_the_change(ended, monkeypatch):
+def test_the_baselines_other_classes_are_reported_after_the_change(ended, monkeypatch):
     monkeypatch.setattr(local, "_other_classes", lambda _, classes: f"not trained for {classes}")
     scores = {"mAP": Score(0.1), "mAP_significant": Score(0.1)}
     _, text = ended(Evaluation({OVERALL: _SCORES}, {}, {OVERALL: scores}, ()))
     assert "latest blessed model\nnot trained for ('star', 'ring')\n" in text
 
 
-def test_an_inferred_schema_is_to_be_reviewed(ended):
+def test_the_user_is_asked_to_review_an_inferred_schema(ended):
     path, text = ended(None, inferred=True)
     assert path is None
     assert "run with --set data.schema=/schema/3/schema.pbtxt" in text

@@ -62,7 +62,7 @@ def test_all_files_of_a_run_are_in_its_folder(started, tmp_path):
     assert found["read"][2:] == (tmp_path / "output", ["--runner=X"])
 
 
-def test_a_run_is_known_by_its_name_its_data_and_its_file(started, tmp_path):
+def test_a_run_records_its_name_data_and_configuration(started, tmp_path):
     found = started()
     assert (found["output"], found["known"]) == (tmp_path / "output", {"name": "sample"})
     file = tmp_path / "output" / "runs" / f"{found['run']}.yaml"
@@ -73,7 +73,7 @@ def test_a_run_is_known_by_its_name_its_data_and_its_file(started, tmp_path):
     assert started("data.path=/a/pets", name="mine")["known"]["name"] == "mine"
 
 
-def test_metadata_are_looked_at_before_anything_is_done(started, tmp_path, monkeypatch, caplog):
+def test_metadata_are_checked_before_the_run(started, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "ssd")
     file = tmp_path / "output" / "metadata.sqlite"
     file.parent.mkdir()

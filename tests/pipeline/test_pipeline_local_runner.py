@@ -38,7 +38,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 @pytest.fixture
 def given(monkeypatch, tmp_path):
-    """Gives what the command line makes of its options, and what it opens in a browser."""
+    """Returns the configuration and arguments of a run, and what is opened in a browser."""
 
     def given(*options, report=tmp_path / "report.html"):
         found = {"opened": []}
@@ -68,7 +68,7 @@ def test_the_options_reach_the_run(given, tmp_path):
     assert "--direct_num_workers=2" in found["beam_args"]
 
 
-def test_a_report_is_opened_where_asked(given, tmp_path):
+def test_the_report_is_opened_on_request(given, tmp_path):
     assert given("--open")[1]["opened"] == [f"file://{tmp_path}/report.html"]
     assert given("--open", report=None)[1]["opened"] == []
 

@@ -1,4 +1,4 @@
-"""What a local run says of each component, and what ML Metadata know of it meanwhile."""
+"""The log lines of a local run, and what ML Metadata records in the meantime."""
 
 import json
 import sys
@@ -59,7 +59,7 @@ def run(output, caplog):
     return run
 
 
-def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run, output, caplog):
+def test_a_run_is_recorded_and_reports_what_came_from_the_cache(run, output, caplog):
     (examples,) = run("first")["ImportExampleGen"]["examples"]
     assert "ImportExampleGen ...\n" in caplog.text
     assert "ImportExampleGen done in " in caplog.text
@@ -75,7 +75,7 @@ def test_a_run_is_recorded_under_its_name_and_says_what_came_from_the_cache(run,
     ]
 
 
-def test_an_output_folder_that_has_moved_keeps_its_results(run, output, caplog):
+def test_a_moved_output_folder_keeps_its_results(run, output, caplog):
     run("first")
     moved = output.rename(output.with_name("moved"))
     relocate(moved / "metadata.sqlite")
@@ -87,7 +87,7 @@ def test_an_output_folder_that_has_moved_keeps_its_results(run, output, caplog):
 @pytest.mark.parametrize(
     ("error", "what"), [(KeyboardInterrupt(), "interrupted"), (OSError("full"), "failed")]
 )
-def test_a_run_that_stops_says_where(run, output, monkeypatch, caplog, error, what):
+def test_a_stopped_run_reports_the_component(run, output, monkeypatch, caplog, error, what):
     seen = []
 
     def stop(*_):
@@ -98,7 +98,7 @@ def test_a_run_that_stops_says_where(run, output, monkeypatch, caplog, error, wh
     monkeypatch.setattr(example_gen.Executor, "Do", stop)
     with pytest.raises(type(error)):
         run("first")
-    # Beam would take options of ours for its own.
+    # Beam would mistake our options for its own.
     assert seen == [(True, ["ssd run"])]
     assert f"ImportExampleGen {what} after " in caplog.text
     (stopped,) = runs_of(output)
@@ -107,7 +107,7 @@ def test_a_run_that_stops_says_where(run, output, monkeypatch, caplog, error, wh
 
 @pytest.fixture
 def described(tmp_path):
-    """Gives what is said of a component whose only output is a folder with a file of JSON."""
+    """Returns the description of a component whose only output is a folder with a JSON file."""
 
     def described(component, key, file, content):
         (tmp_path / file).write_text(json.dumps(content))
@@ -116,7 +116,7 @@ def described(tmp_path):
     return described
 
 
-def test_the_gate_tells_counts_and_warnings(described):
+def test_the_gate_reports_counts_and_warnings(described):
     counts = {"pictures": 1, "objects": 1200, "objects_per_class": {"cat": 1000, "dog": 200}}
     findings = [
         {"check": "boxes", "level": "error", "text": "no area"},
@@ -141,7 +141,7 @@ def test_the_gate_tells_counts_and_warnings(described):
         (None, None, "90 steps"),
     ],
 )
-def test_the_training_tells_its_loss_and_the_step_chosen(described, losses, score, text):
+def test_the_training_reports_its_loss_and_the_exported_step(described, losses, score, text):
     exported = {"step": 70, "eval_map": score}
     content = {"trainer": {"steps": 90}, "losses": losses, "exported": exported}
     found = described("Trainer", "model_run", "summary.json", content)
@@ -158,11 +158,11 @@ def test_the_training_tells_its_loss_and_the_step_chosen(described, losses, scor
         ({"problems": ["the server ended"], "pictures": 8}, "no answer, not blessed"),
     ],
 )
-def test_the_serving_check_tells_what_it_measured(described, report, text):
+def test_the_serving_check_reports_its_measurements(described, report, text):
     assert described("ServingCheck", "blessing", "serving_check.json", report) == text
 
 
-def test_the_evaluation_tells_the_verdict(tmp_path, monkeypatch):
+def test_the_evaluation_reports_the_verdict(tmp_path, monkeypatch):
     found = Evaluation({OVERALL: {"mAP": Score(0.71239)}}, {}, {}, ())
     monkeypatch.setattr(progress, "evaluation_of", lambda _: found)
     outputs = {"blessing": [SimpleNamespace(uri=str(tmp_path))]}
@@ -171,7 +171,7 @@ def test_the_evaluation_tells_the_verdict(tmp_path, monkeypatch):
     assert progress._describe("Evaluator", outputs) == "mAP 0.7124, blessed"
 
 
-def test_the_pusher_tells_the_version(tmp_path):
+def test_the_pusher_reports_the_version(tmp_path):
     artifact = PushedModel()
     artifact.set_string_custom_property("pushed_destination", "/serving/ssd/7")
     assert progress._describe("Pusher", {"pushed_model": [artifact]}) == "nothing pushed"
@@ -186,11 +186,11 @@ def test_the_pusher_tells_the_version(tmp_path):
         (progress._baseline, "model", "baseline /a", "no blessed model yet, so no baseline"),
         (progress._baseline_data, "statistics", "baseline /a", "no blessed model from other data"),
         (progress._base_model, "model", "start from /a", "no blessed model yet to start from"),
-        # Of an importer.
+        # From an importer.
         (progress._base_model, "result", "start from /a", "no blessed model yet to start from"),
     ],
 )
-def test_a_lookup_tells_what_it_found(describe, key, found, missing):
+def test_a_lookup_reports_what_it_found(describe, key, found, missing):
     execution = SimpleNamespace(output_dict={key: [SimpleNamespace(uri="/a")]})
     assert describe(execution) == found
     for nothing in (None, SimpleNamespace(output_dict=None), SimpleNamespace(output_dict={})):

@@ -126,8 +126,8 @@ def test_cached_outputs_of_a_kept_run_are_kept(recorder, folder):
     assert not (folder / "pipeline/Trainer/model_run/1").exists()
 
 
-def test_copies_of_data_go_whichever_component_made_them(recorder, folder):
-    """Also those of a model that stays; a span's folder holds its versions."""
+def test_copies_of_data_are_removed_whichever_component_made_them(recorder, folder):
+    """Even if the model is kept. The folder of a span contains its versions."""
     recorder.run("run-1")
     records = folder / "records" / "pets" / "span-1"
     records.mkdir(parents=True)
@@ -162,18 +162,18 @@ def test_the_command_reports_what_it_frees_and_a_dry_run_frees_nothing(
     _run(recorder, 1)
     _run(recorder, 2)
     before = _left(folder)
-    # As users are in the folder above.
+    # Users are usually in the parent folder.
     monkeypatch.chdir(folder.parent)
     command = ["--output", folder.name, "prune", "--keep", "1"]
     assert main([*command, "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    answer = json.loads(capsys.readouterr().out)
     assert _left(folder) == before
-    assert (told["removed"], main([*command, "--dry-run"])) == (False, 0)
+    assert (answer["removed"], main([*command, "--dry-run"])) == (False, 0)
     assert "would free 7.0 kB in" in capsys.readouterr().out
     assert main(command) == 0
     text = capsys.readouterr().out
-    assert f"freed 7.0 kB in {len(told['folders'])} folders" in text
-    assert sum(told["bytes"].values()) == 1000 * len(before - _left(folder)) == 7000
+    assert f"freed 7.0 kB in {len(answer['folders'])} folders" in text
+    assert sum(answer["bytes"].values()) == 1000 * len(before - _left(folder)) == 7000
     with pytest.raises(SystemExit):
         main(["--output", str(folder), "prune", "--keep", "0"])
     assert main(["--metadata", str(folder / "metadata.sqlite"), "prune", "--keep", "1"]) == 2

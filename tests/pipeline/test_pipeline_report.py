@@ -66,7 +66,7 @@ def test_the_latest_finished_run_is_reported(tmp_path, sources, capsys):
     assert str(second / "Trainer") in given.artifacts.values()
 
 
-def test_the_report_is_opened_where_asked(tmp_path, sources, monkeypatch):
+def test_open_shows_the_report_in_a_browser(tmp_path, sources, monkeypatch):
     record(Recorder(tmp_path), tmp_path, "only")
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
@@ -79,7 +79,7 @@ def test_the_report_is_opened_where_asked(tmp_path, sources, monkeypatch):
     assert not (tmp_path / "first").samefile(tmp_path / "report.html"), "replaced, not rewritten"
 
 
-def test_a_run_whose_files_are_gone_is_passed_over(tmp_path, sources):
+def test_a_run_without_its_files_is_skipped(tmp_path, sources):
     recorder = Recorder(tmp_path)
     record(recorder, tmp_path, "first")
     record(recorder, tmp_path, "second")

@@ -33,7 +33,7 @@ def test_a_components_own_values_win_and_lists_add_up():
     assert _of("Pusher", *settings) == Resources(cpu=2, cache=False, volumes=("models:/models",))
 
 
-def test_a_component_s_own_label_wins():
+def test_a_components_own_label_wins():
     found = _of("Trainer", "all.node_selector=gpu=t4,zone=a", "Trainer.node_selector=gpu=l4")
     assert _kubernetes(found)["nodeSelector"]["labels"] == {"gpu": "l4", "zone": "a"}
 

@@ -1,4 +1,4 @@
-"""What led to a model, with every place as it is now, as answer and as table."""
+"""What led to a model, with current paths, as an answer and as a table."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.pipeline.recorder import Recorder, run_facts
 
 @pytest.fixture
 def traced(tmp_path):
-    """The folder of a run whose artifacts lie elsewhere than its facts say."""
+    """The folder of a run whose artifacts are no longer where its facts say, and the store."""
     recorder = Recorder(tmp_path)
     recorder.run("2026-01-01", name="mine", data="/pets")
     facts = run_facts(0.75, "f1", 100)
@@ -41,7 +41,7 @@ def traced(tmp_path):
     return tmp_path, recorder.store
 
 
-def test_places_are_those_of_the_artifacts_and_not_of_the_facts(traced):
+def test_paths_come_from_the_artifacts_not_from_the_facts(traced):
     trace = questions.trace(read_runs(traced[1]), "/now/model")
     assert (trace["base_model"], trace["baseline"]) == ("/now/base_model", "/now/baseline_model")
     assert trace["checkpoint"] == "/now/model_run/checkpoints/step-100.npz"
@@ -84,7 +84,7 @@ def test_every_fact_is_in_the_table(traced, capsys):
     assert re.sub(" +", " ", rows["AP/cat"]) == "size=small ≥ 0.9 - no no objects"
 
 
-def test_runs_without_files_differ_in_classes_slices_and_bounds(tmp_path):
+def test_without_files_runs_are_compared_by_classes_slices_and_bounds(tmp_path):
     recorder = Recorder(tmp_path)
     for name, least in (("pets", 0.5), ("dogs", 0.75)):
         recorder.run(name)

@@ -287,7 +287,7 @@ def test_a_lock_lives_as_long_as_its_process(tmp_path):
     assert not is_running(tmp_path, "run")
     with marked_as_running(tmp_path, "next"):
         assert [path.name for path in (tmp_path / "running").iterdir()] == ["next.lock"]
-        with marked_as_running(tmp_path, "beside it"):
+        with marked_as_running(tmp_path, "another"):
             assert is_running(tmp_path, "next")
     assert not list((tmp_path / "running").iterdir())
 

@@ -41,17 +41,17 @@ def test_help_names_every_command_and_version(run):
     assert run("--version")[1] == f"ssd, version {version('ssd-tfx')}\n"
 
 
-def test_the_docs_name_every_command_and_what_it_is():
+def test_the_docs_list_every_command_and_its_module():
     text = (_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     table = text.partition("| command |")[2].partition("\n\n")[0]
-    told = {}
+    documented = {}
     for row in table.splitlines()[2:]:
         _, left, right, _ = row.split("|")
         names = re.findall(r"`(?:ssd )?([a-z-]+)`", left)
         modules = re.findall(r"`python (?:-m )?([\w.]+?)(?:\.py)?[ `]", right)
-        told |= dict(zip(names, modules * (len(names) // len(modules)), strict=True))
+        documented |= dict(zip(names, modules * (len(names) // len(modules)), strict=True))
     known = {name: target.partition(":")[0] for name, target, *_ in ssd.COMMANDS}
-    assert {name: module.removesuffix(".__main__") for name, module in known.items()} == told
+    assert {name: module.removesuffix(".__main__") for name, module in known.items()} == documented
     for name, module, before, _ in ssd.COMMANDS:
         assert before == ((name,) if module == "kubeflow_runner" else ())
 

@@ -332,7 +332,7 @@ def test_every_setting_of_the_gate_reaches_it(parameters_of):
     assert (gate["anchors"], gate["detector"]) == ("clipped", "ssd128-small")
     assert parameters_of("DataGate", "trainer.matching_iou=0.4")["matching_iou"] == 0.4
     presets = json.loads(gate["presets"])
-    # The sample's anchors are for drawn pictures.
+    # The sample preset's anchors only suit drawn pictures.
     assert presets.keys() == PRESETS.keys() - {"sample"}
     assert presets["ssd512-voc"] == ["ssd512-vgg16", "paper"]
     assert parameters_of("DataGate", "trainer.detector=ssd300-vgg16")["detector"] == "ssd300-vgg16"
@@ -359,7 +359,7 @@ def test_the_transform_gets_the_classes_and_writes_no_pictures(parameters_of):
     assert "transformed_examples" not in transform
 
 
-def test_statistics_are_of_all_but_the_pictures(parameters_of):
+def test_statistics_exclude_the_pictures(parameters_of):
     options = json.loads(parameters_of("StatisticsGen", fields=HIKAPOK)["stats_options_json"])
     picture = {"name": HIKAPOK.encoded, "type": "BYTES", "imageDomain": {}}
     assert json.loads(options["schema_json"]) == {"feature": [picture]}
