@@ -1,4 +1,4 @@
-"""What a fork does: `python WORDS...`. `runpy.run_path` puts `command` into its globals."""
+"""Runs `python WORDS...` in a fork; `runpy.run_path` sets the global `command`."""
 
 import os
 import runpy
@@ -12,7 +12,7 @@ for descriptor, path in ((1, command["stdout"]), (2, command["stderr"])):
 os.chdir(command["folder"])
 os.environ.clear()
 os.environ.update(command["environment"])
-# IPython appends a folder of extensions, whose package `tests` would hide ours.
+# IPython appends a folder of extensions that has its own package `tests`, which would hide ours.
 sys.path[:] = [path for path in sys.path if not path.endswith("IPython/extensions")]
 sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
 words = command["words"]

@@ -1,6 +1,6 @@
-"""Python commands that start with TFX imported, which takes a new process seconds.
+"""Python commands that start with TFX already imported, which saves each of them seconds.
 
-Each one is a fork of a single process that has imported TFX and nothing of this project.
+Each is a fork of one process that has imported TFX but nothing of this project.
 """
 
 import multiprocessing
@@ -19,13 +19,13 @@ _FORKS.set_forkserver_preload(["tfx.orchestration.kubeflow.v2.container.kubeflow
 
 
 class ForkedPython:
-    """`python WORDS...`, with what tests use of `subprocess.Popen`.
+    """Runs `python WORDS...`; has the parts of `subprocess.Popen` that tests need.
 
     Args:
         words: `-m MODULE` or the path of a script, and its arguments.
-        stdout, stderr: files, which are appended to.
-        folder: where it runs.
-        environment: its variables; those of this process by default.
+        stdout, stderr: files to append to.
+        folder: the working directory.
+        environment: variables; by default those of this process.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ForkedPython:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status, once it has ended."""
+        """Waits for the end; returns the exit status."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise TimeoutError(f"still running after {timeout} s")
@@ -69,7 +69,7 @@ class ForkedPython:
 
 
 def run(*words: object) -> subprocess.CompletedProcess:
-    """Runs `python WORDS...` in the project's folder, as `subprocess.run` does."""
+    """Runs `python WORDS...` in the project's folder, like `subprocess.run`."""
     with TemporaryDirectory() as folder:
         stdout, stderr = Path(folder, "stdout"), Path(folder, "stderr")
         status = ForkedPython(*words, stdout=stdout, stderr=stderr).wait()
