@@ -1,6 +1,7 @@
 """Which pictures in COCO files go to which split, and which categories are classes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,14 @@ def test_files_go_to_their_splits(sources, tmp_path):
     assert [picture.split for picture in selection.pictures] == ["train", "train", "test"]
     assert selection.shares is None
     assert selection.data_set == tmp_path.name
+
+
+def test_some_file_has_to_be_for_training_unless_content_decides(sources):
+    held_out = [replace(sources[0], split="eval"), sources[1]]
+    with pytest.raises(DataError, match="train=FILE"):
+        select_coco(held_out, ConversionOptions())
+    select_coco(held_out, ConversionOptions(split="80/10/10"))
+    select_coco([replace(sources[0], split="")], ConversionOptions())
 
 
 def test_shares_apply_to_the_pictures_of_all_files(sources):

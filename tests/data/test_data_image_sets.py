@@ -65,6 +65,8 @@ def test_without_a_test_list_the_eval_list_is_used_for_test(voc_root, make_year)
     year = make_year("pets")
     year.write_list("train", ["000001"])
     year.write_list("val", ["000002"])
+    # Of both of these.
+    year.write_list("trainval", ["000001", "000002"])
     selection = select(voc_root)
     assert selection.lists == {"train": ("pets/train",), "eval": (), "test": ("pets/val",)}
     assert any("test: no list, so it gets pets/val" in note for note in selection.notes)

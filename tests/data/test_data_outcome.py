@@ -23,6 +23,7 @@ def _judge(
     facts=(),
     written=(("train", 40),),
     objects=3,
+    difficult=0,
     lists=(("train", ("a/train",)),),
     shares=None,
     eval_fraction=0.0,
@@ -50,7 +51,7 @@ def _judge(
         seed=0,
         shards={},
     )
-    count = {split: SplitCount(Count(images, objects, 0), {}) for split, images in written}
+    count = {split: SplitCount(Count(images, objects, difficult), {}) for split, images in written}
     rejected = (Rejected("a/1", "train", problems, kept),) if problems else ()
     result = Result(rejected, count, Counter(dict(facts)))
     return judge(selection, plan, result), list(rows(selection, result))
@@ -168,6 +169,7 @@ def test_an_empty_split_is_explained_by_what_was_left_out():
 
 
 def test_an_empty_split_may_be_accepted():
+    _judge(objects=0, difficult=1)
     _judge(objects=0, allow_empty=True)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from data.errors import DataError
 from data.settings import parse
-from trainer.config import TrainerConfig, in_steps
+from trainer.config import TrainerConfig, in_steps, only_the_given
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,57 @@ def test_invalid_values_are_errors(fields, message):
         TrainerConfig(**fields)
     with pytest.raises(DataError, match=f"^{message}"):
         parse(TrainerConfig, fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"patience": 2, "eval_every": None, "eval_every_epochs": 1},
+        {"frozen_stages": 2, "warm_start": "latest"},
+        {"frozen_stages": 2, "backbone_weights": "imagenet"},
+        {"learning_rate_steps": [0.5, 0.5, 1.0]},
+        {"schedule": "cosine", "steps": 6, "warmup_steps": 5},
+    ],
+)
+def test_values_just_inside_the_limits_are_valid(fields):
+    parse(TrainerConfig, fields)
+
+
+def test_the_defaults_are_the_papers():
+    """The learning rate's are in test_trainer_schedule.py."""
+    papers = {
+        "detector": "ssd300-vgg16",
+        "anchors": "paper",
+        "augmentation": "paper",
+        "use_difficult": True,
+        "batch_size": 32,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "matching_iou": 0.5,
+        "negatives_per_positive": 3,
+        "score_threshold": 0.01,
+        "candidates_per_class": 400,
+        "nms_iou": 0.45,
+        "max_detections": 200,
+    }
+    # The paper does none of this.
+    neutral = {
+        "backbone_rate": 1.0,
+        "backbone_weights": "none",
+        "double_bias_rate": False,
+        "clip_norm": 0.0,
+        "ema": 0.0,
+        "eval_every": 0,
+        "patience": 0,
+        "frozen_stages": 0,
+        "precision": "float32",
+        "xla": False,
+        "warm_start": "",
+    }
+    ours = {"seed": 0, "shuffle_buffer": 2048, "keep_checkpoints": 2}
+    found = asdict(TrainerConfig())
+    wanted = papers | neutral | ours
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def test_configuration_survives_json():
@@ -83,3 +134,13 @@ def test_lengths_in_steps_need_no_count_of_the_pictures():
 def test_steps_or_epochs_must_be_set():
     with pytest.raises(ValueError, match="set either steps or epochs, not both or neither"):
         TrainerConfig(steps=None)
+
+
+def test_a_given_length_replaces_the_other_of_its_pair():
+    values = {"steps": 5, "epochs": 2.0, "eval_every": 3}
+    only_the_given(values, {"epochs"})
+    assert values == {"steps": None, "epochs": 2.0, "eval_every": 3}
+    # Both at once are an error later.
+    values = {"steps": 5, "epochs": 2.0}
+    only_the_given(values, {"steps", "epochs"})
+    assert values == {"steps": 5, "epochs": 2.0}

@@ -281,7 +281,10 @@ def test_losing_a_worker_has_its_own_exit_status(tmp_path, monkeypatch, capsys, 
     assert seen == worker.tf_config(2, "ssd-1", "1")
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"train_files": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [None, "{", "[]", '{"train_files": []}', json.dumps(dict.fromkeys((*ARGUMENTS, "more")))],
+)
 def test_a_bad_file_is_refused(tmp_path, capsys, text):
     path = tmp_path / "file"
     if text is not None:
