@@ -12,7 +12,12 @@ from PIL import Image
 
 from components.detection_report import charts, gallery
 from components.detection_report.pictures import encoded_pictures
-from components.detection_report.report import analyse, draw_galleries
+from components.detection_report.report import (
+    analyse,
+    build_report,
+    draw_galleries,
+    render,
+)
 from components.detection_report.statistics import read_split
 from components.detection_report.training_curves import read_curves
 from components.evaluator.answers import answer_extractors, answers_kept_in, read_answers
@@ -176,6 +181,32 @@ def test_numeric_features_of_the_statistics(report_sources):
     assert read_split(report_sources.statistics, "test") == {
         "image/height": {"min": 100.0, "mean": 120.5, "max": 140.0}
     }
+
+
+def test_the_report_has_all_that_a_run_has_left(report_sources):
+    html = build_report(report_sources)
+    for part in (
+        *("/models/ssd/17", "Model 3", "/runs/model/3"),
+        *("611", 'aria-label="loss"', 'aria-label="learning_rate"', "image/height"),
+    ):
+        assert part in html, part
+
+
+def test_a_class_name_ends_no_script(plain):
+    found = analyse(accumulate(PICTURES)) | {"explorer": {"</script><b>": {}}}
+    rows = dict.fromkeys(("misses", "mistakes", "hits"), ())
+    html = render(plain(), found, rows, curves={}, features={})
+    assert "\\u003c/script>" in html and "</script><b>" not in html
+
+
+def test_an_interval_chart_has_a_dot_and_a_whisker_for_each_score():
+    scores = [{"value": 0.5, "low": 0.25, "high": 0.75}, {"value": 1.0, "low": None, "high": None}]
+    svg = charts.interval_chart(list(zip(("new", "old"), scores, strict=True)))
+    assert re.findall(r'class="dot (s\d)" cx="([\d.]+)"', svg) == [("s0", "294.0"), ("s1", "468.0")]
+    assert re.findall(r'class="whisker (s\d)" x1="([\d.]+)" x2="([\d.]+)"', svg) == [
+        ("s0", "207.0", "381.0")
+    ]
+    assert 'aria-label="new 0.500; old 1.000"' in svg
 
 
 def test_a_charts_points_are_within_its_axes():
