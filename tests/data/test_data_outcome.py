@@ -170,6 +170,10 @@ def test_an_empty_split_is_explained_by_what_was_left_out():
 
 def test_an_empty_split_may_be_accepted():
     _judge(objects=0, difficult=1)
+    # A share of nothing.
+    written = {"train": 30, "eval": 10}.items()
+    groups = {(GROUPS, "all"): 40, (GROUPS, "pictures"): 0}
+    _judge(shares=(0.8, 0.2, 0.0), lists=(), written=written, facts=groups)
     _judge(objects=0, allow_empty=True)
 
 
