@@ -1,5 +1,6 @@
 """Which devices a training runs on: one, several on this machine, or those of several machines."""
 
+import contextlib
 import json
 import logging
 import os
@@ -140,7 +141,13 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 def same_everywhere(strategy: tf.distribute.Strategy, value: int) -> bool:
     """Whether all workers have the same integer. All must call it."""
-    return len(set(_of_all(strategy, value))) == 1
+    same = len(set(_of_all(strategy, value))) == 1
+    if not same:
+        # The caller will end this worker. Others that are still receiving would then fail instead
+        # of finding the difference, so wait until all have asked again.
+        with contextlib.suppress(tf.errors.OpError):
+            _of_all(strategy, value)
+    return same
 
 
 def largest(strategy: tf.distribute.Strategy, value: int) -> int:

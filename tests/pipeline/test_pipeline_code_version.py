@@ -32,7 +32,8 @@ _LOOKED_UP = ("base_model", "latest_blessed_model", "latest_blessed_data")
 # Modules that a component starts in another process or container.
 _STARTED = {
     "ServingCheck": [
-        f"serving.{name}" for name in ("server", "rest", "http_server", "grpc_service")
+        "serving.server",
+        *(f"serving.model_server.{name}" for name in ("rest", "http_server", "grpc_service")),
     ],
     "distributed Trainer": ["trainer.worker", "trainer.run"],
 }

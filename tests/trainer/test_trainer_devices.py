@@ -1,5 +1,6 @@
 import json
 from types import SimpleNamespace
+from unittest import mock
 
 import keras
 import pytest
@@ -22,6 +23,20 @@ def test_one_device_needs_no_strategy(monkeypatch, text):
     assert devices.is_chief(strategy)
     assert devices.describe(strategy) == "1xCPU"
     assert devices.same_everywhere(strategy, 7)
+
+
+def test_workers_that_differ_wait_until_all_know():
+    gathered = []
+
+    def gather(values, axis):
+        gathered.append(axis)
+        if len(gathered) == 2:
+            raise tf.errors.UnavailableError(None, None, "another worker has ended")
+        return tf.constant([0, 4])
+
+    strategy = mock.Mock(num_replicas_in_sync=2, gather=gather)
+    assert not devices.same_everywhere(strategy, 4)
+    assert len(gathered) == 2
 
 
 def test_other_keras_backends_are_refused(monkeypatch):
