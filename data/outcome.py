@@ -146,8 +146,8 @@ def _notes(selection: Selection, plan: Plan, result: Result) -> list[str]:
         groups = _of(result, GROUPS)
         shares = "/".join(f"{100 * share:g}" for share in plan.shares)
         notes.append(
-            f"split {shares} by content: {counted(groups['all'], 'group')} by looks; "
-            f"{counted(groups['pictures'], 'picture')} share a group"
+            f"split {shares} by content: {counted(groups['of several'], 'group')} of look-alikes "
+            f"({counted(groups['pictures'], 'picture')}) kept together"
         )
     if plan.eval_fraction:
         held_out = result.written["eval"].total.images

@@ -107,7 +107,7 @@ def test_a_split_by_content_reports_its_groups():
     report, _ = _judge(shares=(0.75, 0.15, 0.1), lists=(), facts=facts, written=written)
     assert report.groups == {"all": 30, "of several": 5, "pictures": 15}
     assert report.notes[1:] == (
-        "split 75/15/10 by content: 30 groups by looks; 15 pictures share a group",
+        "split 75/15/10 by content: 5 groups of look-alikes (15 pictures) kept together",
     )
 
 
@@ -172,7 +172,7 @@ def test_an_empty_split_may_be_accepted():
     _judge(objects=0, difficult=1)
     # A share of nothing.
     written = {"train": 30, "eval": 10}.items()
-    groups = {(GROUPS, "all"): 40, (GROUPS, "pictures"): 0}
+    groups = {(GROUPS, "all"): 40, (GROUPS, "of several"): 0, (GROUPS, "pictures"): 0}
     _judge(shares=(0.8, 0.2, 0.0), lists=(), written=written, facts=groups)
     _judge(objects=0, allow_empty=True)
 
