@@ -43,7 +43,7 @@ def split_by_content(table: np.ndarray, shares: Sequence[float]) -> np.ndarray:
         int [rows], the group number of each row.
     """
     rows = len(table)
-    order = np.argsort(table["sha256"], kind="stable")
+    order = np.argsort(table["sha256"])
     same = table["sha256"][order][1:] == table["sha256"][order][:-1]
     equal = np.stack([order[:-1][same], order[1:][same]], axis=1)
     one, other = np.concatenate([equal, same_looks(table["look"])]).T

@@ -92,7 +92,7 @@ def _differences(found: dict, wanted: dict) -> list[str]:
         *(
             f"trainer.{name}"
             for name, value in wanted["trainer"].items()
-            if name not in BOOKKEEPING and (name not in settings or settings[name] != value)
+            if name not in BOOKKEEPING and settings.get(name) != value
         ),
         *(name for name, value in wanted.items() if name != "trainer" and found.get(name) != value),
     ]

@@ -101,3 +101,19 @@ def test_no_split_is_empty_if_there_are_enough_pictures():
     table = _with_looks(_looks(5))
     split_by_content(table, (0.9, 0.1, 0.0))
     assert set(table["split"]) == {KEEP_ORDER.index("train"), KEEP_ORDER.index("eval")}
+
+
+@pytest.mark.parametrize(
+    ("shares", "places", "splits"),
+    [
+        # Each share begins at its lower limit.
+        ((0.5, 0.25, 0.25), (0.25, 0.5, 0.6, 0.875), "train eval eval test"),
+        # 0.79 is nearest to the middle of the empty split, 0.92 to its end.
+        ((0.8, 0.1, 0.1), (0.1, 0.79, 0.92, 0.98), "train eval test test"),
+    ],
+)
+def test_the_split_follows_from_the_place_of_the_hash(shares, places, splits):
+    table = _with_looks(_looks(len(places)))
+    table["sha256"] = [int(place * 2**64).to_bytes(8, "big") + b"x" * 8 for place in places]
+    split_by_content(table, shares)
+    assert [KEEP_ORDER[split] for split in table["split"]] == splits.split()

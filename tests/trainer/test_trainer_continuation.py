@@ -100,6 +100,8 @@ def test_a_longer_training_takes_the_last_checkpoint_and_the_logs(finish, taken,
         # The rate falls only where the first training ended.
         ({}, {"learning_rate_steps": (0.5,)}, [4]),
         ({}, {"learning_rate_steps": (0.375,)}, [2]),
+        # No longer than the first.
+        ({}, {"steps": 4, "learning_rate_steps": (0.5,)}, [2]),
         ({"warmup_steps": 0}, {"warmup_steps": 0, "schedule": "cosine"}, []),
         # A longer cosine falls more slowly from its first step on.
         ({"schedule": "cosine", "warmup_steps": 0}, {"schedule": "cosine", "warmup_steps": 0}, []),
@@ -206,6 +208,16 @@ def test_the_newest_fitting_training_is_taken(finish, taken, tmp_path):
 def test_a_trainings_own_checkpoints_come_first(finish, taken, tmp_path):
     finish(_identity())
     (tmp_path / "work" / "new" / "checkpoints").mkdir(parents=True)
+    assert taken(_longer()) == []
+
+
+def test_a_training_without_logs_can_be_continued(finish, taken):
+    shutil.rmtree(finish(_identity()) / "logs")
+    assert taken(_longer()) == _LAST[:1]
+
+
+def test_a_run_does_not_continue_itself(finish, taken):
+    finish(_identity(), name="9")
     assert taken(_longer()) == []
 
 
