@@ -127,6 +127,28 @@ def test_a_damaged_newest_file_falls_back_to_the_one_before(tmp_path, warnings, 
     assert "step-00000020.npz" in message
 
 
+def test_a_large_array_marked_as_compressed_is_damage(tmp_path, warnings):
+    path = tmp_path / "file.npz"
+    checkpoints.write(path, {"large": np.zeros(9999)})
+    _set_in_directory(10, 14)(path)
+    assert checkpoints.read(path, ["large"]) is None
+    assert len(warnings) == 1
+
+
+def test_variables_of_the_same_name_stay_apart(tmp_path):
+    saved, restored = ([keras.Variable(v, name="v") for v in pair] for pair in ((1, 2), (0, 0)))
+    checkpoints.save(tmp_path, 1, saved, keep=2)
+    checkpoints.restore_latest(tmp_path, restored)
+    _assert_same(restored, saved)
+
+
+def test_a_file_gets_its_name_when_it_is_on_disk(tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: names.append(_names(tmp_path)))
+    checkpoints.write(tmp_path / "file.npz", {"a": 1})
+    assert names == [["file.tmp"]]
+
+
 def test_training_starts_over_if_all_files_are_damaged(tmp_path, warnings):
     for step in (1, 2):
         _truncate(checkpoints.save(tmp_path, step, _state(step), keep=2))
