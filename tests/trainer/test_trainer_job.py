@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from data.errors import DataError
-from trainer import devices, input_pipeline, run
+from trainer import devices, input_pipeline, run, selection
 from trainer.config import TrainerConfig
 from trainer.run import weights_hash
 
@@ -144,6 +144,12 @@ def test_the_step_to_export_is_chosen_on_the_eval_split(
     # The measured weights, not the last ones.
     assert [value.item() for value in served.network.get_weights()] == [2, 2]
     assert "the eval split has 3 pictures: with fewer than 30" in "".join(messages())
+
+
+def test_a_split_with_enough_pictures_gets_no_warning(job_of, tmp_path, monkeypatch, messages):
+    monkeypatch.setattr(selection, "FEW_PICTURES", 3)
+    assert job_of(eval_every=2)._evaluation(_dense(), None, tmp_path)
+    assert messages() == []
 
 
 def test_without_eval_every_nothing_is_measured(job_of, tmp_path, monkeypatch):

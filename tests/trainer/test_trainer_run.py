@@ -54,7 +54,7 @@ def arguments(make, transform_folder, sample_classes, tmp_path_factory):
 
     def arguments(work_dir, field=None, value=None):
         config, facts = CONFIG, {"preset": "tiny", "code_version": "1", "classes": sample_classes}
-        given = {"train_files": [f"{folder}/train/*"]}
+        given = {"train_files": [f"{folder}/train/*"], "base_model": None}
         if field in vars(config):
             config = dataclasses.replace(config, **{field: value})
         elif field in facts:
@@ -69,7 +69,6 @@ def arguments(make, transform_folder, sample_classes, tmp_path_factory):
             transform_graph_path=str(transform_folder),
             model_run_dir=str(work_dir.parent / "run"),
             serving_model_dir=str(work_dir.parent / "model"),
-            base_model=None,
             hyperparameters=None,
         )
 
@@ -133,6 +132,16 @@ def test_settings_that_do_not_change_the_result_keep_the_folder(folder_of):
     assert {folder_of(field, 3) for field in BOOKKEEPING} == {first}
 
 
+def test_every_fact_and_every_other_setting_decides_the_folder(tmp_path):
+    settings = dataclasses.asdict(CONFIG)
+
+    def folder(**facts):
+        return run.work_folder(tmp_path, {"trainer": settings, "code_version": "1", **facts})
+
+    changed = [folder(trainer={**settings, name: "other"}) for name in settings]
+    assert len({folder(), folder(code_version="2"), *changed}) == 2 + len(settings) - 3
+
+
 @pytest.mark.slow
 def test_other_settings_data_weights_classes_and_code_have_their_own_folders(
     folder_of, arguments, sample_classes
@@ -185,17 +194,19 @@ def test_a_batch_that_does_not_fit_the_devices_is_refused(arguments, tmp_path):
 def finish(arguments, tmp_path, monkeypatch):
     """Runs what follows a training that only leaves a checkpoint and a log.
 
-    `finish.exported` has the arguments of the export.
+    `finish.best` is the best step; `finish.exported` has the arguments of the export.
     """
 
     def train(job, network, served, work_dir):
         for name in ("checkpoints", "logs"):
             (work_dir / name).mkdir(parents=True, exist_ok=True)
             (work_dir / name / "file").write_text(name)
-        return StepLosses(4.0, 3.0, 1.0, 2.0), selection.Best(5, 0.75)
+        return StepLosses(4.0, 3.0, 1.0, 2.0), finish.best
 
-    def finish():
-        run.run_fn(arguments(tmp_path / "work"))
+    def finish(*change):
+        run.run_fn(arguments(tmp_path / "work", *change))
+
+    finish.best = selection.Best(5, 0.75)
 
     monkeypatch.setattr(run.Job, "train", train)
     monkeypatch.setattr(export, "export", lambda *given: setattr(finish, "exported", given))
@@ -207,15 +218,17 @@ def test_a_training_records_exports_and_names_its_folder_by_what_identifies_it(
 ):
     goes_on = mock.Mock()
     monkeypatch.setattr(continuation, "continue_finished", goes_on)
-    finish()
+    monkeypatch.setattr(run, "load_base_model", mock.Mock())
+    base_model = "base_model", "an earlier model"
+    finish(*base_model)
     detector, folder, facts, pictures = finish.exported
-    job = run.Job.from_arguments(arguments(tmp_path / "work"))
+    job = run.Job.from_arguments(arguments(tmp_path / "work", *base_model))
     decisive = {
         "preset": "tiny",
         "code_version": "1",
         "trainer": dataclasses.asdict(CONFIG),
         "data": job.data_facts,
-        "base_model": None,
+        "base_model": "an earlier model",
         "starting_weights_sha256": run.weights_hash(job.new_network()),
         "classes": list(sample_classes),
     }
@@ -234,6 +247,12 @@ def test_a_training_records_exports_and_names_its_folder_by_what_identifies_it(
     # For the warm-up requests.
     assert pictures == run._pictures(job.eval_shards, job.records)
     assert len(pictures) == 2
+
+
+def test_without_a_best_step_the_last_one_is_exported(finish):
+    finish.best = None
+    finish()
+    assert finish.exported[2]["exported"] == {"step": 6, "eval_map": None}
 
 
 def _files(folder):
