@@ -150,6 +150,36 @@ def test_xla_sees_few_shapes(batches):
             assert not same[:, objects:].any()
 
 
+def test_xla_gets_boxes_padded_to_a_multiple_of_8(shards, transformed_records, monkeypatch):
+    images, boxes, labels = input_pipeline._few_shapes(0, tf.ones([1, 3, 4]), tf.ones([1, 3]))
+    assert images == 0
+    assert boxes.numpy().sum(axis=(0, 2)).tolist() == [4] * 3 + [0] * 5
+    assert labels.numpy().tolist() == [[1] * 3 + [0] * 5]
+    monkeypatch.setattr(input_pipeline, "_few_shapes", mock.Mock(side_effect=KeyError))
+    with pytest.raises(KeyError):
+        input_pipeline.training_batches(
+            shards, transformed_records, _config(xla=True), _SIZE, _RECORDS
+        )
+
+
+def test_seed_epoch_and_record_decide_what_is_drawn(shards, transformed_records, monkeypatch):
+    drawn = [
+        tuple(
+            input_pipeline._record_seeds(tf.constant([name]), tf.constant([n], tf.int64), seed)[0]
+        )
+        for name, n, seed in (("a", 0, 0), ("b", 0, 0), ("a", 1, 0), ("a", 0, 1))
+    ]
+    assert len({tuple(map(int, pair)) for pair in drawn}) == 4
+    shuffle = mock.Mock(side_effect=KeyError)
+    monkeypatch.setattr(tf.random.experimental, "stateless_shuffle", shuffle)
+    with pytest.raises(KeyError):
+        input_pipeline.training_batches(
+            shards, transformed_records, _config(seed=3), _SIZE, _RECORDS
+        )
+    seed, epoch = tf.get_static_value(shuffle.call_args.args[1], partial=True)
+    assert (seed, epoch) == (3, None)
+
+
 def test_a_picture_looks_different_in_the_next_epoch(uninterrupted):
     shown = np.concatenate([images for images, *_ in uninterrupted])
     first, second = shown[:_RECORDS], shown[_RECORDS : 2 * _RECORDS]
@@ -225,6 +255,7 @@ def test_fingerprint_depends_on_the_records_and_not_on_their_order(tmp_path, mak
 
 
 def test_shards_are_listed_in_order(shards):
+    assert input_pipeline.list_shards(shards[::-1]) == sorted(shards)
     patterns = [f"{shards[0].rpartition('/')[0]}/*"]
     assert input_pipeline.list_shards(patterns) == sorted(shards)
 
