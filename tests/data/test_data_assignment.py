@@ -65,6 +65,7 @@ def _looks(count, seed=0):
 
 
 def test_a_split_by_content_has_the_right_shares_and_ignores_other_pictures():
+    assert KEEP_ORDER == ("test", "eval", "train")
     table = _with_looks(_looks(1000))
     groups = split_by_content(table, (0.8, 0.1, 0.1))
     assert len(set(groups)) == 1000
@@ -110,6 +111,8 @@ def test_no_split_is_empty_if_there_are_enough_pictures():
         ((0.5, 0.25, 0.25), (0.25, 0.5, 0.6, 0.875), "train eval eval test"),
         # 0.79 is nearest to the middle of the empty split, 0.92 to its end.
         ((0.8, 0.1, 0.1), (0.1, 0.79, 0.92, 0.98), "train eval test test"),
+        # A split does not give away its only group.
+        ((0.8, 0.1, 0.1), (0.1,), "train"),
     ],
 )
 def test_the_split_follows_from_the_place_of_the_hash(shares, places, splits):
