@@ -12,6 +12,7 @@ from data.conversion import shard_numbers
 from data.errors import DataError
 from data.image_sets import Picture, Selection
 from data.options import ConversionOptions
+from data.problems import Problem
 from data.report import Report
 from data.schema import class_names, read_schema
 from tests.data.tool_folders import coco, write
@@ -73,17 +74,35 @@ def test_classes_auto_are_those_found_sorted(tmp_path, voc_root, voc_year, make_
 )
 def test_pictures_are_held_out_only_if_nothing_else_decides(tmp_path, shares, lists, fraction):
     selection = Selection("set", {"eval": lists}, (), (), shares)
+    options = ConversionOptions(eval_fraction=0.3)
+    plan, beam_options = _planned(tmp_path, selection, options)
+    assert (plan.eval_fraction, plan.shares, plan.seed) == (fraction, shares, 5)
+    assert (plan.classes, plan.options, beam_options) == (("dog",), options, ["--a"])
+
+
+def _planned(tmp_path, selection, options):
+    """What a conversion would run."""
     with (
         mock.patch("data.conversion.run", side_effect=KeyError) as run,
         pytest.raises(KeyError),
     ):
-        options = ConversionOptions(eval_fraction=0.3)
         convert._write(
             selection, ["dog"], False, tmp_path / "out", options, 5, ["--a"], None, False
         )
-    _, plan, beam_options = run.call_args.args
-    assert (plan.eval_fraction, plan.shares, plan.seed) == (fraction, shares, 5)
-    assert (plan.classes, plan.options, beam_options) == (("dog",), options, ["--a"])
+    return run.call_args.args[1:]
+
+
+@pytest.mark.parametrize(
+    ("on_error", "loose", "only_check"),
+    [("fail", 0, False), ("fail", 1, True), ("skip", 1, False), ("skip-object", 1, False)],
+)
+def test_nothing_is_written_if_an_annotation_without_a_picture_is_an_error(
+    tmp_path, on_error, loose, only_check
+):
+    problems = (Problem("image", "there is no image 7", of_object=True),) * loose
+    selection = Selection("set", {"eval": ()}, (), (), loose=problems)
+    plan, _ = _planned(tmp_path, selection, ConversionOptions(on_error=on_error))
+    assert plan.only_check == only_check
 
 
 def test_the_number_of_shards_follows_the_number_of_pictures(monkeypatch):

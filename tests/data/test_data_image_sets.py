@@ -72,6 +72,22 @@ def test_without_a_test_list_the_eval_list_is_used_for_test(voc_root, make_year)
     assert any("test: no list, so it gets pets/val" in note for note in selection.notes)
 
 
+def test_trainval_is_for_training_unless_both_its_halves_are_there(voc_root, make_year):
+    year = make_year("pets")
+    for number, name in enumerate(("train", "trainval", "test")):
+        year.write_list(name, [f"00000{number}"])
+    assert select(voc_root).lists == {
+        "train": ("pets/trainval",),
+        "eval": (),
+        "test": ("pets/test",),
+    }
+    year.write_list("val", ["000007"])
+    assert select(voc_root).lists == {
+        split: (f"pets/{name}",)
+        for split, name in (("train", "train"), ("eval", "val"), ("test", "test"))
+    }
+
+
 def test_shares_apply_only_to_the_listed_pictures(voc_root, voc_year):
     voc_year.add("000009")
     selection = select(voc_root, split="60/20/20")
@@ -122,6 +138,9 @@ def test_a_missing_named_list(voc_root, voc_year):
 def test_lists_of_single_classes_are_not_all_named(voc_root, make_year):
     year = make_year("export")
     year.add("a")
+    for number in range(6):
+        year.write_list(f"c{number:02d}_train", ["a.jpg 1"])
+    assert select(voc_root).notes[0].endswith("export/c05_train")
     for number in range(20):
         year.write_list(f"c{number:02d}_train", ["a.jpg 1"])
     notes = select(voc_root).notes
@@ -166,7 +185,10 @@ def test_folder_of_one_year(voc_root, voc_year):
 def test_annotations_in_another_spelling(tmp_path, make_xml):
     for name in ("Img_1.xml", "b.XML"):
         (tmp_path / name).write_text(make_xml())
-    pictures = select(tmp_path).pictures
+    selection = select(tmp_path)
+    assert selection.shares == pytest.approx((0.8, 0.1, 0.1))
+    assert len(selection.notes) == 1
+    pictures = selection.pictures
     assert [picture.name for picture in pictures] == ["Img_1", "b"]
     assert pictures[1].annotation_path == tmp_path / "b.XML"
 
