@@ -280,6 +280,7 @@ def test_command_line(tmp_path, coco, capsys):
             "--coco-annotations a.json: with several files, name the split of each: train=FILE",
         ),
         (["--coco-annotations", "a.json", "--images", "c", "--train", "x"], "need --voc"),
+        (["--voc", "a", "--schema", "b", "--classes", "c"], "--schema or --classes, not both"),
         (["--voc", "a", "--images", "c"], "--images needs --coco-annotations"),
         (["--voc", "a", "--coco-annotations", "a.json"], "not allowed with argument --voc"),
     ],

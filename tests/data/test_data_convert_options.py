@@ -156,3 +156,12 @@ def test_the_command_line_of_coco(command):
     source = CocoSource("train", convert.Path("a.json"), convert.Path("img"))
     options = ConversionOptions(on_error="skip", classes=("b", "c"))
     assert (call.name, call.args) == ("coco", ([source], convert.Path("out"), options))
+
+
+def test_by_default_nothing_is_replaced(monkeypatch):
+    convert_voc = mock.Mock(return_value=_REPORT)
+    monkeypatch.setattr(convert, "convert", convert_voc)
+    assert convert.main(["--voc", "VOC", "--output", "out"]) == 0
+    assert convert_voc.call_args.args[2] == ConversionOptions()
+    given = convert_voc.call_args.kwargs
+    assert (given["overwrite"], given["seed"]) == (False, 0)
