@@ -1,5 +1,6 @@
 """Options reach a conversion, from Python and from the command line."""
 
+import dataclasses
 from types import SimpleNamespace
 from unittest import mock
 
@@ -11,7 +12,7 @@ from data.coco import CocoSource
 from data.conversion import shard_numbers
 from data.errors import DataError
 from data.image_sets import Picture, Selection
-from data.options import ConversionOptions
+from data.options import DEFAULT_SPLIT, ConversionOptions, shares_of
 from data.problems import Problem
 from data.report import Report
 from data.schema import class_names, read_schema
@@ -84,11 +85,13 @@ def _planned(tmp_path, selection, options):
     """What a conversion would run."""
     with (
         mock.patch("data.conversion.run", side_effect=KeyError) as run,
+        mock.patch("data.progress.watch") as watch,
         pytest.raises(KeyError),
     ):
         convert._write(
-            selection, ["dog"], False, tmp_path / "out", options, 5, ["--a"], None, False
+            selection, ["dog"], False, tmp_path / "out", options, 5, ["--a"], "console", False
         )
+    assert watch.call_args.args[1:] == ({"check": 0, "write": 0}, "console")
     return run.call_args.args[1:]
 
 
@@ -114,7 +117,16 @@ def test_the_number_of_shards_follows_the_number_of_pictures(monkeypatch):
 
 
 _REPORT = Report("set", {}, ("a note",), 1, 1, {}, left_out={"class": 1})
-_ARGUMENTS = ["--seed", "7", "--overwrite", "--beam", "multiprocess", "--on-error", "skip"]
+_ARGUMENTS = [
+    "--seed",
+    "7",
+    "--overwrite",
+    "--verbose",
+    "--beam",
+    "multiprocess",
+    "--on-error",
+    "skip",
+]
 
 
 @pytest.fixture
@@ -126,8 +138,11 @@ def command(monkeypatch):
         monkeypatch.setattr(convert, "convert", calls.voc)
         monkeypatch.setattr(convert, "convert_coco", calls.coco)
         calls.voc.return_value = calls.coco.return_value = _REPORT
+        quiet = mock.Mock()
+        monkeypatch.setattr(convert, "quiet", quiet)
         words = [*arguments, "--output", "out", *_ARGUMENTS, "--", "--direct_num_workers=2"]
         assert convert.main(words) == 0
+        quiet.assert_called_once_with(True)
         ((name, args, given),) = calls.mock_calls
         assert given.pop("console").stderr
         beam_options = beam_arguments("multiprocess", ["--direct_num_workers=2"])
@@ -158,10 +173,44 @@ def test_the_command_line_of_coco(command):
     assert (call.name, call.args) == ("coco", ([source], convert.Path("out"), options))
 
 
-def test_by_default_nothing_is_replaced(monkeypatch):
-    convert_voc = mock.Mock(return_value=_REPORT)
+def test_by_default_nothing_is_replaced_or_left_out(monkeypatch, capsys):
+    convert_voc = mock.Mock(return_value=dataclasses.replace(_REPORT, left_out={}))
     monkeypatch.setattr(convert, "convert", convert_voc)
     assert convert.main(["--voc", "VOC", "--output", "out"]) == 0
     assert convert_voc.call_args.args[2] == ConversionOptions()
     given = convert_voc.call_args.kwargs
     assert (given["overwrite"], given["seed"]) == (False, 0)
+    assert "rejected" not in capsys.readouterr().out
+
+
+def test_the_defaults_of_a_conversion():
+    chosen = dataclasses.asdict(ConversionOptions())
+    assert {name: value for name, value in chosen.items() if value} == {
+        "eval_fraction": 0.02,
+        "other_classes": "fail",
+        "pixels_from": 1,
+        "on_error": "fail",
+    }
+    assert DEFAULT_SPLIT == "80/10/10"
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("80/10/10", (0.8, 0.1, 0.1)),
+        ("3/1/0", (0.75, 0.25, 0)),
+        ("1/0/0", (1, 0, 0)),
+        ("0/1/1", None),
+        ("2/-1/1", None),
+        ("1/1", None),
+        ("inf/1/1", None),
+        ("nan/1/1", None),
+        ("a/1/1", None),
+    ],
+)
+def test_shares_are_of_three_splits_with_something_to_train_on(text, shares):
+    if shares:
+        assert shares_of(text) == pytest.approx(shares)
+    else:
+        with pytest.raises(ValueError, match="such as 80/10/10"):
+            shares_of(text)
