@@ -202,7 +202,7 @@ def _categories(documents: Sequence[_Document]) -> tuple[dict[Key, str], list[st
     notes = []
     for key, name in list(names.items()):
         # Roboflow's first category groups the others.
-        if name in parents and not used[key] and len(names) > 1:
+        if name in parents and not used[key]:
             del names[key]
             notes.append(f"category {key} ({name}) only groups others and is left out")
     for name, count in Counter(names.values()).items():

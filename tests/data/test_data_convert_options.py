@@ -12,7 +12,7 @@ from data.coco import CocoSource
 from data.conversion import shard_numbers
 from data.errors import DataError
 from data.image_sets import Picture, Selection
-from data.options import DEFAULT_SPLIT, ConversionOptions, shares_of
+from data.options import DEFAULT_SPLIT, ConversionOptions, as_settings, shares_of
 from data.problems import Problem
 from data.report import Report
 from data.schema import class_names, read_schema
@@ -214,3 +214,11 @@ def test_shares_are_of_three_splits_with_something_to_train_on(text, shares):
     else:
         with pytest.raises(ValueError, match="such as 80/10/10"):
             shares_of(text)
+
+
+def test_messages_name_the_settings_of_a_run():
+    assert as_settings("--eval-fraction 0.1 or --eval list, --exif=upright, --rescale") == (
+        "--set data.eval_fraction=0.1 or --set data.eval=list, --set data.exif=upright, "
+        "--set data.rescale=true"
+    )
+    assert as_settings("--rescaled or --eval-fractions 2") == "--rescaled or --eval-fractions 2"
