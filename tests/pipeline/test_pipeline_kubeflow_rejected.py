@@ -112,6 +112,8 @@ _VERTEX = (
         ),
         (("--beam", "multiprocess"), (_VOLUMES,), "--beam multiprocess needs --direct_num_workers"),
         (("--vertex",), (), "--pipeline-root s3://b/root: must start with gs://"),
+        ((*_VERTEX, "--data", "/records"), (), "--data /records: must start with gs://"),
+        ((*_VERTEX, "--serving-dir", "/m"), (), "--serving-dir /m: must start with gs://"),
     ],
 )
 def test_pipelines_that_a_cluster_cannot_run_are_rejected(
