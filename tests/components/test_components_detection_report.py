@@ -187,7 +187,7 @@ def test_the_report_has_all_that_a_run_has_left(report_sources):
     html = build_report(report_sources)
     for part in (
         *("/models/ssd/17", "Model 3", "/runs/model/3"),
-        *("611", 'aria-label="loss"', 'aria-label="learning_rate"', "image/height"),
+        *("peaked at 611 MB", 'aria-label="loss"', 'aria-label="learning_rate"', "image/height"),
     ):
         assert part in html, part
 

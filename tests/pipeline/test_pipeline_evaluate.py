@@ -6,10 +6,15 @@ import json
 import pytest
 
 from components.evaluator import standalone
+from components.evaluator.answers import read_answers
 from data.errors import DataError
+from data.fields import COMMON
+from data.origin import Origin
 from metrics import voc
 from metrics.detection_files import file_name
 from pipeline import evaluate
+from pipeline.evaluation_data import Records
+from pipeline.evaluation_report import gather
 from tests.components import tfma_replay
 from tests.components.conftest import write_records
 from tests.components.tfma_replay import CLASSES, PICTURES, WEAK, accumulate
@@ -99,6 +104,14 @@ def test_scores_match_the_metric(evaluated):
     (counts,) = facts["data"]["splits"].values()
     assert counts["pictures"] == len(PICTURES)
     assert counts["objects"] == sum(counts["objects_per_class"].values())
+
+
+def test_the_facts_keep_the_notes_of_a_conversion(places, evaluated):
+    evaluation = evaluated / "evaluation"
+    answers = read_answers(str(evaluation), list(CLASSES))
+    records = Records("pets", (), COMMON, (), CLASSES, Origin("pets", ""), notes=("2 left out",))
+    facts = gather(places / "good", None, records, "", evaluation, answers)
+    assert facts["data"]["notes"] == ["2 left out"]
 
 
 def test_the_report_has_no_verdict(evaluated):

@@ -56,13 +56,15 @@ def test_the_options_reach_the_run(given, tmp_path):
     assert (config.preset, config.data.path, config.trainer.steps) == ("sample", "", 2400)
     plain = {"from_component": None, "enable_cache": True, "name": None, "opened": []}
     assert {name: found[name] for name in plain} == plain
+    (tmp_path / "own.yaml").write_text("trainer: {batch_size: 3, steps: 8}\n")
     config, found = given(
+        *("--config", f"{tmp_path}/own.yaml"),
         *("--data", f"{tmp_path}/pets", "--output", f"{tmp_path}/out", "--set", "trainer.steps=9"),
         *("--name", "mine", "--from", "Trainer", "--no-cache", "--preset", "light"),
         *("--beam", "multiprocess", "--", "--direct_num_workers=2"),
     )
     assert (config.data.path, config.output) == (f"{tmp_path}/pets", f"{tmp_path}/out")
-    assert (config.preset, config.trainer.steps) == ("light", 9)
+    assert (config.preset, config.trainer.steps, config.trainer.batch_size) == ("light", 9, 3)
     other = {"from_component": "Trainer", "enable_cache": False, "name": "mine", "opened": []}
     assert {name: found[name] for name in other} == other
     assert "--direct_num_workers=2" in found["beam_args"]

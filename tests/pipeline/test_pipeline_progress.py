@@ -1,21 +1,27 @@
 """The log lines of a local run, and what ML Metadata records in the meantime."""
 
 import json
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
 from tfx.orchestration import metadata
-from tfx.orchestration.pipeline import RunOptions
-from tfx.types.standard_artifacts import PushedModel
+from tfx.orchestration.pipeline import Pipeline, RunOptions
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing, PushedModel
 
 from components import example_gen
 from components.evaluation import OVERALL, Evaluation, Score
 from data.fields import COMMON
 from pipeline import progress
 from pipeline.config import load_config
-from pipeline.pipeline import Inputs, create_pipeline
+from pipeline.pipeline import BASE_MODEL, BASELINE, BASELINE_DATA, Inputs, create_pipeline
 from pipeline.runs.home import relocate
 from pipeline.runs.liveness import is_running
 from pipeline.runs.store import runs_of
@@ -82,6 +88,28 @@ def test_a_moved_output_folder_keeps_its_results(run, output, caplog):
     (examples,) = run("second", moved)["ImportExampleGen"]["examples"]
     assert "ImportExampleGen cached in " in caplog.text
     assert examples.uri.startswith(f"{moved}/pipeline/")
+
+
+def test_a_first_run_says_which_baselines_are_missing(output, caplog):
+    caplog.set_level("INFO", "ssd")
+    missing = {
+        BASELINE: "no blessed model yet, so no baseline",
+        BASELINE_DATA: "no blessed model from other data",
+        BASE_MODEL: "no blessed model yet to start from",
+    }
+    nodes = [
+        Resolver(
+            strategy_class=LatestBlessedModelStrategy,
+            model=Channel(type=Model),
+            model_blessing=Channel(type=ModelBlessing),
+        ).with_id(name)
+        for name in missing
+    ]
+    config = metadata.sqlite_metadata_connection_config(str(output / "metadata.sqlite"))
+    pipeline = Pipeline("ssd-x", str(output), metadata_connection_config=config, components=nodes)
+    progress.run_with_progress(pipeline, run="first", output=output, known={})
+    for name, text in missing.items():
+        assert re.search(f"{name} done in .* s: {text}\n", caplog.text)
 
 
 @pytest.mark.parametrize(
