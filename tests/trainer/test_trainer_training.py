@@ -117,6 +117,27 @@ def test_weights_that_are_not_finite_are_not_saved_over_good_ones(tmp_path):
     assert [path.name for path in (tmp_path / "ckpt").iterdir()] == ["step-00000003.npz"]
 
 
+def test_a_measured_step_is_logged_and_its_weights_checked(tmp_path):
+    def too_bright(first_step, context):
+        for number, (images, boxes, labels) in enumerate(batches_from(first_step), start=1):
+            yield (images * 1e25 if number == 4 else images), boxes, labels
+
+    measured = []
+    config = make_config(clip_norm=0.0, eval_every=2, log_every=9, checkpoint_every=9)
+    folders = tmp_path / "ckpt", tmp_path / "logs"
+    with pytest.raises(FloatingPointError, match="is not finite after step 4"):
+        train(
+            make_network(),
+            anchor_boxes(TINY.anchors),
+            too_bright,
+            config,
+            *folders,
+            lambda step: measured.append(step) or 0.5,
+        )
+    assert measured == [2]
+    assert list(read_scalars(tmp_path, "loss/total")) == [2, 4]
+
+
 def _loss_when_served(network):
     """The loss on the pictures from `batches_from`."""
     images, boxes, labels = squares(16, 32)
