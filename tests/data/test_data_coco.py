@@ -228,6 +228,7 @@ def test_a_picture_listed_twice_can_be_left_out(tmp_path, coco, on_error):
     document = _document(3, [{**_DOG, "id": n, "image_id": n} for n in (1, 2, 3)])
     document["images"][1]["file_name"] = document["images"][0]["file_name"]
     source = coco(document)
+    assert select([source])[0].pictures[0].annotation.objects == ()
     with pytest.raises(DataError, match=r"image 1 \(0+1\.jpg\) and .*: image 2 \(0+1\.jpg\) are"):
         convert([source], tmp_path / "out", eval_fraction=0)
     report = convert([source], tmp_path / "out", eval_fraction=0, on_error=on_error)

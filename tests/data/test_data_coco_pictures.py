@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data.coco import CocoSource, select_coco
+from data.coco import CocoSource, _side, select_coco
 from data.errors import DataError
 from data.options import ConversionOptions
 from data.settled import settle
@@ -88,3 +88,8 @@ def test_encodings(select, encoding):
 def test_other_encodings_are_refused(select):
     with pytest.raises(DataError, match="not UTF-8, as JSON must be"):
         select(["a.jpg"], encoding="latin-1")
+
+
+def test_a_side_that_no_picture_has_is_not_stated():
+    assert [_side(value) for value in (40, "36", 2**31 - 1)] == [40, 36, 2**31 - 1]
+    assert {_side(value) for value in (0, -1, 2**31, float("inf"), "wide", None)} == {0}
