@@ -92,6 +92,7 @@ def test_boxes_names_and_ids(coco):
     assert names == ("cat", "dog")
     assert selection.lists == {"train": ("instances_train2017.json",), "eval": (), "test": ()}
     first, second = selection.pictures
+    assert selection.data_set == Path(first.folder).parent.name
     assert (first.source_id, first.split) == ("train2017/000000000001.jpg", "train")
     dog, cat = first.annotation.objects
     (box, whole) = relative_boxes([dog.box_px, cat.box_px], 40, 36)
@@ -100,6 +101,8 @@ def test_boxes_names_and_ids(coco):
     assert (dog.difficult, dog.is_crowd, cat.difficult, cat.is_crowd) == (0, 0, 1, 1)
     assert second.annotation.objects == ()
     assert any("1 crowds count as difficult" in note for note in selection.notes)
+    (without_box, _) = select([coco(_document(1, [{**_DOG, "bbox": None}]))])
+    assert without_box.pictures[0].annotation.problems[0].of_object
 
 
 def _without(key, of, **changed):
