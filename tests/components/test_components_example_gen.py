@@ -73,12 +73,15 @@ def test_the_records_origin_is_copied(tmp_path):
         _write(tmp_path / f"pets/span-{span}/train/a.gz", _RECORDS)
     report = {"data_set": "dogs", "rejected": 1, "pictures": 20, "left_out": {"damaged": 1}}
     (tmp_path / "pets/span-2/report.json").write_text(json.dumps(report))
-    for span, name, left_out in (
-        (1, "span-1", ""),
-        (2, "dogs", "1 of 20 pictures: the picture is damaged (1)"),
+    _write(tmp_path / "pets/span-2/train-0.gz", _RECORDS)
+    damaged = "1 of 20 pictures: the picture is damaged (1)"
+    for pattern, name, left_out in (
+        ("span-1/train/*", "span-1", ""),
+        ("span-2/train/*", "dogs", damaged),
+        ("span-2/train-*", "dogs", damaged),
     ):
-        output = tmp_path / f"examples-{span}"
-        _import(tmp_path / "pets", output, train=f"span-{span}/train/*")
+        output = tmp_path / pattern.replace("*", "examples").replace("/", "_")
+        _import(tmp_path / "pets", output, train=pattern)
         origin = json.loads((output / "origin.json").read_text())
         assert origin == {"name": name, "left_out": left_out}
 

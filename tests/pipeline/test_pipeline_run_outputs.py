@@ -12,11 +12,14 @@ from tests.pipeline.recorder import Recorder
 def outputs(tmp_path):
     """Two simultaneous runs, the first of which finishes last, and one that failed."""
     recorder = Recorder(tmp_path)
-    made = {name: recorder.artifact("Made", f"/{name}") for name in ("long", "short", "other")}
+    made = {
+        name: recorder.artifact("Made", f"/{name}") for name in ("long", "first", "short", "other")
+    }
     recorder.run("long")
     long = recorder.current
     recorder.run("short")
-    recorder.step("Evaluator", outputs={"evaluation": made["short"]})
+    for name in ("first", "short"):
+        recorder.step("Evaluator", outputs={"evaluation": made[name]})
     recorder.current = long
     recorder.step("Evaluator", outputs={"evaluation": made["other"]}, pipeline="ssd-other")
     recorder.step("Evaluator", outputs={"evaluation": made["long"]}, state=mlmd.Execution.CACHED)
@@ -32,7 +35,7 @@ def outputs(tmp_path):
     return outputs
 
 
-def test_a_run_gets_its_own_results_not_the_latest(outputs):
+def test_a_run_gets_its_own_latest_results_and_no_others(outputs):
     assert outputs("short") == {"evaluation": ["/short"]}
     assert outputs("long") == {"evaluation": ["/long"]}
 

@@ -63,6 +63,11 @@ def test_dates_are_spans(tmp_path):
     assert find_spans(tmp_path / "{YYYY}-{MM}-{DD}").newest.name == "2024-01-02"
 
 
+def test_a_folder_that_exists_is_no_pattern(tmp_path):
+    (tmp_path / "set{1}").mkdir()
+    assert find_spans(tmp_path / "set{1}") is None
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
