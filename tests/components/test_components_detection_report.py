@@ -128,6 +128,7 @@ def test_a_drawn_picture_and_its_boxes_are_scaled_down():
     assert cat["colour"] == class_colour(1)
 
 
+@pytest.mark.slow
 def test_the_evaluation_keeps_the_measured_detections(report_sources, model_facts):
     accumulator = read_answers(report_sources.evaluation, list(CLASSES))
     found, expected = accumulator.columns(), accumulate(PICTURES).columns()

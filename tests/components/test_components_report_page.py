@@ -234,6 +234,7 @@ def test_a_different_map_than_the_evaluations_is_reported(plain):
     assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html)[1]) == found["explorer"]
 
 
+@pytest.mark.slow
 def test_a_blessed_model_that_fails_on_a_server_is_explained(plain):
     facts = plain() | {"blessed": True}
     found = analyse(accumulate(PICTURES))

@@ -309,6 +309,7 @@ def test_plain_iou_of_relative_boxes_equals_that_of_the_devkit(first, second):
     assert np.prod(sides) / (areas - np.prod(sides)) == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_every_voc2007_annotation_parses(voc_fixtures, tmp_path):
     with tarfile.open(voc_fixtures / "oracles/voc2007_test/annotations_and_lists.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")

@@ -72,7 +72,8 @@ def test_a_run_from_the_first_runs_file_is_cached(first, run):
 
 def test_a_partial_run_runs_what_depends_on_the_component(first, run):
     versions = _versions(first.output)
-    found = run(first.output, "--from", "Trainer", settings=["evaluator.min_map=0"])
+    settings = ("trainer.steps=8", "evaluator.min_map=0")
+    found = run(first.output, "--from", "Trainer", settings=settings)
     assert found.status == 0
     assert set(found.states.values()) == {"done"}
     assert {"Trainer", "Evaluator", "Pusher"} <= set(found.states)
@@ -141,7 +142,12 @@ def test_hikapok_records_work_and_an_unblessed_model_is_not_pushed(first, run, r
             for record in tf.data.TFRecordDataset(shards, "GZIP"):
                 writer.write(_with_hikapok_names(record.numpy()))
     output = tmp_path / "output"
-    settings = ("data.schema=voc", "evaluator.min_map=1", "evaluator.confidence_intervals=false")
+    settings = (
+        "data.schema=voc",
+        "trainer.steps=8",
+        "evaluator.min_map=1",
+        "evaluator.confidence_intervals=false",
+    )
     found = run(output, "--data", tmp_path, settings=settings)
     assert found.status == 0, found.stderr
     assert set(found.states.values()) == {"done"}

@@ -28,6 +28,7 @@ def voc2007_oracle(voc_fixtures, tmp_path_factory):
     return folder, json.loads(expected.read_text())
 
 
+@pytest.mark.slow
 def test_published_voc2007_numbers(voc2007_oracle):
     folder, expected = voc2007_oracle
     voc2007 = folder / "VOC2007"

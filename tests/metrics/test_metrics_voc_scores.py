@@ -105,6 +105,7 @@ def loop_ap(hits, positives):
     return float(sum(at) / 11), float(area)
 
 
+@pytest.mark.slow
 @given(PICTURES, st.sampled_from([Fraction(0), Fraction(1, 4), Fraction(1, 2), Fraction(3, 4)]))
 @settings(max_examples=200)
 def test_agrees_with_a_loop_over_fractions(pictures, threshold):

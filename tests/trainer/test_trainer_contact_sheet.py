@@ -93,6 +93,7 @@ def test_objects_and_their_anchors_are_drawn(shards, schema_records, sample_clas
     assert with_object == 2
 
 
+@pytest.mark.slow
 def test_the_sheet_has_no_more_pictures_than_the_split(shards, schema_records, sample_classes):
     sheet = draw_contact_sheet(shards, schema_records, sample_classes, _CONFIG, 100)
     assert sheet.size == (3 * 308 + 8, 2 * 308 + 32)
@@ -124,6 +125,7 @@ def test_xla_padding_is_not_drawn(shards, schema_records, sample_classes):
     np.testing.assert_array_equal(*map(np.asarray, sheets))
 
 
+@pytest.mark.slow
 def test_a_wrong_schema_is_reported(shards, caplog):
     schema = read_schema(VOC_SCHEMA)
     draw_contact_sheet(shards, SchemaRecords(schema), class_names(schema), _CONFIG, _RECORDS)

@@ -126,6 +126,7 @@ def test_a_loss_that_is_not_finite_is_a_data_error(arguments, tmp_path, monkeypa
         run.run_fn(arguments(tmp_path / "work"))
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_change_the_result_keep_the_folder(folder_of):
     first = folder_of()
     assert set(BOOKKEEPING) == {"log_every", "checkpoint_every", "keep_checkpoints"}
@@ -285,6 +286,7 @@ def _no_room_for_variables(*_):
     raise tf.errors.ResourceExhaustedError(None, None, message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "fails", "place"),
     [

@@ -41,6 +41,7 @@ def test_steps_reduce_the_loss_on_fixed_pictures(tmp_path):
     assert last.positives >= 16
 
 
+@pytest.mark.slow
 def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
     # Every reading of the clock advances it by a second.
     seconds = itertools.count()
@@ -59,6 +60,7 @@ def test_logs_have_losses_rate_and_speed(tmp_path, monkeypatch, messages):
     assert any(f"step=6/6 {shown} positives={last.positives:.0f} lr=0.02" in t for t in messages())
 
 
+@pytest.mark.slow
 def test_the_last_step_is_measured_and_saved_whatever_the_intervals(tmp_path):
     """The averages are measured, because they are exported."""
     network, seen = make_network(), {}
@@ -168,6 +170,7 @@ def _losses_of_steps(config):
     return network, np.array(losses)
 
 
+@pytest.mark.slow
 def test_steps_match_and_mine_as_configured(plain_steps):
     _, fewer = _losses_of_steps(make_config(matching_iou=0.8))
     _, harder = _losses_of_steps(make_config(negatives_per_positive=1))
@@ -249,6 +252,7 @@ def test_clipping_limits_the_step():
     assert norm == pytest.approx(0.01, rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [None, 8])
 def test_a_training_stops_when_measurements_bring_no_new_best(tmp_path, messages, killed_at):
     scores = {2: 0.5, 4: 0.5, 6: 0.4, 8: 0.4}
