@@ -10,6 +10,7 @@ import pytest
 from data.console import quiet
 from engines.local import missing as engines_missing
 
+pytest_plugins = ["tests.sample_run"]
 quiet()
 # Timing single examples is meaningless on a busy machine.
 hypothesis.settings.register_profile("no_deadline", deadline=None)

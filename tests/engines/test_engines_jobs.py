@@ -19,22 +19,15 @@ from data.convert import convert
 from data.options import ConversionOptions
 from data.sample import SPLIT_LISTS, draw_sample
 from data.schema import SAMPLE_SCHEMA, class_names, read_schema
-from tests import forked_python
 from tests.engines.running import free_port, wait_for
 from tests.forked_python import ForkedPython
+from tests.sample_run import QUICK
 
 pytestmark = pytest.mark.e2e
 
 _CLASSES = class_names(read_schema(SAMPLE_SCHEMA))
 _PICTURES = 44
 _LISTS = [f"--{split}={name}" for split, names in SPLIT_LISTS.items() for name in names]
-_QUICK = (
-    "trainer.steps=8",
-    "trainer.batch_size=4",
-    "trainer.warmup_steps=2",
-    "evaluator.min_map=0",
-    "evaluator.confidence_intervals=false",
-)
 
 
 @pytest.fixture(scope="module")
@@ -199,40 +192,35 @@ def test_a_single_file_keeps_two_workers_busy(engine, tmp_path):
     assert min(counts) >= 100
 
 
-@pytest.fixture(scope="module")
-def direct_run(records, tmp_path_factory) -> dict:
-    """The results of the sample pipeline in one process."""
-    output = tmp_path_factory.mktemp("run") / "output"
-    process = forked_python.run("local_runner.py", *_run_arguments(records, output))
-    assert process.returncode == 0, process.stderr
-    return _made(output)
-
-
-def test_the_pipeline_gives_the_same_results(engine, records, direct_run, tmp_path):
+def test_the_pipeline_gives_the_same_results(engine, first, tmp_path):
+    assert first.status == 0, first.stderr
+    (records,) = (first.output / "records").iterdir()
     output = tmp_path / "output"
-    process = engine.start("local_runner.py", *_run_arguments(records, output), *engine.options())
+    settings = [word for value in (*QUICK, "evaluator.min_map=0") for word in ("--set", value)]
+    arguments = ("--data", records, "--output", output, *settings)
+    process = engine.start("local_runner.py", *arguments, *engine.options())
     status = process.wait(1800)
     assert (status, process.stderr.read_text()) == (0, ""), process.stdout.read_text()
-    assert _made(output) == direct_run
+    assert _results(output) == _results(first.output)
 
 
-def _run_arguments(records: Path, output: Path) -> list[str]:
-    settings = [word for value in _QUICK for word in ("--set", value)]
-    return ["--data", str(records), "--output", str(output), *settings]
-
-
-def _made(output: Path) -> dict:
-    """A run's examples by split, gate report and scores."""
-    (examples,) = output.glob("pipeline/ImportExampleGen/examples/*")
-    (gate,) = output.glob("pipeline/DataGate/report/*/data_gate.json")
-    (evaluation,) = output.glob("pipeline/Evaluator/evaluation/*")
-    scores = read_evaluation(evaluation).candidate[OVERALL]
+def _results(output: Path) -> dict:
+    """Examples by split, the gate's report and the scores of the first run in a folder."""
+    pipeline = output / "pipeline"
+    evaluation = read_evaluation(_first(pipeline / "Evaluator" / "evaluation"))
+    scores = evaluation.candidate[OVERALL]
     assert len(scores) > len(_CLASSES)
+    report = _first(pipeline / "DataGate" / "report") / "data_gate.json"
     return {
-        "examples": _files(examples),
-        "gate": json.loads(gate.read_text()),
+        "examples": _files(_first(pipeline / "ImportExampleGen" / "examples")),
+        "gate": json.loads(report.read_text()),
         "scores": {name: repr(score) for name, score in scores.items()},
     }
+
+
+def _first(folder: Path) -> Path:
+    """A component's first output: other tests use the run's folder as well."""
+    return min(folder.iterdir(), key=lambda path: int(path.name))
 
 
 def _linked(voc: Path, folder: Path) -> Path:

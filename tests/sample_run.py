@@ -16,7 +16,7 @@ from tests import forked_python
 
 _PICTURES = 44
 # Just enough steps to detect anything.
-_QUICK = (
+QUICK = (
     "trainer.steps=60",
     "trainer.batch_size=4",
     "trainer.warmup_steps=5",
@@ -46,7 +46,7 @@ def run():
     """
 
     def run(output, *arguments, settings=(), run_python=forked_python.run):
-        options = [word for value in (*_QUICK, *settings) for word in ("--set", value)]
+        options = [word for value in (*QUICK, *settings) for word in ("--set", value)]
         words = () if output is None else ("--output", output, *options)
         process = run_python("local_runner.py", *words, *arguments)
         assert "Traceback" not in process.stderr, process.stderr
