@@ -16,6 +16,8 @@ from tests.components.tfma_replay import CLASSES, PICTURES, accumulate
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
+pytestmark = pytest.mark.slow  # a browser
+
 NO_PICTURES = {"misses": [], "mistakes": [], "hits": []}
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
@@ -68,7 +70,6 @@ def _column(page, table, index):
     return cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
 
 
-@pytest.mark.slow
 def test_the_page_is_small_and_shows_the_evaluations_numbers(page, report, model_facts):
     assert report.stat().st_size < 10e6
     evaluation = model_facts["evaluation"]
@@ -234,7 +235,6 @@ def test_a_different_map_than_the_evaluations_is_reported(plain):
     assert json.loads(re.search(r'id="explorer-data">(.*?)</script>', html)[1]) == found["explorer"]
 
 
-@pytest.mark.slow
 def test_a_blessed_model_that_fails_on_a_server_is_explained(plain):
     facts = plain() | {"blessed": True}
     found = analyse(accumulate(PICTURES))

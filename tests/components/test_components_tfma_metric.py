@@ -27,6 +27,8 @@ from tests.components.tfma_replay import (
     save_model,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
@@ -114,7 +116,6 @@ def test_evaluation_equals_the_plain_functions(tmp_path, models, beam_args):
     assert at_half["falseNegatives"] == cat.positives - above.sum()
 
 
-@pytest.mark.slow
 def test_records_of_hikapok_and_no_coco(tmp_path, models, monkeypatch):
     monkeypatch.setattr(coco, "evaluate", None)  # would fail if it were called
     metric = tfma_metric.metric_config(CLASSES, HIKAPOK)
@@ -177,7 +178,6 @@ def plain_bootstrap(samples=200):
         yield [voc_values(a) | {"coco/ap50": coco.evaluate(a).ap50} for a in accumulators]
 
 
-@pytest.mark.slow
 def test_intervals_agree_with_a_plain_bootstrap(tmp_path, models):
     metric = tfma_metric.metric_config(CLASSES, COMMON, with_coco=True, with_intervals=True)
     bounds = {metric_names.SIGNIFICANT: least_change(0.0), "mAP": least(0.99)}

@@ -61,6 +61,7 @@ def test_jars_appear_only_when_complete(no_programs):
     assert [path.name for path in local.jars("flink").parent.iterdir()] == ["flink"]
 
 
+@pytest.mark.slow
 def test_a_port_in_use_or_an_engine_that_fails_to_start_is_an_error(no_programs, tmp_path):
     _program(no_programs, "java", "echo 'no such class'; exit 1")
     with socket.create_server(("localhost", 0)) as server:

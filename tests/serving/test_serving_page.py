@@ -13,6 +13,8 @@ from tests.serving.conftest import rgb_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
+pytestmark = pytest.mark.slow  # a browser
+
 
 @pytest.fixture(scope="module")
 def browser():

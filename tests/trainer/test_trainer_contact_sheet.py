@@ -132,6 +132,7 @@ def test_a_wrong_schema_is_reported(shards, caplog):
     assert "none of these pictures shows an object of the schema's classes (aero" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_not_a_jpeg_is_an_error(tmp_path, make, schema_records, sample_classes):
     record = make.record(0, b"\x89PNG and so on", [_BOX], [sample_classes[2]])
     shards = make.write_shards(tmp_path, [record])

@@ -55,6 +55,7 @@ def _numbers(images):
     return [round(float(image.mean()) / 20) for image in images]
 
 
+@pytest.mark.slow
 def test_batches_have_the_promised_shapes(batches):
     ((images, boxes, labels),) = batches(1)
     assert (images.shape, images.dtype) == ((5, _SIZE, _SIZE, 3), np.float32)
@@ -127,6 +128,7 @@ def test_replicas_get_parts_of_the_same_batches(
             assert not labels[rows, objects:].any()
 
 
+@pytest.mark.slow
 def test_pictures_without_any_object(tmp_path, make, transformed_records):
     encoded = make.encode(np.full((20, 30, 3), 120, np.uint8))
     files = make.write_shards(tmp_path, [make.record(number, encoded) for number in range(4)])
