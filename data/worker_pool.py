@@ -96,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    server.start()
     import data.beam_worker  # noqa: F401  (sets the environment that workers inherit)
 
     forkserver.ensure_running()
+    server.start()
     print(f"worker pool: waiting for engines on localhost:{port}", flush=True)
     stop.wait()
     server.stop(0)

@@ -114,31 +114,20 @@ class Backend:
         if not self._pixels.take(pixels, self.timeout_s):
             raise StatusError("UNAVAILABLE", "the pictures of other requests take all the memory")
         try:
-            return self._run(model, version, servable, signature, inputs, outputs)
+            start = time.perf_counter()
+            with self._lock:
+                self._running += 1
+                busy = self._running >= self._cores
+            try:
+                answer = servable.run(signature, inputs, outputs, busy)
+            finally:
+                with self._lock:
+                    self._running -= 1
+            self.metrics.run(model, time.perf_counter() - start)
+            self.logs.add(model, version, signature, inputs, answer)
+            return answer
         finally:
             self._pixels.give_back(pixels)
-
-    def _run(
-        self,
-        model: str,
-        version: int,
-        servable: Servable,
-        signature: str,
-        inputs: Arrays,
-        outputs: Sequence[str],
-    ) -> Arrays:
-        start = time.perf_counter()
-        with self._lock:
-            self._running += 1
-            busy = self._running >= self._cores
-        try:
-            answer = servable.run(signature, inputs, outputs, busy)
-        finally:
-            with self._lock:
-                self._running -= 1
-        self.metrics.run(model, time.perf_counter() - start)
-        self.logs.add(model, version, signature, inputs, answer)
-        return answer
 
     def metadata(self, name: str, number: int | None, label: str | None) -> Message:
         """GetModelMetadataResponse of a version; StatusError if it is not loaded."""

@@ -59,7 +59,7 @@ class HttpServer(web.Server):
             self,
             loop=self._event_loop,
             auto_decompress=False,
-            access_log=None,  # type: ignore[arg-type]  # allowed, but not annotated so
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's annotation lacks None
         )
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
